@@ -1,0 +1,48 @@
+# Each target sets up its own environment in .venv first; Python 3.10 or newer and make are all it needs.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CACHES := .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# The stamp is written last and holds the checkout's path. No stamp, another path (the scripts in
+# .venv/bin point at the old one), or a Python that does not start: the environment is built anew.
+USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
+
+.DEFAULT_GOAL := test
+.PHONY: demo test lint bench clean FORCE
+
+demo: $(STAMP)
+	$(BIN)/lightning-retrieval-guard demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist lightning_logs reports $(CACHES) *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ifneq ($(USABLE),yes)
+$(STAMP): FORCE
+endif
+
+$(STAMP): pyproject.toml constraints-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	@rm -f $@
+	@echo 'Setting up $(VENV): a few minutes the first time'
+	test -n '$(USABLE)' -a -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install -c constraints-dev.txt torch==2.13.0
+	$(PIP) install -c constraints-dev.txt -e '.[dev]'
+	@printf '%s\n' '$(CURDIR)' > $@

@@ -1,0 +1,270 @@
+"""The only file that touches private names of Lightning and torchmetrics.
+
+Each function says for which versions the private name was checked. Lightning and ``pytorch_lightning`` have the
+same names, so objects of either are reached through attributes and never through imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve
+from torchmetrics.retrieval.base import RetrievalMetric
+
+# Lightning's own default for the time-out of a process group.
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+# --- Lightning's results (2.1 to 2.6) -------------------------------------------------------------------------
+
+
+def results_of(trainer: Any) -> Any | None:
+    """The result collection of the loop that runs now, a dict of storage key to result, or ``None``."""
+    return trainer._results
+
+
+def dataloader_of(results: Any) -> int | None:
+    """The index of the evaluation dataloader in use, or ``None`` where there is only one."""
+    index = results.dataloader_idx
+    return None if index is None else int(index)
+
+
+def inferred_batch_size(results: Any) -> int | None:
+    """The batch size that Lightning took from the batch, or ``None`` where it did not have to."""
+    return results.batch_size  # type: ignore[no-any-return]
+
+
+def current_hook(module: Any) -> str | None:
+    """The Lightning hook that runs now, or ``None`` outside of hooks."""
+    return module._current_fx_name  # type: ignore[no-any-return]
+
+
+def is_registered_metric(module: Any, metric: Metric) -> bool:
+    """Whether Lightning knows the metric as an attribute of the module."""
+    return any(child is metric for child in module.modules())
+
+
+def storage_key(hook: str, name: str, dataloader: int | None) -> str:
+    """The key under which Lightning stores a logged value."""
+    return f"{hook}.{name}" if dataloader is None else f"{hook}.{name}.{dataloader}"
+
+
+def find_result(results: Any, hook: str, name: str) -> str | None:
+    """The storage key of what was just logged, with or without the index of the dataloader."""
+    keys = (storage_key(hook, name, dataloader_of(results)), storage_key(hook, name, None))
+    return next((key for key in keys if key in results), None)
+
+
+@dataclass(frozen=True)
+class LogArguments:
+    """The arguments of a log call as Lightning understood them."""
+
+    dataloader: int | None
+    on_epoch: bool
+    reduction: str
+    sync_dist: bool
+    rank_zero_only: bool
+    own_group: bool
+
+
+def result_arguments(result: Any) -> LogArguments:
+    """The arguments with which a key was logged first."""
+    meta = result.meta
+    names = ("mean", "sum", "min", "max")
+    reduction = next((name for name in names if getattr(meta, f"is_{name}_reduction")), "custom")
+    return LogArguments(
+        dataloader=meta.dataloader_idx if meta.add_dataloader_idx else None,
+        on_epoch=bool(meta.on_epoch),
+        reduction=reduction,
+        sync_dist=bool(meta.sync.should),
+        rank_zero_only=bool(meta.sync.rank_zero_only),
+        own_group=meta.sync.group is not None,
+    )
+
+
+def result_value(result: Any) -> Tensor:
+    """The running value of a logged tensor: the weighted sum for a mean, before any reduction over ranks."""
+    return result.value  # type: ignore[no-any-return]
+
+
+def result_weight(result: Any) -> Tensor | None:
+    """The running sum of the batch sizes, or ``None`` where the reduction is no mean."""
+    return getattr(result, "cumulated_batch_size", None)
+
+
+def result_computed(result: Any) -> Tensor | None:
+    """The epoch value, if Lightning has computed it already; looking does not compute it."""
+    return result._computed  # type: ignore[no-any-return]
+
+
+def install_result(result: Any, value: Tensor) -> None:
+    """Make ``value`` the epoch value of a logged key. Lightning then neither reduces nor computes it."""
+    result._computed = value
+
+
+def sort_results(results: Any) -> None:
+    """Put the logged keys in one order that is the same on every rank."""
+    items = sorted(results.items())
+    results.clear()
+    results.update(items)
+
+
+# --- Lightning's loops and connectors (2.1 to 2.6) ------------------------------------------------------------
+
+
+def logger_connector(trainer: Any) -> Any:
+    """The object whose ``epoch_end_reached`` and ``on_epoch_end`` frame the computing of epoch values."""
+    return trainer._logger_connector
+
+
+def loader_at(trainer: Any, dataloader: int | None) -> Any | None:
+    """The dataloader that feeds the running loop, or ``None`` where several feed it at once."""
+    loop = trainer._active_loop
+    combined = getattr(loop, "_combined_loader", None)
+    if combined is None:
+        return None
+    loaders = combined.flattened
+    if dataloader is not None:
+        return loaders[dataloader]
+    return loaders[0] if len(loaders) == 1 else None
+
+
+def stage_name(trainer: Any) -> str | None:
+    """``"train"``, ``"sanity_check"``, ``"validate"``, ``"test"``, ``"predict"``, or ``None`` outside of them."""
+    stage = trainer.state.stage
+    return None if stage is None else str(stage.value)
+
+
+def evaluation_loops(trainer: Any) -> tuple[Any, ...]:
+    """The loops that evaluate: on their own, and inside a fit."""
+    return (trainer.validate_loop, trainer.test_loop, trainer.fit_loop.epoch_loop.val_loop)
+
+
+def skipped_for_lack_of_batches(loop: Any) -> bool:
+    """Whether an evaluation was skipped because this rank has no batch, not because it was switched off."""
+    loaders = loop._combined_loader
+    return loaders is not None and bool(loop.skip) and any(len(loader) == 0 for loader in loaders.flattened)
+
+
+def monitored_keys(trainer: Any) -> set[str]:
+    """The keys by which checkpoints, early stopping and schedulers decide."""
+    monitors = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
+    monitors += [config.monitor for config in trainer.strategy.lr_scheduler_configs if config.reduce_on_plateau]
+    return {monitor for monitor in monitors if isinstance(monitor, str)}
+
+
+def callbacks_of(trainer: Any) -> list[Any]:
+    """The callbacks of a trainer; Lightning sets the attribute without declaring it."""
+    return trainer.callbacks  # type: ignore[no-any-return]
+
+
+def group_timeout(trainer: Any) -> timedelta:
+    """The time-out of the strategy's process group, which the guard's own group shares."""
+    timeout = getattr(trainer.strategy, "_timeout", None)
+    return timeout if isinstance(timeout, timedelta) else DEFAULT_TIMEOUT
+
+
+# --- torchmetrics (1.2 to 1.9) --------------------------------------------------------------------------------
+
+
+def is_rows_metric(metric: Metric) -> bool:
+    """Whether the metric keeps rows (query id, score, relevance) as list states."""
+    return isinstance(metric, (RetrievalMetric, RetrievalPrecisionRecallCurve))
+
+
+def scores_by_query(metric: Metric) -> bool:
+    """Whether the epoch value is an aggregation of ``_metric`` over queries, as torchmetrics defines it."""
+    compute = type(metric).compute
+    return isinstance(metric, RetrievalMetric) and compute in (RetrievalMetric.compute, RetrievalFallOut.compute)
+
+
+def needs_irrelevant_row(metric: Metric) -> bool:
+    """Whether a query counts as empty when it has no irrelevant row, rather than no relevant one."""
+    return type(metric).compute is RetrievalFallOut.compute
+
+
+def query_value(metric: Any, preds: Tensor, target: Tensor) -> Tensor:
+    """The metric of one query: ``preds`` and ``target`` of shape ``(rows,)``."""
+    return metric._metric(preds, target)  # type: ignore[no-any-return]
+
+
+def aggregation_of(metric: Metric) -> str | Callable[..., Tensor]:
+    """How values of queries become one number; torchmetrics before 1.3 knows the mean only."""
+    return getattr(metric, "aggregation", "mean")
+
+
+def aggregate(values: Tensor, aggregation: str | Callable[..., Tensor]) -> Tensor:
+    """Aggregate values of shape ``(queries,)`` as torchmetrics does."""
+    if aggregation == "mean":
+        return values.mean()
+    from torchmetrics.retrieval.base import _retrieval_aggregate
+
+    return _retrieval_aggregate(values, aggregation)  # type: ignore[arg-type]
+
+
+def row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The three list states (ids, scores, relevance), one element an update."""
+    return metric.indexes, metric.preds, metric.target
+
+
+def syncs_on_compute(metric: Any) -> bool:
+    """Whether ``compute()`` combines ranks."""
+    return bool(metric.sync_on_compute)
+
+
+def syncs_in_forward(metric: Any) -> bool:
+    """Whether ``forward()`` combines ranks."""
+    return bool(metric.dist_sync_on_step)
+
+
+def is_synced_now(metric: Any) -> bool:
+    """Whether the states hold the rows of all ranks at this moment."""
+    return bool(metric._is_synced)
+
+
+class WithoutSync:
+    """Context: ``compute()`` and ``forward()`` of the metric stay on this rank."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+
+    def __enter__(self) -> None:
+        metric = self._metric
+        self._saved = (metric._to_sync, metric.dist_sync_on_step)
+        metric._to_sync = metric.dist_sync_on_step = False
+
+    def __exit__(self, *_: object) -> None:
+        self._metric._to_sync, self._metric.dist_sync_on_step = self._saved
+
+
+def forget_computed(metric: Any) -> None:
+    """Drop the cached value, so that the next ``compute()`` computes."""
+    metric._computed = None
+
+
+def compute_on_rows(metric: Metric, ids: Tensor, preds: Tensor, target: Tensor) -> Any:
+    """What the metric's own ``compute()`` returns for these rows, each of shape ``(rows,)``, on this rank alone."""
+    twin: Any = metric.__class__.__new__(metric.__class__)
+    twin.__setstate__(metric.__getstate__())
+    twin._is_synced, twin._cache, twin._computed = False, None, None
+    twin._to_sync = twin.sync_on_compute = False
+    twin._update_count = 1
+    twin.__dict__.update(indexes=[ids], preds=[preds], target=[target])
+    return twin.compute()
+
+
+def belongs_to_lightning(metric: Metric) -> bool:
+    """Whether the metric is the wrapper in which Lightning keeps a logged value."""
+    return type(metric).__module__.partition(".")[0] in ("lightning", "pytorch_lightning")
+
+
+def default_dtype() -> torch.dtype:
+    """The dtype in which Lightning keeps logged values."""
+    dtype = torch.get_default_dtype()
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32

@@ -1,0 +1,165 @@
+"""The callback: which part does what at which hook of the trainer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.exchange import make_exchange
+from lightning_retrieval_guard.findings import Effect, Finding, GuardError
+from lightning_retrieval_guard.report.document import build_document, write_document
+from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.session import Session
+from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
+
+TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
+
+
+class RetrievalGuard(Callback):
+    """Sees to it that the number logged on N devices is the number one device would have logged.
+
+    Example:
+        >>> guard = RetrievalGuard(mode="correct")
+        >>> guard.findings
+        []
+
+    Args:
+        mode: ``"warn"`` says what is wrong and changes nothing; ``"correct"`` logs the reference value;
+            ``"strict"`` raises ``GuardError`` on every rank.
+        select: Rule codes or prefixes that may speak, such as ``["LRG2", "LRG301"]``; all if ``None``.
+        ignore: Rule codes or prefixes that stay silent; in correct mode they are not corrected either.
+        query_scope: Which rows with the same query id belong together: ``"global"`` means the whole epoch,
+            ``"batch"`` one update call, ``"auto"`` decides by evidence.
+        batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
+        report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error.
+
+    Raises:
+        ValueError: An argument has a value that is not allowed.
+        TypeError: ``batch_size_fn`` cannot be called, or ``select`` or ``ignore`` holds something else than strings.
+    """
+
+    def __init__(
+        self,
+        mode: Mode = "warn",
+        *,
+        select: Sequence[str] | None = None,
+        ignore: Sequence[str] = (),
+        query_scope: QueryScope = "auto",
+        batch_size_fn: Callable[[Any], int] | None = None,
+        report: PathLike | None = None,
+    ) -> None:
+        self.from_environment = False
+        self.settings = build_settings(mode, select, ignore, query_scope, batch_size_fn, report, REGISTRY)
+        self._log = FindingLog()
+        self._session: Session | None = None
+        self._keys: dict[str, Effect | None] = {}
+        self._world_size = 1
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of this process, merged over ranks after each epoch."""
+        return self._log.findings
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The guard without its run, so that it can be copied and sent to other processes."""
+        return {**vars(self), "_session": None}
+
+    # --- hooks, in the order of the trainer -------------------------------------------------------------------
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        guards = [other for other in _compat.callbacks_of(trainer) if isinstance(other, RetrievalGuard)]
+        others = [other for other in guards if other is not self]
+        if others and self.from_environment:
+            return  # the one given in code wins
+        if any(not other.from_environment for other in others):
+            raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
+        if self.settings.report is not None:
+            check_report_writable(self.settings.report)
+        self._close()
+        exchange = make_exchange(_timeout(trainer))
+        self._world_size = exchange.world_size
+        self._session = Session(trainer, pl_module, self.settings, self._log, exchange)
+        self._session.open()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._start_batch(batch, batch_idx, None)
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start_batch(batch, batch_idx, dataloader_idx)
+
+    @override
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start_batch(batch, batch_idx, dataloader_idx)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_report()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_report()
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_report()
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_report()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._write_report()
+        self._close()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    # --- parts ------------------------------------------------------------------------------------------------
+
+    def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
+        session = self._session
+        if session is not None:
+            session.protect(lambda: session.start_batch(batch, index, dataloader))
+
+    def _write_report(self) -> None:
+        session, path = self._session, self.settings.report
+        if session is None or path is None or not session.speaks:
+            return
+        self._keys.update(session.keys)
+        document = build_document(self.settings.mode, self._world_size, self.findings, self._keys)
+        write_document(path, document)
+
+    def _close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
+def _timeout(trainer: Trainer) -> timedelta:
+    """How long ranks wait for each other: the variable in seconds, else as long as the strategy's group."""
+    given = os.environ.get(TIMEOUT_VARIABLE)
+    if given is None:
+        return _compat.group_timeout(trainer)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise GuardError(f"{TIMEOUT_VARIABLE}={given!r} must be a number of seconds above 0, such as 300.")
+    return timedelta(seconds=seconds)

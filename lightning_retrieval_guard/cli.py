@@ -1,0 +1,111 @@
+"""The command line: one subcommand a line in COMMANDS."""
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
+
+MAX_SEED = 2**32 - 1
+REPORT_SUFFIXES = (".json", ".html")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its name, what `--help` says, its options and what it does."""
+
+    name: str
+    help: str
+    add_options: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Args:
+        argv: The arguments after the program's name; by default those of this process.
+
+    Returns:
+        The exit code: 0 when all is well, 1 when a check failed, 2 when it could not run.
+
+    Raises:
+        SystemExit: With code 2 when an argument is refused, with code 0 after `--help`.
+    """
+    options = _parser().parse_args(argv)
+    command: Command = options.command
+    return command.run(options)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="lightning-retrieval-guard",
+        description="The number you log on N devices is the number one device would have logged.",
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
+        command.add_options(subparser)
+        subparser.set_defaults(command=command)
+    return parser
+
+
+def _add_demo_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--devices",
+        type=_integer_between(1, MAX_DEVICES),
+        default=2,
+        metavar="N",
+        help=f"how many processes to compare with one, 1 to {MAX_DEVICES} (default: 2)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_integer_between(0, MAX_SEED),
+        default=0,
+        help="of the weights, the split and the order of the batches (default: 0)",
+    )
+    parser.add_argument(
+        "--report",
+        type=_report_path,
+        metavar="PATH",
+        help="write what the warn run finds to PATH, as .json or .html",
+    )
+
+
+def _run_demo(options: Namespace) -> int:
+    return run_demo(devices=options.devices, seed=options.seed, report=options.report)
+
+
+def _integer_between(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _report_path(text: str) -> Path:
+    # Looked at here too, so that a typing mistake is not found only after the training.
+    path = Path(text)
+    if path.suffix not in REPORT_SUFFIXES:
+        raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(REPORT_SUFFIXES)}")
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is a directory")
+    if not path.parent.is_dir():
+        raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
+    return path
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        "Train a small retriever, evaluate it on one and on N processes, and compare the numbers.",
+        _add_demo_options,
+        _run_demo,
+    ),
+)

@@ -1,0 +1,70 @@
+"""A small dual encoder whose validation is written the way torchmetrics issue #2852 writes it."""
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import Metric
+from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
+from lightning_retrieval_guard.demo.dataset import BUCKETS, PADDING
+
+METRICS = ("val_mrr", "val_recall@1", "val_recall@5")
+DIMENSIONS = 128
+TEMPERATURE = 0.05
+LEARNING_RATE = 0.005
+
+
+class DualEncoder(LightningModule):
+    """Embeds sentences and codes as the mean of their tokens' embeddings, trained to bring pairs together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(BUCKETS, DIMENSIONS, mode="mean", padding_idx=PADDING)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embeds tokens, int64 (B, length), as unit vectors, float32 (B, DIMENSIONS)."""
+        return functional.normalize(self.embedding(tokens), dim=-1)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Returns the contrastive loss, each sentence against all codes of the batch and the reverse."""
+        similarity = self(batch[0]) @ self(batch[1]).T / TEMPERATURE
+        target = torch.arange(len(similarity), device=self.device)
+        loss = functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Logs retrieval metrics over the pairs of all processes: right on one, wrong on several.
+
+        Every process holds all rows after `all_gather`, and `compute()` gathers them once more
+        (https://github.com/Lightning-AI/torchmetrics/issues/2852).
+        """
+        sentences, codes = self._gathered(self(batch[0])), self._gathered(self(batch[1]))
+        # A probability is positive: some retrieval metrics take a score of zero or less for a miss.
+        scores = (sentences @ codes.T / TEMPERATURE).softmax(dim=1)
+        target = torch.eye(len(scores), dtype=torch.bool, device=self.device)
+        indexes = torch.arange(len(scores), device=self.device).unsqueeze(1).expand_as(scores)
+        for name, metric in zip(METRICS, _new_metrics(), strict=True):
+            metric.to(self.device).update(scores.flatten(), target.flatten(), indexes=indexes.flatten())
+            self.log(
+                name,
+                metric.compute(),
+                batch_size=len(batch[0]) * self.trainer.world_size,
+                sync_dist=True,
+                prog_bar=True,
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Returns Adam with a fixed learning rate."""
+        return torch.optim.Adam(self.parameters(), LEARNING_RATE)
+
+    def _gathered(self, embeddings: Tensor) -> Tensor:
+        gathered = self.all_gather(embeddings)
+        assert isinstance(gathered, Tensor)
+        # (processes, B, DIMENSIONS), or (B, DIMENSIONS) where there is only one process
+        return gathered.flatten(0, -2)
+
+
+def _new_metrics() -> tuple[Metric, ...]:
+    return RetrievalMRR(), RetrievalRecall(top_k=1), RetrievalRecall(top_k=5)

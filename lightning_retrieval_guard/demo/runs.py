@@ -1,0 +1,99 @@
+"""The runs of the demo: one training, and one evaluation for each row of the table."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from multiprocessing import get_all_start_methods
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from lightning_retrieval_guard.demo.dataset import Loader
+from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder
+from lightning_retrieval_guard.demo.quiet import quiet
+
+EPOCHS = 10
+# No step here takes more than a second; a process that waits this long waits for ever.
+GROUP_TIMEOUT = timedelta(seconds=60)
+# The end of a traceback, from the line that names the error: a process sends its error back as text.
+_RAISED = re.compile(r"^(?:\w+\.)*(?P<type>\w*(?:Error|Exception|Interrupt|Exit)\b.*)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one evaluation came to.
+
+    Attributes:
+        label: Its row in the table.
+        numbers: The logged numbers by name; empty if the run failed.
+        error: The type and the message of what it raised; empty if it raised nothing.
+    """
+
+    label: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def stopped_by_guard(self) -> bool:
+        """Whether the guard ended the run, as strict mode does."""
+        return self.error.startswith("GuardError")
+
+
+def train(training: Loader, held_out: Loader, seed: int) -> DualEncoder:
+    """Trains an encoder on one process, with a progress bar; equal seeds give equal weights."""
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DualEncoder()
+        # Where nothing can overwrite a line, once an epoch is often enough.
+        bar = TQDMProgressBar(refresh_rate=5 if sys.stdout.isatty() else len(training))
+        trainer = _trainer(1, bar, max_epochs=EPOCHS, num_sanity_val_steps=0)
+        trainer.fit(model, training, held_out)
+    return model
+
+
+def evaluate(label: str, model: DualEncoder, held_out: Loader, devices: int, guard: Callback | None = None) -> Run:
+    """Evaluates the same weights once more, on `devices` processes, and never raises what a run raises."""
+    callbacks = [guard] if guard else []
+    try:
+        with quiet():
+            trainer = _trainer(devices, *callbacks, enable_progress_bar=False)
+            trainer.validate(model, held_out, verbose=False)
+    except Exception as error:  # a run that fails is a row of the table, not the end of the demo
+        return Run(label, error=raised(error))
+    return Run(label, {name: float(trainer.callback_metrics[name]) for name in METRICS})
+
+
+def raised(error: Exception) -> str:
+    """Returns the type and the message of an error, also of one that a process sent as a traceback."""
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        return f"{type(error).__name__}: {text}"
+    last = text.rpartition("Traceback (most recent call last)")[2]
+    match = _RAISED.search(last)
+    return match["type"].strip() if match else last.strip()
+
+
+def _trainer(devices: int, *callbacks: Callback, **options: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=_strategy(devices),
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def _strategy(devices: int) -> Strategy | str:
+    if devices == 1:
+        return "auto"
+    # These are ddp_fork and ddp_spawn, with a time limit.
+    method: Literal["fork", "spawn"] = "fork" if "fork" in get_all_start_methods() else "spawn"
+    return DDPStrategy(start_method=method, timeout=GROUP_TIMEOUT)

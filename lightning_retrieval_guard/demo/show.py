@@ -1,0 +1,123 @@
+"""The demo, step by step."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from lightning_retrieval_guard import RetrievalGuard
+from lightning_retrieval_guard.demo.corpus import Corpus, CorpusError, read_corpus
+from lightning_retrieval_guard.demo.dataset import (
+    HELD_OUT,
+    Split,
+    global_batch_size,
+    held_out_loader,
+    split_pairs,
+    training_loader,
+)
+from lightning_retrieval_guard.demo.encoder import DualEncoder
+from lightning_retrieval_guard.demo.runs import Run, evaluate, train
+from lightning_retrieval_guard.demo.table import problems, render_table
+
+MAX_DEVICES = 8
+# Fewer would leave less to train on than to evaluate on.
+MIN_PAIRS = 2 * HELD_OUT
+
+
+def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int:
+    """Trains a small retriever on the standard library and evaluates it on one and on several processes.
+
+    Args:
+        devices: How many processes to compare with one, 1 to `MAX_DEVICES`.
+        seed: Of the weights, the split and the order of the batches.
+        report: Where the guard writes its report of the warn run.
+
+    Returns:
+        0 when the corrected numbers are those of one process and strict mode raised where it had to, 1 when
+        not, 2 when this Python comes without the source of its standard library.
+    """
+    # Built first, so that a guard refuses what it does not like before anything takes long.
+    evaluations = tuple(_evaluations(devices, report))
+    _say_heading("Reading the Python standard library")
+    try:
+        corpus = read_corpus(min_pairs=MIN_PAIRS)
+    except CorpusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    split = split_pairs(corpus.pairs, seed)
+    batch_size = global_batch_size(devices)
+    _say_corpus(corpus, batch_size)
+    _say_heading("Training a dual encoder on one process")
+    model = train(training_loader(split, batch_size, seed), held_out_loader(split, batch_size), seed)
+    runs = [_shown(evaluation, model, split, batch_size) for evaluation in evaluations]
+    return _conclude(runs, devices, report)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """One row of the table still to come."""
+
+    label: str
+    explanation: str
+    devices: int
+    guard: Callback | None = None
+
+
+def _evaluations(devices: int, report: Path | None) -> Iterator[_Evaluation]:
+    processes = "1 process" if devices == 1 else f"{devices} processes"
+    yield _Evaluation("one process", "This is the reference.", 1)
+    yield _Evaluation(f"{processes}, no guard", "Same weights, same pairs, same batches.", devices)
+    yield _Evaluation(
+        f"{processes}, warn",
+        "The guard speaks and changes nothing.",
+        devices,
+        RetrievalGuard("warn", report=report),
+    )
+    yield _Evaluation(
+        f"{processes}, correct", "The guard logs what one process logs.", devices, RetrievalGuard("correct")
+    )
+    yield _Evaluation(
+        f"{processes}, strict",
+        "The guard ends a run whose numbers are wrong.",
+        devices,
+        RetrievalGuard("strict"),
+    )
+
+
+def _shown(evaluation: _Evaluation, model: DualEncoder, split: Split, batch_size: int) -> Run:
+    _say_heading(f"Evaluating: {evaluation.label}", evaluation.explanation)
+    loader = held_out_loader(split, batch_size // evaluation.devices)
+    run = evaluate(evaluation.label, model, loader, evaluation.devices, evaluation.guard)
+    _say(run.error or "  ".join(f"{name} {value:.4f}" for name, value in run.numbers.items()))
+    return run
+
+
+def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
+    _say_heading(f"The numbers, on {HELD_OUT} held-out pairs")
+    _say(render_table(runs))
+    if report is not None and report.exists():
+        _say("", f"The guard's report of the warn run: {report}")
+    found = list(problems(runs, devices))
+    _say("", *(f"FAILED: {problem}" for problem in found))
+    if not found:
+        _say("The corrected numbers are those of one process.")
+    return 1 if found else 0
+
+
+def _say_corpus(corpus: Corpus, batch_size: int) -> None:
+    _say(
+        f"{len(corpus.pairs)} functions with the first sentence of their docstring "
+        f"({corpus.unparsed} skipped: they do not parse).",
+        f"{HELD_OUT} are held out; each sentence is to find its function among {batch_size}.",
+    )
+
+
+def _say_heading(title: str, *explanation: str) -> None:
+    _say("", f"== {title}", *explanation)
+
+
+def _say(*lines: str) -> None:
+    # Flushed: what a forked process finds in the buffer it prints a second time.
+    print(*lines, sep="\n", flush=True)

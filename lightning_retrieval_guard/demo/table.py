@@ -1,0 +1,75 @@
+"""The closing table and the verdict on it."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from lightning_retrieval_guard.demo.encoder import METRICS
+from lightning_retrieval_guard.demo.runs import Run
+
+TOLERANCE = 1e-6
+HEADINGS = ("", "MRR", "Recall@1", "Recall@5", "beside the reference")
+
+
+def difference(run: Run, reference: Run) -> float:
+    """Returns the largest distance between two runs' numbers; infinite if one is missing or not a number."""
+    if not run.numbers or not reference.numbers:
+        return float("inf")
+    distances = [abs(run.numbers[name] - reference.numbers[name]) for name in METRICS]
+    return max(distance if distance == distance else float("inf") for distance in distances)
+
+
+def render_table(runs: Sequence[Run]) -> str:
+    """Draws one row a run; the first run is the reference."""
+    reference = runs[0]
+    rows = [HEADINGS] + [(run.label, *_cells(run), _remark(run, reference)) for run in runs]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    lines = [_line(row, widths) for row in rows]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
+    """Yields what is not as the demo promises; nothing means that all is well.
+
+    Args:
+        runs: One process, no guard, warn, correct and strict, in this order.
+        devices: How many processes the last four ran on.
+    """
+    reference, *_, corrected, strict = runs
+    for run in runs[:-1]:
+        if run.error:
+            yield f"The run {run.label!r} failed: {run.error.splitlines()[0]}"
+    distance = difference(corrected, reference)
+    if corrected.numbers and distance > TOLERANCE:
+        yield f"The corrected numbers are off by {distance:.3g}, more than {TOLERANCE}."
+    yield from _strict_problems(strict, devices)
+
+
+def _strict_problems(strict: Run, devices: int) -> Iterator[str]:
+    if devices > 1 and not strict.error:
+        yield "Strict mode let the wrong numbers pass; it had to raise GuardError."
+    if devices == 1 and strict.stopped_by_guard:
+        yield "Strict mode raised on one process, where nothing is wrong."
+    if strict.error and not strict.stopped_by_guard:
+        yield f"The run {strict.label!r} failed, but not with GuardError: {strict.error.splitlines()[0]}"
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    return tuple(f"{run.numbers[name]:.4f}" if run.numbers else "-" for name in METRICS)
+
+
+def _remark(run: Run, reference: Run) -> str:
+    if run is reference:
+        return "the reference" if not run.error else "failed"
+    if run.stopped_by_guard:
+        return " ".join(["stopped:", *dict.fromkeys(re.findall(r"LRG\d+", run.error))])
+    if run.error:
+        return "failed"
+    distance = difference(run, reference)
+    return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *numbers, last = row
+    middle = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
+    return "  ".join([first.ljust(widths[0]), *middle, last]).rstrip()

@@ -1,0 +1,175 @@
+"""The only module that talks to torch.distributed.
+
+How ranks meet:
+
+1. Each rank writes to the store that it has come; writing waits for nobody.
+2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
+   A frame holds a label and a message. Where one message is too long, a second gather of the longest length
+   follows, and the frame is larger from then on, on all ranks.
+3. The labels must agree; otherwise the ranks are at different points of the program.
+4. What the messages call for follows as ``gather_blocks``; every rank knows all sizes beforehand.
+5. On a time-out or a lost connection the store tells which ranks did not come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from typing_extensions import override
+
+_FRAME_BYTES = 16 * 1024
+_LENGTH_BYTES = 8
+_instances = 0
+
+
+class ExchangeError(RuntimeError):
+    """The ranks did not meet."""
+
+
+class Exchange:
+    """Exchanges messages between the ranks; with one process it hands back what it gets."""
+
+    rank = 0
+    world_size = 1
+
+    def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Exchange one message with every rank.
+
+        Args:
+            label: Names the point of the program; must be the same on all ranks.
+            message: Anything that JSON can hold.
+
+        Returns:
+            The messages of all ranks, in order of rank.
+
+        Raises:
+            ExchangeError: A rank did not come, or came from another point of the program.
+        """
+        return [message]
+
+    def gather_blocks(self, block: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Gather one block of bytes from every rank.
+
+        Args:
+            block: This rank's bytes, uint8 of shape ``(sizes[rank],)``.
+            sizes: The number of bytes of every rank, the same list on all ranks.
+
+        Returns:
+            The blocks of all ranks, uint8, in order of rank.
+        """
+        return [block]
+
+    def close(self) -> None:
+        """Give up the group. May be called twice."""
+
+
+class GroupExchange(Exchange):
+    """Exchanges through a gloo group of its own over all ranks."""
+
+    def __init__(self, timeout: timedelta) -> None:
+        global _instances
+        _instances += 1
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self._timeout = timeout
+        self._frame_bytes = _FRAME_BYTES
+        self._meetings = 0
+        # every rank makes its guards in the same order, so the number names the same guard everywhere
+        self._name = f"lightning_retrieval_guard/{_instances}"
+        self._store: Any = dist.distributed_c10d._get_default_store()
+        self._store.set(self._mark(self.rank), "0")
+        self._group: Any = dist.new_group(backend="gloo", timeout=timeout)
+
+    @override
+    def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
+        self._meetings += 1
+        text = json.dumps([label, message], separators=(",", ":")).encode()
+        try:
+            self._store.set(self._mark(self.rank), str(self._meetings))
+            texts = self._gather_texts(text)
+        except RuntimeError as error:
+            raise ExchangeError(self._describe(label, error)) from error
+        entries = [json.loads(other) for other in texts]
+        labels = [entry[0] for entry in entries]
+        if len(set(labels)) > 1:
+            points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
+            raise ExchangeError(f"the ranks are at different points of the program: {points}")
+        return [entry[1] for entry in entries]
+
+    @override
+    def gather_blocks(self, block: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        longest = max(sizes)
+        if longest == 0:
+            return [block.new_empty(0) for _ in sizes]
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: block.numel()] = block
+        try:
+            gathered = self._all_gather(padded)
+        except RuntimeError as error:
+            raise ExchangeError(self._describe("rows", error)) from error
+        return [whole[:size] for whole, size in zip(gathered, sizes, strict=True)]
+
+    @override
+    def close(self) -> None:
+        group, self._group = self._group, None
+        if group is not None and dist.is_initialized():
+            dist.destroy_process_group(group)
+
+    def _gather_texts(self, text: bytes) -> list[bytes]:
+        frame = self._frame_bytes
+        rows = self._all_gather(_pack(text, frame))
+        lengths = [int.from_bytes(bytes(row[:_LENGTH_BYTES].tolist()), "little") for row in rows]
+        longest = max(lengths) + _LENGTH_BYTES
+        if longest > frame:
+            self._frame_bytes = 2 * longest
+            rows = self._all_gather(_pack(text, longest))
+        return [
+            bytes(row[_LENGTH_BYTES : _LENGTH_BYTES + length].tolist())
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+
+    def _all_gather(self, block: Tensor) -> list[Tensor]:
+        blocks = [torch.empty_like(block) for _ in range(self.world_size)]
+        dist.all_gather(blocks, block, group=self._group)
+        return blocks
+
+    def _mark(self, rank: int) -> str:
+        return f"{self._name}/{rank}"
+
+    def _describe(self, label: str, error: RuntimeError) -> str:
+        seconds = self._timeout.total_seconds()
+        missing = self._missing()
+        who = f"rank(s) {', '.join(map(str, missing))} did not come" if missing else "a rank was lost"
+        return f"{who} to {label!r} (time-out {seconds:g} s): {str(error).splitlines()[0]}"
+
+    def _missing(self) -> list[int]:
+        missing: list[int] = []
+        for rank in range(self.world_size):
+            try:
+                came = int(self._store.get(self._mark(rank)))
+            except RuntimeError:  # the store went away with the process that held it
+                return missing
+            if came < self._meetings:
+                missing.append(rank)
+        return missing
+
+
+def _pack(text: bytes, size: int) -> Tensor:
+    head = len(text).to_bytes(_LENGTH_BYTES, "little") + text
+    block = torch.zeros(size, dtype=torch.uint8)
+    fits = head[:size]
+    block[: len(fits)] = torch.frombuffer(bytearray(fits), dtype=torch.uint8)
+    return block
+
+
+def make_exchange(timeout: timedelta) -> Exchange:
+    """The exchange for this process: over all ranks where several processes run, else with itself."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return GroupExchange(timeout)
+    return Exchange()

@@ -1,0 +1,137 @@
+"""What a rule found: the finding, its severity and its effect in numbers."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+# Numbers that agree to this much, relative to the reference above 1, count as the same number.
+TOLERANCE = 1e-6
+
+
+class GuardWarning(UserWarning):
+    """Category of every warning that the guard emits."""
+
+
+class GuardError(MisconfigurationException):
+    """Raised on every rank in strict mode, and where a run could only hang or log nonsense."""
+
+
+class Severity(str, enum.Enum):
+    """How much a finding matters: an error or a warning changes the logged number, a note does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The number that was logged and the number one process would have logged.
+
+    Attributes:
+        logged: The value that reaches the logger without a correction.
+        reference: The value of the same program in one process that sees every sample once.
+    """
+
+    logged: float
+    reference: float
+
+    @property
+    def is_nil(self) -> bool:
+        """Whether both numbers are the same up to rounding."""
+        return same_number(self.logged, self.reference)
+
+
+def same_number(a: float, b: float) -> bool:
+    """Whether ``a`` and ``b`` agree up to ``TOLERANCE``; two NaN agree."""
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return a == b or abs(a - b) <= TOLERANCE * max(1.0, abs(b))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule's verdict on one log call or metric.
+
+    Attributes:
+        code: The rule's code, such as ``"LRG201"``.
+        rule: The rule's slug, such as ``"gathered-before-sync"``.
+        severity: After the effect was taken into account.
+        key: The logged key, or the name of the metric where no key is concerned.
+        stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
+        hook: The Lightning hook that logged, such as ``"validation_step"``.
+        path: The user's file.
+        line: The user's line in it, from 1.
+        message: The verdict with the measured values; the effect and the fix are not part of it.
+        fix: What to type instead.
+        ranks: The ranks on which it was seen.
+        count: How many log calls or epochs showed it.
+        corrected: Whether the logged number was replaced by the reference.
+        effect: Both numbers, where both are known.
+    """
+
+    code: str
+    rule: str
+    severity: Severity
+    key: str
+    stage: str
+    hook: str
+    path: str
+    line: int
+    message: str
+    fix: str
+    ranks: tuple[int, ...] = ()
+    count: int = 1
+    corrected: bool = False
+    effect: Effect | None = field(default=None)
+
+    @property
+    def identity(self) -> tuple[str, str, str, int]:
+        """Findings of the same rule, key and line are the same finding."""
+        return (self.code, self.key, self.path, self.line)
+
+    def with_effect(self, effect: Effect | None) -> Finding:
+        """The finding with ``effect``; a finding that changes nothing becomes a note."""
+        if effect is None:
+            return self
+        severity = Severity.NOTE if effect.is_nil else self.severity
+        return replace(self, effect=effect, severity=severity)
+
+    def text(self) -> str:
+        """The whole message without the location: code, verdict, numbers, fix."""
+        numbers = "" if self.effect is None else f" {self._numbers(self.effect)}"
+        return f"{self.code} {self.rule}: {self.message}{numbers} {self.fix}"
+
+    def _numbers(self, effect: Effect) -> str:
+        logged = "Would have logged" if self.corrected else "Logged"
+        return f"{logged} {show_number(effect.logged)}, reference {show_number(effect.reference)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding in the form of the JSON report (schema version 1)."""
+        effect = None if self.effect is None else {"logged": self.effect.logged, "reference": self.effect.reference}
+        return {
+            "code": self.code,
+            "rule": self.rule,
+            "severity": self.severity.value,
+            "key": self.key,
+            "stage": self.stage,
+            "hook": self.hook,
+            "path": self.path,
+            "line": self.line,
+            "message": self.message,
+            "fix": self.fix,
+            "ranks": list(self.ranks),
+            "count": self.count,
+            "corrected": self.corrected,
+            "effect": effect,
+        }
+
+
+def show_number(value: float) -> str:
+    """Four decimals where they tell something, else four significant digits."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""Seeing: log calls, metric values and their origin, sampler and batch sizes."""

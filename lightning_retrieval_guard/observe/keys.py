@@ -1,0 +1,128 @@
+"""Log calls: what a program logs under a key during one epoch of one stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard.observe.metrics import Origin, Segment
+from lightning_retrieval_guard.observe.samples import BatchSize
+from lightning_retrieval_guard.observe.site import Site
+
+Kind = Literal["metric", "compute", "forward", "plain"]
+
+
+@dataclass
+class Weights:
+    """How the batch sizes of a key's log calls compare with the samples of this rank.
+
+    Attributes:
+        equal: Calls whose weight is the number of samples.
+        times_world: Calls whose weight is the world size times the number of samples.
+        times_world_nominal: Calls whose weight is the world size times the nominal size of a fuller batch.
+        nominal: Calls whose explicit weight is the nominal size while the batch is shorter.
+        either: Calls that are both the world size times the samples and the nominal size of a shorter batch.
+        guessed: Calls without a weight where Lightning took a leading size that is not the number of samples.
+        unsure: Calls where Lightning took the first of several leading sizes and the truth is not known.
+        explained: Whether the batch itself explains every weight that is not the number of samples.
+        value: What the weighted sum lacks to be weighted by samples.
+        weight: What the sum of weights lacks to be the number of samples.
+        integral: Whether all weights are integers.
+        varies: Whether the weights are not one and the same multiple of the samples.
+    """
+
+    equal: int = 0
+    times_world: int = 0
+    times_world_nominal: int = 0
+    nominal: int = 0
+    either: int = 0
+    guessed: int = 0
+    unsure: int = 0
+    explained: bool = True
+    value: Any = 0.0
+    weight: float = 0.0
+    integral: bool = True
+    varies: bool = False
+    _ratio: float | None = None
+
+    def note(self, used: Any, given: bool, batch: BatchSize, value: Any, world_size: int) -> None:
+        """Take in one log call: the weight that was used, whether the user gave it, and the true size."""
+        if isinstance(used, Tensor):  # looking into it could wait for the device
+            self.integral = self.integral and not used.is_floating_point()
+            return
+        self.integral = self.integral and isinstance(used, int)
+        samples = batch.samples
+        self._note_ratio(used, samples)
+        if samples is None:
+            self.unsure += not given and len(set(batch.leading)) > 1
+        elif used == samples:
+            self.equal += 1
+        else:
+            self._note_other(used, given, batch, samples, world_size)
+            self.value = self.value + value * (samples - used)
+            self.weight += samples - used
+
+    def _note_ratio(self, used: float, samples: int | None) -> None:
+        if samples:
+            self.varies = self.varies or (self._ratio is not None and self._ratio != used / samples)
+            self._ratio = used / samples
+
+    def _note_other(self, used: float, given: bool, batch: BatchSize, samples: int, world_size: int) -> None:
+        short = batch.nominal is not None and samples < batch.nominal
+        if not given:
+            self.guessed += 1
+        elif world_size > 1 and used == world_size * samples:
+            if short and used == batch.nominal:
+                self.either += 1
+            else:
+                self.times_world += 1
+        elif short and world_size > 1 and used == world_size * (batch.nominal or 0):
+            self.times_world_nominal += 1
+        elif short and used == batch.nominal:
+            self.nominal += 1
+        self.explained = self.explained and batch.explains(used)
+
+
+@dataclass
+class KeyRecord:
+    """One logged key of one epoch.
+
+    ``storage`` is Lightning's key for it; ``name`` is what loggers and callbacks see.
+    """
+
+    storage: str
+    name: str
+    hook: str
+    dataloader: int | None
+    site: Site
+    kind: Kind
+    sync_dist: bool
+    rank_zero_only: bool
+    own_group: bool
+    on_epoch: bool
+    reduction: str
+    in_step: bool
+    explicit_batch_size: bool
+    calls: int = 0
+    synced: bool = False
+    mixed: bool = False
+    segments: list[Segment] = field(default_factory=list)
+    weights: Weights = field(default_factory=Weights)
+
+    def note_origin(self, kind: Kind, origin: Origin | None) -> None:
+        """Take in where the value of one log call came from."""
+        self.mixed = self.mixed or kind != self.kind
+        self.synced = self.synced or (origin is not None and origin.synced)
+        segment = origin.segment if origin is not None else None
+        if segment is not None and (not self.segments or self.segments[-1] is not segment):
+            self.segments.append(segment)
+
+    @property
+    def metric(self) -> Metric | None:
+        """The one metric whose present rows the key shows, if there is just one."""
+        if len(self.segments) == 1 and self.segments[0].is_current:
+            return self.segments[0].metric  # type: ignore[no-any-return]
+        return None

@@ -1,0 +1,119 @@
+"""Every ``log`` call of the module and of callbacks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.keys import KeyRecord, Kind
+from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
+from lightning_retrieval_guard.observe.patches import Patches
+from lightning_retrieval_guard.observe.site import user_site
+from lightning_retrieval_guard.observe.stage import StageRecord
+
+# among the arguments of `log` after name and value
+_BATCH_SIZE_POSITION = 9
+
+
+class LogListener(Protocol):
+    """What the watch asks and tells."""
+
+    world_size: int
+
+    def stage(self) -> StageRecord | None:
+        """The stage that runs now."""
+
+    def logged(self, key: KeyRecord) -> None:
+        """A log call was taken in."""
+
+    def protect(self, action: Callable[[], None]) -> None:
+        """Run a part of the guard that must not bring the run down."""
+
+
+class LogWatch:
+    """Sees log calls while it is installed, and leaves them as they are."""
+
+    def __init__(self, trainer: Any, module: Any, metrics: MetricWatch, listener: LogListener) -> None:
+        self._trainer = trainer
+        self._module = module
+        self._metrics = metrics
+        self._listener = listener
+
+    def install(self, patches: Patches) -> None:
+        """Watch the module, and callbacks, which hold the module's methods of the time before."""
+        original = self._module.log
+        patches.put(self._module, "log", self._wrap)
+        for callback in self._trainer.callbacks:
+            if vars(callback).get("log") == original:
+                patches.put(callback, "log", self._wrap)
+
+    def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            original(name, value, *args, **kwargs)
+            self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
+
+        return log
+
+    def _note(self, name: str, value: Any, given: Any) -> None:
+        stage, results = self._listener.stage(), _compat.results_of(self._trainer)
+        hook = _compat.current_hook(self._module)
+        if stage is None or results is None or hook is None:
+            return
+        storage = _compat.find_result(results, hook, name)
+        if storage is None:  # Lightning took the call for something else than a value of this loop
+            return
+        origin = self._metrics.origin_of(value) if isinstance(value, Tensor) else None
+        kind: Kind = "metric" if isinstance(value, Metric) else "plain" if origin is None else origin.how
+        key = stage.keys.get(storage)
+        if key is None:
+            key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage], given)
+        if isinstance(value, Metric):
+            origin = self._origin_of_object(value)
+        key.calls += 1
+        key.note_origin(kind, origin)
+        if kind != "metric" and key.on_epoch and key.in_step and key.reduction == "mean":
+            self._note_weight(key, stage, results, value, given)
+        self._listener.logged(key)
+
+    def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any, given: Any) -> KeyRecord:
+        arguments = _compat.result_arguments(result)
+        return KeyRecord(
+            storage=storage,
+            name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
+            hook=_compat.current_hook(self._module) or "",
+            dataloader=arguments.dataloader,
+            site=user_site(),
+            kind=kind,
+            sync_dist=arguments.sync_dist,
+            rank_zero_only=arguments.rank_zero_only,
+            own_group=arguments.own_group,
+            on_epoch=arguments.on_epoch,
+            reduction=arguments.reduction,
+            in_step=stage.in_step,
+            explicit_batch_size=given is not None,
+        )
+
+    def _origin_of_object(self, metric: Metric) -> Origin | None:
+        record = self._metrics.record_of(metric)
+        return Origin(record, "compute", False, record.segment()) if record.is_rows else None
+
+    def _note_weight(self, key: KeyRecord, stage: StageRecord, results: Any, value: Any, given: Any) -> None:
+        used = given if given is not None else _compat.inferred_batch_size(results)
+        if used is None:
+            return
+        plain = value.detach() if isinstance(value, Tensor) else value
+        with torch.no_grad():
+            key.weights.note(used, given is not None, stage.batch, plain, self._listener.world_size)
+
+
+def _given_batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if "batch_size" in kwargs:
+        return kwargs["batch_size"]
+    return args[_BATCH_SIZE_POSITION] if len(args) > _BATCH_SIZE_POSITION else None

@@ -1,0 +1,345 @@
+"""Every torchmetrics metric of a run, its updates, and the tensors that came out of it.
+
+Metrics are keyed by ``id``: comparing them builds new metrics, and hashing them reads all their state.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.patches import Patches
+from lightning_retrieval_guard.observe.site import Site, user_site
+
+How = Literal["compute", "forward"]
+
+
+@dataclass
+class UpdateInfo:
+    """One update of a metric: how many samples this rank saw since the update before, if that is certain."""
+
+    samples: int | None
+
+
+class Segment:
+    """The rows of one metric from one reset to the next.
+
+    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step.
+    """
+
+    def __init__(self, record: MetricRecord) -> None:
+        self.metric: Any = record.metric()
+        self.record = record
+        self.generation = record.generation
+        self.infos: list[UpdateInfo] = record.infos
+        self._kept: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the metric still holds these rows."""
+        return self._kept is None
+
+    def states(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Ids, scores and relevance, one tensor an update."""
+        return self._kept if self._kept is not None else _compat.row_states(self.metric)
+
+    def keep(self) -> None:
+        """Take over the rows, because the metric is about to forget them."""
+        ids, preds, target = _compat.row_states(self.metric)
+        self._kept = (list(ids), list(preds), list(target))
+
+
+@dataclass
+class MetricRecord:
+    """What is known about one metric object."""
+
+    metric: weakref.ref[Metric]
+    is_rows: bool
+    born_in: str | None
+    generation: int = 0
+    infos: list[UpdateInfo] = field(default_factory=list)
+    first_update: Site | None = None
+    samples_at_update: dict[str, int] = field(default_factory=dict)
+    fed_by: dict[str, set[int | None]] = field(default_factory=dict)
+    synced_in_steps: int = 0
+    in_forward: bool = False
+    _segment: weakref.ref[Segment] | None = None
+
+    def segment(self) -> Segment:
+        """The segment of the rows that the metric holds now."""
+        current = self._segment() if self._segment is not None else None
+        if current is None or current.generation != self.generation:
+            current = Segment(self)
+            self._segment = weakref.ref(current)
+        return current
+
+    def start_over(self) -> None:
+        """The metric forgets its rows: hand them to the segment that somebody holds, and start a new one."""
+        current = self._segment() if self._segment is not None else None
+        if current is not None and current.generation == self.generation:
+            current.keep()
+        self.generation += 1
+        self.infos = []
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tensor came from."""
+
+    record: MetricRecord
+    how: How
+    synced: bool
+    segment: Segment | None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen in the stage, if certain."""
+
+    stage: str
+    dataloader: int | None
+    samples: int | None
+
+
+class MetricListener(Protocol):
+    """What the watch asks and tells while a metric works."""
+
+    def feeding(self) -> Feeding | None:
+        """What feeds metrics at this moment, or ``None`` outside of stages."""
+
+    def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
+        """Compute the metric, and say whether the value combines all ranks."""
+
+    def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
+        """Run ``forward`` of the metric, and say whether the value combines all ranks."""
+
+    def hook(self) -> str | None:
+        """The Lightning hook that runs now."""
+
+    def protect(self, action: Callable[[], None]) -> None:
+        """Run a part of the guard that must not bring the run down."""
+
+
+class MetricWatch:
+    """Sees every metric of the process while it is installed."""
+
+    def __init__(self, listener: MetricListener) -> None:
+        self._listener = listener
+        self._patches = Patches()
+        self._records: dict[int, MetricRecord] = {}
+        self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self._installed = False
+
+    def install(self) -> None:
+        """Watch the metrics that exist and those that will be made."""
+        self._installed = True
+        self._patch_class()
+        for metric in _living_metrics():
+            self._adopt(metric, born_in=None)
+
+    def uninstall(self) -> None:
+        """Take off every patch and forget everything."""
+        self._installed = False
+        self._patches.undo()
+        for record in list(self._records.values()):
+            self._unwrap(record.metric())
+        self._records.clear()
+        self._origins.clear()
+
+    def record_of(self, metric: Metric) -> MetricRecord:
+        """The record of a metric, made where the metric was not known."""
+        record = self._records.get(id(metric))
+        if record is None or record.metric() is not metric:
+            record = self._adopt(metric, born_in=None)
+        return record
+
+    def origin_of(self, tensor: Tensor) -> Origin | None:
+        """Where a tensor came from, as long as it is the same tensor."""
+        known = self._origins.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else None
+
+    def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The living metrics that keep rows."""
+        for record in list(self._records.values()):
+            metric = record.metric()
+            if metric is not None and record.is_rows:
+                yield metric, record
+
+    # --- what happens to a metric -----------------------------------------------------------------------------
+
+    def _adopt(self, metric: Metric, born_in: str | None) -> MetricRecord:
+        key = id(metric)
+        forget = functools.partial(_forget, self._records, key)
+        record = MetricRecord(weakref.ref(metric, forget), _compat.is_rows_metric(metric), born_in)
+        self._records[key] = record
+        own = vars(metric)
+        if "compute" in own and not _compat.belongs_to_lightning(metric):
+            own["update"] = self._wrap_update(record, own["update"])
+            own["compute"] = self._wrap_compute(record, own["compute"])
+        return record
+
+    def _unwrap(self, metric: Metric | None) -> None:
+        # nothing is remembered about the wrapped methods, because that would keep the metric alive
+        for name in ("update", "compute") if metric is not None else ():
+            method: Any = vars(metric).get(name)
+            if getattr(method, "watch", None) is self:
+                vars(metric)[name] = method.__wrapped__
+
+    def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def update(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            if self._installed and not record.in_forward:
+                self._listener.protect(lambda: self._note_update(record))
+            return result
+
+        update.watch = self  # type: ignore[attr-defined]
+        return update
+
+    def _wrap_compute(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            plain = functools.partial(original, *args, **kwargs)
+            if record.in_forward or not self._installed:
+                return plain()
+            value, synced = self._listener.compute(record, plain)
+            self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
+            return value
+
+        compute.watch = self  # type: ignore[attr-defined]
+        return compute
+
+    def _patch_class(self) -> None:
+        watch = self
+
+        def wrap_init(original: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(original)
+            def __init__(self: Metric, *args: Any, **kwargs: Any) -> None:
+                original(self, *args, **kwargs)
+                if watch._installed:
+                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
+
+            return __init__
+
+        def wrap_setstate(original: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(original)
+            def __setstate__(self: Metric, state: dict[str, Any]) -> None:
+                original(self, state)
+                if watch._installed:
+                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=None)))
+
+            return __setstate__
+
+        def wrap_reset(original: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(original)
+            def reset(self: Metric) -> None:
+                if watch._installed:
+                    watch._listener.protect(lambda: watch._note_reset(self))
+                original(self)
+
+            return reset
+
+        def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def __call__(self: Metric, *args: Any, **kwargs: Any) -> Any:
+                return watch._forward(self, functools.partial(original, self, *args, **kwargs))
+
+            return __call__
+
+        self._patches.put(Metric, "__init__", wrap_init)
+        self._patches.put(Metric, "__setstate__", wrap_setstate)
+        self._patches.put(Metric, "reset", wrap_reset)
+        self._patches.put(Metric, "__call__", wrap_call)
+
+    def _forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
+        record = self.record_of(metric) if self._installed else None
+        if record is None or record.in_forward:
+            return plain()
+        record.in_forward = True
+        try:
+            value, synced = self._listener.forward(record, plain)
+        finally:
+            record.in_forward = False
+
+        def note() -> None:
+            self._note_update(record)
+            self._note_value(record, value, "forward", synced)
+
+        self._listener.protect(note)
+        return value
+
+    def _note_update(self, record: MetricRecord) -> None:
+        feeding = self._listener.feeding()
+        samples = None
+        if feeding is not None:
+            record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
+            if feeding.samples is not None:
+                samples = feeding.samples - record.samples_at_update.get(feeding.stage, 0)
+                record.samples_at_update[feeding.stage] = feeding.samples
+        record.infos.append(UpdateInfo(samples))
+        if record.first_update is None:
+            record.first_update = user_site(2)
+
+    def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
+        segment = record.segment() if record.is_rows and record.metric() is not None else None
+        origin = Origin(record, how, synced, segment)
+        for tensor in _tensors(value):
+            self._remember(tensor, origin)
+
+    def _remember(self, tensor: Tensor, origin: Origin) -> None:
+        key = id(tensor)
+        origins = self._origins
+
+        def forget(reference: weakref.ref[Tensor]) -> None:
+            if origins.get(key, (None,))[0] is reference:
+                del origins[key]
+
+        origins[key] = (weakref.ref(tensor, forget), origin)
+
+    def _note_reset(self, metric: Metric) -> None:
+        record = self._records.get(id(metric))
+        if record is not None and not record.in_forward and record.is_rows:
+            record.start_over()
+
+    def start_stage(self, stage: str) -> None:
+        """The count of samples starts again."""
+        for record in self._records.values():
+            record.samples_at_update.pop(stage, None)
+            record.fed_by.pop(stage, None)
+
+
+def void(_: object) -> None:
+    """Drop a value where an action must return nothing."""
+
+
+def _forget(records: dict[int, MetricRecord], key: int, reference: weakref.ref[Metric]) -> None:
+    record = records.get(key)
+    if record is not None and record.metric is reference:
+        del records[key]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _each_tensor(value.values())
+    elif isinstance(value, (list, tuple)):
+        yield from _each_tensor(value)
+
+
+def _each_tensor(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        yield from _tensors(value)
+
+
+def _living_metrics() -> list[Metric]:
+    """All metrics of the process, also those in plain lists and local variables."""
+    return [thing for thing in gc.get_objects() if Metric in type(thing).__mro__]

@@ -1,0 +1,73 @@
+"""One stage of one epoch on this rank: its batches and its log calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.metrics import Feeding
+from lightning_retrieval_guard.observe.samples import BatchSize, Padding, measure_batch, padding_of
+
+_NO_BATCH = BatchSize(None, None, ())
+
+
+@dataclass
+class StageRecord:
+    """What this rank has seen of one stage since the stage began.
+
+    Attributes:
+        stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
+        keys: Log calls by Lightning's storage key, in order.
+        batches: Batches seen.
+        samples: Samples seen, or ``None`` once a batch had an unknown size.
+        batch: The size of the batch at hand.
+        dataloader: The dataloader at hand, where there are several.
+        in_step: Whether a batch has begun whose epoch has not ended.
+        fresh: Whether anything has happened since the ranks last met at the end of the batches.
+        judged: Storage keys whose ranks have met already.
+    """
+
+    stage: str
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    batches: int = 0
+    samples: int | None = 0
+    batch: BatchSize = _NO_BATCH
+    dataloader: int | None = None
+    in_step: bool = False
+    fresh: bool = True
+    judged: set[str] = field(default_factory=set)
+    _padding: dict[int | None, Padding | None] = field(default_factory=dict)
+    _seen: dict[int | None, int] = field(default_factory=dict)
+
+    def start_batch(
+        self, trainer: Any, batch: Any, index: int, dataloader: int | None, batch_size_fn: Callable[[Any], int] | None
+    ) -> None:
+        """Take in a batch before the step sees it."""
+        loader = _compat.loader_at(trainer, dataloader)
+        self.in_step = self.fresh = True
+        self.dataloader = dataloader
+        self.batches += 1
+        self.batch = measure_batch(batch, index, loader, batch_size_fn)
+        size = self.batch.samples
+        self.samples = None if size is None or self.samples is None else self.samples + size
+        if dataloader not in self._padding:
+            self._padding[dataloader] = padding_of(loader)
+        self._seen[dataloader] = self._seen.get(dataloader, 0) + (size or 0)
+
+    def end_batches(self) -> None:
+        """The batches are over; what is logged now belongs to the epoch."""
+        self.in_step = self.fresh = False
+        self.batch = _NO_BATCH
+
+    @property
+    def feeding(self) -> Feeding:
+        """What feeds metrics now."""
+        return Feeding(self.stage, self.dataloader, self.samples)
+
+    def padding(self) -> Padding | None:
+        """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
+        padding = self._padding.get(self.dataloader)
+        return padding if padding is not None and self._seen[self.dataloader] == padding.samples else None

@@ -1,0 +1,66 @@
+"""Keeps findings, and says each of them once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
+from lightning_retrieval_guard.report.table import render_table
+
+
+class FindingLog:
+    """The findings of a run, one for each rule, key and line."""
+
+    def __init__(self) -> None:
+        self._findings: dict[tuple[str, str, str, int], Finding] = {}
+        self._said: set[tuple[str, str, str, int]] = set()
+        self._tabled: set[tuple[str, str, str, int]] = set()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in the order in which they were found."""
+        return list(self._findings.values())
+
+    def add(self, findings: Iterable[Finding], say: bool) -> None:
+        """Take in findings, and warn of those that are new and more than a note.
+
+        Args:
+            findings: Of one stage.
+            say: Whether this process is the one that speaks.
+
+        Raises:
+            GuardWarning: The user turned the category into an error.
+        """
+        fresh = [self._merge(finding) for finding in findings]
+        for finding in fresh:
+            if say and finding.severity is not Severity.NOTE and finding.identity not in self._said:
+                self._said.add(finding.identity)
+                warn_at(finding)
+
+    def _merge(self, finding: Finding) -> Finding:
+        known = self._findings.get(finding.identity)
+        if known is not None:
+            ranks = tuple(sorted({*known.ranks, *finding.ranks}))
+            effect = finding.effect if finding.effect is not None else known.effect
+            merged = replace(finding, count=known.count + 1, ranks=ranks).with_effect(effect)
+            # what was wrong once stays wrong, even if a later epoch shows no effect
+            severity = known.severity if finding.severity is Severity.NOTE else finding.severity
+            finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
+        self._findings[finding.identity] = finding
+        return finding
+
+    def print_table(self, stage: str) -> None:
+        """Close a stage with a table of the findings that no table has shown yet."""
+        new = [finding for finding in self.findings if finding.identity not in self._tabled]
+        self._tabled.update(finding.identity for finding in new)
+        if new:
+            print(render_table(stage, new), file=sys.stderr)
+
+
+def warn_at(finding: Finding) -> None:
+    """Emit a finding as a warning at the user's line."""
+    # a registry of its own: the interpreter's would swallow a second run's warnings
+    warnings.warn_explicit(finding.text(), GuardWarning, finding.path, finding.line, registry={})

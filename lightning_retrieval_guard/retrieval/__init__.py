@@ -1,0 +1,1 @@
+"""Rows and measures: grouping rows into queries, and scoring them. Knows nothing of processes."""

@@ -1,0 +1,153 @@
+"""From what all ranks told to findings, and to the numbers that take the place of wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.site import names_device_count
+from lightning_retrieval_guard.route.meeting import Message
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
+from lightning_retrieval_guard.settings import Settings
+
+
+def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts:
+    """What this rank tells of one of its keys; reads the running sums, so it is for the end of an epoch."""
+    weights = key.weights
+    value = weight = None
+    if result is not None and key.kind != "metric":
+        value = float(_compat.result_value(result))
+        summed = _compat.result_weight(result)
+        weight = None if summed is None else float(summed)
+    return KeyFacts(
+        storage=key.storage,
+        name=key.name,
+        hook=key.hook,
+        dataloader=key.dataloader,
+        path=key.site.path,
+        line=key.site.line,
+        kind="plain" if key.mixed else key.kind,
+        sync_dist=key.sync_dist,
+        rank_zero_only=key.rank_zero_only,
+        own_group=key.own_group,
+        reduction=key.reduction,
+        in_step=key.in_step,
+        explicit_batch_size=key.explicit_batch_size,
+        calls=key.calls,
+        synced=key.synced,
+        source=None if key.mixed else source,
+        value=value,
+        weight=weight,
+        integral=weights.integral,
+        equal=weights.equal,
+        times_world=weights.times_world,
+        times_world_nominal=weights.times_world_nominal,
+        nominal=weights.nominal,
+        either=weights.either,
+        guessed=weights.guessed,
+        unsure=weights.unsure,
+        explained=weights.explained,
+        names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(key.site),
+        lacks_value=float(weights.value),
+        lacks_weight=weights.weight,
+    )
+
+
+def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], replaced: bool) -> list[KeyView]:
+    """The keys of all ranks, in the order of the lowest rank that logged them."""
+    told = [{entry["storage"]: KeyFacts.from_message(entry) for entry in message["keys"]} for message in messages]
+    storages = dict.fromkeys(storage for own in told for storage in own)
+    views = []
+    for storage in storages:
+        facts = tuple(own.get(storage) for own in told)
+        names = [own.source for own in facts if own is not None and own.source is not None]
+        views.append(KeyView(facts, sources.get(names[0]) if names else None, replaced=replaced))
+    return views
+
+
+def order_of_reductions(message: Message) -> list[str]:
+    """The storage keys of one rank that Lightning combines over ranks, in order of logging."""
+    return [
+        entry["storage"]
+        for entry in message["keys"]
+        if not entry["own_group"]
+        and (entry["kind"] == "metric" or (entry["sync_dist"] and not entry["rank_zero_only"]))
+    ]
+
+
+def judge(stage: StageView, settings: Settings, before_reduction: bool = False) -> list[Finding]:
+    """Ask the rules that may speak.
+
+    Args:
+        stage: What all ranks told.
+        settings: Say which rules may speak.
+        before_reduction: Ask only the rules that must speak before Lightning combines ranks.
+    """
+    rules = [rule for code, rule in REGISTRY.items() if settings.allows(code)]
+    asked = [rule for rule in rules if rule.before_reduction or not before_reduction]
+    return [finding for rule in asked for finding in rule.check(stage)]
+
+
+def serious(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that change a number, or stop the run."""
+    return [finding for finding in findings if finding.severity is not Severity.NOTE]
+
+
+def correct(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> None:
+    """Put the reference in the place of every logged number that is known to be wrong or comes from rows."""
+    for key in keys:
+        value = _correction(key, settings)
+        result = results.get(key.first.storage)
+        if value is not None and result is not None:
+            _compat.install_result(result, _like(result, value, key, module))
+            key.corrected = True
+
+
+def _correction(key: KeyView, settings: Settings) -> float | None:
+    first, reference = key.first, key.reference
+    if reference is None or not key.is_shared:
+        return None
+    if key.shows_source:
+        assert key.source is not None
+        local = key.world_size == 1 and not key.source.plan.restarting
+        as_logged = local and (first.kind == "metric" or not first.in_step)
+        return None if as_logged else reference
+    absent = len(key.present) < key.world_size
+    return reference if absent or any(settings.allows(code) for code in _faults(key)) else None
+
+
+def _faults(key: KeyView) -> list[str]:
+    """The rules that say the plain value is wrong, and whose correction is certain."""
+    effect = key.effect
+    if effect is None or effect.is_nil:
+        return []
+    first = key.first
+    faults: list[str] = [key.weight_fault] if key.weight_fault else []
+    if key.floor_effect is not None:
+        faults.append("LRG104")
+    if first.sync_dist and first.rank_zero_only:
+        faults.append("LRG204")
+    elif not first.sync_dist and not first.synced and not key.ranks_agree:
+        faults.append("LRG203")
+    return faults
+
+
+def _like(result: Any, value: float, key: KeyView, module: Any) -> torch.Tensor:
+    """The value as a tensor with dtype and device of what it replaces."""
+    if key.first.value is not None:
+        old = _compat.result_value(result)
+        return torch.tensor(value, dtype=old.dtype, device=old.device)
+    table = key.source.local.table if key.source is not None else None
+    dtype = table.preds.dtype if table is not None else _compat.default_dtype()
+    return torch.tensor(value, dtype=dtype, device=module.device)
+
+
+def numbers_of(keys: Iterable[KeyView]) -> dict[str, Effect | None]:
+    """Logged number and reference of every key, where both are known."""
+    return {key.first.name: key.effect for key in keys}

@@ -1,0 +1,155 @@
+"""The retrieval metrics of a stage whose rows the ranks compare, under names that are the same on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.metrics import MetricRecord, MetricWatch, Segment, UpdateInfo
+from lightning_retrieval_guard.observe.site import Site
+from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
+from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table
+
+# a metric that was made in one of these lives for the step only
+_STEP_HOOKS = ("training_step", "validation_step", "test_step")
+
+
+@dataclass
+class LocalSource:
+    """The rows of one metric, or of the metrics that one key showed step by step, on this rank."""
+
+    name: str
+    metric: Metric
+    site: Site
+    synced_in_steps: int
+    segments: list[Segment]
+    table: RowTable | None
+    facts: RowFacts
+    pieces: Pieces | None
+
+    def __post_init__(self) -> None:
+        self._updates = [len(segment.states()[0]) for segment in self.segments]
+
+    def shows(self, segments: list[Segment]) -> bool:
+        """Whether these are the rows of the same metric lives, unchanged since."""
+        if len(segments) != len(self.segments) or any(a is not b for a, b in zip(segments, self.segments, strict=True)):
+            return False
+        return self._updates == [len(segment.states()[0]) for segment in segments]
+
+
+def name_of(key: KeyRecord, sources: Mapping[str, LocalSource]) -> str | None:
+    """The source that a key shows, if it is among ``sources``."""
+    return next((name for name, source in sources.items() if key.segments and source.shows(key.segments)), None)
+
+
+class SourceFinder:
+    """Finds the sources of a stage."""
+
+    def __init__(self, trainer: Any, module: Any, watch: MetricWatch, rank: int, world_size: int) -> None:
+        self._trainer = trainer
+        self._module = module
+        self._watch = watch
+        self._rank = rank
+        self._world_size = world_size
+
+    def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
+        """The metrics that were updated in the stage, and those that the keys show."""
+        names = self._names()
+        found: dict[str, LocalSource] = {}
+        for metric, record in self._watch.row_records():
+            if stage.stage in record.fed_by and record.born_in not in _STEP_HOOKS and _compat.row_states(metric)[0]:
+                name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
+                found[name] = self._build(name, [record.segment()], stage, single_life=True, synchronises=None)
+        return {**found, **self.behind_keys(stage, keys, found)}
+
+    def behind_keys(
+        self, stage: StageRecord, keys: Iterable[KeyRecord], known: Mapping[str, LocalSource]
+    ) -> dict[str, LocalSource]:
+        """The metrics that the keys show and that are not among the known ones, as they were there."""
+        found: dict[str, LocalSource] = {}
+        for key in keys:
+            if key.segments and name_of(key, {**known, **found}) is None:
+                name = f"key:{key.storage}"
+                single = len(key.segments) == 1
+                synchronises = None if key.kind != "forward" else False
+                found[name] = self._build(name, key.segments, stage, single, synchronises)
+        return found
+
+    def name(self, record: MetricRecord) -> str:
+        """The name of a metric."""
+        return self._names().get(id(record.metric())) or _name_by_site(record)
+
+    def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
+        """One metric by itself."""
+        return self._build(self.name(record), [record.segment()], stage, single_life=True, synchronises=None)
+
+    def _build(
+        self, name: str, segments: list[Segment], stage: StageRecord, single_life: bool, synchronises: bool | None
+    ) -> LocalSource:
+        last = segments[-1]
+        metric, record = last.metric, last.record
+        table = build_table([segment.states() for segment in segments])
+        samples = [info.samples for segment in segments for info in self._infos(segment)]
+        padding = stage.padding()
+        one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
+        facts, pieces = gather_facts(
+            table,
+            samples,
+            self._world_size,
+            ends_repeated=padding is not None and one_loader and padding.repeats_last(self._rank),
+            opaque=not _compat.scores_by_query(metric),
+            mean=_compat.aggregation_of(metric) == "mean",
+            synchronises=_compat.syncs_on_compute(metric) if synchronises is None else synchronises,
+            single_life=single_life,
+        )
+        site = record.first_update or Site("<unknown>", 1)
+        synced = sum({id(segment.record): segment.record.synced_in_steps for segment in segments}.values())
+        return LocalSource(name, metric, site, synced, segments, table, facts, pieces)
+
+    def _infos(self, segment: Segment) -> list[UpdateInfo]:
+        """What is known of the updates; members of a compute group share the rows of the one that was updated."""
+        ids = segment.states()[0]
+        if len(segment.infos) == len(ids):
+            return segment.infos
+        for metric, record in self._watch.row_records():
+            if _compat.row_states(metric)[0] is ids and len(record.infos) == len(ids):
+                return record.infos
+        return []
+
+    def _names(self) -> dict[int, str]:
+        names = {id(module): path for path, module in self._module.named_modules() if isinstance(module, Metric)}
+        owners = [("", self._module), *((type(callback).__name__, callback) for callback in self._trainer.callbacks)]
+        for prefix, owner in owners:
+            for path, metric in _metrics_in(vars(owner), prefix):
+                names.setdefault(id(metric), path)
+        return names
+
+
+def _metrics_in(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Metric]]:
+    for name, value in attributes.items():
+        path = f"{prefix}.{name}" if prefix else name
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for place, part in ((path, value), *((f"{path}[{place!r}]", part) for place, part in parts)):
+            if isinstance(part, Metric):
+                yield place, part
+
+
+def _name_by_site(record: MetricRecord) -> str:
+    metric, site = record.metric(), record.first_update
+    where = f"@{PurePath(site.path).name}:{site.line}" if site is not None else ""
+    return f"{type(metric).__name__}{where}"
+
+
+def _free_name(name: str, taken: Mapping[str, object]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free

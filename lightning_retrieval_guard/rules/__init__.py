@@ -1,0 +1,41 @@
+"""Judging: one file a rule, and the registry of all rules."""
+
+from __future__ import annotations
+
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.lrg101_batch_size_times_world_size import BatchSizeTimesWorldSize
+from lightning_retrieval_guard.rules.lrg102_constant_batch_size import ConstantBatchSize
+from lightning_retrieval_guard.rules.lrg103_guessed_batch_size import GuessedBatchSize
+from lightning_retrieval_guard.rules.lrg104_floored_batch_size import FlooredBatchSize
+from lightning_retrieval_guard.rules.lrg201_gathered_before_sync import GatheredBeforeSync
+from lightning_retrieval_guard.rules.lrg202_synced_twice import SyncedTwice
+from lightning_retrieval_guard.rules.lrg203_never_synced import NeverSynced
+from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import RankZeroSync
+from lightning_retrieval_guard.rules.lrg205_uneven_updates import UnevenUpdates
+from lightning_retrieval_guard.rules.lrg206_keys_differ import KeysDiffer
+from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
+from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
+from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
+from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
+
+REGISTRY: dict[str, Rule] = {
+    rule.code: rule
+    for rule in (
+        BatchSizeTimesWorldSize(),
+        ConstantBatchSize(),
+        GuessedBatchSize(),
+        FlooredBatchSize(),
+        GatheredBeforeSync(),
+        SyncedTwice(),
+        NeverSynced(),
+        RankZeroSync(),
+        UnevenUpdates(),
+        KeysDiffer(),
+        SyncInStep(),
+        RestartingQueryIds(),
+        PaddedSamples(),
+        GuardDisabled(),
+    )
+}
+
+__all__ = ["REGISTRY", "Rule"]

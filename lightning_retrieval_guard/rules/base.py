@@ -1,0 +1,100 @@
+"""What every rule has: its code, its words and how it makes a finding."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+
+
+class Rule(ABC):
+    """One way in which a logged number goes wrong.
+
+    The docstring of the rule's module is its documentation, and the single source for its page.
+
+    Attributes:
+        code: Never reused.
+        slug: The short name.
+        severity: Before the effect is taken into account.
+        before_reduction: Whether it must speak before Lightning combines ranks, because that could hang.
+    """
+
+    code: ClassVar[str]
+    slug: ClassVar[str]
+    severity: ClassVar[Severity]
+    before_reduction: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        """Judge the log calls and metrics of one stage."""
+
+    def at_key(
+        self,
+        stage: StageView,
+        key: KeyView,
+        message: str,
+        fix: str,
+        *,
+        effect: Effect | None = None,
+        severity: Severity | None = None,
+        ranks: Iterable[int] | None = None,
+    ) -> Finding:
+        """A finding at a log call."""
+        first = key.first
+        seen = range(key.world_size) if ranks is None else ranks
+        finding = Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=severity or self.severity,
+            key=first.name,
+            stage=stage.stage,
+            hook=first.hook,
+            path=first.path,
+            line=first.line,
+            message=message,
+            fix=fix,
+            ranks=tuple(seen),
+            corrected=key.corrected and not (effect is not None and effect.is_nil),
+        )
+        return finding.with_effect(effect)
+
+    def at_source(self, stage: StageView, source: SourceView, message: str, fix: str) -> Finding:
+        """A finding at the log call that shows a metric, or at its first update where none is known yet."""
+        for key in stage.keys:
+            if key.source is source:
+                return self.at_key(stage, key, message, fix, effect=key.effect)
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=self.severity,
+            key=source.name,
+            stage=stage.stage,
+            hook="update",
+            path=source.path,
+            line=source.line,
+            message=message,
+            fix=fix,
+            ranks=tuple(range(stage.world_size)),
+        )
+
+
+def several(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where it must be."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(ranks: Sequence[int]) -> str:
+    """Ranks in words."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
+
+
+def monitored_note(stage: StageView, key: KeyView) -> str:
+    """Says so where a callback or scheduler decides by the key."""
+    if key.first.name in stage.monitored:
+        return " A checkpoint, early stopping or scheduler monitors it."
+    return ""

@@ -1,0 +1,58 @@
+"""LRG101 batch-size-times-world-size
+
+## What it flags
+A `batch_size` that is the world size times the number of samples in this rank's batch, or times the nominal size of
+the loader. Either the source of the argument names the number of devices, or nothing else in the batch explains the
+number; otherwise it is a note.
+
+## Why it is wrong
+Lightning weighs each batch by `batch_size`. A factor that is the same in every batch cancels and does no harm. The
+nominal size times the number of devices gives a short last batch the weight of a full one.
+
+## Example
+    self.log("val_acc", acc, batch_size=self.batch_size * self.trainer.world_size, sync_dist=True)
+
+## Use instead
+    self.log("val_acc", acc, batch_size=len(labels), sync_dist=True)
+
+## What correct mode does
+It weighs each batch by the samples in it. Where the factor cancels, the number stays as it is and the finding is a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class BatchSizeTimesWorldSize(Rule):
+    """A weight that is the world size times the samples of the rank."""
+
+    code = "LRG101"
+    slug = "batch-size-times-world-size"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            if key.weight_fault == "LRG101":
+                first = key.first
+                by_text = any(own.names_devices for own in key.present)
+                certain = by_text or not any(own.explained for own in key.present)
+                message = (
+                    f"'{first.name}' is logged with a batch_size of {stage.world_size} times the samples in this rank's"
+                    f" batch, on {several(stage.world_size, 'rank')}."
+                )
+                yield self.at_key(
+                    stage,
+                    key,
+                    message,
+                    "Pass the number of samples in this rank's own batch.",
+                    effect=key.weight_effect,
+                    severity=None if certain else Severity.NOTE,
+                )

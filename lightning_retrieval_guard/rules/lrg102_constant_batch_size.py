@@ -1,0 +1,48 @@
+"""LRG102 constant-batch-size
+
+## What it flags
+An explicit `batch_size` that is the nominal size of the loader, while the batch at hand holds fewer samples.
+
+## Why it is wrong
+Lightning's epoch mean is the sum of value times `batch_size` over the sum of `batch_size`. A short last batch then
+counts as a full one.
+
+## Example
+    self.log("val_acc", acc, batch_size=64)
+
+## Use instead
+    self.log("val_acc", acc, batch_size=len(labels))
+
+## What correct mode does
+It weighs each batch by the samples in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, listed
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class ConstantBatchSize(Rule):
+    """The nominal weight for a batch that is shorter."""
+
+    code = "LRG102"
+    slug = "constant-batch-size"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            if key.weight_fault == "LRG102":
+                ranks = [rank for rank, own in enumerate(key.facts) if own is not None and own.nominal + own.either]
+                message = (
+                    f"'{key.first.name}' is logged with the loader's nominal batch_size while the batch is shorter"
+                    f" ({listed(ranks)}), so the short batch weighs as much as a full one."
+                )
+                fix = "Pass the number of samples in the batch, such as batch_size=len(labels)."
+                yield self.at_key(stage, key, message, fix, effect=key.weight_effect, ranks=ranks)

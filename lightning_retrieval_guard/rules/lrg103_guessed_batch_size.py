@@ -1,0 +1,56 @@
+"""LRG103 guessed-batch-size
+
+## What it flags
+A log call without `batch_size`, for a batch whose tensors disagree in their leading size, where the size that
+Lightning took is not the number of samples. Where the number of samples is not known, it is a note.
+
+## Why it is wrong
+Lightning takes the leading size of the first tensor it finds. A batch of graphs, ragged sequences or images with
+several captions has tensors whose leading size counts something else.
+
+## Example
+    def validation_step(self, batch):  # batch = {"tokens": (137, d), "labels": (8,)}
+        self.log("val_loss", loss)
+
+## Use instead
+    self.log("val_loss", loss, batch_size=len(batch["labels"]))
+
+## What correct mode does
+It weighs each batch by the samples in it, where they are known from the loader or from `batch_size_fn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class GuessedBatchSize(Rule):
+    """Lightning took a leading size that is not the number of samples."""
+
+    code = "LRG103"
+    slug = "guessed-batch-size"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            if key.weight_fault == "LRG103":
+                message = (
+                    f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their leading"
+                    " sizes, and Lightning took the first, which is not the number of samples."
+                )
+                fix = "Pass batch_size, or give the guard a batch_size_fn."
+                yield self.at_key(stage, key, message, fix, effect=key.weight_effect)
+            elif key.is_shared and key.first.in_step and key.total("unsure"):
+                message = (
+                    f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their leading"
+                    " sizes, and Lightning took the first. Nothing tells whether that is the number of samples."
+                )
+                fix = "Pass batch_size, or give the guard a batch_size_fn."
+                yield self.at_key(stage, key, message, fix, severity=Severity.NOTE)

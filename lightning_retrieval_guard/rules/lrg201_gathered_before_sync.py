@@ -1,0 +1,58 @@
+"""LRG201 gathered-before-sync
+
+## What it flags
+A retrieval metric that holds the same rows on every rank, because they were gathered before or the data is not
+sharded, and that combines the ranks once more in `compute()`.
+
+## Why it is wrong
+After the second gathering each query has every document W times, so W relevant ones: Recall@1 is 1/W of the truth, and
+only a few numbers, such as MRR@1, look right. The batch size has nothing to do with it (torchmetrics issue #2852).
+
+## Example
+    queries, documents = self.all_gather(queries), self.all_gather(documents)
+    metric = RetrievalRecall(top_k=1)
+    metric.update(scores, target, indexes=ids)
+    self.log("val_recall", metric.compute())
+
+## Use instead
+    metric = RetrievalRecall(top_k=1, sync_on_compute=False)
+
+## What correct mode does
+Each rank's own rows count once; nothing is exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+
+
+class GatheredBeforeSync(Rule):
+    """All ranks hold the same rows, and the metric combines them again."""
+
+    code = "LRG201"
+    slug = "gathered-before-sync"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            source = key.source
+            if source is None or not source.plan.gathered or not _combines(key, source):
+                continue
+            rows = source.plan.facts[0].rows
+            message = (
+                f"'{key.first.name}' on {several(stage.world_size, 'rank')} holds the same {several(rows, 'row')} on every"
+                " rank, and torchmetrics combines them again."
+            )
+            fix = "Pass each rank's own rows, or build the metric with sync_on_compute=False."
+            yield self.at_key(stage, key, message, fix, effect=key.effect)
+
+
+def _combines(key: KeyView, source: SourceView) -> bool:
+    return source.synchronises and key.first.kind in ("metric", "compute")

@@ -1,0 +1,55 @@
+"""LRG202 synced-twice
+
+## What it flags
+The value of a metric that has combined all ranks in `compute()`, logged with `sync_dist=True`.
+
+## Why it is wrong
+With `reduce_fx="sum"` the value is added up once for each rank: it comes out W times too large. With a mean nothing
+changes, and the finding is a note.
+
+## Example
+    self.log("val_recall", self.recall.compute(), sync_dist=True, reduce_fx="sum")
+
+## Use instead
+    self.log("val_recall", self.recall)
+
+## What correct mode does
+It logs the value once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class SyncedTwice(Rule):
+    """A value that combines all ranks already is reduced over the ranks again."""
+
+    code = "LRG202"
+    slug = "synced-twice"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            first = key.first
+            if first.kind != "compute" or not first.synced or not key.is_reduced:
+                continue
+            if first.reduction == "sum":
+                message = (
+                    f"'{first.name}' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it up once"
+                    f" for each of {several(stage.world_size, 'rank')}."
+                )
+                effect = key.effect if not first.in_step else None
+                yield self.at_key(
+                    stage, key, message, "Drop sync_dist and reduce_fx, or log the metric.", effect=effect
+                )
+            elif first.reduction == "mean":
+                message = f"'{first.name}' combines all ranks already; sync_dist=True averages equal numbers."
+                yield self.at_key(stage, key, message, "Drop sync_dist.", severity=Severity.NOTE)

@@ -1,0 +1,52 @@
+"""LRG205 uneven-updates
+
+## What it flags
+A retrieval metric that combines ranks and was updated a different number of times on them, or not at all on one.
+
+## Why it is wrong
+torchmetrics gathers every element of the list states by itself. With unequal numbers the ranks call different numbers
+of collectives: gloo aborts, NCCL hangs. A rank without data raises alone and leaves the others waiting (torchmetrics
+issue #3336).
+
+## Example
+    if target.any():
+        self.recall.update(scores, target, indexes=ids)
+
+## Use instead
+    self.recall.update(scores, target, indexes=ids)  # empty_target_action says what such queries count
+
+## What correct mode does
+It exchanges what the ranks have; a rank without rows contributes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class UnevenUpdates(Rule):
+    """Ranks updated a retrieval metric unequally often."""
+
+    code = "LRG205"
+    slug = "uneven-updates"
+    severity = Severity.ERROR
+    before_reduction = True
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for source in stage.sources:
+            if source.synchronises and source.plan.uneven and not source.plan.gathered:
+                counts = [str(own.updates) for own in source.plan.facts]
+                message = (
+                    f"{source.metric} {source.name!r} was updated {', '.join(counts)} times on the"
+                    f" {several(stage.world_size, 'rank')}, and torchmetrics gathers every update by itself: the ranks"
+                    " wait for each other, or abort."
+                )
+                fix = "Update it equally often on every rank, or let the guard run with mode='correct'."
+                yield self.at_source(stage, source, message, fix)

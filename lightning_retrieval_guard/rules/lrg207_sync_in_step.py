@@ -1,0 +1,50 @@
+"""LRG207 sync-in-step
+
+## What it flags
+A metric whose `compute()`, or whose `forward()` with `dist_sync_on_step=True`, combines ranks within steps.
+
+## Why it is wrong
+The number can be right, but every step waits for the slowest rank and pays nine collectives for each update that the
+metric holds.
+
+## Example
+    def validation_step(self, batch):
+        self.recall.update(scores, target, indexes=ids)
+        self.log("val_recall", self.recall.compute())
+
+## Use instead
+    self.recall.update(scores, target, indexes=ids)
+    self.log("val_recall", self.recall)
+
+## What correct mode does
+The metric stays on its rank within steps, and ranks are combined once at the end of the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class SyncInStep(Rule):
+    """A metric combines ranks in every step."""
+
+    code = "LRG207"
+    slug = "sync-in-step"
+    severity = Severity.NOTE
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            source = key.source
+            if source is not None and source.synced_in_steps and stage.world_size > 1:
+                message = (
+                    f"'{key.first.name}' combined {several(stage.world_size, 'rank')} within steps"
+                    f" {several(source.synced_in_steps, 'time')}; each time all ranks wait for the slowest."
+                )
+                yield self.at_key(stage, key, message, "Update in the step, and log the metric object.")

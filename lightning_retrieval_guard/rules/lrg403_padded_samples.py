@@ -1,0 +1,55 @@
+"""LRG403 padded-samples
+
+## What it flags
+An evaluation whose distributed sampler repeated samples so that every rank gets the same number. Counted from the
+sampler alone.
+
+## Why it is wrong
+The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double; a query that is repeated has all
+its rows, and its relevant ones, twice.
+
+## Example
+    trainer = Trainer(devices=2)  # 7 samples
+    trainer.test(model, loader)
+
+## Use instead
+    trainer = Trainer(devices=2, callbacks=[RetrievalGuard(mode="correct")])
+
+## What correct mode does
+It leaves the repeated rows of retrieval metrics out: a query on two ranks with identical rows counts once, and where
+each sample is one row or one query the last of the padded ranks is left out. A plain value is already averaged over
+the batch, so it stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class PaddedSamples(Rule):
+    """The distributed sampler repeated samples."""
+
+    code = "LRG403"
+    slug = "padded-samples"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        if not stage.repeated:
+            return
+        shown = [key for key in stage.keys if key.source is not None] or stage.keys[:1]
+        for key in shown:
+            source = key.source
+            message = (
+                f"'{key.first.name}' counts {several(stage.repeated, 'sample')} twice: the sampler repeated"
+                f" {'it' if stage.repeated == 1 else 'them'} to give {several(stage.world_size, 'rank')} the same number."
+            )
+            fix = "Use mode='correct', a dataset whose size the world size divides, or one device for final numbers."
+            counted_once = source is not None and source.plan.left_out > 0
+            yield self.at_key(stage, key, message, fix, effect=key.effect if counted_once else None)

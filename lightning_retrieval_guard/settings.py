@@ -1,0 +1,117 @@
+"""The frozen, validated settings of one guard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Mode = Literal["warn", "correct", "strict"]
+QueryScope = Literal["auto", "global", "batch"]
+PathLike = str | os.PathLike[str]
+
+REPORT_SUFFIXES = (".json", ".html")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, after validation.
+
+    Attributes:
+        mode: What to do with a finding.
+        select: Rule codes or prefixes that may speak; ``None`` means all.
+        ignore: Rule codes or prefixes that stay silent.
+        query_scope: Which rows with the same query id belong together.
+        batch_size_fn: Counts the samples in a batch.
+        report: Where the report goes, or ``None``.
+    """
+
+    mode: Mode = "warn"
+    select: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    query_scope: QueryScope = "auto"
+    batch_size_fn: Callable[[Any], int] | None = None
+    report: Path | None = None
+
+    def allows(self, code: str) -> bool:
+        """Whether the rule ``code`` may speak under ``select`` and ``ignore``."""
+        selected = self.select is None or code.startswith(self.select)
+        return selected and not (self.ignore and code.startswith(self.ignore))
+
+
+def build_settings(
+    mode: str,
+    select: Sequence[str] | None,
+    ignore: Sequence[str],
+    query_scope: str,
+    batch_size_fn: Callable[[Any], int] | None,
+    report: PathLike | None,
+    known_codes: Iterable[str],
+) -> Settings:
+    """Validate the arguments of the guard.
+
+    Raises:
+        ValueError: An argument has a value that is not allowed; the message names the allowed ones.
+        TypeError: ``batch_size_fn`` cannot be called, or ``select`` or ``ignore`` is not a sequence of strings.
+    """
+    _check_choice("mode", mode, get_args(Mode))
+    _check_choice("query_scope", query_scope, get_args(QueryScope))
+    if batch_size_fn is not None and not callable(batch_size_fn):
+        raise TypeError(
+            f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
+            " the number of samples in it as an int, or None."
+        )
+    codes = sorted(known_codes)
+    return Settings(
+        mode=mode,  # type: ignore[arg-type]  # checked above
+        select=None if select is None else _check_codes("select", select, codes),
+        ignore=_check_codes("ignore", ignore, codes),
+        query_scope=query_scope,  # type: ignore[arg-type]  # checked above
+        batch_size_fn=batch_size_fn,
+        report=None if report is None else _check_report(report),
+    )
+
+
+def _check_choice(name: str, given: object, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise ValueError(f"{name}={given!r} is not one of {choices}.")
+
+
+def _check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str) or not all(isinstance(code, str) for code in given):
+        raise TypeError(f"{name}={given!r} must be a sequence of rule codes or prefixes, such as ['LRG2', 'LRG301'].")
+    unknown = [code for code in given if not code or not any(rule.startswith(code) for rule in known)]
+    if unknown:
+        raise ValueError(
+            f"{name} holds {', '.join(map(repr, unknown))}, which no rule code starts with."
+            f" Known codes: {', '.join(known)}."
+        )
+    return tuple(given)
+
+
+def _check_report(report: PathLike) -> Path:
+    path = Path(report)
+    if path.suffix not in REPORT_SUFFIXES:
+        raise ValueError(f"report={str(path)!r} must end in one of {', '.join(REPORT_SUFFIXES)}.")
+    return path
+
+
+def check_report_writable(path: Path) -> None:
+    """Refuse a report path that cannot be written, before any work is done.
+
+    Raises:
+        ValueError: The folder does not exist, or the file or folder may not be written.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise ValueError(
+            f"report={str(path)!r}: the folder {str(folder)!r} does not exist. Make it, or give another path."
+        )
+    if path.is_dir():
+        raise ValueError(f"report={str(path)!r} is a folder. Give the path of a file.")
+    target = path if path.exists() else folder
+    if not os.access(target, os.W_OK):
+        raise ValueError(f"report={str(path)!r} cannot be written: no permission on {str(target)!r}.")

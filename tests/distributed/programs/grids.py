@@ -1,0 +1,69 @@
+"""Metrics by the name they are logged under: every class, cut, action for empty queries and aggregation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from torch.nn import ModuleDict
+from torchmetrics.retrieval import (
+    RetrievalAUROC,
+    RetrievalFallOut,
+    RetrievalHitRate,
+    RetrievalMAP,
+    RetrievalMRR,
+    RetrievalNormalizedDCG,
+    RetrievalPrecision,
+    RetrievalRecall,
+    RetrievalRPrecision,
+)
+from torchmetrics.retrieval.base import RetrievalMetric
+
+CUT_CLASSES: dict[str, Callable[..., RetrievalMetric]] = {
+    "mrr": RetrievalMRR,
+    "recall": RetrievalRecall,
+    "precision": RetrievalPrecision,
+    "map": RetrievalMAP,
+    "ndcg": RetrievalNormalizedDCG,
+    "hit": RetrievalHitRate,
+    "fallout": RetrievalFallOut,
+    "auroc": RetrievalAUROC,
+}
+CUTS = (None, 1, 5)
+ACTIONS = ("neg", "pos", "skip")  # "error" stands in `error_grid`: it needs data without empty queries
+AGGREGATIONS = ("mean", "median", "min", "max")
+
+
+def named(name: str, **options: Any) -> RetrievalMetric:
+    """The metric a name describes: class, then cut, action and aggregation, each optional, joined by "_"."""
+    kind, *parts = name.split("_")
+    for part in parts:
+        if part.isdigit():
+            options["top_k"] = int(part)
+        elif part in AGGREGATIONS:
+            options["aggregation"] = part
+        else:
+            options["empty_target_action"] = part
+    return RetrievalRPrecision(**options) if kind == "rprecision" else CUT_CLASSES[kind](**options)
+
+
+def grid_of(names: str, **options: Any) -> ModuleDict:
+    """Metrics for a list of names separated by spaces."""
+    return ModuleDict({name: named(name, **options) for name in names.split()})
+
+
+# Means over queries in which every query counts: a batch's value is worth as much as the batch has queries.
+MEANS = "mrr recall_1 recall_5_pos precision_5 map ndcg_5 hit_1_pos fallout_5 rprecision auroc"
+OTHERS = "mrr_5_median precision_max map_5_skip ndcg_skip_min fallout_1_neg_median auroc_5_median"
+ERRORS = "recall_1_error mrr_5_error ndcg_error_min fallout_5_error"
+
+GRID = f"{MEANS} {OTHERS}"
+FEW = "recall_1 map_5_skip mrr_5_median ndcg_skip_min"
+ERROR_GRID = f"{GRID} {ERRORS}"
+
+
+def every_name() -> str:
+    """Every combination of class, cut, action and aggregation."""
+    kinds = [f"{kind}_{cut}" if cut else kind for kind in CUT_CLASSES for cut in CUTS] + ["rprecision"]
+    return " ".join(map("_".join, itertools.product(kinds, ACTIONS, AGGREGATIONS)))

@@ -1,0 +1,261 @@
+"""Every program of `programs`, on 1 to 3 processes, without a guard and in each mode of it."""
+
+from __future__ import annotations
+
+import linecache
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import programs
+from .harness import CaseTimeout, Outcome, Pool
+from .programs import PROGRAMS, Entry
+
+TOLERANCE = 1e-6
+TARGET = f"{__package__}.evaluate:evaluate"
+PROGRAM_FOLDER = str(Path(programs.__file__).parent)
+MODES = ("warn", "correct", "strict")
+# A program that aborts without a guard aborts in warn mode as well; one world size shows it.
+WORLD_THAT_FAILS = 2
+# Rules whose finding stands at the log call itself.
+AT_LOG_CALL = ("LRG101", "LRG102", "LRG103", "LRG202", "LRG203", "LRG204")
+
+Numbers = dict[str, float]
+Runs = Callable[..., list[Outcome]]
+
+
+def cases(wanted: Callable[[Entry, int], bool] = lambda entry, world: True) -> pytest.MarkDecorator:
+    """Parametrize by program and world size."""
+    pairs = [(name, world) for name, entry in PROGRAMS.items() for world in entry.worlds]
+    chosen = [pair for pair in pairs if wanted(PROGRAMS[pair[0]], pair[1])]
+    return pytest.mark.parametrize(
+        ("name", "world"), chosen, ids=[f"{name}-{world}" for name, world in chosen]
+    )
+
+
+def is_wrong(entry: Entry, world: int) -> bool:
+    return bool(entry.expected(world))
+
+
+def is_right(entry: Entry, world: int) -> bool:
+    return not is_wrong(entry, world)
+
+
+def completes(entry: Entry, world: int) -> bool:
+    """The program ends without a guard."""
+    return not (entry.fails and is_wrong(entry, world))
+
+
+def fails(entry: Entry, world: int) -> bool:
+    return world == WORLD_THAT_FAILS and not completes(entry, world)
+
+
+@pytest.fixture(scope="module")
+def run(pools: Mapping[int, Pool]) -> Runs:
+    """`run(name, world, mode)`: the outcome on every rank; a run is made once."""
+    kept: dict[tuple[Any, ...], list[Outcome]] = {}
+
+    def once(name: str, world: int, mode: str = "none", **options: Any) -> list[Outcome]:
+        key = (name, world, mode, *sorted(options.items()))
+        if key not in kept:
+            case = f"{name} on {world} in mode {mode}"
+            kept[key] = pools[world].run(TARGET, case=case, program=name, mode=mode, **options)
+        return kept[key]
+
+    return once
+
+
+@pytest.fixture(scope="module")
+def reference(run: Runs) -> Callable[[str], Numbers]:
+    """`reference(name)`: what the program's right form shows on one process."""
+    return lambda name: epoch_numbers(values(run(name, 1, right_form=True))[0])
+
+
+def values(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """What every rank shows; all of them must have returned."""
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+def epoch_numbers(value: dict[str, Any]) -> Numbers:
+    """All numbers of the epoch, by the place where they are shown and their key."""
+    logged = {key: number for metrics, _ in value["logger"] for key, number in metrics.items()}
+    places = {
+        "callback": value["callback_metrics"],
+        "returned": value["returned"][0],
+        "logger": {key: number for key, number in logged.items() if key != "epoch"},
+        "bar": value["progress_bar_metrics"],
+    }
+    return {
+        f"{place} {key}": number
+        for place, metrics in places.items()
+        for key, number in metrics.items()
+        if not key.endswith("_step")
+    }
+
+
+def off(numbers: Numbers, expected: Numbers) -> dict[str, tuple[float, float]]:
+    """The numbers that are not the expected ones, with both values."""
+    pairs = {key: (number, expected[key]) for key, number in numbers.items()}
+    return {key: pair for key, pair in pairs.items() if not math.isclose(*pair, rel_tol=0, abs_tol=TOLERANCE)}
+
+
+def codes(findings: Iterable[dict[str, Any]], *severities: str) -> set[str]:
+    return {finding["code"] for finding in findings if finding["severity"] in severities}
+
+
+def above_note(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [finding for finding in value["findings"] if finding["severity"] != "note"]
+
+
+def guard_warnings(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [warned for warned in value["warnings"] if "GuardWarning" in warned["categories"]]
+
+
+@cases(completes)
+def test_without_a_guard(run: Runs, reference: Callable[[str], Numbers], name: str, world: int) -> None:
+    expected = reference(name)
+    wrong = [off(epoch_numbers(value), expected) for value in values(run(name, world))]
+    assert any(wrong) == is_wrong(PROGRAMS[name], world)
+
+
+@cases(fails)
+def test_without_a_guard_the_run_fails(pools: Mapping[int, Pool], name: str, world: int) -> None:
+    assert not completed(pools[world], name, "none")
+
+
+@cases(fails)
+def test_warn_says_why_the_run_fails(pools: Mapping[int, Pool], name: str, world: int) -> None:
+    try:
+        outcomes = pools[world].run(TARGET, timeout=10.0, grace=2.0, program=name, mode="warn")
+    except CaseTimeout as hang:
+        told = str(hang)
+    else:
+        assert not all(outcome.ok for outcome in outcomes)
+        told = outcomes[0].log
+    assert "LRG205" in told
+
+
+def completed(pool: Pool, name: str, mode: str) -> bool:
+    try:
+        outcomes = pool.run(TARGET, timeout=10.0, grace=2.0, program=name, mode=mode)
+    except CaseTimeout:
+        return False
+    return all(outcome.ok for outcome in outcomes)
+
+
+@cases(completes)
+def test_warn_changes_nothing(run: Runs, name: str, world: int) -> None:
+    places = ("returned", "callback_metrics", "logged_metrics", "progress_bar_metrics", "logger", "random")
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, "warn")), strict=True):
+        assert {place: guarded[place] for place in places} == {place: plain[place] for place in places}
+        assert guarded["collectives"]["step"] == plain["collectives"]["step"]
+
+
+@cases(completes)
+def test_warn_finds(run: Runs, name: str, world: int) -> None:
+    entry = PROGRAMS[name]
+    for value in values(run(name, world, "warn")):
+        assert codes(value["findings"], "error", "warning") == entry.expected(world)
+        if world > 1:
+            assert codes(value["findings"], "note") >= entry.notes
+
+
+@cases(lambda entry, world: completes(entry, world) and is_wrong(entry, world))
+def test_warn_warns_at_the_users_line(run: Runs, name: str, world: int) -> None:
+    first, *others = values(run(name, world, "warn"))
+    warned = guard_warnings(first)
+    assert {code for code in PROGRAMS[name].expected(world) if any(code in one["text"] for one in warned)}
+    assert all(one["path"].startswith(PROGRAM_FOLDER) for one in warned), warned
+    assert len({(one["text"], one["line"]) for one in warned}) == len(warned)
+    for one in warned:
+        line = linecache.getline(one["path"], one["line"])
+        assert "self.log" in line or not any(code in one["text"] for code in AT_LOG_CALL), (one, line)
+    assert not any(guard_warnings(value) for value in others)
+
+
+@cases(lambda entry, world: completes(entry, world) and is_wrong(entry, world))
+def test_findings_tell_their_effect(
+    run: Runs, reference: Callable[[str], Numbers], name: str, world: int
+) -> None:
+    expected = reference(name)
+    plain = epoch_numbers(values(run(name, world))[0])
+    found = above_note(values(run(name, world, "warn"))[0])
+    effects = {finding["key"]: finding["effect"] for finding in found if finding["effect"]}
+    told = {key: (effect["logged"], effect["reference"]) for key, effect in effects.items()}
+    truth = {key: (plain[f"callback {key}"], expected[f"callback {key}"]) for key in told}
+    assert told == {key: pytest.approx(pair, abs=TOLERANCE) for key, pair in truth.items()}
+    assert told
+
+
+@cases()
+def test_correct(run: Runs, reference: Callable[[str], Numbers], name: str, world: int) -> None:
+    entry, expected = PROGRAMS[name], reference(name)
+    shown = completes(entry, world)
+    keys = set(epoch_numbers(values(run(name, world))[0])) if shown else set(expected)
+    for value in values(run(name, world, "correct")):
+        numbers = epoch_numbers(value)
+        assert set(numbers) == keys
+        assert not off(numbers, expected)
+        assert codes(value["findings"], "error", "warning") == entry.expected(world)
+        assert all(finding["corrected"] for finding in above_note(value))
+
+
+@cases(completes)
+def test_correct_adds_no_collective_to_a_step(run: Runs, name: str, world: int) -> None:
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, "correct")), strict=True):
+        assert guarded["collectives"]["step"] <= plain["collectives"]["step"]
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+@cases(completes)
+def test_the_guard_meets_once_an_epoch(run: Runs, name: str, world: int, mode: str) -> None:
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, mode)), strict=True):
+        added = guarded["collectives"]["total"] - plain["collectives"]["total"]
+        assert added <= 4
+
+
+@cases(is_wrong)
+def test_strict_raises_on_every_rank(run: Runs, name: str, world: int) -> None:
+    start = time.monotonic()
+    outcomes = run(name, world, "strict")
+    assert time.monotonic() - start < 10.0
+    entry = PROGRAMS[name]
+    for outcome in outcomes:
+        assert outcome.status == "raised", str(outcome)
+        assert {"GuardError", "MisconfigurationException"} <= set(outcome.error_types), str(outcome)
+        assert any(code in outcome.error for code in entry.expected(world) | entry.in_strict), outcome.error
+
+
+@cases(lambda entry, world: is_right(entry, world) and not entry.in_strict)
+def test_strict_lets_right_programs_pass(run: Runs, name: str, world: int) -> None:
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, "strict")), strict=True):
+        assert not off(epoch_numbers(guarded), epoch_numbers(plain))
+        assert not guard_warnings(guarded)
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+@cases(is_right)
+def test_right_programs_get_no_warning(run: Runs, name: str, world: int, mode: str) -> None:
+    for value in values(run(name, world, mode)):
+        assert not above_note(value)
+        assert not guard_warnings(value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@cases(lambda entry, world: entry is PROGRAMS["on-step"])
+def test_values_of_the_step_stay(run: Runs, name: str, world: int, mode: str) -> None:
+    """`on_step=True` shows the rank's own value of the batch, under a guard as well."""
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, mode)), strict=True):
+        assert step_numbers(guarded) == step_numbers(plain)
+        assert step_numbers(plain)
+
+
+def step_numbers(value: dict[str, Any]) -> list[tuple[str, float]]:
+    """What the logger was given for steps, in order."""
+    received = [item for metrics, _ in value["logger"] for item in metrics.items()]
+    return [(key, number) for key, number in received if key.endswith("_step")]
