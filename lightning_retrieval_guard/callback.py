@@ -141,7 +141,7 @@ class RetrievalGuard(Callback):
         session, path = self._session, self.settings.report
         if session is None or path is None or not session.speaks:
             return
-        self._keys.update(session.keys)
+        self._keys.update(session.numbers)
         document = build_document(self.settings.mode, self._world_size, self.findings, self._keys)
         write_document(path, document)
 

@@ -14,7 +14,8 @@ How ranks meet:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,15 @@ _instances = 0
 
 
 class ExchangeError(RuntimeError):
-    """The ranks did not meet."""
+    """The ranks did not meet.
+
+    Attributes:
+        elsewhere: What is known of the ranks that were not there: where each is, or an empty text.
+    """
+
+    def __init__(self, message: str, elsewhere: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.elsewhere = dict(elsewhere)
 
 
 class Exchange:
@@ -65,6 +74,9 @@ class Exchange:
         """
         return [block]
 
+    def announce(self, point: str) -> None:
+        """Tell, without waiting for anyone, that this rank starts something that needs all ranks; empty when done."""
+
     def close(self) -> None:
         """Give up the group. May be called twice."""
 
@@ -83,7 +95,8 @@ class GroupExchange(Exchange):
         # every rank makes its guards in the same order, so the number names the same guard everywhere
         self._name = f"lightning_retrieval_guard/{_instances}"
         self._store: Any = dist.distributed_c10d._get_default_store()
-        self._store.set(self._mark(self.rank), "0")
+        self._come(0)
+        self.announce("")
         self._group: Any = dist.new_group(backend="gloo", timeout=timeout)
 
     @override
@@ -91,15 +104,17 @@ class GroupExchange(Exchange):
         self._meetings += 1
         text = json.dumps([label, message], separators=(",", ":")).encode()
         try:
-            self._store.set(self._mark(self.rank), str(self._meetings))
+            self._come(self._meetings)
             texts = self._gather_texts(text)
         except RuntimeError as error:
-            raise ExchangeError(self._describe(label, error)) from error
+            raise self._lost(label, error) from error
         entries = [json.loads(other) for other in texts]
         labels = [entry[0] for entry in entries]
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
-            raise ExchangeError(f"the ranks are at different points of the program: {points}")
+            usual = max(Counter(labels).values())
+            apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
+            raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
         return [entry[1] for entry in entries]
 
     @override
@@ -112,7 +127,7 @@ class GroupExchange(Exchange):
         try:
             gathered = self._all_gather(padded)
         except RuntimeError as error:
-            raise ExchangeError(self._describe("rows", error)) from error
+            raise self._lost("rows", error) from error
         return [whole[:size] for whole, size in zip(gathered, sizes, strict=True)]
 
     @override
@@ -139,24 +154,31 @@ class GroupExchange(Exchange):
         dist.all_gather(blocks, block, group=self._group)
         return blocks
 
-    def _mark(self, rank: int) -> str:
-        return f"{self._name}/{rank}"
+    @override
+    def announce(self, point: str) -> None:
+        self._store.set(f"{self._name}/{self.rank}/point", point)
 
-    def _describe(self, label: str, error: RuntimeError) -> str:
-        seconds = self._timeout.total_seconds()
-        missing = self._missing()
-        who = f"rank(s) {', '.join(map(str, missing))} did not come" if missing else "a rank was lost"
-        return f"{who} to {label!r} (time-out {seconds:g} s): {str(error).splitlines()[0]}"
+    def _come(self, meeting: int) -> None:
+        self._store.set(f"{self._name}/{self.rank}/meeting", str(meeting))
 
-    def _missing(self) -> list[int]:
-        missing: list[int] = []
+    def _lost(self, label: str, error: RuntimeError) -> ExchangeError:
+        elsewhere = self._elsewhere()
+        ranks = ", ".join(map(str, elsewhere))
+        who = f"rank(s) {ranks} did not come" if elsewhere else "a rank was lost on the way"
+        limit = f"time-out {self._timeout.total_seconds():g} s"
+        return ExchangeError(f"{who} to {label!r} ({limit}): {str(error).splitlines()[0]}", elsewhere)
+
+    def _elsewhere(self) -> dict[int, str]:
+        """The ranks that have not come to this meeting, each with what it announced."""
+        missing: dict[int, str] = {}
         for rank in range(self.world_size):
             try:
-                came = int(self._store.get(self._mark(rank)))
+                came = int(self._store.get(f"{self._name}/{rank}/meeting"))
+                point = self._store.get(f"{self._name}/{rank}/point").decode()
             except RuntimeError:  # the store went away with the process that held it
                 return missing
             if came < self._meetings:
-                missing.append(rank)
+                missing[rank] = point
         return missing
 
 

@@ -67,7 +67,7 @@ class MetricRecord:
     generation: int = 0
     infos: list[UpdateInfo] = field(default_factory=list)
     first_update: Site | None = None
-    samples_at_update: dict[str, int] = field(default_factory=dict)
+    samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0
     in_forward: bool = False
@@ -102,7 +102,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Feeding:
-    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen in the stage, if certain."""
+    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain."""
 
     stage: str
     dataloader: int | None
@@ -282,8 +282,9 @@ class MetricWatch:
         if feeding is not None:
             record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
             if feeding.samples is not None:
-                samples = feeding.samples - record.samples_at_update.get(feeding.stage, 0)
-                record.samples_at_update[feeding.stage] = feeding.samples
+                source = (feeding.stage, feeding.dataloader)
+                samples = feeding.samples - record.samples_at_update.get(source, 0)
+                record.samples_at_update[source] = feeding.samples
         record.infos.append(UpdateInfo(samples))
         if record.first_update is None:
             record.first_update = user_site(2)
@@ -312,8 +313,8 @@ class MetricWatch:
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again."""
         for record in self._records.values():
-            record.samples_at_update.pop(stage, None)
-            record.fed_by.pop(stage, None)
+            for dataloader in record.fed_by.pop(stage, ()):
+                record.samples_at_update.pop((stage, dataloader), None)
 
 
 def void(_: object) -> None:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 _MISSING = object()
+
+
+class PatchedMethod:
+    """Stands in an object's ``__dict__`` for one of its methods.
+
+    A copy of the object, made by ``copy`` or ``pickle``, gets the plain method, bound to the copy.
+    """
+
+    def __init__(self, original: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, original)
+        self._original = original
+        self._stand_in = stand_in
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stand_in(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Callable[..., Any]]]:
+        return _the_same, (self._original,)
+
+
+def _the_same(method: Callable[..., Any]) -> Callable[..., Any]:
+    return method
 
 
 class Patches:
@@ -24,7 +47,8 @@ class Patches:
         The original is what attribute look-up finds now, inherited or own.
         """
         before = vars(owner).get(name, _MISSING)
-        ours = make(getattr(owner, name))
+        original = getattr(owner, name)
+        ours = make(original) if isinstance(owner, type) else PatchedMethod(original, make(original))
         self._write(owner, name, ours)
         self._undo.append((owner, name, before, ours))
 

@@ -22,7 +22,6 @@ class StageRecord:
         stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
         keys: Log calls by Lightning's storage key, in order.
         batches: Batches seen.
-        samples: Samples seen, or ``None`` once a batch had an unknown size.
         batch: The size of the batch at hand.
         dataloader: The dataloader at hand, where there are several.
         in_step: Whether a batch has begun whose epoch has not ended.
@@ -33,14 +32,14 @@ class StageRecord:
     stage: str
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     batches: int = 0
-    samples: int | None = 0
     batch: BatchSize = _NO_BATCH
     dataloader: int | None = None
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
-    _seen: dict[int | None, int] = field(default_factory=dict)
+    # samples seen, or None once a batch had an unknown size
+    _samples: dict[int | None, int | None] = field(default_factory=dict)
 
     def start_batch(
         self, trainer: Any, batch: Any, index: int, dataloader: int | None, batch_size_fn: Callable[[Any], int] | None
@@ -51,11 +50,10 @@ class StageRecord:
         self.dataloader = dataloader
         self.batches += 1
         self.batch = measure_batch(batch, index, loader, batch_size_fn)
-        size = self.batch.samples
-        self.samples = None if size is None or self.samples is None else self.samples + size
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
-        self._seen[dataloader] = self._seen.get(dataloader, 0) + (size or 0)
+        size, seen = self.batch.samples, self._samples.get(dataloader, 0)
+        self._samples[dataloader] = None if size is None or seen is None else seen + size
 
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
@@ -65,9 +63,9 @@ class StageRecord:
     @property
     def feeding(self) -> Feeding:
         """What feeds metrics now."""
-        return Feeding(self.stage, self.dataloader, self.samples)
+        return Feeding(self.stage, self.dataloader, self._samples.get(self.dataloader, 0))
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
         padding = self._padding.get(self.dataloader)
-        return padding if padding is not None and self._seen[self.dataloader] == padding.samples else None
+        return padding if padding is not None and self._samples[self.dataloader] == padding.samples else None

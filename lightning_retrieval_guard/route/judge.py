@@ -59,7 +59,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts
     )
 
 
-def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], replaced: bool) -> list[KeyView]:
+def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool) -> list[KeyView]:
     """The keys of all ranks, in the order of the lowest rank that logged them."""
     told = [{entry["storage"]: KeyFacts.from_message(entry) for entry in message["keys"]} for message in messages]
     storages = dict.fromkeys(storage for own in told for storage in own)
@@ -67,8 +67,17 @@ def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], re
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
         names = [own.source for own in facts if own is not None and own.source is not None]
-        views.append(KeyView(facts, sources.get(names[0]) if names else None, replaced=replaced))
+        view = KeyView(facts, sources.get(names[0]) if names else None)
+        view.replaced = corrects and _is_replaced(view)
+        views.append(view)
     return views
+
+
+def _is_replaced(key: KeyView) -> bool:
+    """Whether the guard in correct mode computes in place of the metric behind the key."""
+    if key.source is None or key.world_size > 1:
+        return key.world_size > 1
+    return key.source.plan.restarting and not key.first.in_step
 
 
 def order_of_reductions(message: Message) -> list[str]:

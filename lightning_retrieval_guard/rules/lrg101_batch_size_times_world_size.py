@@ -1,22 +1,27 @@
 """LRG101 batch-size-times-world-size
 
 ## What it flags
-A `batch_size` that is the world size times the number of samples in this rank's batch, or times the nominal size of
-the loader. Either the source of the argument names the number of devices, or nothing else in the batch explains the
-number; otherwise it is a note.
+A `batch_size` that is the world size times the number of samples in this rank's batch. A shorter batch that is given
+the world size times the loader's nominal size counts too. It is a note unless the argument's own source names the
+number of devices, or nothing else in the batch explains the number, as two views of each sample on two ranks do.
 
 ## Why it is wrong
-Lightning weighs each batch by `batch_size`. A factor that is the same in every batch cancels and does no harm. The
-nominal size times the number of devices gives a short last batch the weight of a full one.
+Lightning's epoch mean is the sum of value times `batch_size`, over the sum of `batch_size`. A factor that is the same
+in every batch cancels, and the number stays right. The nominal size times the number of devices is not the same: it
+gives a short last batch the weight of a full one. See LRG201 for what
+divides Recall@1 by the number of devices.
 
 ## Example
     self.log("val_acc", acc, batch_size=self.batch_size * self.trainer.world_size, sync_dist=True)
 
 ## Use instead
-    self.log("val_acc", acc, batch_size=len(labels), sync_dist=True)
+A float, because integers that differ between ranks are floored; see LRG104.
+
+    self.log("val_acc", acc, batch_size=float(len(labels)), sync_dist=True)
 
 ## What correct mode does
-It weighs each batch by the samples in it. Where the factor cancels, the number stays as it is and the finding is a note.
+It weighs each batch by the samples in it. Where the factor cancels, the number stays as it is, and the finding is a
+note.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ class BatchSizeTimesWorldSize(Rule):
                     stage,
                     key,
                     message,
-                    "Pass the number of samples in this rank's own batch.",
+                    "Pass the number of samples in this rank's own batch, such as batch_size=float(len(labels)).",
                     effect=key.weight_effect,
                     severity=None if certain else Severity.NOTE,
                 )

@@ -4,14 +4,16 @@
 An explicit `batch_size` that is the nominal size of the loader, while the batch at hand holds fewer samples.
 
 ## Why it is wrong
-Lightning's epoch mean is the sum of value times `batch_size` over the sum of `batch_size`. A short last batch then
-counts as a full one.
+Lightning's epoch mean is the sum of value times `batch_size`, over the sum of `batch_size`. A short last batch then
+counts as much as a full one.
 
 ## Example
     self.log("val_acc", acc, batch_size=64)
 
 ## Use instead
     self.log("val_acc", acc, batch_size=len(labels))
+
+With `sync_dist=True` pass `float(len(labels))`, because integers that differ between ranks are floored; see LRG104.
 
 ## What correct mode does
 It weighs each batch by the samples in it.
@@ -44,5 +46,5 @@ class ConstantBatchSize(Rule):
                     f"'{key.first.name}' is logged with the loader's nominal batch_size while the batch is shorter"
                     f" ({listed(ranks)}), so the short batch weighs as much as a full one."
                 )
-                fix = "Pass the number of samples in the batch, such as batch_size=len(labels)."
+                fix = "Pass the number of samples in the batch, such as batch_size=float(len(labels))."
                 yield self.at_key(stage, key, message, fix, effect=key.weight_effect, ranks=ranks)

@@ -1,22 +1,23 @@
 """LRG103 guessed-batch-size
 
 ## What it flags
-A log call without `batch_size`, for a batch whose tensors disagree in their leading size, where the size that
-Lightning took is not the number of samples. Where the number of samples is not known, it is a note.
+A log call without `batch_size`, where the leading size that Lightning took from the batch is not the number of
+samples. Where the tensors disagree in their leading sizes and nothing tells the number of samples, it is a note.
 
 ## Why it is wrong
-Lightning takes the leading size of the first tensor it finds. A batch of graphs, ragged sequences or images with
-several captions has tensors whose leading size counts something else.
+Lightning takes the leading size of the first tensor it finds, and warns at most once. In a batch of graphs, of ragged
+sequences or of images with several captions that size counts something else, and weighs the batches by it.
 
 ## Example
-    def validation_step(self, batch):  # batch = {"tokens": (137, d), "labels": (8,)}
-        self.log("val_loss", loss)
+    def validation_step(self, batch):  # {"tokens": (137, d), "labels": (8,)}: Lightning takes 137
+        self.log("val_loss", self.loss(batch))
 
 ## Use instead
-    self.log("val_loss", loss, batch_size=len(batch["labels"]))
+    self.log("val_loss", self.loss(batch), batch_size=len(batch["labels"]))
 
 ## What correct mode does
-It weighs each batch by the samples in it, where they are known from the loader or from `batch_size_fn`.
+It weighs each batch by the samples in it, where the loader or `batch_size_fn` tells their number. Otherwise the number
+stays as it is.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ class GuessedBatchSize(Rule):
         for key in stage.keys:
             if key.weight_fault == "LRG103":
                 message = (
-                    f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their leading"
-                    " sizes, and Lightning took the first, which is not the number of samples."
+                    f"'{key.first.name}' is logged without batch_size; Lightning took a leading size from the batch,"
+                    " which is not the number of samples."
                 )
                 fix = "Pass batch_size, or give the guard a batch_size_fn."
                 yield self.at_key(stage, key, message, fix, effect=key.weight_effect)
             elif key.is_shared and key.first.in_step and key.total("unsure"):
                 message = (
-                    f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their leading"
-                    " sizes, and Lightning took the first. Nothing tells whether that is the number of samples."
+                    f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their"
+                    " leading sizes, and Lightning took the first. Nothing tells whether that is the number of samples."
                 )
                 fix = "Pass batch_size, or give the guard a batch_size_fn."
                 yield self.at_key(stage, key, message, fix, severity=Severity.NOTE)

@@ -1,12 +1,12 @@
 """LRG104 floored-batch-size
 
 ## What it flags
-A key logged with `sync_dist=True` whose integer batch sizes add up to different totals on the ranks.
+A mean logged with `sync_dist=True` whose integer batch sizes add up to different totals on the ranks.
 
 ## Why it is wrong
-Lightning reduces the sum of the batch sizes with a mean over ranks, in place, in an integer tensor. The mean of 3 and
-4 becomes 3, and every epoch mean is too large (Lightning issue #21859). Seven samples of the constant 1.0 log as 1.17
-on two ranks and as 1.75 on four.
+Lightning keeps the sum of the batch sizes in an integer tensor and takes its mean over the ranks. The mean of 4 and 3
+becomes 3, so the epoch value is divided by too little and comes out too large (Lightning issue #21859). The constant
+1.0 over 7 samples is logged as 1.1667 on two ranks, and as 1.75 on four.
 
 ## Example
     self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
@@ -43,8 +43,8 @@ class FlooredBatchSize(Rule):
             if effect is not None:
                 totals = [f"{own.weight:g}" for own in key.present]
                 message = (
-                    f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning floors"
-                    " their integer mean, which inflates the epoch value."
+                    f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning"
+                    " floors their integer mean, which inflates the epoch value."
                 )
                 fix = "Pass a float, such as batch_size=float(len(labels))."
                 yield self.at_key(stage, key, message, fix, effect=effect)

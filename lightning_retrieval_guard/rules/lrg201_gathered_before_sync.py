@@ -1,12 +1,13 @@
 """LRG201 gathered-before-sync
 
 ## What it flags
-A retrieval metric that holds the same rows on every rank, because they were gathered before or the data is not
-sharded, and that combines the ranks once more in `compute()`.
+A retrieval metric that holds the same rows on every rank and combines the ranks once more in `compute()`. The rows
+were gathered before, or the data is not sharded.
 
 ## Why it is wrong
-After the second gathering each query has every document W times, so W relevant ones: Recall@1 is 1/W of the truth, and
-only a few numbers, such as MRR@1, look right. The batch size has nothing to do with it (torchmetrics issue #2852).
+After the second gathering each query has every document once for each of W ranks, so W relevant ones in place of one.
+Recall@1 is then 1/W of the truth, and only a few numbers, such as MRR@1, still look right. The batch size has nothing
+to do with it (torchmetrics issue #2852).
 
 ## Example
     queries, documents = self.all_gather(queries), self.all_gather(documents)
@@ -17,8 +18,10 @@ only a few numbers, such as MRR@1, look right. The batch size has nothing to do 
 ## Use instead
     metric = RetrievalRecall(top_k=1, sync_on_compute=False)
 
+Or update with this rank's own rows, and do not gather them.
+
 ## What correct mode does
-Each rank's own rows count once; nothing is exchanged.
+It counts this rank's own rows once, and exchanges none.
 """
 
 from __future__ import annotations
@@ -45,10 +48,10 @@ class GatheredBeforeSync(Rule):
             source = key.source
             if source is None or not source.plan.gathered or not _combines(key, source):
                 continue
-            rows = source.plan.facts[0].rows
+            ranks, rows = several(stage.world_size, "rank"), several(source.plan.facts[0].rows, "row")
             message = (
-                f"'{key.first.name}' on {several(stage.world_size, 'rank')} holds the same {several(rows, 'row')} on every"
-                " rank, and torchmetrics combines them again."
+                f"'{key.first.name}' on {ranks} holds the same {rows} on every rank, and torchmetrics combines them"
+                " again."
             )
             fix = "Pass each rank's own rows, or build the metric with sync_on_compute=False."
             yield self.at_key(stage, key, message, fix, effect=key.effect)

@@ -4,8 +4,8 @@
 The value of a metric that has combined all ranks in `compute()`, logged with `sync_dist=True`.
 
 ## Why it is wrong
-With `reduce_fx="sum"` the value is added up once for each rank: it comes out W times too large. With a mean nothing
-changes, and the finding is a note.
+With `reduce_fx="sum"` the value is added up once for each rank, so it comes out too large by the number of ranks. With
+a mean nothing changes, and the finding is a note.
 
 ## Example
     self.log("val_recall", self.recall.compute(), sync_dist=True, reduce_fx="sum")
@@ -14,7 +14,7 @@ changes, and the finding is a note.
     self.log("val_recall", self.recall)
 
 ## What correct mode does
-It logs the value once.
+It logs the value of a retrieval metric once. The value of another metric stays as it is.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SyncedTwice(Rule):
                 continue
             if first.reduction == "sum":
                 message = (
-                    f"'{first.name}' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it up once"
-                    f" for each of {several(stage.world_size, 'rank')}."
+                    f"'{first.name}' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it up"
+                    f" once for each of {several(stage.world_size, 'rank')}."
                 )
                 effect = key.effect if not first.in_step else None
                 yield self.at_key(

@@ -1,13 +1,13 @@
 """LRG203 never-synced
 
 ## What it flags
-The epoch value of a key that differs between ranks because nothing combines it: the value of `forward()` or a plain
-value without `sync_dist`, or the `compute()` of a metric that was built with `sync_on_compute=False`. A value that is
-the same on all ranks is silent.
+An epoch value that differs between ranks because nothing combines it. That is a plain value or the value of
+`forward()`, logged without `sync_dist`, or a metric that was built with `sync_on_compute=False`. A value that is the
+same on all ranks is silent, and so is one logged with `rank_zero_only=True`.
 
 ## Why it is wrong
-Loggers, checkpoints and progress bars show the value of rank 0 only, which is the value of 1/W of the data; every rank
-decides about early stopping by a number of its own.
+The logger shows the value of rank 0, which saw a part of the data only. Checkpoints, early stopping and schedulers
+decide on each rank by a number of its own.
 
 ## Example
     self.log("val_recall", self.recall(scores, target, indexes=ids))
@@ -17,8 +17,8 @@ decides about early stopping by a number of its own.
     self.log("val_recall", self.recall)
 
 ## What correct mode does
-It logs the value over all ranks. Where a plain value is logged in an epoch-end hook, nothing tells how it must be
-combined, and it stays as it is.
+It logs the value over all ranks. A plain value logged in an epoch-end hook stays as it is, because nothing tells how
+to combine it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class NeverSynced(Rule):
     def check(self, stage: StageView) -> Iterator[Finding]:
         for key in stage.keys:
             if key.is_shared and _shows_one_rank(key):
+                ranks = several(stage.world_size, "rank")
                 message = (
-                    f"'{key.first.name}' is a rank's own value, never combined over {several(stage.world_size, 'rank')}: the"
-                    f" logger shows the shard of rank 0.{monitored_note(stage, key)}"
+                    f"'{key.first.name}' is a rank's own value, never combined over {ranks}:"
+                    f" the logger shows the shard of rank 0.{monitored_note(stage, key)}"
                 )
                 yield self.at_key(stage, key, message, _fix(key), effect=key.effect)
 

@@ -1,25 +1,29 @@
 """LRG204 rank-zero-sync
 
 ## What it flags
-`sync_dist=True` together with `rank_zero_only=True`; or a metric that combines ranks, computed on rank zero alone.
+A value logged with both `sync_dist=True` and `rank_zero_only=True`. A metric object is silent, because it combines
+the ranks by itself.
 
 ## Why it is wrong
-With both arguments Lightning switches the reduction off without a word. A metric that combines ranks waits in
-`compute()` for ranks that never arrive.
+With both arguments Lightning switches the reduction off without a word, and the logger shows the value of rank 0, which
+saw a part of the data only.
 
 ## Example
     self.log("val_loss", loss, sync_dist=True, rank_zero_only=True)
 
-    if self.trainer.is_global_zero:
-        print(self.recall.compute())
-
 ## Use instead
     self.log("val_loss", loss, sync_dist=True)
-    recall = self.recall.compute()  # on every rank
+
+Code that runs on rank zero alone must not combine ranks either, because the others never arrive. Call `compute()` on
+every rank, and print on one:
+
+    recall = self.recall.compute()
+    if self.trainer.is_global_zero:
+        print(recall)
 
 ## What correct mode does
-It logs the value over all ranks. The `compute()` of a metric that was updated in the steps does not wait for other
-ranks; where a rank is missing, the ranks that wait raise an error that names it.
+It logs the value over all ranks. A value that differs between ranks in an epoch-end hook stays as it is, because
+nothing tells how to combine it.
 """
 
 from __future__ import annotations
@@ -44,9 +48,9 @@ class RankZeroSync(Rule):
     def check(self, stage: StageView) -> Iterator[Finding]:
         for key in stage.keys:
             first = key.first
-            if stage.world_size > 1 and first.sync_dist and first.rank_zero_only:
+            if stage.world_size > 1 and first.kind != "metric" and first.sync_dist and first.rank_zero_only:
                 message = (
-                    f"'{first.name}' is logged with sync_dist=True and rank_zero_only=True. Lightning then reduces nothing,"
-                    " and the logger shows the shard of rank 0."
+                    f"'{first.name}' is logged with sync_dist=True and rank_zero_only=True. Lightning then reduces"
+                    " nothing, and the logger shows the shard of rank 0."
                 )
                 yield self.at_key(stage, key, message, "Drop rank_zero_only.", effect=key.effect)

@@ -1,12 +1,11 @@
 """LRG205 uneven-updates
 
 ## What it flags
-A retrieval metric that combines ranks and was updated a different number of times on them, or not at all on one.
+A retrieval metric that combines ranks, and that the ranks updated unequally often, or one of them not at all.
 
 ## Why it is wrong
-torchmetrics gathers every element of the list states by itself. With unequal numbers the ranks call different numbers
-of collectives: gloo aborts, NCCL hangs. A rank without data raises alone and leaves the others waiting (torchmetrics
-issue #3336).
+torchmetrics gathers every update by itself. With unequal numbers the ranks call different numbers of collectives: gloo
+aborts, NCCL hangs. A rank without data raises alone and takes the others down (torchmetrics issue #3336).
 
 ## Example
     if target.any():
@@ -15,8 +14,10 @@ issue #3336).
 ## Use instead
     self.recall.update(scores, target, indexes=ids)  # empty_target_action says what such queries count
 
+Where ranks have unequal numbers of batches, run the guard with `mode="correct"`.
+
 ## What correct mode does
-It exchanges what the ranks have; a rank without rows contributes nothing.
+It exchanges what the ranks have. A rank without rows contributes nothing.
 """
 
 from __future__ import annotations

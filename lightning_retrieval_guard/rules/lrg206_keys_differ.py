@@ -1,12 +1,12 @@
 """LRG206 keys-differ
 
 ## What it flags
-Keys that Lightning reduces over ranks and that the ranks logged in different orders, or not all of them logged.
+Keys that Lightning combines over ranks, and that the ranks logged in different orders, or not all of them logged.
 
 ## Why it is wrong
-Reductions are paired by the order in which each rank first logged its keys; no name travels with them. With a=0.1 and
-b=0.9 in opposite order on two ranks both come out as 0.5. A key that one rank misses makes the others wait, or shifts
-every later key by one.
+Lightning pairs the reductions by the order in which each rank first logged its keys; no name travels with them. With
+a=0.1 and b=0.9 in opposite order on two ranks, both come out as 0.5. A key that one rank misses makes the others wait,
+or shifts every later key by one.
 
 ## Example
     for name in set(values):
@@ -17,7 +17,8 @@ every later key by one.
         self.log(name, values[name], sync_dist=True)
 
 ## What correct mode does
-It puts the keys in the same order on every rank. A key that a rank misses raises an error that names both.
+It puts the keys in the same order on every rank. A key that a rank misses raises an error on every rank, which names
+the key and the ranks that miss it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class KeysDiffer(Rule):
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
-        orders = [order for order in stage.orders if order]
+        # a rank that skipped the loop for lack of batches has nothing to reduce; any other takes part
+        orders = [order for rank, order in enumerate(stage.orders) if order or stage.batches[rank]]
         if len({tuple(order) for order in orders}) <= 1:
             return
         for key in stage.keys:

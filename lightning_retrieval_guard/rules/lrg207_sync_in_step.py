@@ -1,11 +1,11 @@
 """LRG207 sync-in-step
 
 ## What it flags
-A metric whose `compute()`, or whose `forward()` with `dist_sync_on_step=True`, combines ranks within steps.
+A retrieval metric that combines ranks within steps, in `compute()` or in `forward()` with `dist_sync_on_step=True`.
 
 ## Why it is wrong
-The number can be right, but every step waits for the slowest rank and pays nine collectives for each update that the
-metric holds.
+The number can be right, but in every step all ranks wait for the slowest, and torchmetrics calls nine collectives for
+each update that the metric holds.
 
 ## Example
     def validation_step(self, batch):
@@ -13,11 +13,12 @@ metric holds.
         self.log("val_recall", self.recall.compute())
 
 ## Use instead
-    self.recall.update(scores, target, indexes=ids)
-    self.log("val_recall", self.recall)
+    def validation_step(self, batch):
+        self.recall.update(scores, target, indexes=ids)
+        self.log("val_recall", self.recall)
 
 ## What correct mode does
-The metric stays on its rank within steps, and ranks are combined once at the end of the epoch.
+The metric stays on its rank within steps, and the ranks are combined once at the end of the epoch.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """LRG301 restarting-query-ids
 
 ## What it flags
-Query ids that stand for different queries in different updates or on different ranks. The evidence: every update holds
-as many ids as samples came in since the update before, each with two rows or more and one relevant row or more, and
-the same id comes with different rows elsewhere.
+Query ids that stand for different queries in different updates or on different ranks. The evidence is that every
+update holds exactly one id for each sample, each with at least two rows and one relevant row, and that the same id
+stands for other rows elsewhere. A query whose rows are spread over batches or ranks does not look like that.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
-first queries of all batches into one query. It happens on one device too.
+first queries of all batches into one query. That happens on one device too.
 
 ## Example
     ids = torch.arange(len(scores)).repeat_interleave(scores.shape[1])
@@ -15,6 +15,10 @@ first queries of all batches into one query. It happens on one device too.
 
 ## Use instead
     ids = batch["index"].repeat_interleave(scores.shape[1])
+    self.recall.update(scores.flatten(), target.flatten(), indexes=ids)
+
+Where ids cannot be made unique, `RetrievalGuard(mode="correct", query_scope="batch")` declares that each update has
+its own; `query_scope="global"` declares that equal ids are the same query.
 
 ## What correct mode does
 It gives each update its own ids.
@@ -44,12 +48,12 @@ class RestartingQueryIds(Rule):
             source = key.source
             if source is not None and source.plan.restarting and stage.declared_scope == "auto":
                 facts = source.plan.facts
-                queries = sum(own.pieces for own in facts) if not source.plan.gathered else facts[0].pieces
+                count = sum(own.pieces for own in facts) if not source.plan.gathered else facts[0].pieces
+                queries = "1 query" if count == 1 else f"{count} queries"
                 ids = max(own.id_max for own in facts) - min(own.id_min for own in facts if own.rows) + 1
                 message = (
-                    f"'{key.first.name}' got {several(queries, 'query').replace('querys', 'queries')}, one for each sample,"
-                    f" under at most {several(ids, 'id')} that restart in each batch or on each rank, so different queries"
-                    " merge."
+                    f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')} that"
+                    " restart in each batch or on each rank, so different queries merge."
                 )
                 fix = (
                     "Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'."

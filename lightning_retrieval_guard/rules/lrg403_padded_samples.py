@@ -1,24 +1,24 @@
 """LRG403 padded-samples
 
 ## What it flags
-An evaluation whose distributed sampler repeated samples so that every rank gets the same number. Counted from the
-sampler alone.
+An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them.
 
 ## Why it is wrong
-The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double; a query that is repeated has all
-its rows, and its relevant ones, twice.
+The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double, and a query that is repeated has
+all its rows, the relevant ones too, twice.
 
 ## Example
-    trainer = Trainer(devices=2)  # 7 samples
-    trainer.test(model, loader)
+    trainer = Trainer(devices=2)
+    trainer.test(model, DataLoader(dataset, batch_size=2))  # 7 samples
 
 ## Use instead
     trainer = Trainer(devices=2, callbacks=[RetrievalGuard(mode="correct")])
+    trainer.test(model, DataLoader(dataset, batch_size=2))
 
 ## What correct mode does
-It leaves the repeated rows of retrieval metrics out: a query on two ranks with identical rows counts once, and where
-each sample is one row or one query the last of the padded ranks is left out. A plain value is already averaged over
-the batch, so it stays as it is.
+It counts repeated samples of retrieval metrics once: a query with the same rows on two ranks, and the last row or
+query of each padded rank where each sample is one row or one query. A plain value is averaged over its batch already,
+so it stays as it is.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class PaddedSamples(Rule):
         shown = [key for key in stage.keys if key.source is not None] or stage.keys[:1]
         for key in shown:
             source = key.source
+            them = "it" if stage.repeated == 1 else "them"
             message = (
-                f"'{key.first.name}' counts {several(stage.repeated, 'sample')} twice: the sampler repeated"
-                f" {'it' if stage.repeated == 1 else 'them'} to give {several(stage.world_size, 'rank')} the same number."
+                f"'{key.first.name}' counts {several(stage.repeated, 'sample')} twice: the sampler repeated {them} to"
+                f" give {several(stage.world_size, 'rank')} the same number."
             )
             fix = "Use mode='correct', a dataset whose size the world size divides, or one device for final numbers."
             counted_once = source is not None and source.plan.left_out > 0

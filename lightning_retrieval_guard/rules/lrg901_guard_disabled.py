@@ -1,20 +1,23 @@
 """LRG901 guard-disabled
 
 ## What it flags
-A failure of the guard itself.
+A failure of the guard itself; the warning names what failed.
 
 ## Why it is wrong
-The guard never brings a run down: it takes off its patches, on all ranks together, and the run goes on as if it were
+The guard does not bring a run down: it takes off its patches on all ranks together, and the run goes on as if it were
 absent. From there on numbers are neither checked nor corrected.
 
 ## Example
-    trainer = Trainer(callbacks=[RetrievalGuard()])  # the warning names what failed
+    trainer = Trainer(callbacks=[RetrievalGuard()])
+    trainer.validate(model)  # LRG901: the numbers of this run are not checked
 
 ## Use instead
-    Report it with the message of the warning.
+Please report it with the message of the warning. To stop the run instead of going on unchecked:
+
+    trainer = Trainer(callbacks=[RetrievalGuard(mode="strict")])
 
 ## What correct mode does
-The same. Strict mode raises instead.
+The same: it steps aside, and numbers are logged as without the guard.
 """
 
 from __future__ import annotations

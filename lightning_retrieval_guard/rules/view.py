@@ -137,7 +137,7 @@ class KeyView:
         source: The rows behind the value, if it came from a retrieval metric.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
         corrected: Whether the guard put the reference in the place of the logged number.
-        replaced: Whether the guard computed in place of the metric, so that the values are not the program's own.
+        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
     """
 
     facts: tuple[KeyFacts | None, ...]

@@ -1,0 +1,290 @@
+"""The epochs of a run: when the ranks meet, what they tell, and what follows for findings and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.exchange import Exchange, ExchangeError
+from lightning_retrieval_guard.findings import Effect, Finding, GuardError
+from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.metrics import MetricRecord, MetricWatch
+from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.retrieval.combine import Outcome
+from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.route import judge
+from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
+from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder, name_of
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+from lightning_retrieval_guard.settings import QueryScope, Settings
+
+
+class RanksFailed(RuntimeError):
+    """The guard failed on one rank or more; all ranks hear of it at the same meeting."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.ranks = list(reasons)
+
+
+class Epoch:
+    """What this rank has seen in one epoch of one stage, and what the ranks told each other of it."""
+
+    def __init__(self, stage: str) -> None:
+        self.record = StageRecord(stage)
+        self.keys: list[KeyView] = []
+        self.sources: dict[str, SourceView] = {}
+        self.local: dict[str, LocalSource] = {}
+        self.messages: list[Message] = []
+
+
+class Epochs:
+    """The epochs that run now, at most one for each stage."""
+
+    def __init__(
+        self, trainer: Any, module: Any, settings: Settings, log: FindingLog, exchange: Exchange, watch: MetricWatch
+    ) -> None:
+        self.numbers: dict[str, Effect | None] = {}
+        self._trainer = trainer
+        self._module = module
+        self._settings = settings
+        self._log = log
+        self._exchange = exchange
+        self._watch = watch
+        self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
+        self._table = Table(exchange, self._scope)
+        self._running: dict[str, Epoch] = {}
+
+    @property
+    def _scope(self) -> QueryScope:
+        declared = self._settings.query_scope
+        return "global" if declared == "auto" and not self._settings.allows("LRG301") else declared
+
+    @property
+    def _corrects(self) -> bool:
+        return self._settings.mode == "correct"
+
+    @property
+    def _speaks(self) -> bool:
+        return self._exchange.rank == 0
+
+    def current(self) -> Epoch | None:
+        """The epoch that runs now, begun where it was not."""
+        stage = _compat.stage_name(self._trainer)
+        if stage is None or stage == "predict":
+            return None
+        if stage not in self._running:
+            self._running[stage] = Epoch(stage)
+            self._watch.start_stage(stage)
+        return self._running[stage]
+
+    def clear(self) -> None:
+        """Forget the epochs that run, and with them all rows."""
+        self._running.clear()
+
+    # --- the ranks meet ---------------------------------------------------------------------------------------
+
+    def end_batches(self, failure: str | None) -> None:
+        """All batches of a dataloader are over, and Lightning has not combined anything yet."""
+        epoch = self.current()
+        if epoch is None or not epoch.record.fresh:
+            return
+        epoch.record.end_batches()
+        keys = self._new_keys(epoch)
+        sources = {} if failure else self._finder.in_stage(epoch.record, keys)
+        self._meet(epoch, "batches", keys, sources, failure)
+
+    def end_hooks(self, failure: str | None) -> None:
+        """The module's epoch-end hook is over: everything of the epoch is logged."""
+        epoch = self.current()
+        if epoch is None:
+            return
+        keys = self._new_keys(epoch)
+        sources = {} if failure else self._finder.behind_keys(epoch.record, keys, epoch.local)
+        self._meet(epoch, "epoch", keys, sources, failure)
+
+    def join_from_outside(self, failure: str | None) -> None:
+        """This rank has no batch and skips the whole loop; the others wait for it."""
+        self.end_batches(failure)
+        self.end_hooks(failure)
+        self._running.pop(_compat.stage_name(self._trainer) or "", None)
+
+    def _new_keys(self, epoch: Epoch) -> list[KeyRecord]:
+        record = epoch.record
+        keys = [key for key in record.keys.values() if key.on_epoch and key.storage not in record.judged]
+        record.judged.update(key.storage for key in keys)
+        return keys
+
+    def _meet(
+        self, epoch: Epoch, point: str, keys: list[KeyRecord], sources: dict[str, LocalSource], failure: str | None
+    ) -> None:
+        epoch.local.update(sources)
+        label = f"{epoch.record.stage}/{epoch.record.dataloader or 0}/{point}"
+        meeting = self._hold(label, self._message(epoch, keys, failure), sources, self._wants)
+        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
+        if failed:
+            raise RanksFailed(failed)
+        epoch.messages = meeting.messages
+        epoch.sources.update(meeting.sources)
+        new = judge.view_keys(meeting.messages, epoch.sources, self._corrects)
+        epoch.keys.extend(new)
+        self._act(epoch, new)
+
+    def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
+        try:
+            return self._table.meet(label, message, sources, wants)
+        except ExchangeError as error:
+            if self._settings.mode == "warn":
+                raise
+            raise GuardError(why_ranks_missed(error)) from error
+
+    def _message(self, epoch: Epoch, keys: Sequence[KeyRecord], failure: str | None = None) -> Message:
+        results = _compat.results_of(self._trainer) or {}
+        padding = epoch.record.padding()
+        return {
+            "failed": failure,
+            "batches": epoch.record.batches,
+            "repeated": padding.repeated if padding is not None else 0,
+            "monitored": sorted(_compat.monitored_keys(self._trainer)),
+            "keys": [
+                judge.tell_key(key, results.get(key.storage), name_of(key, epoch.local)).to_message() for key in keys
+            ],
+        }
+
+    def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
+        """Whether the value of a source is worth a collective."""
+        if self._corrects or plan.uneven or plan.restarting or plan.left_out:
+            return True
+        if not all(facts.synchronises for facts in plan.facts if facts.rows):
+            return True
+        shown = [entry for message in messages for entry in message["keys"] if entry["source"] == name]
+        return any(not entry["sync_dist"] and entry["kind"] == "forward" for entry in shown)
+
+    # --- what follows -----------------------------------------------------------------------------------------
+
+    def _act(self, epoch: Epoch, new: Sequence[KeyView]) -> None:
+        results = _compat.results_of(self._trainer)
+        if self._corrects:
+            if results is not None:
+                self._put_in_order(epoch, results)
+                judge.correct(results, new, self._settings, self._module)
+        elif self._settings.mode == "strict":
+            self.refuse(judge.judge(self._view(epoch), self._settings))
+        else:
+            early = judge.judge(self._view(epoch), self._settings, before_reduction=True)
+            self._log.add(early, say=self._speaks)
+
+    def _put_in_order(self, epoch: Epoch, results: Any) -> None:
+        orders = [order for order in self._orders(epoch) if order]
+        if len({tuple(order) for order in orders}) <= 1:
+            return
+        if len({frozenset(order) for order in orders}) > 1:
+            self.refuse(list(REGISTRY["LRG206"].check(self._view(epoch))))
+        _compat.sort_results(results)
+
+    @staticmethod
+    def _orders(epoch: Epoch) -> list[list[str]]:
+        return [judge.order_of_reductions(message) for message in epoch.messages]
+
+    def _view(self, epoch: Epoch) -> StageView:
+        return StageView(
+            stage=epoch.record.stage,
+            world_size=self._exchange.world_size,
+            keys=epoch.keys,
+            sources=list(epoch.sources.values()),
+            orders=self._orders(epoch),
+            batches=[message["batches"] for message in epoch.messages],
+            repeated=min((message["repeated"] for message in epoch.messages), default=0),
+            declared_scope=self._settings.query_scope,
+            monitored=frozenset(key for message in epoch.messages for key in message["monitored"]),
+        )
+
+    def refuse(self, findings: Sequence[Finding]) -> None:
+        """Raise if any of the findings is more than a note.
+
+        Raises:
+            GuardError: With location, code, numbers and fix of each of them.
+        """
+        serious = judge.serious(findings)
+        if serious:
+            self._log.add(serious, say=False)
+            raise GuardError("\n".join(f"{found.path}:{found.line}: {found.text()}" for found in serious))
+
+    def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
+        """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches."""
+        results: Any = _compat.results_of(self._trainer)
+        facts = judge.tell_key(key, results[key.storage], None)
+        world_size = self._exchange.world_size
+        view = StageView(epoch.record.stage, world_size, [KeyView((facts,) * world_size)])
+        found = judge.judge(view, self._settings)
+        self.refuse([finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")])
+
+    def end(self) -> None:
+        """Lightning has computed every number of the epoch."""
+        epoch = self._running.pop(_compat.stage_name(self._trainer) or "", None)
+        if epoch is None:
+            return
+        for key, computed in self._computed(epoch):
+            key.computed = computed
+        self.numbers.update(judge.numbers_of(epoch.keys))
+        self._log.add(judge.judge(self._view(epoch), self._settings), say=self._speaks)
+        if self._speaks:
+            self._log.print_table(epoch.record.stage)
+
+    def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
+        """What Lightning computed, where the guard put nothing in its place."""
+        results = _compat.results_of(self._trainer) or {}
+        for key in epoch.keys if not self._corrects else ():
+            result = results.get(key.first.storage)
+            computed = _compat.result_computed(result) if result is not None else None
+            if computed is not None:
+                yield key, float(computed)
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def name(self, record: MetricRecord) -> str:
+        """The name under which all ranks know a metric."""
+        return self._finder.name(record)
+
+    def outcome(self, record: MetricRecord, epoch: Epoch, syncs: bool) -> Outcome | None:
+        """The value of a metric over all ranks; ``None`` where the program's own value stands.
+
+        Args:
+            record: The metric.
+            epoch: The epoch that runs.
+            syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
+        """
+        known = next((own for own in epoch.local.values() if own.shows([record.segment()])), None)
+        source = epoch.sources.get(known.name if known is not None else self.name(record))
+        if source is None or (known is None and _compat.row_states(record.metric())[0]):
+            source = self._meet_for(record, epoch) if syncs else None
+        if source is None or (self._exchange.world_size == 1 and not source.plan.restarting):
+            return None
+        return source.outcome if source.plan.has_rows else None
+
+    def _meet_for(self, record: MetricRecord, epoch: Epoch) -> SourceView:
+        """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
+        local = self._finder.of_metric(record, epoch.record)
+        label = f"{epoch.record.stage}/compute/{local.name}"
+        meeting = self._hold(label, self._message(epoch, []), {local.name: local}, lambda *_: True)
+        epoch.local[local.name] = local
+        epoch.sources.update(meeting.sources)
+        return epoch.sources[local.name]
+
+
+def why_ranks_missed(error: ExchangeError) -> str:
+    """The error in words; a metric that some ranks compute alone is a finding with a code of its own."""
+    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
+    if alone:
+        names = ", ".join(sorted(set(alone.values())))
+        return (
+            f"LRG204 rank-zero-sync: compute() of {names!r} combines all ranks, but only rank(s)"
+            f" {', '.join(map(str, alone))} called it; the others never arrive. Call it on every rank. ({error})"
+        )
+    return (
+        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
+        " on rank zero alone, keeps the others waiting."
+    )
