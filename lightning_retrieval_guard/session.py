@@ -13,14 +13,15 @@ from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.findings import Effect, Finding, GuardError, GuardWarning
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.log_watch import LogWatch
-from lightning_retrieval_guard.observe.metrics import Feeding, MetricRecord, MetricWatch
+from lightning_retrieval_guard.observe.metrics import Feeding, MetricWatch
 from lightning_retrieval_guard.observe.patches import Patches
 from lightning_retrieval_guard.observe.samples import gives_equal_batches
+from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import Outcome
-from lightning_retrieval_guard.route.epochs import Epochs, RanksFailed, why_ranks_missed
+from lightning_retrieval_guard.route.epochs import Epochs, RanksFailedError, why_ranks_missed
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.settings import Settings
 
@@ -112,7 +113,7 @@ class Session:
             action()
         except (GuardError, GuardWarning):
             raise
-        except RanksFailed as error:
+        except RanksFailedError as error:
             self._step_aside(str(error), error.ranks, say=self.speaks)
         except ExchangeError as error:
             self._step_aside(why_ranks_missed(error), [self._exchange.rank], say=True)

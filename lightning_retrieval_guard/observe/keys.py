@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_retrieval_guard.observe.metrics import Origin, Segment
+from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
+from lightning_retrieval_guard.observe.segments import ForwardRows, Segment
 from lightning_retrieval_guard.observe.site import Site
 
 Kind = Literal["metric", "compute", "forward", "plain"]
@@ -109,20 +109,24 @@ class KeyRecord:
     calls: int = 0
     synced: bool = False
     mixed: bool = False
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[Segment | ForwardRows] = field(default_factory=list)
     weights: Weights = field(default_factory=Weights)
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
         self.mixed = self.mixed or kind != self.kind
         self.synced = self.synced or (origin is not None and origin.synced)
-        segment = origin.segment if origin is not None else None
-        if segment is not None and (not self.segments or self.segments[-1] is not segment):
-            self.segments.append(segment)
+        if origin is None or origin.segment is None:
+            return
+        last = self.segments[-1] if self.segments else None
+        if kind == "forward":
+            self._note_forward(last, origin.segment, origin.update)
+        elif last is not origin.segment:
+            self.segments.append(origin.segment)
 
-    @property
-    def metric(self) -> Metric | None:
-        """The one metric whose present rows the key shows, if there is just one."""
-        if len(self.segments) == 1 and self.segments[0].is_current:
-            return self.segments[0].metric  # type: ignore[no-any-return]
-        return None
+    def _note_forward(self, last: Segment | ForwardRows | None, segment: Segment, update: int) -> None:
+        if not isinstance(last, ForwardRows) or last.segment is not segment:
+            last = ForwardRows(segment)
+            self.segments.append(last)
+        if not last.updates or last.updates[-1] != update:
+            last.updates.append(update)

@@ -9,7 +9,7 @@ import functools
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -17,87 +17,21 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.patches import Patches
-from lightning_retrieval_guard.observe.site import Site, user_site
+from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
+from lightning_retrieval_guard.observe.site import user_site
 
 How = Literal["compute", "forward"]
 
 
-@dataclass
-class UpdateInfo:
-    """One update of a metric: how many samples this rank saw since the update before, if that is certain."""
-
-    samples: int | None
-
-
-class Segment:
-    """The rows of one metric from one reset to the next.
-
-    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step.
-    """
-
-    def __init__(self, record: MetricRecord) -> None:
-        self.metric: Any = record.metric()
-        self.record = record
-        self.generation = record.generation
-        self.infos: list[UpdateInfo] = record.infos
-        self._kept: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the metric still holds these rows."""
-        return self._kept is None
-
-    def states(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Ids, scores and relevance, one tensor an update."""
-        return self._kept if self._kept is not None else _compat.row_states(self.metric)
-
-    def keep(self) -> None:
-        """Take over the rows, because the metric is about to forget them."""
-        ids, preds, target = _compat.row_states(self.metric)
-        self._kept = (list(ids), list(preds), list(target))
-
-
-@dataclass
-class MetricRecord:
-    """What is known about one metric object."""
-
-    metric: weakref.ref[Metric]
-    is_rows: bool
-    born_in: str | None
-    generation: int = 0
-    infos: list[UpdateInfo] = field(default_factory=list)
-    first_update: Site | None = None
-    samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
-    fed_by: dict[str, set[int | None]] = field(default_factory=dict)
-    synced_in_steps: int = 0
-    in_forward: bool = False
-    _segment: weakref.ref[Segment] | None = None
-
-    def segment(self) -> Segment:
-        """The segment of the rows that the metric holds now."""
-        current = self._segment() if self._segment is not None else None
-        if current is None or current.generation != self.generation:
-            current = Segment(self)
-            self._segment = weakref.ref(current)
-        return current
-
-    def start_over(self) -> None:
-        """The metric forgets its rows: hand them to the segment that somebody holds, and start a new one."""
-        current = self._segment() if self._segment is not None else None
-        if current is not None and current.generation == self.generation:
-            current.keep()
-        self.generation += 1
-        self.infos = []
-
-
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor came from."""
+    """Where a tensor came from: a metric, what made it, and the life and the update of the metric behind it."""
 
     record: MetricRecord
     how: How
     synced: bool
     segment: Segment | None
+    update: int = 0
 
 
 @dataclass(frozen=True)
@@ -291,9 +225,13 @@ class MetricWatch:
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         segment = record.segment() if record.is_rows and record.metric() is not None else None
-        origin = Origin(record, how, synced, segment)
+        update = len(segment.states()[0]) - 1 if segment is not None else 0
+        origin = Origin(record, how, synced, segment, update)
         for tensor in _tensors(value):
-            self._remember(tensor, origin)
+            known = self.origin_of(tensor)
+            # a wrapper hands on the tensor of the metric that it wraps
+            if known is None or known.segment is None or record.is_rows:
+                self._remember(tensor, origin)
 
     def _remember(self, tensor: Tensor, origin: Origin) -> None:
         key = id(tensor)

@@ -9,7 +9,7 @@ from typing import Any
 _MISSING = object()
 
 
-class PatchedMethod:
+class _PatchedMethod:
     """Stands in an object's ``__dict__`` for one of its methods.
 
     A copy of the object, made by ``copy`` or ``pickle``, gets the plain method, bound to the copy.
@@ -24,6 +24,7 @@ class PatchedMethod:
         return self._stand_in(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Callable[..., Any]]]:
+        """What ``pickle`` and ``copy`` make of it: the plain method."""
         return _the_same, (self._original,)
 
 
@@ -48,7 +49,7 @@ class Patches:
         """
         before = vars(owner).get(name, _MISSING)
         original = getattr(owner, name)
-        ours = make(original) if isinstance(owner, type) else PatchedMethod(original, make(original))
+        ours = make(original) if isinstance(owner, type) else _PatchedMethod(original, make(original))
         self._write(owner, name, ours)
         self._undo.append((owner, name, before, ours))
 

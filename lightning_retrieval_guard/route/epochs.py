@@ -9,7 +9,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.findings import Effect, Finding, GuardError
 from lightning_retrieval_guard.observe.keys import KeyRecord
-from lightning_retrieval_guard.observe.metrics import MetricRecord, MetricWatch
+from lightning_retrieval_guard.observe.metrics import MetricWatch
+from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import Outcome
@@ -22,7 +23,7 @@ from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
 from lightning_retrieval_guard.settings import QueryScope, Settings
 
 
-class RanksFailed(RuntimeError):
+class RanksFailedError(RuntimeError):
     """The guard failed on one rank or more; all ranks hear of it at the same meeting."""
 
     def __init__(self, reasons: dict[int, str]) -> None:
@@ -126,7 +127,7 @@ class Epochs:
         meeting = self._hold(label, self._message(epoch, keys, failure), sources, self._wants)
         failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
         if failed:
-            raise RanksFailed(failed)
+            raise RanksFailedError(failed)
         epoch.messages = meeting.messages
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(meeting.messages, epoch.sources, self._corrects)

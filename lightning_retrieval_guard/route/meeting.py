@@ -77,6 +77,7 @@ class Table:
             line=first["line"],
             synced_in_steps=max(entry["synced_in_steps"] for entry in entries if entry),
             synchronises=any(own.synchronises for own in facts if own.rows),
+            shown_by_forward=any(entry["shown_by_forward"] for entry in entries if entry),
             plan=plan,
             local=local,
         )
@@ -131,6 +132,7 @@ def _tell(source: LocalSource) -> Message:
         "path": source.site.path,
         "line": source.site.line,
         "synced_in_steps": source.synced_in_steps,
+        "shown_by_forward": source.shown_by_forward,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -11,7 +11,8 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.keys import KeyRecord
-from lightning_retrieval_guard.observe.metrics import MetricRecord, MetricWatch, Segment, UpdateInfo
+from lightning_retrieval_guard.observe.metrics import MetricWatch
+from lightning_retrieval_guard.observe.segments import ForwardRows, MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import Site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
@@ -21,27 +22,42 @@ from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_tab
 _STEP_HOOKS = ("training_step", "validation_step", "test_step")
 
 
+Lives = Sequence[Segment | ForwardRows]
+
+
 @dataclass
 class LocalSource:
-    """The rows of one metric, or of the metrics that one key showed step by step, on this rank."""
+    """The rows of one metric, or of the metrics that one key showed step by step, on this rank.
+
+    ``shown_by_forward`` tells that values of the metric's ``forward()`` are logged, so that it may never combine ranks.
+    """
 
     name: str
     metric: Metric
     site: Site
     synced_in_steps: int
-    segments: list[Segment]
+    shown_by_forward: bool
+    lives: Lives
     table: RowTable | None
     facts: RowFacts
     pieces: Pieces | None
 
     def __post_init__(self) -> None:
-        self._updates = [len(segment.states()[0]) for segment in self.segments]
+        self._updates = [len(life.states()[0]) for life in self.lives]
 
-    def shows(self, segments: list[Segment]) -> bool:
+    def shows(self, lives: Lives) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
-        if len(segments) != len(self.segments) or any(a is not b for a, b in zip(segments, self.segments, strict=True)):
+        if len(lives) != len(self.lives) or any(not _same_life(*pair) for pair in zip(lives, self.lives, strict=True)):
             return False
-        return self._updates == [len(segment.states()[0]) for segment in segments]
+        return self._updates == [len(life.states()[0]) for life in lives]
+
+
+def _same_life(one: Segment | ForwardRows, other: Segment | ForwardRows) -> bool:
+    return _segment_of(one) is _segment_of(other)
+
+
+def _segment_of(life: Segment | ForwardRows) -> Segment:
+    return life.segment if isinstance(life, ForwardRows) else life
 
 
 def name_of(key: KeyRecord, sources: Mapping[str, LocalSource]) -> str | None:
@@ -61,12 +77,13 @@ class SourceFinder:
 
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
         """The metrics that were updated in the stage, and those that the keys show."""
-        names = self._names()
+        names, keys = self._names(), list(keys)
+        forwarded = {id(life.record) for key in keys if key.kind == "forward" for life in key.segments}
         found: dict[str, LocalSource] = {}
-        for metric, record in self._watch.row_records():
-            if stage.stage in record.fed_by and record.born_in not in _STEP_HOOKS and _compat.row_states(metric)[0]:
+        for metric, record in self._fed_in(stage.stage):
+            if record.born_in not in _STEP_HOOKS and _compat.row_states(metric)[0]:
                 name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
-                found[name] = self._build(name, [record.segment()], stage, single_life=True, synchronises=None)
+                found[name] = self._build(name, [record.segment()], stage, shown_by_forward=id(record) in forwarded)
         return {**found, **self.behind_keys(stage, keys, found)}
 
     def behind_keys(
@@ -77,9 +94,7 @@ class SourceFinder:
         for key in keys:
             if key.segments and name_of(key, {**known, **found}) is None:
                 name = f"key:{key.storage}"
-                single = len(key.segments) == 1
-                synchronises = None if key.kind != "forward" else False
-                found[name] = self._build(name, key.segments, stage, single, synchronises)
+                found[name] = self._build(name, key.segments, stage, shown_by_forward=key.kind == "forward")
         return found
 
     def name(self, record: MetricRecord) -> str:
@@ -88,17 +103,22 @@ class SourceFinder:
 
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
-        return self._build(self.name(record), [record.segment()], stage, single_life=True, synchronises=None)
+        return self._build(self.name(record), [record.segment()], stage, shown_by_forward=False)
 
-    def _build(
-        self, name: str, segments: list[Segment], stage: StageRecord, single_life: bool, synchronises: bool | None
-    ) -> LocalSource:
-        last = segments[-1]
+    def _fed_in(self, stage: str) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The metrics that were updated in a stage, and the members of their compute groups, which share their rows."""
+        records = list(self._watch.row_records())
+        shared = {id(_compat.row_states(metric)[0]) for metric, record in records if stage in record.fed_by}
+        return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
+
+    def _build(self, name: str, lives: Lives, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
+        last = lives[-1]
         metric, record = last.metric, last.record
-        table = build_table([segment.states() for segment in segments])
-        samples = [info.samples for segment in segments for info in self._infos(segment)]
+        table = build_table([life.states() for life in lives])
+        samples = [info.samples for life in lives for info in self._infos(life)]
         padding = stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
+        values_of_forward = any(isinstance(life, ForwardRows) for life in lives)
         facts, pieces = gather_facts(
             table,
             samples,
@@ -106,20 +126,24 @@ class SourceFinder:
             ends_repeated=padding is not None and one_loader and padding.repeats_last(self._rank),
             opaque=not _compat.scores_by_query(metric),
             mean=_compat.aggregation_of(metric) == "mean",
-            synchronises=_compat.syncs_on_compute(metric) if synchronises is None else synchronises,
-            single_life=single_life,
+            synchronises=_compat.syncs_on_compute(metric) and not values_of_forward,
+            single_life=len(lives) == 1,
         )
         site = record.first_update or Site("<unknown>", 1)
-        synced = sum({id(segment.record): segment.record.synced_in_steps for segment in segments}.values())
-        return LocalSource(name, metric, site, synced, segments, table, facts, pieces)
+        synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
+        return LocalSource(name, metric, site, synced, shown_by_forward, lives, table, facts, pieces)
 
-    def _infos(self, segment: Segment) -> list[UpdateInfo]:
-        """What is known of the updates; members of a compute group share the rows of the one that was updated."""
-        ids = segment.states()[0]
-        if len(segment.infos) == len(ids):
-            return segment.infos
+    def _infos(self, life: Segment | ForwardRows) -> Sequence[UpdateInfo]:
+        """What is known of the updates.
+
+        Only the first member of a compute group is updated; the others share its rows, or have copies of them.
+        """
+        ids = life.states()[0]
+        if len(life.infos) == len(ids):
+            return life.infos
+        sizes = [part.numel() for part in ids]
         for metric, record in self._watch.row_records():
-            if _compat.row_states(metric)[0] is ids and len(record.infos) == len(ids):
+            if len(record.infos) == len(ids) and [part.numel() for part in _compat.row_states(metric)[0]] == sizes:
                 return record.infos
         return []
 

@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.view import StageView
+from lightning_retrieval_guard.rules.view import SourceView, StageView
 
 
 class UnevenUpdates(Rule):
@@ -42,7 +42,7 @@ class UnevenUpdates(Rule):
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
         for source in stage.sources:
-            if source.synchronises and source.plan.uneven and not source.plan.gathered:
+            if _combines(stage, source) and source.plan.uneven and not source.plan.gathered:
                 counts = [str(own.updates) for own in source.plan.facts]
                 message = (
                     f"{source.metric} {source.name!r} was updated {', '.join(counts)} times on the"
@@ -51,3 +51,11 @@ class UnevenUpdates(Rule):
                 )
                 fix = "Update it equally often on every rank, or let the guard run with mode='correct'."
                 yield self.at_source(stage, source, message, fix)
+
+
+def _combines(stage: StageView, source: SourceView) -> bool:
+    """Whether the metric is going to combine ranks: it is logged itself, or nothing but its rows is known yet."""
+    if not source.synchronises:
+        return False
+    logged = any(key.source is source and key.first.kind == "metric" for key in stage.keys)
+    return logged or not source.shown_by_forward

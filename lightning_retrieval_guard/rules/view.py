@@ -84,8 +84,9 @@ class SourceView:
         metric: The class of the metric.
         path: The user's file of the first update.
         line: The line in it.
-        hook: Where it was updated.
         synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
+        synchronises: Whether the program lets it combine ranks.
+        shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
         plan: Which rows count.
         local: This rank's rows.
         combined: The value over all ranks, where rows or sums have travelled for it.
@@ -97,6 +98,7 @@ class SourceView:
     line: int
     synced_in_steps: int
     synchronises: bool
+    shown_by_forward: bool
     plan: Plan
     local: LocalRows
     combined: Outcome | None = None

@@ -1,0 +1,108 @@
+"""The rows of a metric, from one reset to the next, and those that the values of single updates stand for."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.site import Site
+
+States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+
+
+@dataclass
+class UpdateInfo:
+    """One update of a metric: how many samples this rank saw since the update before, if that is certain."""
+
+    samples: int | None
+
+
+class Segment:
+    """The rows of one metric from one reset to the next.
+
+    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step.
+    """
+
+    def __init__(self, record: MetricRecord) -> None:
+        self.metric: Any = record.metric()
+        self.record = record
+        self.generation = record.generation
+        self.infos: list[UpdateInfo] = record.infos
+        self._kept: States | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the metric still holds these rows."""
+        return self._kept is None
+
+    def states(self) -> States:
+        """Ids, scores and relevance, one tensor an update."""
+        return self._kept if self._kept is not None else _compat.row_states(self.metric)
+
+    def keep(self) -> None:
+        """Take over the rows, because the metric is about to forget them."""
+        ids, preds, target = _compat.row_states(self.metric)
+        self._kept = (list(ids), list(preds), list(target))
+
+
+@dataclass
+class MetricRecord:
+    """What is known about one metric object."""
+
+    metric: weakref.ref[Metric]
+    is_rows: bool
+    born_in: str | None
+    generation: int = 0
+    infos: list[UpdateInfo] = field(default_factory=list)
+    first_update: Site | None = None
+    samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    fed_by: dict[str, set[int | None]] = field(default_factory=dict)
+    synced_in_steps: int = 0
+    in_forward: bool = False
+    _segment: weakref.ref[Segment] | None = None
+
+    def segment(self) -> Segment:
+        """The segment of the rows that the metric holds now."""
+        current = self._segment() if self._segment is not None else None
+        if current is None or current.generation != self.generation:
+            current = Segment(self)
+            self._segment = weakref.ref(current)
+        return current
+
+    def start_over(self) -> None:
+        """The metric forgets its rows: hand them to the segment that somebody holds, and start a new one."""
+        current = self._segment() if self._segment is not None else None
+        if current is not None and current.generation == self.generation:
+            current.keep()
+        self.generation += 1
+        self.infos = []
+
+
+class ForwardRows:
+    """The rows of those updates of a segment whose ``forward()`` values were logged."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.metric = segment.metric
+        self.record = segment.record
+        self.updates: list[int] = []
+
+    def states(self) -> States:
+        """Ids, scores and relevance, one tensor an update."""
+        ids, preds, target = self.segment.states()
+        if len(self.updates) == len(ids):
+            return ids, preds, target
+        chosen = self.updates
+        return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
+
+    @property
+    def infos(self) -> list[UpdateInfo]:
+        """What is known of these updates."""
+        infos = self.segment.infos
+        return [infos[one] for one in self.updates if one < len(infos)]
