@@ -51,7 +51,7 @@ def same_number(a: float, b: float) -> bool:
     """Whether ``a`` and ``b`` agree up to ``TOLERANCE``; two NaN agree."""
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
-    return a == b or abs(a - b) <= TOLERANCE * max(1.0, abs(b))
+    return a == b or (math.isfinite(b) and abs(a - b) <= TOLERANCE * max(1.0, abs(b)))
 
 
 @dataclass(frozen=True)

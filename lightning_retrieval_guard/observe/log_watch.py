@@ -76,6 +76,7 @@ class LogWatch:
             key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage], given)
         if isinstance(value, Metric):
             origin = self._origin_of_object(value)
+            key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
         key.calls += 1
         key.note_origin(kind, origin)
         if kind != "metric" and key.on_epoch and key.in_step and key.reduction == "mean":

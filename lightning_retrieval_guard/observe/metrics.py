@@ -36,11 +36,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Feeding:
-    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain."""
+    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
+
+    ``samples_before`` are those seen before the batch at hand.
+    """
 
     stage: str
     dataloader: int | None
     samples: int | None
+    samples_before: int | None
 
 
 class MetricListener(Protocol):
@@ -114,6 +118,9 @@ class MetricWatch:
         forget = functools.partial(_forget, self._records, key)
         record = MetricRecord(weakref.ref(metric, forget), _compat.is_rows_metric(metric), born_in)
         self._records[key] = record
+        feeding = self._listener.feeding() if born_in is not None else None
+        if feeding is not None and feeding.samples_before is not None:
+            record.samples_at_update[feeding.stage, feeding.dataloader] = feeding.samples_before
         own = vars(metric)
         if "compute" in own and not _compat.belongs_to_lightning(metric):
             own["update"] = self._wrap_update(record, own["update"])

@@ -63,7 +63,9 @@ class StageRecord:
     @property
     def feeding(self) -> Feeding:
         """What feeds metrics now."""
-        return Feeding(self.stage, self.dataloader, self._samples.get(self.dataloader, 0))
+        samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
+        before = samples if not self.in_step else None if samples is None or size is None else samples - size
+        return Feeding(self.stage, self.dataloader, samples, before)
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""

@@ -39,7 +39,7 @@ class Epoch:
         self.keys: list[KeyView] = []
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
-        self.messages: list[Message] = []
+        self.meetings: list[list[Message]] = []
 
 
 class Epochs:
@@ -56,7 +56,7 @@ class Epochs:
         self._exchange = exchange
         self._watch = watch
         self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
-        self._table = Table(exchange, self._scope)
+        self._table = Table(exchange, self._scope, self._finder.metric)
         self._running: dict[str, Epoch] = {}
 
     @property
@@ -128,7 +128,7 @@ class Epochs:
         failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
         if failed:
             raise RanksFailedError(failed)
-        epoch.messages = meeting.messages
+        epoch.meetings.append(meeting.messages)
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(meeting.messages, epoch.sources, self._corrects)
         epoch.keys.extend(new)
@@ -179,28 +179,28 @@ class Epochs:
             self._log.add(early, say=self._speaks)
 
     def _put_in_order(self, epoch: Epoch, results: Any) -> None:
-        orders = [order for order in self._orders(epoch) if order]
+        """Give Lightning's reductions the same order on every rank, or refuse where a key is missing."""
+        orders = [judge.order_of_reductions(message) for message in epoch.meetings[-1] if message["batches"]]
         if len({tuple(order) for order in orders}) <= 1:
             return
         if len({frozenset(order) for order in orders}) > 1:
             self.refuse(list(REGISTRY["LRG206"].check(self._view(epoch))))
         _compat.sort_results(results)
-
-    @staticmethod
-    def _orders(epoch: Epoch) -> list[list[str]]:
-        return [judge.order_of_reductions(message) for message in epoch.messages]
+        for key in epoch.keys:
+            key.corrected = key.corrected or any(key.first.storage in order for order in orders)
 
     def _view(self, epoch: Epoch) -> StageView:
+        last = epoch.meetings[-1] if epoch.meetings else []
         return StageView(
             stage=epoch.record.stage,
             world_size=self._exchange.world_size,
             keys=epoch.keys,
             sources=list(epoch.sources.values()),
-            orders=self._orders(epoch),
-            batches=[message["batches"] for message in epoch.messages],
-            repeated=min((message["repeated"] for message in epoch.messages), default=0),
+            orders=[_order(messages) for messages in zip(*epoch.meetings, strict=True)],
+            batches=[message["batches"] for message in last],
+            repeated=max((min(message["repeated"] for message in told) for told in epoch.meetings), default=0),
             declared_scope=self._settings.query_scope,
-            monitored=frozenset(key for message in epoch.messages for key in message["monitored"]),
+            monitored=frozenset(key for message in last for key in message["monitored"]),
         )
 
     def refuse(self, findings: Sequence[Finding]) -> None:
@@ -274,6 +274,11 @@ class Epochs:
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         return epoch.sources[local.name]
+
+
+def _order(messages: Sequence[Message]) -> list[str]:
+    """The keys of one rank that Lightning combines, in order over all meetings."""
+    return [storage for message in messages for storage in judge.order_of_reductions(message)]
 
 
 def why_ranks_missed(error: ExchangeError) -> str:

@@ -86,7 +86,7 @@ def order_of_reductions(message: Message) -> list[str]:
         entry["storage"]
         for entry in message["keys"]
         if not entry["own_group"]
-        and (entry["kind"] == "metric" or (entry["sync_dist"] and not entry["rank_zero_only"]))
+        and (entry["synced"] if entry["kind"] == "metric" else entry["sync_dist"] and not entry["rank_zero_only"])
     ]
 
 
@@ -144,6 +144,8 @@ def _faults(key: KeyView) -> list[str]:
         faults.append("LRG204")
     elif not first.sync_dist and not first.synced and not key.ranks_agree:
         faults.append("LRG203")
+    if first.synced and key.is_reduced and first.reduction == "sum" and not first.in_step:
+        faults.append("LRG202")
     return faults
 
 

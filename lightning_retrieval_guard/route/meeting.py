@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.retrieval.combine import LocalRows, block_sizes
@@ -40,9 +41,10 @@ class Meeting:
 class Table:
     """Where the ranks meet."""
 
-    def __init__(self, exchange: Exchange, scope: QueryScope) -> None:
+    def __init__(self, exchange: Exchange, scope: QueryScope, metric_named: Callable[[str], Metric | None]) -> None:
         self._exchange = exchange
         self._scope = scope
+        self._metric_named = metric_named
 
     def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         """Compare notes with all ranks.
@@ -68,7 +70,8 @@ class Table:
         plan = make_plan(facts, self._scope, repeated)
         first = next(entry for entry in entries if entry)
         rank = self._exchange.rank
-        metric, table, pieces = (own.metric, own.table, own.pieces) if own else (None, None, None)
+        # a rank without rows needs the metric all the same, to score what the others send
+        metric, table, pieces = (own.metric, own.table, own.pieces) if own else (self._metric_named(name), None, None)
         local = LocalRows(metric, table, pieces, plan, rank)
         return SourceView(
             name=name,

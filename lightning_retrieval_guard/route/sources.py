@@ -93,9 +93,20 @@ class SourceFinder:
         found: dict[str, LocalSource] = {}
         for key in keys:
             if key.segments and name_of(key, {**known, **found}) is None:
-                name = f"key:{key.storage}"
+                name = self._name_for(key)
                 found[name] = self._build(name, key.segments, stage, shown_by_forward=key.kind == "forward")
         return found
+
+    def _name_for(self, key: KeyRecord) -> str:
+        """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
+        life = key.segments[-1]
+        lasting = isinstance(life, Segment) and life.is_current and life.record.born_in not in _STEP_HOOKS
+        return self.name(life.record) if lasting and len(key.segments) == 1 else f"key:{key.storage}"
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, if this rank has it."""
+        names = self._names()
+        return next((metric for metric, _ in self._watch.row_records() if names.get(id(metric)) == name), None)
 
     def name(self, record: MetricRecord) -> str:
         """The name of a metric."""

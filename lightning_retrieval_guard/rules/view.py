@@ -223,7 +223,7 @@ class KeyView:
         """The reference value, where it is known."""
         if self.shows_source:
             assert self.source is not None
-            return self.source.value
+            return self._own_global_value if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
         if not self.first.in_step:
@@ -233,6 +233,13 @@ class KeyView:
         if self.first.reduction == "mean":
             return self._weighted()
         return self._reduce([own.value for own in self.present if own.value is not None])
+
+    @property
+    def _own_global_value(self) -> float | None:
+        """The value that the metric itself combined over all ranks, where nothing is wrong with it."""
+        first = self.first
+        untouched = first.kind == "compute" and first.synced and not first.in_step and not self.replaced
+        return first.own_value if untouched and self.ranks_agree else None
 
     @property
     def shows_source(self) -> bool:
