@@ -166,6 +166,7 @@ class Session:
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
         stage = self.stage()
+        self._metrics.start_batch()
         if stage is not None:
             stage.start_batch(self._trainer, batch, index, dataloader, self._settings.batch_size_fn)
 

@@ -116,8 +116,9 @@ class KeyRecord:
         """Take in where the value of one log call came from."""
         self.mixed = self.mixed or kind != self.kind
         self.synced = self.synced or (origin is not None and origin.synced)
-        if origin is None or origin.segment is None:
+        if origin is None or origin.segment is None or origin.segment.metric is None:
             return
+        origin.segment.hold()
         last = self.segments[-1] if self.segments else None
         if kind == "forward":
             self._note_forward(last, origin.segment, origin.update)

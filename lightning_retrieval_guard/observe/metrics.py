@@ -74,6 +74,7 @@ class MetricWatch:
         self._patches = Patches()
         self._records: dict[int, MetricRecord] = {}
         self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self._recent: list[Segment] = []
         self._installed = False
 
     def install(self) -> None:
@@ -91,6 +92,7 @@ class MetricWatch:
             self._unwrap(record.metric())
         self._records.clear()
         self._origins.clear()
+        self._recent.clear()
 
     def record_of(self, metric: Metric) -> MetricRecord:
         """The record of a metric, made where the metric was not known."""
@@ -103,6 +105,15 @@ class MetricWatch:
         """Where a tensor came from, as long as it is the same tensor."""
         known = self._origins.get(id(tensor))
         return known[1] if known is not None and known[0]() is tensor else None
+
+    def start_batch(self) -> None:
+        """Let go of the metrics of the batch before, as far as no key shows them.
+
+        A metric holds its value, and the value's origin its metric; only this ends the circle.
+        """
+        for segment in self._recent:
+            segment.release()
+        self._recent.clear()
 
     def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
         """The living metrics that keep rows."""
@@ -232,7 +243,10 @@ class MetricWatch:
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         segment = record.segment() if record.is_rows and record.metric() is not None else None
-        update = len(segment.states()[0]) - 1 if segment is not None else 0
+        update = 0
+        if segment is not None:
+            self._recent.append(segment)
+            update = len(segment.states()[0]) - 1
         origin = Origin(record, how, synced, segment, update)
         for tensor in _tensors(value):
             known = self.origin_of(tensor)

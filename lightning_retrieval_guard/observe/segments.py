@@ -26,15 +26,31 @@ class UpdateInfo:
 class Segment:
     """The rows of one metric from one reset to the next.
 
-    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step.
+    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step. A
+    segment keeps its metric alive until it is released, and for good once a key shows it.
     """
 
     def __init__(self, record: MetricRecord) -> None:
-        self.metric: Any = record.metric()
         self.record = record
         self.generation = record.generation
         self.infos: list[UpdateInfo] = record.infos
+        self._metric: Metric | None = record.metric()
+        self._is_held = False
         self._kept: States | None = None
+
+    @property
+    def metric(self) -> Any:
+        """The metric, or ``None`` where it is gone."""
+        return self._metric if self._metric is not None else self.record.metric()
+
+    def hold(self) -> None:
+        """A key shows these rows: keep the metric."""
+        self._metric, self._is_held = self.metric, True
+
+    def release(self) -> None:
+        """Let the metric go, unless a key shows it."""
+        if not self._is_held:
+            self._metric = None
 
     @property
     def is_current(self) -> bool:
@@ -89,7 +105,7 @@ class ForwardRows:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.metric = segment.metric
+        self.metric: Any = segment.metric
         self.record = segment.record
         self.updates: list[int] = []
 

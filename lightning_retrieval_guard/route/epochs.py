@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.findings import Effect, Finding, GuardError
+from lightning_retrieval_guard.findings import Effect, Finding, GuardError, Severity
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
@@ -19,7 +20,7 @@ from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder, name_of
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
 from lightning_retrieval_guard.settings import QueryScope, Settings
 
 
@@ -94,6 +95,7 @@ class Epochs:
         if epoch is None or not epoch.record.fresh:
             return
         epoch.record.end_batches()
+        self._watch.start_batch()
         keys = self._new_keys(epoch)
         sources = {} if failure else self._finder.in_stage(epoch.record, keys)
         self._meet(epoch, "batches", keys, sources, failure)
@@ -215,13 +217,24 @@ class Epochs:
             raise GuardError("\n".join(f"{found.path}:{found.line}: {found.text()}" for found in serious))
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
-        """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches."""
+        """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches.
+
+        Whether to raise is decided from the sizes alone, which are the same on every rank; only then are the values
+        read, for the message.
+        """
+        if not judge.serious(self._judge_weights(epoch, judge.tell_key(key, None, None))):
+            return
         results: Any = _compat.results_of(self._trainer)
-        facts = judge.tell_key(key, results[key.storage], None)
+        found = self._judge_weights(epoch, judge.tell_key(key, results[key.storage], None))
+        if self._exchange.world_size > 1:
+            found = [replace(finding, severity=Severity.WARNING) for finding in found]
+        self.refuse(found)
+
+    def _judge_weights(self, epoch: Epoch, facts: KeyFacts) -> list[Finding]:
         world_size = self._exchange.world_size
         view = StageView(epoch.record.stage, world_size, [KeyView((facts,) * world_size)])
         found = judge.judge(view, self._settings)
-        self.refuse([finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")])
+        return [finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")]
 
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""

@@ -275,7 +275,7 @@ class KeyView:
     def weight_fault(self) -> WeightFault | None:
         """Which fault the batch sizes of the log calls show, if any."""
         first = self.first
-        if first.reduction != "mean" or first.value is None or not first.in_step:
+        if first.reduction != "mean" or first.kind == "metric" or not first.in_step:
             return None
         calls = self.total("calls")
         either = self.total("either")
@@ -307,7 +307,7 @@ class KeyView:
     @property
     def weight_effect(self) -> Effect | None:
         """What the wrong weights alone do to the mean of the logged values."""
-        if self.weight_fault is None or self.plain_value is None:
+        if self.weight_fault is None or self.first.value is None:
             return None
         return Effect(_ratio(self.total("value"), self.total("weight")), self.by_samples)
 
