@@ -20,6 +20,7 @@ from lightning_retrieval_guard.session import Session
 from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
 
 TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
+_LONGEST_TIMEOUT = 7 * 24 * 3600
 
 
 class RetrievalGuard(Callback):
@@ -160,6 +161,9 @@ def _timeout(trainer: Trainer) -> timedelta:
         seconds = float(given)
     except ValueError:
         seconds = 0.0
-    if seconds <= 0:
-        raise GuardError(f"{TIMEOUT_VARIABLE}={given!r} must be a number of seconds above 0, such as 300.")
+    if not 0 < seconds <= _LONGEST_TIMEOUT:  # also refuses NaN
+        raise GuardError(
+            f"{TIMEOUT_VARIABLE}={given!r} must be a number of seconds above 0, such as 300, and no more than"
+            f" {_LONGEST_TIMEOUT} (a week)."
+        )
     return timedelta(seconds=seconds)

@@ -21,7 +21,7 @@ from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import Outcome
-from lightning_retrieval_guard.route.epochs import Epochs, RanksFailedError, why_ranks_missed
+from lightning_retrieval_guard.route.epochs import Epochs, RanksFailedError, failure_text, why_ranks_missed
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.settings import Settings
 
@@ -79,6 +79,8 @@ class Session:
             self._metrics.uninstall()
             self._epochs.clear()
             self._exchange.close()
+        if self._failure is not None:  # it came after the last meeting
+            self._step_aside(self._failure, [self._exchange.rank], say=True)
 
     def _before(self, action: Callable[[], None]) -> Wrap:
         return functools.partial(self._wrapped, action, None)
@@ -114,22 +116,22 @@ class Session:
         except (GuardError, GuardWarning):
             raise
         except RanksFailedError as error:
-            self._step_aside(str(error), error.ranks, say=self.speaks)
+            self._give_up(str(error), error.ranks, say=self.speaks)
         except ExchangeError as error:
-            self._step_aside(why_ranks_missed(error), [self._exchange.rank], say=True)
+            self._give_up(why_ranks_missed(error), [self._exchange.rank], say=True)
         except Exception as error:
-            self._fail(error)
+            if self.world_size == 1:
+                self._give_up(failure_text(error), [self._exchange.rank], say=True)
+            else:
+                self._failure = failure_text(error)  # the other ranks hear of it where they meet
 
-    def _fail(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
+    def _give_up(self, reason: str, ranks: list[int], say: bool) -> None:
         if self._settings.mode == "strict":
-            raise GuardError(f"LRG901 guard-disabled: the guard failed: {reason}") from error
-        if self.world_size == 1 or self._failure is not None:
-            self._step_aside(reason, [self._exchange.rank], say=True)
-        else:
-            self._failure = reason  # the other ranks hear of it where they meet
+            raise GuardError(f"LRG901 guard-disabled: the guard failed on rank(s) {_joined(ranks)}: {reason}")
+        self._step_aside(reason, ranks, say)
 
     def _step_aside(self, reason: str, ranks: list[int], say: bool) -> None:
+        self._failure = None
         self.close()
         rule, site = REGISTRY["LRG901"], user_site()
         finding = Finding(
@@ -205,6 +207,8 @@ class Session:
             return (self._compute_with_others(record, stage, plain) if syncs else plain()), syncs
         if stage.in_step:
             return self._alone(metric, plain) if self.world_size > 1 else plain(), False
+        if self._failure is not None and syncs:  # the other ranks would not come
+            return self._alone(metric, plain), False
         outcome = self._outcome(record, syncs)
         return (plain(), syncs) if outcome is None else (_take(outcome, metric), True)
 
@@ -245,6 +249,10 @@ class Session:
 
         self.protect(look_up)
         return outcome
+
+
+def _joined(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks))
 
 
 def _take(outcome: Outcome, metric: Any) -> Any:

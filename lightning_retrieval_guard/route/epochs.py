@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder, n
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
 from lightning_retrieval_guard.settings import QueryScope, Settings
+
+Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
 
 
 class RanksFailedError(RuntimeError):
@@ -96,18 +98,14 @@ class Epochs:
             return
         epoch.record.end_batches()
         self._watch.start_batch()
-        keys = self._new_keys(epoch)
-        sources = {} if failure else self._finder.in_stage(epoch.record, keys)
-        self._meet(epoch, "batches", keys, sources, failure)
+        self._meet(epoch, "batches", failure, lambda keys: self._finder.in_stage(epoch.record, keys))
 
     def end_hooks(self, failure: str | None) -> None:
         """The module's epoch-end hook is over: everything of the epoch is logged."""
         epoch = self.current()
-        if epoch is None:
-            return
-        keys = self._new_keys(epoch)
-        sources = {} if failure else self._finder.behind_keys(epoch.record, keys, epoch.local)
-        self._meet(epoch, "epoch", keys, sources, failure)
+        if epoch is not None:
+            find = self._finder.behind_keys
+            self._meet(epoch, "epoch", failure, lambda keys: find(epoch.record, keys, epoch.local))
 
     def join_from_outside(self, failure: str | None) -> None:
         """This rank has no batch and skips the whole loop; the others wait for it."""
@@ -121,12 +119,10 @@ class Epochs:
         record.judged.update(key.storage for key in keys)
         return keys
 
-    def _meet(
-        self, epoch: Epoch, point: str, keys: list[KeyRecord], sources: dict[str, LocalSource], failure: str | None
-    ) -> None:
-        epoch.local.update(sources)
+    def _meet(self, epoch: Epoch, point: str, failure: str | None, find: Find) -> None:
         label = f"{epoch.record.stage}/{epoch.record.dataloader or 0}/{point}"
-        meeting = self._hold(label, self._message(epoch, keys, failure), sources, self._wants)
+        message, sources = self._prepare(epoch, failure, find)
+        meeting = self._hold(label, message, sources, self._wants)
         failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
         if failed:
             raise RanksFailedError(failed)
@@ -136,6 +132,18 @@ class Epochs:
         epoch.keys.extend(new)
         self._act(epoch, new)
 
+    def _prepare(self, epoch: Epoch, failure: str | None, find: Find) -> tuple[Message, dict[str, LocalSource]]:
+        """What this rank brings to a meeting; after a failure, also one in here, nothing but that."""
+        if failure is None:
+            try:
+                keys = self._new_keys(epoch)
+                sources = find(keys)
+                epoch.local.update(sources)
+                return self._message(epoch, keys), sources
+            except Exception as error:  # the other ranks wait, and must hear of it
+                failure = failure_text(error)
+        return {"failed": failure, "batches": 0, "repeated": 0, "monitored": [], "keys": []}, {}
+
     def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
         try:
             return self._table.meet(label, message, sources, wants)
@@ -144,11 +152,11 @@ class Epochs:
                 raise
             raise GuardError(why_ranks_missed(error)) from error
 
-    def _message(self, epoch: Epoch, keys: Sequence[KeyRecord], failure: str | None = None) -> Message:
+    def _message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
         results = _compat.results_of(self._trainer) or {}
         padding = epoch.record.padding()
         return {
-            "failed": failure,
+            "failed": None,
             "batches": epoch.record.batches,
             "repeated": padding.repeated if padding is not None else 0,
             "monitored": sorted(_compat.monitored_keys(self._trainer)),
@@ -287,6 +295,11 @@ class Epochs:
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         return epoch.sources[local.name]
+
+
+def failure_text(error: Exception) -> str:
+    """A failure of the guard in one line."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _order(messages: Sequence[Message]) -> list[str]:

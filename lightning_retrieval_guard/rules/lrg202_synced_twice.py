@@ -14,7 +14,7 @@ a mean nothing changes, and the finding is a note.
     self.log("val_recall", self.recall)
 
 ## What correct mode does
-It logs the value of a retrieval metric once. The value of another metric stays as it is.
+It logs the value once. A sum over the values of several steps stays as it is.
 """
 
 from __future__ import annotations

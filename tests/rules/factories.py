@@ -1,0 +1,137 @@
+"""Log calls, metrics and stages as the rules see them, without a trainer or a process group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torchmetrics import Metric
+from torchmetrics.retrieval import RetrievalRecall
+from unit.simulated import Update, combine, decide, make_rank
+
+from lightning_retrieval_guard.findings import Finding
+from lightning_retrieval_guard.observe.keys import Weights
+from lightning_retrieval_guard.observe.samples import BatchSize
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
+
+PATH, LINE = "src/module.py", 212
+Step = tuple[float, int | None, float]  # value, samples in the batch, weight that Lightning used
+
+
+def facts(name: str = "val_loss", **changed: Any) -> KeyFacts:
+    """A plain value, logged once in the step."""
+    told: dict[str, Any] = {
+        "storage": f"validation_step.{name}",
+        "name": name,
+        "hook": "validation_step",
+        "dataloader": None,
+        "path": PATH,
+        "line": LINE,
+        "kind": "plain",
+        "sync_dist": False,
+        "rank_zero_only": False,
+        "own_group": False,
+        "reduction": "mean",
+        "in_step": True,
+        "explicit_batch_size": True,
+        "calls": 1,
+        "synced": False,
+        "source": None,
+    }
+    return KeyFacts(**{**told, **changed})
+
+
+def at_end(value: float | None, name: str = "val_loss", **changed: Any) -> KeyFacts:
+    """A value logged once in the epoch-end hook, where Lightning's weight is 1."""
+    hook = {"hook": "on_validation_epoch_end", "storage": f"on_validation_epoch_end.{name}", "in_step": False}
+    return facts(name, value=value, weight=None if value is None else 1.0, **{**hook, **changed})
+
+
+def steps(
+    *told: Step,
+    world_size: int = 1,
+    nominal: int | None = None,
+    given: bool = True,
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    **changed: Any,
+) -> KeyFacts:
+    """A mean logged in every step; batches hold one tensor of ``(samples, 3)`` unless ``shapes`` says otherwise."""
+    weights = Weights()
+    for value, samples, used in told:
+        own = tuple(shapes) if shapes is not None else ((samples or 0, 3),)
+        weights.note(used, given, BatchSize(samples, nominal, own), value, world_size)
+    counts = ("equal", "times_world", "times_world_nominal", "nominal", "either", "guessed", "unsure", "explained")
+    seen = {name: getattr(weights, name) for name in (*counts, "integral")}
+    sums = {
+        "calls": len(told),
+        "value": float(sum(value * used for value, _, used in told)),
+        "weight": float(sum(used for _, _, used in told)),
+        "lacks_value": float(weights.value),
+        "lacks_weight": float(weights.weight),
+        "explicit_batch_size": given,
+    }
+    return facts(**{**seen, **sums, **changed})
+
+
+def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> StageView:
+    """A validation epoch; by default every rank has seen a batch and logged the keys in the order given."""
+    size = world_size or (keys[0].world_size if keys else 1)
+    orders = [[key.facts[rank].storage for key in keys if key.facts[rank] is not None] for rank in range(size)]
+    sources = list({id(key.source): key.source for key in keys if key.source is not None}.values())
+    told = {"keys": list(keys), "sources": sources, "orders": orders, "batches": [1] * size}
+    return StageView(stage="validate", world_size=size, **{**told, **changed})
+
+
+def source(
+    updates: Sequence[Sequence[Update]],
+    metric: Metric | None = None,
+    *,
+    samples: Sequence[int | None] = (),
+    repeated: int = 0,
+    ends_repeated: Sequence[int] = (),
+    synchronises: bool = True,
+    synced_in_steps: int = 0,
+    shown_by_forward: bool = False,
+    scope: Any = "auto",
+) -> SourceView:
+    """A retrieval metric with the updates of every rank, as rank zero sees it after the ranks have met."""
+    metric = metric if metric is not None else RetrievalRecall(top_k=1)
+    ranks = [
+        make_rank(
+            [own] if own else [],
+            metric,
+            len(updates),
+            samples=samples[: len(own)],
+            synchronises=synchronises,
+            ends_repeated=rank in ends_repeated,
+        )
+        for rank, own in enumerate(updates)
+    ]
+    plan = decide(ranks, metric, scope, repeated)
+    travels = len(ranks) > 1 and not plan.gathered and plan.has_rows
+    return SourceView(
+        name="recall",
+        metric=type(metric).__name__,
+        path=PATH,
+        line=7,
+        synced_in_steps=synced_in_steps,
+        shown_by_forward=shown_by_forward,
+        synchronises=synchronises,
+        plan=plan,
+        local=ranks[0].local,
+        combined=combine(ranks, plan)[0] if travels else None,
+    )
+
+
+def found(code: str, seen: StageView) -> list[Finding]:
+    """What one rule says of a stage."""
+    return list(REGISTRY[code].check(seen))
+
+
+def the_finding(code: str, seen: StageView, line: int = LINE) -> Finding:
+    """The one finding of a rule, after a look at what is the same in all of them."""
+    (finding,) = found(code, seen)
+    assert (finding.code, finding.rule) == (code, REGISTRY[code].slug)
+    assert (finding.stage, finding.path, finding.line, finding.count) == ("validate", PATH, line, 1)
+    return finding

@@ -1,0 +1,102 @@
+"""A value of this rank alone is logged as the value of the epoch."""
+
+import pytest
+from torchmetrics.retrieval import RetrievalMRR
+from unit.simulated import update
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules.view import KeyView, SourceView
+
+from .factories import at_end, facts, found, source, stage, steps, the_finding
+
+
+def plain(first: float, second: float, **changed) -> KeyView:
+    """One batch of 4 samples on rank 0, and one of 2 on rank 1."""
+    told = {"world_size": 2, **changed}
+    return KeyView((steps((first, 4, 4), **told), steps((second, 2, 2), **told)))
+
+
+def shards(**changed) -> SourceView:
+    """One query on each rank: reciprocal rank 1 on rank 0, 1/2 on rank 1."""
+    return source(
+        [[update([0, 0], [0.9, 0.1], [1, 0])], [update([1, 1], [0.9, 0.1], [0, 1])]], RetrievalMRR(), **changed
+    )
+
+
+def test_a_plain_value_shows_the_shard_of_rank_zero() -> None:
+    finding = the_finding("LRG203", stage(plain(1.0, 4.0)))
+    assert finding.severity is Severity.ERROR
+    assert (finding.key, finding.ranks) == ("val_loss", (0, 1))
+    assert finding.text() == (
+        "LRG203 never-synced: 'val_loss' is a rank's own value, never combined over 2 ranks: the logger shows the shard"
+        " of rank 0. Logged 1.0000, reference 2.0000. Pass sync_dist=True."
+    )
+
+
+def test_it_says_who_decides_by_the_key() -> None:
+    finding = the_finding("LRG203", stage(plain(1.0, 4.0), monitored=frozenset({"val_loss"})))
+    assert finding.message.endswith("rank 0. A checkpoint, early stopping or scheduler monitors it.")
+    assert "monitors" not in the_finding("LRG203", stage(plain(1.0, 4.0), monitored=frozenset({"loss"}))).message
+
+
+def test_forward_shows_the_shard_of_rank_zero() -> None:
+    told = {"kind": "forward", "source": "mrr", "weight": 1.0}
+    ranks = (facts("val_mrr", value=1.0, **told), facts("val_mrr", value=0.5, **told))
+    finding = the_finding("LRG203", stage(KeyView(ranks, shards())))
+    assert finding.severity is Severity.ERROR
+    assert finding.text() == (
+        "LRG203 never-synced: 'val_mrr' is a rank's own value, never combined over 2 ranks: the logger shows the shard"
+        " of rank 0. Logged 1.0000, reference 0.7500. Log the metric object, built with sync_on_compute=True."
+    )
+
+
+def test_a_metric_object_that_must_not_combine_ranks_is_found() -> None:
+    own = facts("val_mrr", kind="metric", source="mrr")
+    finding = the_finding("LRG203", stage(KeyView((own, own), shards(synchronises=False), computed=1.0)))
+    assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
+    assert finding.fix == "Log the metric object, built with sync_on_compute=True."
+
+
+def test_compute_of_a_metric_that_must_not_combine_ranks_is_found() -> None:
+    told = {"kind": "compute", "source": "mrr", "name": "val_mrr"}
+    key = KeyView((at_end(1.0, **told), at_end(0.5, **told)), shards(synchronises=False))
+    finding = the_finding("LRG203", stage(key))
+    assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
+
+
+def test_a_value_at_the_end_has_no_reference() -> None:
+    finding = the_finding("LRG203", stage(KeyView((at_end(1.0), at_end(3.0)))))
+    assert finding.severity is Severity.ERROR
+    assert finding.effect is None
+
+
+def test_where_rank_zero_is_right_by_chance_it_is_a_note() -> None:
+    ranks = [[update([rank, rank], [0.9, 0.1], [1, 0])] for rank in range(2)]
+    own = facts("val_mrr", kind="metric", source="mrr")
+    key = KeyView((own, own), source(ranks, RetrievalMRR(), synchronises=False), computed=1.0)
+    assert the_finding("LRG203", stage(key)).severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        plain(2.0, 2.0),
+        plain(1.0, 4.0, sync_dist=True),
+        plain(1.0, 4.0, rank_zero_only=True),
+        plain(1.0, 4.0, synced=True, kind="compute"),
+        plain(float("nan"), float("nan")),
+        KeyView((steps((1.0, 4, 4)),)),
+        KeyView((at_end(1.0), None)),  # not on every rank: LRG206 has it, where it is combined
+        KeyView((facts("val_mrr", kind="metric", source="mrr"),) * 2, shards(), computed=0.75),
+    ],
+    ids=["equal", "sync-dist", "rank-zero-only", "synced", "nan", "one-rank", "absent", "metric"],
+)
+def test_right_programs_are_silent(key: KeyView) -> None:
+    assert not found("LRG203", stage(key))
+
+
+def test_the_same_rows_on_every_rank_need_no_combining() -> None:
+    rows = [update([0, 0], [0.9, 0.1], [1, 0])]
+    own = facts("val_mrr", kind="metric", source="mrr")
+    key = KeyView((own, own), source([rows, rows], RetrievalMRR(), synchronises=False), computed=1.0)
+    assert not found("LRG203", stage(key))

@@ -1,0 +1,100 @@
+"""Query ids restart, so that different queries merge."""
+
+import pytest
+from torchmetrics.retrieval import RetrievalMRR
+from unit.simulated import Update, update
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules.view import KeyView, SourceView
+
+from .factories import facts, found, source, stage, the_finding
+
+# reciprocal ranks 1 and 1/2; apart they give 0.75, merged under one id the best score decides: 1
+FIRST, SECOND = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
+
+
+def logged(own: SourceView, computed: float | None = None) -> KeyView:
+    told = facts("val_mrr", kind="metric", source="recall")
+    return KeyView((told,) * len(own.plan.facts), own, computed=computed)
+
+
+def restarting(*ranks: list[Update], **changed) -> SourceView:
+    return source(list(ranks), RetrievalMRR(), samples=[1] * 4, **changed)
+
+
+def test_ids_that_restart_in_each_batch_merge_queries_on_one_device() -> None:
+    finding = the_finding("LRG301", stage(logged(restarting([FIRST, SECOND]), 1.0)))
+    assert finding.severity is Severity.ERROR
+    assert finding.ranks == (0,)
+    assert finding.text() == (
+        "LRG301 restarting-query-ids: 'val_mrr' got 2 queries, one for each sample, under at most 1 id that restart in"
+        " each batch or on each rank, so different queries merge. Logged 1.0000, reference 0.7500."
+        " Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'."
+    )
+
+
+def test_ids_that_restart_on_each_rank_merge_queries() -> None:
+    finding = the_finding("LRG301", stage(logged(restarting([FIRST], [SECOND]), 1.0)))
+    assert finding.ranks == (0, 1)
+    assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
+    assert "got 2 queries, one for each sample, under at most 1 id that" in finding.message
+
+
+def test_gathered_rows_count_each_query_once() -> None:
+    finding = the_finding("LRG301", stage(logged(restarting([FIRST, SECOND], [FIRST, SECOND]))))
+    assert "got 2 queries," in finding.message
+
+
+def test_a_merge_without_effect_is_a_note() -> None:
+    twin = update([0, 0], [0.8, 0.7], [1, 0])
+    finding = the_finding("LRG301", stage(logged(restarting([FIRST, twin]), 1.0)))
+    assert finding.severity is Severity.NOTE
+
+
+def test_ranges_of_ids_leave_ranks_without_rows_out() -> None:
+    high = [update([7, 7], [0.9, 0.1], [1, 0]), update([7, 7], [0.8, 0.7], [0, 1])]
+    finding = the_finding("LRG301", stage(logged(restarting(high, []))))
+    assert "under at most 1 id that" in finding.message
+
+
+DATASET_IDS = [FIRST, update([1, 1], [0.8, 0.7], [0, 1])]
+HALVES = [update([0], [0.9], [1]), update([0], [0.8], [0])]  # one query, its documents in two batches
+CORPUS = [update([0, 1], [0.9, 0.3], [1, 0]), update([0, 1], [0.8, 0.4], [0, 1])]  # one document a sample
+NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        restarting(DATASET_IDS),
+        restarting(HALVES),
+        restarting(HALVES[:1], HALVES[1:]),
+        restarting(CORPUS),
+        restarting(CORPUS[:1], CORPUS[1:]),
+        restarting(NOT_RELEVANT),
+        restarting([FIRST, FIRST]),  # identical rows: the same sample twice
+        source([[FIRST, SECOND]], RetrievalMRR(), samples=[2, 2]),  # two samples an update, one query
+        source([[FIRST, SECOND]], RetrievalMRR(), samples=[None, None]),
+        restarting([FIRST, SECOND], scope="global"),
+    ],
+    ids=[
+        "dataset-ids",
+        "split-over-batches",
+        "split-over-ranks",
+        "corpus-over-batches",
+        "corpus-over-ranks",
+        "nothing-relevant",
+        "repeated-sample",
+        "fewer-queries-than-samples",
+        "samples-unknown",
+        "declared-global",
+    ],
+)
+def test_legal_programs_are_silent(own: SourceView) -> None:
+    assert not found("LRG301", stage(logged(own)))
+
+
+def test_declaring_the_scope_silences_it() -> None:
+    own = restarting([FIRST, SECOND], scope="batch")
+    assert own.plan.restarting
+    assert not found("LRG301", stage(logged(own), declared_scope="batch"))

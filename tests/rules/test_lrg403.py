@@ -1,0 +1,57 @@
+"""The distributed sampler repeated samples."""
+
+import pytest
+from torchmetrics.retrieval import RetrievalMRR
+from unit.simulated import update
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules.view import KeyView
+
+from .factories import facts, found, source, stage, steps, the_finding
+
+HIT, MISS = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
+LAST = update([2, 2], [0.6, 0.5], [0, 1])
+
+
+def padded(computed: float | None, **changed) -> KeyView:
+    """3 queries on 2 ranks: the first one comes again at the end of rank 1."""
+    ranks = [[HIT, LAST], [MISS, HIT]]
+    own = facts("val_mrr", kind="metric", source="recall")
+    view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, ends_repeated=[1], **changed)
+    return KeyView((own, own), view, computed=computed)
+
+
+def test_a_repeated_query_counts_once() -> None:
+    finding = the_finding("LRG403", stage(padded(0.75), repeated=1))
+    assert finding.severity is Severity.WARNING
+    assert (finding.key, finding.ranks) == ("val_mrr", (0, 1))
+    assert finding.effect.reference == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert finding.text() == (
+        "LRG403 padded-samples: 'val_mrr' counts 1 sample twice: the sampler repeated it to give 2 ranks the same"
+        " number. Logged 0.7500, reference 0.6667."
+        " Use mode='correct', a dataset whose size the world size divides, or one device for final numbers."
+    )
+
+
+def test_a_plain_value_keeps_its_number() -> None:
+    key = KeyView((steps((1.0, 2, 2), (2.0, 2, 2), sync_dist=True, world_size=4),) * 4)
+    finding = the_finding("LRG403", stage(key, repeated=3))
+    assert (finding.severity, finding.effect) == (Severity.WARNING, None)
+    assert "'val_loss' counts 3 samples twice: the sampler repeated them to give 4 ranks" in finding.message
+
+
+def test_retrieval_metrics_are_shown_rather_than_plain_values() -> None:
+    plain = KeyView((steps((1.0, 2, 2), sync_dist=True),) * 2)
+    assert [finding.key for finding in found("LRG403", stage(plain, padded(0.75), repeated=1))] == ["val_mrr"]
+
+
+def test_without_effect_it_is_a_note() -> None:
+    assert the_finding("LRG403", stage(padded(2 / 3), repeated=1)).severity is Severity.NOTE
+
+
+def test_no_padding_is_silent() -> None:
+    assert not found("LRG403", stage(padded(0.75), repeated=0))
+
+
+def test_an_epoch_without_log_calls_is_silent() -> None:
+    assert not found("LRG403", stage(world_size=2, repeated=1))

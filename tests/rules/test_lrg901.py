@@ -1,0 +1,12 @@
+"""The guard failed and stepped aside."""
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.view import KeyView
+
+from .factories import found, stage, steps
+
+
+def test_no_stage_shows_it() -> None:
+    assert not found("LRG901", stage(KeyView((steps((1.0, 2, 2)),))))
+    assert REGISTRY["LRG901"].severity is Severity.WARNING

@@ -1,0 +1,256 @@
+"""The value over simulated ranks against plain torchmetrics in one process that sees all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics import Metric
+from torchmetrics.retrieval import (
+    RetrievalAUROC,
+    RetrievalFallOut,
+    RetrievalHitRate,
+    RetrievalMAP,
+    RetrievalMRR,
+    RetrievalNormalizedDCG,
+    RetrievalPrecision,
+    RetrievalPrecisionRecallCurve,
+    RetrievalRecall,
+    RetrievalRPrecision,
+)
+
+from lightning_retrieval_guard.retrieval.scoring import EmptyQueryError
+
+from .simulated import Update, alone, combine, decide, make_rank, outcomes, update
+
+WITH_CUT = (
+    RetrievalMRR,
+    RetrievalMAP,
+    RetrievalPrecision,
+    RetrievalRecall,
+    RetrievalHitRate,
+    RetrievalFallOut,
+    RetrievalNormalizedDCG,
+    RetrievalAUROC,
+)
+ALL = (*WITH_CUT, RetrievalRPrecision)
+
+
+def centre(values: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """An aggregation of the user's own."""
+    return values.min() + 0.25 * values.max()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Rows with distinct scores, each on some rank in some update; queries may be split in any way."""
+
+    world_size: int
+    seed: int
+    queries: int
+    whole: bool
+    signed: bool
+
+    def updates(self) -> list[list[Update]]:
+        rng = np.random.default_rng(self.seed)
+        sizes = rng.integers(1, 7, self.queries)
+        query = np.repeat(rng.permutation(50)[: self.queries] - 10, sizes)
+        score = (rng.permutation(len(query)) + 1.0) / (len(query) + 1) - 0.45 * self.signed
+        relevance = (rng.random(len(query)) < 0.4).astype(np.int64)
+        places = rng.integers(0, 3 * self.world_size, self.queries if self.whole else len(query))
+        place = np.repeat(places, sizes) if self.whole else places
+        parts: list[list[Update]] = [[] for _ in range(self.world_size)]
+        for number in np.unique(place):
+            rows = rng.permutation(np.flatnonzero(place == number))
+            columns = (query[rows], score[rows].astype(np.float32), relevance[rows])
+            parts[number % self.world_size].append(tuple(map(torch.from_numpy, columns)))
+        return parts
+
+
+spreads = st.builds(
+    Spread,
+    world_size=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(1, 8),
+    whole=st.booleans(),
+    signed=st.booleans(),
+)
+aggregations = st.sampled_from(["mean", "median", "min", "max", centre])
+actions = st.sampled_from(["neg", "pos", "skip"])
+cuts = st.sampled_from([None, 1, 2, 4, 30])
+quick = settings(max_examples=25, deadline=None)
+
+
+def assert_same(metric: Metric, updates: Sequence[Sequence[Update]]) -> None:
+    wanted = alone(metric, updates)
+    holders = [outcome for outcome, own in zip(outcomes(metric, updates), updates, strict=True) if own]
+    for outcome in holders:
+        assert outcome.error is None
+        torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted), rtol=1e-6, atol=1e-6)
+
+
+def _comparable(value: Any) -> Any:
+    parts = value if isinstance(value, tuple) else (value,)
+    return [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+
+
+@pytest.mark.parametrize("kind", WITH_CUT, ids=lambda kind: kind.__name__)
+@quick
+@given(spread=spreads, top_k=cuts, action=actions, aggregation=aggregations)
+def test_with_a_cut(kind: type[Metric], spread: Spread, top_k: Any, action: Any, aggregation: Any) -> None:
+    assert_same(kind(top_k=top_k, empty_target_action=action, aggregation=aggregation), spread.updates())
+
+
+@quick
+@given(spread=spreads, action=actions, aggregation=aggregations)
+def test_r_precision(spread: Spread, action: Any, aggregation: Any) -> None:
+    assert_same(RetrievalRPrecision(empty_target_action=action, aggregation=aggregation), spread.updates())
+
+
+@quick
+@given(spread=spreads, top_k=st.integers(1, 9), adaptive=st.booleans(), action=actions)
+def test_precision_with_an_adaptive_cut(spread: Spread, top_k: int, adaptive: bool, action: Any) -> None:
+    assert_same(RetrievalPrecision(top_k=top_k, adaptive_k=adaptive, empty_target_action=action), spread.updates())
+
+
+@quick
+@given(spread=spreads, max_k=st.sampled_from([None, 1, 3, 9]), adaptive=st.booleans(), action=actions)
+def test_the_precision_recall_curve(spread: Spread, max_k: Any, adaptive: bool, action: Any) -> None:
+    metric = RetrievalPrecisionRecallCurve(max_k=max_k, adaptive_k=adaptive, empty_target_action=action)
+    assert_same(metric, spread.updates())
+
+
+@quick
+@given(spread=spreads)
+def test_graded_relevance(spread: Spread) -> None:
+    updates = [
+        [(ids, scores, relevance * (1 + ids.abs() % 3)) for ids, scores, relevance in own] for own in spread.updates()
+    ]
+    assert_same(RetrievalNormalizedDCG(top_k=3), updates)
+
+
+@quick
+@given(spread=spreads)
+def test_all_ranks_with_rows_have_the_very_same_number(spread: Spread) -> None:
+    updates = spread.updates()
+    values = {outcome.value for outcome, own in zip(outcomes(RetrievalMAP(), updates), updates, strict=True) if own}
+    assert len(values) == 1
+
+
+@quick
+@given(spread=spreads, kind=st.sampled_from(ALL))
+def test_a_rank_without_rows_has_the_number_too_where_queries_are_whole(spread: Spread, kind: type[Metric]) -> None:
+    updates = replace(spread, whole=True).updates()
+    assert outcomes(kind(), [*updates, []])[-1].value == pytest.approx(float(alone(kind(), updates)), abs=1e-6)
+
+
+@quick
+@given(spread=spreads, kind=st.sampled_from(ALL), top_k=st.sampled_from([1, 3]))
+def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
+    spread: Spread, kind: type[Metric], top_k: int
+) -> None:
+    rows = [part for own in spread.updates() for part in own]
+    metric = kind() if kind is RetrievalRPrecision else kind(top_k=top_k)
+    ranks = [make_rank([rows], metric, 2) for _ in range(2)]
+    plan = decide(ranks, metric)
+    assert plan.gathered
+    for outcome in combine(ranks, plan):
+        assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
+    if kind not in (RetrievalFallOut, RetrievalAUROC):  # copies tie, and these two depend on the order of ties
+        doubled = ranks[0].local.outcome(copies=2).value
+        assert doubled == pytest.approx(float(alone(metric, [rows, rows])), abs=1e-6)
+
+
+@quick
+@given(spread=spreads, kind=st.sampled_from(ALL))
+def test_ids_that_restart_give_each_update_its_own_queries(spread: Spread, kind: type[Metric]) -> None:
+    updates = spread.updates()
+    apart = [
+        [(ids + 100 * (number + 10 * rank), scores, relevance) for number, (ids, scores, relevance) in enumerate(own)]
+        for rank, own in enumerate(updates)
+    ]
+    wanted = float(alone(kind(), apart))
+    for outcome, own in zip(outcomes(kind(), updates, scope="batch"), updates, strict=True):
+        if own:
+            assert outcome.value == pytest.approx(wanted, abs=1e-6)
+
+
+def test_restarting_ids_are_renumbered_for_metrics_that_only_score_themselves() -> None:
+    first, second = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
+    metric = RetrievalPrecisionRecallCurve(max_k=2)
+    wanted = alone(metric, [[first, update([1, 1], [0.8, 0.7], [0, 1])]])
+    for ranks in ([[first, second]], [[first], [second]]):
+        for outcome in outcomes(metric, ranks, samples=[1] * len(ranks[0])):
+            torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted))
+
+
+def test_a_repeated_query_counts_once() -> None:
+    hit, miss = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
+    last = update([2, 2], [0.6, 0.5], [0, 1])
+    for metric in (RetrievalMRR(), RetrievalPrecisionRecallCurve(max_k=2)):
+        ranks = [make_rank([own], metric, 2, [2, 2]) for own in ([hit, last], [miss, hit])]
+        for outcome in combine(ranks, decide(ranks, metric, repeated=1)):
+            wanted = alone(metric, [[hit, last, miss]])
+            torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted))
+
+
+def test_several_lives_are_averaged_by_their_queries() -> None:
+    hit, miss = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
+    pair = update([0, 0, 1, 1], [0.9, 0.1, 0.8, 0.7], [0, 1, 0, 1])
+    mean = make_rank([[hit], [pair]], RetrievalMRR(), 1)
+    decide([mean], RetrievalMRR())
+    assert mean.local.outcome().value == pytest.approx((1 + 0.5 + 0.5) / 3)
+    best = RetrievalMRR(aggregation="max")
+    lives = make_rank([[hit], [pair], [miss]], best, 1)
+    decide([lives], best)
+    assert lives.local.outcome().value == pytest.approx((1 + 2 * 0.5 + 0.5) / 4)
+
+
+def test_double_scores_keep_their_precision() -> None:
+    close = [torch.tensor([0.5, 0.5 + 1e-12], dtype=torch.float64)] * 2
+    ids, relevance = torch.tensor([0, 0]), torch.tensor([0, 1])
+    other = (ids, torch.tensor([0.4, 0.3], dtype=torch.float64), torch.tensor([0, 0]))
+    assert_same(RetrievalMRR(), [[(ids, close[0], relevance)], [other]])
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+EMPTY, FULL = update([0, 0], [0.9, 0.1], [0, 0]), update([1, 1], [0.8, 0.7], [1, 1])
+FINE = update([2, 2], [0.6, 0.5], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "wanted"), [(RetrievalMRR, EMPTY, "positive"), (RetrievalFallOut, FULL, "negative")]
+)
+@pytest.mark.parametrize("bad_rank", [0, 1])
+def test_an_empty_query_raises_the_error_of_torchmetrics_on_every_rank(
+    kind: type[Metric], bad: Update, wanted: str, bad_rank: int
+) -> None:
+    metric = kind(empty_target_action="error")
+    updates = [[FINE], [bad]] if bad_rank else [[bad], [FINE]]
+    with pytest.raises(ValueError, match=wanted) as own:
+        alone(metric, updates)
+    for outcome in outcomes(metric, updates):
+        assert isinstance(outcome.error, EmptyQueryError)
+        assert str(own.value) in str(outcome.error)
+        assert outcome.value is None
+
+
+def test_an_error_of_a_metric_of_the_user_comes_up_on_every_rank() -> None:
+    class Broken(RetrievalMRR):
+        def _metric(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            raise KeyError("own code")
+
+    for outcome in outcomes(Broken(), [[FINE], [EMPTY]], samples=()):
+        assert outcome.error is not None
+        assert outcome.value is None
+
+
+def test_no_rows_have_no_value() -> None:
+    assert [outcome.value for outcome in outcomes(RetrievalMRR(), [[]])] == [None]

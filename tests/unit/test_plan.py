@@ -1,0 +1,189 @@
+"""Which rows count and which travel, decided from what every rank has."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
+from lightning_retrieval_guard.retrieval.facts import RowFacts
+from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
+
+from .simulated import Update, decide, make_rank, update
+
+A, B = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
+C, D = update([2, 2], [0.6, 0.5], [0, 1]), update([3, 3], [0.4, 0.3], [1, 0])
+OTHER_A = update([0, 0], [0.75, 0.65], [0, 1])
+
+
+def plan(*ranks: list[Update], samples: list[int | None] | None = None, **options) -> Plan:
+    told = {key: options.pop(key) for key in ("scope", "repeated") if key in options}
+    ends = options.pop("ends_repeated", ())
+    metric = RetrievalRecall()
+    made = [
+        make_rank(
+            [own] if own else [],
+            metric,
+            len(ranks),
+            ([1] * len(own) if samples is None else samples[: len(own)]),
+            ends_repeated=number in ends,
+            **options,
+        )
+        for number, own in enumerate(ranks)
+    ]
+    return decide(made, metric, **told)
+
+
+def test_whole_queries_on_their_ranks_need_no_comparing() -> None:
+    found = plan([A, B], [C, D])
+    assert (found.gathered, found.restarting, found.drop, found.ask_queries) == (False, False, "nothing", False)
+    assert (found.split, found.duplicates, found.left_out) == (frozenset(), {}, 0)
+    assert found.mean
+    assert not found.opaque
+    assert not found.is_ambiguous
+
+
+def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
+    assert plan([A, B], [B, A]).gathered
+    joined = tuple(torch.cat(parts) for parts in zip(B, A, strict=True))
+    assert plan([A, B], [joined]).gathered
+    assert not plan([A, B], [B, A]).ask_queries
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[A], [A, C], [A, update([1, 1], [0.8, 0.7], [1, 0])], [A, update([1, 1], [0.8, 0.75], [0, 1])], [A, B, B], []],
+    ids=["fewer", "other-id", "other-relevance", "other-score", "more", "none"],
+)
+def test_any_other_row_is_not_gathered(other: list[Update]) -> None:
+    assert not plan([A, B], other).gathered
+
+
+def test_one_rank_is_never_gathered_and_ranks_without_rows_neither() -> None:
+    assert not plan([A, B]).gathered
+    assert not plan([], []).gathered
+    assert not plan([], []).has_rows
+
+
+def test_minus_zero_is_zero() -> None:
+    assert plan([update([0, 0], [0.0, 1.0], [1, 0])], [update([0, 0], [-0.0, 1.0], [1, 0])]).gathered
+
+
+def test_an_id_in_two_updates_restarts_where_each_sample_is_one_query() -> None:
+    assert plan([A, OTHER_A]).restarting
+    assert plan([A, OTHER_A], [C, D]).restarting
+    assert not plan([A, A]).restarting
+
+
+@pytest.mark.parametrize("samples", [[2, 2], [1, 2], [None, 1], [1]])
+def test_without_the_evidence_a_query_is_split_over_updates(samples: list[int | None]) -> None:
+    found = plan([A, OTHER_A], samples=samples)
+    assert not found.restarting
+    assert found.is_ambiguous
+
+
+@pytest.mark.parametrize(
+    "second", [update([0], [0.75], [1]), update([0, 0], [0.75, 0.65], [0, 0])], ids=["one-row", "nothing-relevant"]
+)
+def test_a_query_that_is_no_whole_query_is_no_evidence(second: Update) -> None:
+    assert not plan([A, second]).restarting
+
+
+def test_one_rank_without_the_evidence_is_enough_to_doubt() -> None:
+    two_queries = tuple(torch.cat(parts) for parts in zip(C, D, strict=True))
+    assert not plan([A, OTHER_A], [two_queries]).restarting
+
+
+def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
+    batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
+    again = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
+    found = plan([batch, again], [batch, again])
+    assert found.gathered
+    assert found.restarting
+
+
+def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
+    found = plan([A], [OTHER_A])
+    assert found.ask_queries
+    assert found.restarting
+    assert not found.split
+
+
+@pytest.mark.parametrize(("scope", "restarting"), [("global", False), ("batch", True), ("auto", True)])
+def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -> None:
+    assert plan([A, OTHER_A], [B, C], scope=scope).restarting is restarting
+    assert plan([A], [OTHER_A], scope=scope).restarting is restarting
+
+
+def test_a_query_over_two_ranks_is_split() -> None:
+    found = plan([A, B], [OTHER_A, D], samples=[2, 2])
+    assert found.ask_queries
+    assert found.split == {(0, 0)}
+    assert found.is_ambiguous
+
+
+def test_a_repeated_query_is_counted_by_the_lowest_rank() -> None:
+    found = plan([B, A], [C, A], repeated=1, samples=[2, 2])
+    assert found.duplicates == {(0, 0): 0}
+    assert found.left_out == 1
+    assert not found.split
+
+
+def test_more_identical_queries_than_were_repeated_are_the_users_own() -> None:
+    found = plan([A, B, C], [A, B, D], samples=[2, 2, 2], repeated=1)
+    assert found.duplicates == {}
+    assert found.split == {(0, 0), (0, 1)}
+    assert plan([A, B], [C, A], samples=[2, 2]).split == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "samples", "drop"),
+    [
+        ([[A, B], [C, D]], [1, 1], "query"),
+        ([[update([0], [0.9], [1])], [update([0], [0.8], [0])]], [1], "row"),
+        ([[A, B], [C, D]], [2, 2], "row"),
+        ([[A, B], [C, D]], [3, 3], "nothing"),
+        ([[A, B], [C, D]], [None, None], "nothing"),
+    ],
+)
+def test_what_a_padded_rank_leaves_out(ranks: list, samples: list, drop: str) -> None:
+    assert plan(*ranks, samples=samples, repeated=1).drop == drop
+    assert plan(*ranks, samples=samples, repeated=0).drop == "nothing"
+
+
+def test_only_a_rank_that_ends_on_a_repeated_sample_leaves_it_out() -> None:
+    metric = RetrievalMRR()
+    ranks = [make_rank([own], metric, 2, [1, 1], ends_repeated=end) for own, end in (([A, B], False), ([C, D], True))]
+    found = decide(ranks, metric, repeated=1)
+    assert found.left_out == 1
+    assert [len(rank.local.table) for rank in ranks] == [4, 2]
+    assert ranks[1].local.table.query.tolist() == [2, 2]
+
+
+def test_gathered_rows_are_not_dropped() -> None:
+    assert plan([A, B], [A, B], repeated=1, ends_repeated=(1,)).drop == "nothing"
+
+
+def test_ranks_without_rows_leave_the_decision_to_the_others() -> None:
+    found = plan([A, OTHER_A], [])
+    assert found.restarting
+    assert found.uneven
+    assert found.has_rows
+    assert found.mean
+    assert not found.ask_queries
+
+
+def test_ids_that_do_not_overlap_are_not_compared() -> None:
+    facts = [RowFacts(rows=2, id_min=0, id_max=4, fingerprint=1), RowFacts(rows=2, id_min=5, id_max=9, fingerprint=2)]
+    assert not make_plan(facts, "auto", 0).ask_queries
+    assert make_plan([facts[0], replace(facts[1], id_min=4)], "auto", 0).ask_queries
+
+
+def test_values_that_nobody_combines_are_not_compared() -> None:
+    facts = RowFacts(rows=2, id_min=0, id_max=4, synchronises=False, single_life=False)
+    assert not make_plan([replace(facts, fingerprint=1), replace(facts, fingerprint=2)], "auto", 0).ask_queries
+
+
+def test_facts_survive_a_message() -> None:
+    facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), mean=False)
+    assert RowFacts.from_message(facts.to_message()) == facts

@@ -1,0 +1,160 @@
+"""True sizes: how many samples a batch holds, and how many the sampler repeated."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
+
+from lightning_retrieval_guard.findings import GuardError
+from lightning_retrieval_guard.observe.samples import (
+    BatchSize,
+    Padding,
+    gives_equal_batches,
+    measure_batch,
+    padding_of,
+)
+
+Pair = namedtuple("Pair", "left right")
+
+
+@dataclass
+class Graphs:
+    nodes: torch.Tensor
+    labels: torch.Tensor
+    name: str = "x"
+
+
+def loader(samples: int = 10, batch_size: int | None = 4, **changed: Any) -> DataLoader:
+    return DataLoader(range(samples), batch_size=batch_size, **changed)
+
+
+def size(batch: Any = None, index: int = 0, loader: Any = None, count: Any = None) -> BatchSize:
+    return measure_batch(torch.zeros(0) if batch is None else batch, index, loader, count)
+
+
+@pytest.mark.parametrize(("index", "samples"), [(0, 4), (1, 4), (2, 2), (3, None)])
+def test_the_loader_tells_the_size_of_each_batch(index: int, samples: int | None) -> None:
+    batch = [torch.zeros(137, 3), torch.zeros(8)]  # the tensors disagree
+    assert size(batch, index, loader()) == BatchSize(samples, 4, ((137, 3), (8,)))
+
+
+def test_the_distributed_sampler_tells_the_share_of_the_rank() -> None:
+    sampler = DistributedSampler(range(10), num_replicas=2, rank=1)
+    assert size("text", 1, loader(sampler=sampler)) == BatchSize(1, 4, ())
+
+
+def test_fewer_rows_than_the_loader_gave_make_it_uncertain() -> None:
+    assert size(torch.zeros(3, 2), 0, loader()).samples is None
+    assert size(torch.zeros(8, 2), 0, loader()).samples == 4  # two views a sample
+
+
+class OwnBatches(Sampler):
+    def __iter__(self):
+        return iter([[0, 1], [2]])
+
+    def __len__(self) -> int:
+        return 2
+
+
+class OwnBatchSampler(BatchSampler):
+    def __iter__(self):
+        return iter([[0, 1], [2]])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(10))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        [torch.zeros(4, 2)],
+        loader(batch_size=None),
+        DataLoader(range(10), batch_sampler=OwnBatches()),
+        DataLoader(range(10), batch_sampler=OwnBatchSampler(SequentialSampler(range(10)), 4, False)),
+        DataLoader(Stream(), batch_size=4),
+    ],
+    ids=["none", "list", "no-batching", "own-batches", "own-batch-sampler", "iterable"],
+)
+def test_without_a_plain_loader_the_tensors_tell_it_where_they_agree(other: Any) -> None:
+    assert size([torch.zeros(3, 2), torch.zeros(3)], 0, other) == BatchSize(3, None, ((3, 2), (3,)))
+    assert size([torch.zeros(3, 2), torch.zeros(5)], 0, other).samples is None
+    assert size("text", 0, other).samples is None
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"a": torch.zeros(3, 2), "b": [torch.zeros(5)]},
+        (torch.zeros(3, 2), torch.tensor(1.0), ["text"], (torch.zeros(5), None)),
+        Pair(torch.zeros(3, 2), {"x": torch.zeros(5)}),
+        Graphs(torch.zeros(3, 2), torch.zeros(5)),
+    ],
+    ids=["dict", "tuple", "namedtuple", "dataclass"],
+)
+def test_tensors_are_found_in_nested_batches(batch: Any) -> None:
+    assert size(batch).shapes == ((3, 2), (5,))
+    assert size(batch).leading == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "explained"), [(3, True), (5, True), (8, True), (6, True), (7, False), (15, False), (16, False)]
+)
+def test_a_batch_explains_leading_sizes_their_sum_and_products_of_dimensions(batch_size: int, explained: bool) -> None:
+    assert BatchSize(4, 4, ((3, 2), (5,))).explains(batch_size) is explained
+
+
+def test_the_users_function_comes_first() -> None:
+    assert size("graph", 0, loader(), len) == BatchSize(5, 4, ())
+    assert size("", 0, None, len).samples == 0
+
+
+@pytest.mark.parametrize("returned", [2.0, True, -1, None, torch.tensor(2), "2"])
+def test_what_the_users_function_may_not_return_is_named(returned: Any) -> None:
+    def count(batch: Any) -> Any:
+        return returned
+
+    with pytest.raises(GuardError) as caught:
+        size("graph", count=count)
+    text = str(caught.value)
+    assert "batch_size_fn" in text
+    assert "count" in text
+    assert f"returned {returned!r} ({type(returned).__name__})" in text
+    assert "an int of 0 or more" in text
+
+
+def test_an_error_of_the_users_function_is_named_and_kept() -> None:
+    with pytest.raises(GuardError, match=r"raised KeyError: 'x'.*\(dict\).*as an int") as caught:
+        size({"y": 1}, count=lambda batch: batch["x"])
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("samples", [1, 5, 7, 12])
+def test_the_last_samples_of_the_padded_ranks_are_the_repeated_ones(world_size: int, samples: int) -> None:
+    shares = [list(DistributedSampler(range(samples), world_size, r, shuffle=False)) for r in range(world_size)]
+    padding = padding_of(loader(samples, sampler=DistributedSampler(range(samples), world_size, 0)))
+    repeated = sum(map(len, shares)) - samples
+    if not repeated:
+        assert padding is None
+        return
+    assert padding == Padding(repeated, len(shares[0]), world_size)
+    kept = [own[:-1] if padding.repeats_last(rank) else own for rank, own in enumerate(shares)]
+    assert sorted(sample for own in kept for sample in own) == list(range(samples))
+
+
+def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
+    assert padding_of(loader(7, sampler=DistributedSampler(range(7), 2, 0, drop_last=True))) is None
+    assert padding_of(loader(7)) is None
+    assert padding_of(None) is None
+
+
+def test_only_a_distributed_sampler_is_certain_to_give_equal_batches() -> None:
+    assert gives_equal_batches(loader(7, sampler=DistributedSampler(range(7), 2, 0)))
+    assert not gives_equal_batches(loader(7))
+    assert not gives_equal_batches(None)

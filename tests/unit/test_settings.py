@@ -1,0 +1,116 @@
+"""Settings: every refused value is answered with the allowed ones."""
+
+import os
+import re
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_retrieval_guard.settings import Settings, build_settings, check_report_writable
+
+CODES = ("LRG301", "LRG101", "LRG104", "LRG203")
+
+
+def build(**changed: Any) -> Settings:
+    given = {"mode": "warn", "select": None, "ignore": (), "query_scope": "auto", "batch_size_fn": None, "report": None}
+    return build_settings(**{**given, **changed}, known_codes=CODES)
+
+
+def exactly(text: str) -> str:
+    return f"^{re.escape(text)}$"
+
+
+def test_the_defaults_are_those_of_the_dataclass() -> None:
+    assert build() == Settings()
+
+
+def test_they_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        build().mode = "strict"
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
+@pytest.mark.parametrize("scope", ["auto", "global", "batch"])
+def test_every_mode_and_scope_is_taken(mode: str, scope: str) -> None:
+    settings = build(mode=mode, query_scope=scope)
+    assert (settings.mode, settings.query_scope) == (mode, scope)
+
+
+@pytest.mark.parametrize("mode", ["", "Warn", "error", None, True])
+def test_another_mode_is_refused(mode: Any) -> None:
+    with pytest.raises(ValueError, match=exactly(f"mode={mode!r} is not one of 'warn', 'correct', 'strict'.")):
+        build(mode=mode)
+
+
+@pytest.mark.parametrize("scope", ["", "rank", None])
+def test_another_scope_is_refused(scope: Any) -> None:
+    with pytest.raises(ValueError, match=exactly(f"query_scope={scope!r} is not one of 'auto', 'global', 'batch'.")):
+        build(query_scope=scope)
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+@pytest.mark.parametrize("given", [["LRG999"], ["LRG2", "E501"], ["lrg1"], [""], ["LRG1011"]])
+def test_an_unknown_code_is_refused_with_the_known_ones(name: str, given: list[str]) -> None:
+    said = f"{name} holds {given[-1]!r}, which no rule code starts with. Known codes: LRG101, LRG104, LRG203, LRG301."
+    with pytest.raises(ValueError, match=exactly(said)):
+        build(**{name: given})
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+@pytest.mark.parametrize("given", ["LRG101", [101], [None]])
+def test_codes_must_be_a_sequence_of_strings(name: str, given: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        build(**{name: given})
+    assert str(caught.value).startswith(f"{name}={given!r} must be a sequence of rule codes or prefixes, such as")
+
+
+@pytest.mark.parametrize("given", [32, "len", []])
+def test_what_cannot_be_called_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"cannot be called\. Pass a function that takes a batch and returns"):
+        build(batch_size_fn=given)
+
+
+@pytest.mark.parametrize("report", ["report.txt", "report", "report.JSON", "json"])
+def test_another_suffix_is_refused(report: str) -> None:
+    with pytest.raises(ValueError, match=exactly(f"report={report!r} must end in one of .json, .html.")):
+        build(report=report)
+
+
+def test_a_report_may_be_a_string_or_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    assert build(report=path).report == build(report=str(path)).report == path
+
+
+@pytest.mark.parametrize(
+    ("select", "ignore", "allowed"),
+    [
+        (None, (), ["LRG101", "LRG104", "LRG203", "LRG301"]),
+        (["LRG1"], (), ["LRG101", "LRG104"]),
+        (["LRG1", "LRG301"], ["LRG104"], ["LRG101", "LRG301"]),
+        (None, ["LRG"], []),
+        ([], (), []),
+    ],
+)
+def test_select_and_ignore_take_codes_and_prefixes(select: Any, ignore: Any, allowed: list[str]) -> None:
+    settings = build(select=select, ignore=ignore)
+    assert [code for code in sorted(CODES) if settings.allows(code)] == allowed
+
+
+def test_a_report_that_cannot_be_written_is_refused_early(tmp_path: Path) -> None:
+    check_report_writable(tmp_path / "report.json")
+    check_report_writable(Path("report.json"))
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ValueError, match=r"the folder '.*missing' does not exist\. Make it, or give another path\."):
+        check_report_writable(tmp_path / "missing" / "report.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ValueError, match=r"is a folder\. Give the path of a file\."):
+        check_report_writable(tmp_path / "folder.json")
+
+
+def test_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    monkeypatch.setattr("os.access", lambda target, mode: False)
+    with pytest.raises(ValueError, match="cannot be written: no permission on"):
+        check_report_writable(path)
