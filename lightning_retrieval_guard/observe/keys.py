@@ -10,13 +10,45 @@ from torch import Tensor
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.observe.segments import ForwardRows, Segment
-from lightning_retrieval_guard.observe.site import Site
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
 
 @dataclass
-class Weights:
+class LogCall:
+    """The first log call of a key in an epoch.
+
+    Attributes:
+        storage: Lightning's key for it.
+        name: What loggers and callbacks see.
+        hook: The Lightning hook that logged.
+        dataloader: The index of the dataloader, where there are several.
+        path: The user's file.
+        line: The line in it, from 1.
+        kind: What was logged.
+        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
+        rank_zero_only: As given.
+        own_group: Whether a ``sync_dist_group`` was given.
+        reduction: Over the batches: mean, sum, min or max.
+        in_step: Whether it was logged while batches are being processed.
+    """
+
+    storage: str
+    name: str
+    hook: str
+    dataloader: int | None
+    path: str
+    line: int
+    kind: Kind
+    sync_dist: bool
+    rank_zero_only: bool
+    own_group: bool
+    reduction: str
+    in_step: bool
+
+
+@dataclass
+class WeightCounts:
     """How the batch sizes of a key's log calls compare with the samples of this rank.
 
     Attributes:
@@ -28,10 +60,7 @@ class Weights:
         guessed: Calls without a weight where Lightning took a leading size that is not the number of samples.
         unsure: Calls where Lightning took the first of several leading sizes and the truth is not known.
         explained: Whether the batch itself explains every weight that is not the number of samples.
-        value: What the weighted sum lacks to be weighted by samples.
-        weight: What the sum of weights lacks to be the number of samples.
         integral: Whether all weights are integers.
-        varies: Whether the weights are not one and the same multiple of the samples.
     """
 
     equal: int = 0
@@ -42,9 +71,21 @@ class Weights:
     guessed: int = 0
     unsure: int = 0
     explained: bool = True
+    integral: bool = True
+
+
+@dataclass
+class Weights(WeightCounts):
+    """The counts, and what the weighted sums lack.
+
+    Attributes:
+        value: What the weighted sum lacks to be weighted by samples.
+        weight: What the sum of weights lacks to be the number of samples.
+        varies: Whether the weights are not one and the same multiple of the samples.
+    """
+
     value: Any = 0.0
     weight: float = 0.0
-    integral: bool = True
     varies: bool = False
     _ratio: float | None = None
 
@@ -87,25 +128,10 @@ class Weights:
 
 
 @dataclass
-class KeyRecord:
-    """One logged key of one epoch.
+class KeyRecord(LogCall):
+    """One logged key of one epoch on this rank."""
 
-    ``storage`` is Lightning's key for it; ``name`` is what loggers and callbacks see.
-    """
-
-    storage: str
-    name: str
-    hook: str
-    dataloader: int | None
-    site: Site
-    kind: Kind
-    sync_dist: bool
-    rank_zero_only: bool
-    own_group: bool
     on_epoch: bool
-    reduction: str
-    in_step: bool
-    explicit_batch_size: bool
     calls: int = 0
     synced: bool = False
     mixed: bool = False

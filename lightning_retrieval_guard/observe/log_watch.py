@@ -73,7 +73,7 @@ class LogWatch:
         kind: Kind = "metric" if isinstance(value, Metric) else "plain" if origin is None else origin.how
         key = stage.keys.get(storage)
         if key is None:
-            key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage], given)
+            key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage])
         if isinstance(value, Metric):
             origin = self._origin_of_object(value)
             key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
@@ -83,22 +83,17 @@ class LogWatch:
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)
 
-    def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any, given: Any) -> KeyRecord:
-        arguments = _compat.result_arguments(result)
+    def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
+        arguments, site = _compat.result_arguments(result), user_site()
         return KeyRecord(
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
             hook=_compat.current_hook(self._module) or "",
-            dataloader=arguments.dataloader,
-            site=user_site(),
+            path=site.path,
+            line=site.line,
             kind=kind,
-            sync_dist=arguments.sync_dist,
-            rank_zero_only=arguments.rank_zero_only,
-            own_group=arguments.own_group,
-            on_epoch=arguments.on_epoch,
-            reduction=arguments.reduction,
             in_step=stage.in_step,
-            explicit_batch_size=given is not None,
+            **vars(arguments),
         )
 
     def _origin_of_object(self, metric: Metric) -> Origin | None:

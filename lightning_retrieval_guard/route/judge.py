@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.observe.keys import KeyRecord
-from lightning_retrieval_guard.observe.site import names_device_count
+from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
+from lightning_retrieval_guard.observe.site import Site, names_device_count
 from lightning_retrieval_guard.route.meeting import Message
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
@@ -25,38 +26,25 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts
         value = float(_compat.result_value(result))
         summed = _compat.result_weight(result)
         weight = None if summed is None else float(summed)
+    call, counts = _fields(LogCall, key), _fields(WeightCounts, weights)
+    site = Site(key.path, key.line)
     return KeyFacts(
-        storage=key.storage,
-        name=key.name,
-        hook=key.hook,
-        dataloader=key.dataloader,
-        path=key.site.path,
-        line=key.site.line,
-        kind="plain" if key.mixed else key.kind,
-        sync_dist=key.sync_dist,
-        rank_zero_only=key.rank_zero_only,
-        own_group=key.own_group,
-        reduction=key.reduction,
-        in_step=key.in_step,
-        explicit_batch_size=key.explicit_batch_size,
+        **{**call, "kind": "plain"} if key.mixed else call,
+        **counts,
         calls=key.calls,
         synced=key.synced,
         source=None if key.mixed else source,
         value=value,
         weight=weight,
-        integral=weights.integral,
-        equal=weights.equal,
-        times_world=weights.times_world,
-        times_world_nominal=weights.times_world_nominal,
-        nominal=weights.nominal,
-        either=weights.either,
-        guessed=weights.guessed,
-        unsure=weights.unsure,
-        explained=weights.explained,
-        names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(key.site),
+        names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(site),
         lacks_value=float(weights.value),
         lacks_weight=weights.weight,
     )
+
+
+def _fields(part: type, whole: Any) -> dict[str, Any]:
+    """The fields that ``whole`` has from the dataclass ``part``."""
+    return {field.name: getattr(whole, field.name) for field in fields(part)}
 
 
 def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool) -> list[KeyView]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_retrieval_guard.findings import Effect, same_number
-from lightning_retrieval_guard.observe.keys import Kind
+from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
 from lightning_retrieval_guard.retrieval.combine import LocalRows, Outcome
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.settings import QueryScope
@@ -19,41 +19,26 @@ from lightning_retrieval_guard.settings import QueryScope
 WeightFault = Literal["LRG101", "LRG102", "LRG103"]
 
 
-@dataclass(frozen=True)
-class KeyFacts:
+@dataclass
+class KeyFacts(WeightCounts, LogCall):
     """One logged key on one rank. Numbers are those of the epoch so far, before any reduction over ranks.
 
-    The counts of calls are those of ``observe.keys.Weights``; ``lacks_value`` and ``lacks_weight`` are what the sums
-    lack to be weighted by samples.
+    Attributes:
+        calls: How often it was logged.
+        synced: Whether the metric behind it combined all ranks.
+        source: The name of the rows behind it.
+        value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
+        weight: The running sum of batch sizes, for a mean.
+        names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
+        lacks_value: What ``value`` lacks to be weighted by samples.
+        lacks_weight: What ``weight`` lacks to be the number of samples.
     """
 
-    storage: str
-    name: str
-    hook: str
-    dataloader: int | None
-    path: str
-    line: int
-    kind: Kind
-    sync_dist: bool
-    rank_zero_only: bool
-    own_group: bool
-    reduction: str
-    in_step: bool
-    explicit_batch_size: bool
-    calls: int
-    synced: bool
-    source: str | None
+    calls: int = 0
+    synced: bool = False
+    source: str | None = None
     value: float | None = None
     weight: float | None = None
-    integral: bool = True
-    equal: int = 0
-    times_world: int = 0
-    times_world_nominal: int = 0
-    nominal: int = 0
-    either: int = 0
-    guessed: int = 0
-    unsure: int = 0
-    explained: bool = True
     names_devices: bool = False
     lacks_value: float = 0.0
     lacks_weight: float = 0.0

@@ -34,7 +34,6 @@ def facts(name: str = "val_loss", **changed: Any) -> KeyFacts:
         "own_group": False,
         "reduction": "mean",
         "in_step": True,
-        "explicit_batch_size": True,
         "calls": 1,
         "synced": False,
         "source": None,
@@ -69,7 +68,6 @@ def steps(
         "weight": float(sum(used for _, _, used in told)),
         "lacks_value": float(weights.value),
         "lacks_weight": float(weights.weight),
-        "explicit_batch_size": given,
     }
     return facts(**{**seen, **sums, **changed})
 
