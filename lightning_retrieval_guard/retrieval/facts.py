@@ -94,7 +94,11 @@ def join_pieces(pieces: Pieces) -> Queries:
 
 
 def gather_facts(
-    table: RowTable | None, samples: Sequence[int | None], world_size: int, **properties: bool
+    table: RowTable | None,
+    samples: Sequence[int | None],
+    world_size: int,
+    pieces: Pieces | None = None,
+    **properties: bool,
 ) -> tuple[RowFacts, Pieces | None]:
     """The facts of a table.
 
@@ -102,11 +106,12 @@ def gather_facts(
         table: The rows, or ``None``.
         samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
         world_size: The number of ranks.
+        pieces: The pieces of the table, where they were cut before.
         properties: The fields of ``RowFacts`` that the rows do not tell.
     """
     if table is None:
         return RowFacts(**properties), None
-    pieces = cut_pieces(table)
+    pieces = pieces if pieces is not None else cut_pieces(table)
     queries = join_pieces(pieces)
     sampled = _known(samples, table.updates)
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)

@@ -16,7 +16,7 @@ from lightning_retrieval_guard.observe.segments import ForwardRows, MetricRecord
 from lightning_retrieval_guard.observe.site import Site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table
+from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
 
 # a metric that was made in one of these lives for the step only
 _STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -74,6 +74,8 @@ class SourceFinder:
         self._watch = watch
         self._rank = rank
         self._world_size = world_size
+        # rows that several metrics share are grouped once; the list of ids is kept so that its id stays its own
+        self._cuts: dict[int, tuple[object, RowTable | None, Pieces | None]] = {}
 
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
         """The metrics that were updated in the stage, and those that the keys show."""
@@ -84,7 +86,7 @@ class SourceFinder:
             if record.born_in not in _STEP_HOOKS and _compat.row_states(metric)[0]:
                 name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
                 found[name] = self._build(name, [record.segment()], stage, shown_by_forward=id(record) in forwarded)
-        return {**found, **self.behind_keys(stage, keys, found)}
+        return found | self.behind_keys(stage, keys, found)
 
     def behind_keys(
         self, stage: StageRecord, keys: Iterable[KeyRecord], known: Mapping[str, LocalSource]
@@ -95,6 +97,7 @@ class SourceFinder:
             if key.segments and name_of(key, {**known, **found}) is None:
                 name = self._name_for(key)
                 found[name] = self._build(name, key.segments, stage, shown_by_forward=key.kind == "forward")
+        self._cuts.clear()
         return found
 
     def _name_for(self, key: KeyRecord) -> str:
@@ -114,7 +117,9 @@ class SourceFinder:
 
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
-        return self._build(self.name(record), [record.segment()], stage, shown_by_forward=False)
+        source = self._build(self.name(record), [record.segment()], stage, shown_by_forward=False)
+        self._cuts.clear()
+        return source
 
     def _fed_in(self, stage: str) -> Iterator[tuple[Metric, MetricRecord]]:
         """The metrics that were updated in a stage, and the members of their compute groups, which share their rows."""
@@ -125,7 +130,7 @@ class SourceFinder:
     def _build(self, name: str, lives: Lives, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
         last = lives[-1]
         metric, record = last.metric, last.record
-        table = build_table([life.states() for life in lives])
+        table, pieces = self._cut(lives)
         samples = [info.samples for life in lives for info in self._infos(life)]
         padding = stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
@@ -134,6 +139,7 @@ class SourceFinder:
             table,
             samples,
             self._world_size,
+            pieces,
             ends_repeated=padding is not None and one_loader and padding.repeats_last(self._rank),
             opaque=not _compat.scores_by_query(metric),
             mean=_compat.aggregation_of(metric) == "mean",
@@ -143,6 +149,17 @@ class SourceFinder:
         site = record.first_update or Site("<unknown>", 1)
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
         return LocalSource(name, metric, site, synced, shown_by_forward, lives, table, facts, pieces)
+
+    def _cut(self, lives: Lives) -> tuple[RowTable | None, Pieces | None]:
+        ids = lives[0].states()[0]
+        known = self._cuts.get(id(ids)) if len(lives) == 1 else None
+        if known is not None:
+            return known[1:]
+        table = build_table([life.states() for life in lives])
+        pieces = None if table is None else cut_pieces(table)
+        if len(lives) == 1:
+            self._cuts[id(ids)] = (ids, table, pieces)
+        return table, pieces
 
     def _infos(self, life: Segment | ForwardRows) -> Sequence[UpdateInfo]:
         """What is known of the updates.
