@@ -234,7 +234,9 @@ class Session:
         if stage.in_step:
             record.synced_in_steps += 1
             return plain()
-        self.protect(lambda: self._exchange.announce(f"{stage.stage}/compute/{self._epochs.name(record)}"))
+        site = user_site()
+        point = f"{stage.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}"
+        self.protect(lambda: self._exchange.announce(point))
         value = plain()
         self.protect(lambda: self._exchange.announce(""))
         return value

@@ -266,8 +266,14 @@ class MetricWatch:
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
-        if record is not None and not record.in_forward and record.is_rows:
-            record.start_over()
+        if record is None or record.in_forward or not record.is_rows:
+            return
+        ids = _compat.row_states(metric)[0]
+        for other, sharer in self.row_records():
+            # members of a compute group share one list, which the reset of the first of them empties
+            if _compat.row_states(other)[0] is ids:
+                sharer.keep_rows()
+        record.start_over()
 
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again."""

@@ -91,11 +91,14 @@ class MetricRecord:
             self._segment = weakref.ref(current)
         return current
 
-    def start_over(self) -> None:
-        """The metric forgets its rows: hand them to the segment that somebody holds, and start a new one."""
+    def keep_rows(self) -> None:
+        """The metric forgets its rows: hand them to the segment, if somebody holds it."""
         current = self._segment() if self._segment is not None else None
-        if current is not None and current.generation == self.generation:
+        if current is not None and current.generation == self.generation and current.is_current:
             current.keep()
+
+    def start_over(self) -> None:
+        """The metric begins a new life."""
         self.generation += 1
         self.infos = []
 

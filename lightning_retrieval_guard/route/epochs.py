@@ -313,7 +313,7 @@ def why_ranks_missed(error: ExchangeError) -> str:
     if alone:
         names = ", ".join(sorted(set(alone.values())))
         return (
-            f"LRG204 rank-zero-sync: compute() of {names!r} combines all ranks, but only rank(s)"
+            f"LRG204 rank-zero-sync: compute() of {names} combines all ranks, but only rank(s)"
             f" {', '.join(map(str, alone))} called it; the others never arrive. Call it on every rank. ({error})"
         )
     return (

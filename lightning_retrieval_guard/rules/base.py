@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
@@ -57,9 +58,8 @@ class Rule(ABC):
             message=message,
             fix=fix,
             ranks=tuple(seen),
-            corrected=key.corrected and not (effect is not None and effect.is_nil),
-        )
-        return finding.with_effect(effect)
+        ).with_effect(effect)
+        return replace(finding, corrected=key.corrected and finding.severity is not Severity.NOTE)
 
     def at_source(self, stage: StageView, source: SourceView, message: str, fix: str) -> Finding:
         """A finding at the log call that shows a metric, or at its first update where none is known yet."""
