@@ -95,7 +95,7 @@ class SourceFinder:
         found: dict[str, LocalSource] = {}
         for key in keys:
             if key.segments and name_of(key, {**known, **found}) is None:
-                name = self._name_for(key)
+                name = _free_name(self._name_for(key), found)
                 found[name] = self._build(name, key.segments, stage, shown_by_forward=key.kind == "forward")
         self._cuts.clear()
         return found
