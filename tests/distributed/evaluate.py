@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from .harness import Outcome, Pool
-from .programs import PROGRAMS
+from .programs import EVERY
 
 GROUP_TIMEOUT = timedelta(seconds=20)
 COLLECTIVES = """
@@ -53,24 +53,32 @@ class Recorder(Logger):
         self.received.append((dict(metrics), step))
 
 
-class Phase(Callback):
-    """Knows whether batches are being processed; the first callback, so that it sees each hook first."""
+class StepStart(Callback):
+    """The first callback: a batch begins before any other callback hears of it."""
 
     def __init__(self) -> None:
-        self.in_steps = False
+        self.in_step = False
 
     def _enter(self, *args: Any, **kwargs: Any) -> None:
-        self.in_steps = True
+        self.in_step = True
+
+    on_validation_batch_start = on_test_batch_start = _enter
+
+
+class StepEnd(Callback):
+    """The last callback: a batch is over when every other one has heard of it."""
+
+    def __init__(self, start: StepStart) -> None:
+        self.start = start
 
     def _leave(self, *args: Any, **kwargs: Any) -> None:
-        self.in_steps = False
+        self.start.in_step = False
 
-    on_train_batch_start = on_validation_batch_start = on_test_batch_start = _enter
-    on_train_epoch_end = on_validation_epoch_end = on_test_epoch_end = _leave
+    on_validation_batch_end = on_test_batch_end = _leave
 
 
 @contextlib.contextmanager
-def counted_collectives(phase: Phase) -> Iterator[dict[str, int]]:
+def counted_collectives(batch: StepStart) -> Iterator[dict[str, int]]:
     """Count the calls of collectives on any group, in total and while batches are processed."""
     counts = {"step": 0, "total": 0}
 
@@ -78,7 +86,7 @@ def counted_collectives(phase: Phase) -> Iterator[dict[str, int]]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             counts["total"] += 1
-            counts["step"] += phase.in_steps
+            counts["step"] += batch.in_step
             return function(*args, **kwargs)
 
         return call
@@ -146,13 +154,13 @@ def evaluate(
     """Run one program on this rank.
 
     Args:
-        program: an entry of `PROGRAMS`.
+        program: an entry of `EVERY`.
         mode: "none", "warn", "correct" or "strict".
         method: "validate" or "test".
         right_form: build the program's right form in its place.
         guard_options: further arguments of RetrievalGuard.
     """
-    entry = PROGRAMS[program]
+    entry = EVERY[program]
     seed_everything(1, verbose=False)
     module = (entry.reference if right_form else entry.factory)(int(os.environ["WORLD_SIZE"]))
     guard = guards(mode, guard_options or {})
@@ -161,9 +169,9 @@ def evaluate(
 
 
 def _run(module: LightningModule, guard: list[Callback], method: str) -> dict[str, Any]:
-    recorder, phase = Recorder(), Phase()
-    trainer = make_trainer([phase, *guard], recorder, **module.trainer_options)
-    with counted_collectives(phase) as collectives:
+    recorder, start = Recorder(), StepStart()
+    trainer = make_trainer([start, *guard, StepEnd(start)], recorder, **module.trainer_options)
+    with counted_collectives(start) as collectives:
         returned = getattr(trainer, method)(module, verbose=False)
     return {
         "returned": returned,
@@ -184,7 +192,7 @@ def _floats(metrics: dict[str, Any]) -> dict[str, float]:
 def main() -> int:
     """Run one program by hand and print what each rank shows."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", choices=sorted(PROGRAMS), metavar="NAME")
+    parser.add_argument("name", choices=sorted(EVERY), metavar="NAME")
     parser.add_argument("--mode", default="none", choices=["none", "warn", "correct", "strict"])
     parser.add_argument("--method", default="validate", choices=["validate", "test"])
     parser.add_argument("--devices", type=int, default=2)

@@ -32,9 +32,7 @@ def cases(wanted: Callable[[Entry, int], bool] = lambda entry, world: True) -> p
     """Parametrize by program and world size."""
     pairs = [(name, world) for name, entry in PROGRAMS.items() for world in entry.worlds]
     chosen = [pair for pair in pairs if wanted(PROGRAMS[pair[0]], pair[1])]
-    return pytest.mark.parametrize(
-        ("name", "world"), chosen, ids=[f"{name}-{world}" for name, world in chosen]
-    )
+    return pytest.mark.parametrize(("name", "world"), chosen, ids=[f"{name}-{world}" for name, world in chosen])
 
 
 def is_wrong(entry: Entry, world: int) -> bool:
@@ -131,7 +129,7 @@ def test_without_a_guard_the_run_fails(pools: Mapping[int, Pool], name: str, wor
 @cases(fails)
 def test_warn_says_why_the_run_fails(pools: Mapping[int, Pool], name: str, world: int) -> None:
     try:
-        outcomes = pools[world].run(TARGET, timeout=10.0, grace=2.0, program=name, mode="warn")
+        outcomes = pools[world].run(TARGET, timeout=10.0, grace=1.0, program=name, mode="warn")
     except CaseTimeout as hang:
         told = str(hang)
     else:
@@ -142,7 +140,7 @@ def test_warn_says_why_the_run_fails(pools: Mapping[int, Pool], name: str, world
 
 def completed(pool: Pool, name: str, mode: str) -> bool:
     try:
-        outcomes = pool.run(TARGET, timeout=10.0, grace=2.0, program=name, mode=mode)
+        outcomes = pool.run(TARGET, timeout=10.0, grace=1.0, program=name, mode=mode)
     except CaseTimeout:
         return False
     return all(outcome.ok for outcome in outcomes)
@@ -178,10 +176,8 @@ def test_warn_warns_at_the_users_line(run: Runs, name: str, world: int) -> None:
     assert not any(guard_warnings(value) for value in others)
 
 
-@cases(lambda entry, world: completes(entry, world) and is_wrong(entry, world))
-def test_findings_tell_their_effect(
-    run: Runs, reference: Callable[[str], Numbers], name: str, world: int
-) -> None:
+@cases(lambda entry, world: completes(entry, world) and is_wrong(entry, world) and not entry.ambiguous)
+def test_findings_tell_their_effect(run: Runs, reference: Callable[[str], Numbers], name: str, world: int) -> None:
     expected = reference(name)
     plain = epoch_numbers(values(run(name, world))[0])
     found = above_note(values(run(name, world, "warn"))[0])
@@ -192,7 +188,15 @@ def test_findings_tell_their_effect(
     assert told
 
 
-@cases()
+@cases(lambda entry, world: entry.ambiguous and is_wrong(entry, world))
+def test_correct_leaves_alone_what_it_cannot_know(run: Runs, name: str, world: int) -> None:
+    for plain, guarded in zip(values(run(name, world)), values(run(name, world, "correct")), strict=True):
+        assert epoch_numbers(guarded) == epoch_numbers(plain)
+        assert codes(guarded["findings"], "error", "warning") == PROGRAMS[name].expected(world)
+        assert not any(finding["corrected"] or finding["effect"] for finding in guarded["findings"])
+
+
+@cases(lambda entry, world: not (entry.ambiguous and is_wrong(entry, world)))
 def test_correct(run: Runs, reference: Callable[[str], Numbers], name: str, world: int) -> None:
     entry, expected = PROGRAMS[name], reference(name)
     shown = completes(entry, world)
@@ -213,10 +217,11 @@ def test_correct_adds_no_collective_to_a_step(run: Runs, name: str, world: int) 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])
 @cases(completes)
-def test_the_guard_meets_once_an_epoch(run: Runs, name: str, world: int, mode: str) -> None:
+def test_the_guard_meets_seldom(run: Runs, name: str, world: int, mode: str) -> None:
+    """However many updates there were; more metrics than fit into one message cost one collective more."""
     for plain, guarded in zip(values(run(name, world)), values(run(name, world, mode)), strict=True):
         added = guarded["collectives"]["total"] - plain["collectives"]["total"]
-        assert added <= 4
+        assert added <= (4 if len(plain["callback_metrics"]) <= 8 else 5)
 
 
 @cases(is_wrong)
@@ -259,3 +264,41 @@ def step_numbers(value: dict[str, Any]) -> list[tuple[str, float]]:
     """What the logger was given for steps, in order."""
     received = [item for metrics, _ in value["logger"] for item in metrics.items()]
     return [(key, number) for key, number in received if key.endswith("_step")]
+
+
+@pytest.mark.parametrize("mode", ["none", *MODES])
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_error_of_the_metric_passes_through(run: Runs, world: int, mode: str) -> None:
+    for outcome in run("empty-queries", world, mode):
+        assert outcome.status == "raised", str(outcome)
+        assert "ValueError" in outcome.error_types
+        assert outcome.error == "`compute` method was provided with a query with no positive target."
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_correct_logs_the_metric_for_its_running_value(
+    run: Runs, reference: Callable[[str], Numbers], world: int
+) -> None:
+    expected = reference("running-value")
+    assert off(epoch_numbers(values(run("running-value", world))[0]), expected)
+    for value in values(run("running-value", world, "correct")):
+        assert not off(epoch_numbers(value), expected)
+
+
+@pytest.mark.parametrize("mode", ["correct", "strict"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_missing_key_raises_on_every_rank(run: Runs, world: int, mode: str) -> None:
+    for outcome in run("missing-key", world, mode):
+        assert outcome.status == "raised", str(outcome)
+        assert "GuardError" in outcome.error_types, str(outcome)
+        assert "LRG206" in outcome.error
+        assert "extra" in outcome.error
+
+
+@pytest.mark.parametrize("name", ["gathered-object", "sync-off", "arange-object", "nominal", "object"])
+def test_the_test_stage(run: Runs, name: str) -> None:
+    expected = epoch_numbers(values(run(name, 1, method="test", right_form=True))[0])
+    for value in values(run(name, 2, "correct", method="test")):
+        assert not off(epoch_numbers(value), expected)
+        assert codes(value["findings"], "error", "warning") == PROGRAMS[name].expected(2)
+        assert {finding["stage"] for finding in value["findings"]} <= {"test"}

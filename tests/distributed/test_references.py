@@ -26,15 +26,15 @@ def query_rows(count: int, empty: bool) -> Rows:
 
 
 def corpus_rows() -> Rows:
-    score, target = data.corpus(30, 5).columns.values()
+    score, target = data.corpus(18, 5).columns.values()
     query = np.broadcast_to(np.arange(5), score.shape)
     return score.numpy().ravel().astype(float), target.numpy().ravel().astype(float), query.ravel()
 
 
 ROWS = {
-    "object": lambda: query_rows(30, True),
+    "object": lambda: query_rows(18, True),
     "object-every": lambda: query_rows(12, True),
-    "object-error": lambda: query_rows(30, False),
+    "object-error": lambda: query_rows(18, False),
     "split-rows": lambda: arrays(*data.rows(216).columns.values()),
     "corpus": corpus_rows,
 }

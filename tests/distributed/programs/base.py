@@ -48,7 +48,7 @@ class QueryProgram(Program):
 
     names: ClassVar[str] = GRID
     metric_options: ClassVar[dict[str, Any]] = {}
-    count: ClassVar[int] = 30
+    count: ClassVar[int] = 18
     empty: ClassVar[bool] = True
 
     def __init__(self, devices: int) -> None:
@@ -98,6 +98,7 @@ class Entry:
         right: the right form of the program, the source of the reference; the program itself by default.
         notes: rules that must be found as notes.
         fails: without a guard, the program aborts or hangs where `codes` is not empty.
+        ambiguous: nobody but the author knows the right number: it is left alone, and no effect is told.
         in_strict: codes that strict mode may name instead, since it raises before an effect is known.
     """
 
@@ -107,6 +108,7 @@ class Entry:
     worlds: tuple[int, ...] = (1, 2, 3)
     notes: frozenset[str] = frozenset()
     fails: bool = False
+    ambiguous: bool = False
     in_strict: frozenset[str] = frozenset()
 
     @property

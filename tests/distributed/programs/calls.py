@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .base import ComputedAtEnd, QueryProgram
+from .base import ComputedAtEnd, ObjectLogged, QueryProgram
 from .data import Batch, rows_of
 from .grids import MEANS
 from .shards import LossProgram
@@ -34,6 +34,34 @@ class OppositeOrder(LossProgram):
         values = {"loss": loss, "double": 2 * loss}
         for name in sorted(values, reverse=self.global_rank % 2 == 1):
             self.log(name, values[name], prog_bar=True, sync_dist=True)
+
+
+class MissingKey(LossProgram):
+    """LRG206: a rank does not log a key that the others reduce."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("loss", batch["loss"].mean(), prog_bar=True, sync_dist=True)
+        if self.global_rank == 0:
+            self.log("extra", batch["loss"].max(), prog_bar=True, sync_dist=True)
+
+
+class RunningValue(QueryProgram):
+    """compute() of an accumulating metric in every step: a mean of running values, on one rank as well."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.update(batch)
+        for name, metric in self.metrics.items():
+            self.log(name, metric.compute(), prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        for metric in self.metrics.values():
+            metric.reset()
+
+
+class EmptyQueries(ObjectLogged):
+    """The metric raises on queries without relevant rows, and there are some."""
+
+    names = "recall_1_error mrr_error"
 
 
 class ComputedInStep(QueryProgram):

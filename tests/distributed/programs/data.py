@@ -56,6 +56,12 @@ def rows_of(batch: Batch, query: Tensor | None = None) -> tuple[Tensor, Tensor, 
     return batch["score"][mask], batch["target"][mask], ids[:, None].expand_as(mask)[mask]
 
 
+def rows_to_ignore(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """All rows of a batch of `queries`, each of shape (batch, `WIDTH`), with target -1 beyond a list's end."""
+    target = batch["target"].where(batch["mask"], -1)
+    return batch["score"], target, batch["query"][:, None].expand_as(target)
+
+
 def rows(count: int) -> Columns:
     """One row a sample, in an order that spreads every query over batches and ranks."""
     score, target, query = rows_of(queries(count // 4, empty=False).columns)
@@ -69,7 +75,7 @@ def corpus(documents: int, count: int) -> Columns:
     score = (rng.permutation(documents * count).reshape(documents, count) + 1.0) / (documents * count + 1)
     target = rng.random((documents, count)) < 0.2
     target[np.arange(count), np.arange(count)] = True
-    return Columns(score=torch.tensor(score, dtype=torch.float32), target=torch.tensor(target).long())
+    return Columns(score=torch.tensor(score, dtype=torch.float32), target=torch.tensor(target))
 
 
 def pairs(count: int) -> Columns:

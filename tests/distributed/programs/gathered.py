@@ -17,7 +17,7 @@ class GatheredPairs(Program):
     """The program of torchmetrics issue 2852: one pool of all ranks' pairs, one new metric a step."""
 
     def dataset(self) -> Dataset[Any]:
-        return pairs(30)
+        return pairs(18)
 
     def scored(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, targets and ids of the whole matrix of similarities."""

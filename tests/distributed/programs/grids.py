@@ -64,6 +64,8 @@ ERROR_GRID = f"{GRID} {ERRORS}"
 
 
 def every_name() -> str:
-    """Every combination of class, cut, action and aggregation."""
+    """Every class with every cut and every aggregation; the actions take turns."""
     kinds = [f"{kind}_{cut}" if cut else kind for kind in CUT_CLASSES for cut in CUTS] + ["rprecision"]
-    return " ".join(map("_".join, itertools.product(kinds, ACTIONS, AGGREGATIONS)))
+    actions = itertools.cycle(ACTIONS)
+    pairs = itertools.product(kinds, AGGREGATIONS)
+    return " ".join(f"{kind}_{next(actions)}_{aggregation}" for kind, aggregation in pairs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
 from .base import ComputedAtEnd, ObjectLogged, QueryProgram
-from .data import Batch, rows_of
+from .data import Batch, rows_of, rows_to_ignore
 from .grids import ERROR_GRID, ERRORS, FEW, MEANS, grid_of
 
 
@@ -26,6 +28,17 @@ class OwnIds(QueryProgram):
 
 class ArangeObject(OwnIds, ObjectLogged):
     """Ids 0, 1, 2, ... in every batch, the metric logged as an object."""
+
+
+class ArangeIgnored(ArangeObject):
+    """Ids 0, 1, 2, ... in every batch, and rows that the metric ignores."""
+
+    names = f"{FEW} {ERRORS}"
+    metric_options: ClassVar[dict[str, Any]] = {"ignore_index": -1}
+
+    def update(self, batch: Batch) -> None:
+        for metric in self.metrics.values():
+            metric.update(*rows_to_ignore({**batch, "query": self.ids(batch)}))
 
 
 class ArangeCompute(OwnIds, ComputedAtEnd):

@@ -12,15 +12,15 @@ from .grids import GRID
 
 
 class PaddedObject(ObjectLogged):
-    """31 queries; the repeated ones come twice with the same rows."""
+    """19 queries; the repeated ones come twice with the same rows."""
 
-    count = 31
+    count = 19
 
 
 class PaddedCompute(ComputedAtEnd):
-    """31 queries, compute() at the end of the epoch."""
+    """19 queries, compute() at the end of the epoch."""
 
-    count = 31
+    count = 19
 
 
 class RowProgram(QueryProgram):

@@ -7,19 +7,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.functional.retrieval import retrieval_recall
 
 from .base import ComputedAtEnd, ObjectLogged, Program, QueryProgram
-from .data import Batch, Columns, corpus, losses, rows_of
-from .grids import ERROR_GRID, MEANS, every_name, grid_of, named
+from .data import Batch, Columns, corpus, losses, queries, rows_of, rows_to_ignore
+from .grids import ERROR_GRID, MEANS, every_name, grid_of
 from .padded import RowProgram
 from .shards import LossProgram
+from .weights import UnequalTotals
 
 
 class EveryObject(ObjectLogged):
-    """Every combination of class, cut, action and aggregation."""
+    """Every class, cut and aggregation."""
 
     names = every_name()
     count = 12
@@ -45,7 +46,7 @@ class SplitRowsCompute(RowProgram, ComputedAtEnd):
 class Corpus(QueryProgram):
     """A corpus over batches and ranks: every batch holds every query, so that all ids come again."""
 
-    documents: ClassVar[int] = 30
+    documents: ClassVar[int] = 18
     count = 5
 
     def dataset(self) -> Dataset[Any]:
@@ -68,7 +69,7 @@ class CorpusCompute(Corpus, ComputedAtEnd):
 class SquareCorpus(Corpus, ObjectLogged):
     """As many queries as documents in a batch."""
 
-    documents = 36
+    documents = 18
     count = 6
 
     def __init__(self, devices: int) -> None:
@@ -206,29 +207,33 @@ class Functional(Program):
         self.log("recall_1", values.mean(), prog_bar=True, sync_dist=True)
 
 
-class Collection(QueryProgram):
-    """A MetricCollection, logged as an object through log_dict."""
+class RepeatedQueries(ObjectLogged):
+    """The data itself holds queries twice, and one process counts them twice."""
 
-    names = "mrr mrr_1 recall_1 precision_5 ndcg"
-
-    def __init__(self, devices: int) -> None:
-        super().__init__(devices)
-        self.metrics = MetricCollection({name: named(name) for name in self.names.split()})
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metrics.update(*rows_of(batch))
-        self.log_dict(self.metrics, prog_bar=True)
+    def dataset(self) -> Dataset[Any]:
+        columns = queries(12, empty=True).columns
+        return Columns(**{name: torch.cat([column, column[:6]]) for name, column in columns.items()})
 
 
-class CollectionCompute(Collection):
-    """A MetricCollection, computed at the end of the epoch."""
+class Ignored(ObjectLogged):
+    """Lists filled up with rows that the metric ignores."""
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metrics.update(*rows_of(batch))
+    metric_options: ClassVar[dict[str, Any]] = {"ignore_index": -1}
 
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.metrics.compute(), prog_bar=True)
-        self.metrics.reset()
+    def update(self, batch: Batch) -> None:
+        for metric in self.metrics.values():
+            metric.update(*rows_to_ignore(batch))
+
+
+class Graded(ObjectLogged):
+    """Relevance in grades from 0 to 3, which nDCG alone takes."""
+
+    names = "ndcg ndcg_5 ndcg_1_median ndcg_skip_min"
+
+    def update(self, batch: Batch) -> None:
+        score, target, query = rows_of(batch)
+        for metric in self.metrics.values():
+            metric.update(score, target * (query % 3 + 1), query)
 
 
 class SumStates(LossProgram):
@@ -286,3 +291,32 @@ class SameOnEveryRank(LossProgram):
 
     def on_validation_epoch_end(self) -> None:
         self.log("loss", self.all_gather(torch.cat(self.kept)).mean(), prog_bar=True)
+
+
+class GatheredInStep(LossProgram):
+    """The mean over all ranks, gathered in the step."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("loss", self.all_gather(batch["loss"]).mean(), prog_bar=True)
+
+
+class Reductions(LossProgram):
+    """Largest, smallest and sum, over batches and ranks."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss = batch["loss"]
+        self.log("largest", loss.max(), prog_bar=True, reduce_fx="max", sync_dist=True)
+        self.log("smallest", loss.min(), prog_bar=True, reduce_fx="min", sync_dist=True)
+        self.log("samples", float(len(loss)), prog_bar=True, reduce_fx="sum", sync_dist=True)
+
+
+class FloatWeights(UnequalTotals):
+    """Unequal totals, as floats: Lightning does not round their mean."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss = batch["loss"]
+        self.log("loss", loss.mean(), prog_bar=True, batch_size=float(len(loss)), sync_dist=True)
+
+
+class UnevenSumStates(UnequalTotals, SumStates):
+    """Unequally many updates of metrics whose states are sums."""

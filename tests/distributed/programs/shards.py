@@ -30,7 +30,7 @@ class SyncOff(ComputedAtEnd):
 
 
 class SyncOffEvery(SyncOff):
-    """The same with every combination of class, cut, action and aggregation."""
+    """The same with every class, cut and aggregation."""
 
     names = every_name()
     count = 12

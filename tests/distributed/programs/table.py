@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, gathered, ids, padded, right, shards, uneven, weights
+from . import calls, gathered, ids, metric_collections, padded, right, shards, uneven, weights
 from .base import ComputedAtEnd, Entry, ObjectLogged, wrong
 
 WRONG: dict[str, Entry] = {
@@ -14,11 +14,11 @@ WRONG: dict[str, Entry] = {
     "sampler-off": wrong(gathered.SamplerOff, "LRG201", right=ObjectLogged),
     "forward": wrong(shards.Forward, "LRG203"),
     "sync-off": wrong(shards.SyncOff, "LRG203", right=ObjectLogged),
-    "sync-off-every": wrong(shards.SyncOffEvery, "LRG203", right=right.EveryObject),
+    "sync-off-every": wrong(shards.SyncOffEvery, "LRG203", right=right.EveryObject, worlds=(2,)),
     "fed-at-end": wrong(shards.FedAtEnd, "LRG203", right=ObjectLogged),
     "plain-tensor": wrong(shards.PlainTensor, "LRG203", right=weights.TrueSize),
     "plain-number": wrong(shards.PlainNumber, "LRG203", right=weights.TrueSize),
-    "plain-at-end": wrong(shards.PlainAtEnd, "LRG203", right=weights.TrueSize),
+    "plain-at-end": wrong(shards.PlainAtEnd, "LRG203", right=weights.TrueSize, ambiguous=True),
     "uneven-object": wrong(uneven.UnevenObject, "LRG205", fails=True),
     "uneven-compute": wrong(uneven.UnevenCompute, "LRG205", fails=True),
     "conditional-object": wrong(uneven.ConditionalObject, "LRG205", fails=True),
@@ -28,6 +28,12 @@ WRONG: dict[str, Entry] = {
     "arange-compute": wrong(ids.ArangeCompute, "LRG301", on=(1, 2, 3), right=ids.DatasetIdsObject),
     "arange-in-step": wrong(ids.ArangeInStep, "LRG301", right=ids.DatasetIdsMeans),
     "counted-on-rank": wrong(ids.CountedOnRank, "LRG301", right=ids.DatasetIdsObject),
+    "collection-sync-off": wrong(metric_collections.SyncOffCollection, "LRG203", right=metric_collections.Collection),
+    "collection-gathered": wrong(metric_collections.GatheredCollection, "LRG201", right=metric_collections.Collection),
+    "collection-arange": wrong(
+        metric_collections.ArangeCollection, "LRG301", on=(1, 2, 3), right=metric_collections.Collection
+    ),
+    "arange-ignored": wrong(ids.ArangeIgnored, "LRG301", on=(1, 2, 3), right=ids.DatasetIdsObject),
     "padded-object": wrong(padded.PaddedObject, "LRG403"),
     "padded-compute": wrong(padded.PaddedCompute, "LRG403"),
     "padded-rows": wrong(padded.PaddedRows, "LRG403"),
@@ -38,9 +44,7 @@ WRONG: dict[str, Entry] = {
     "nominal-times-world-size-inline": wrong(
         weights.NominalTimesWorldSizeInline, "LRG101", right=weights.TrueSize, also={1: frozenset({"LRG102"})}
     ),
-    "global-constant": wrong(
-        weights.GlobalConstant, "LRG101", right=weights.TrueSize, also={1: frozenset({"LRG102"})}
-    ),
+    "global-constant": wrong(weights.GlobalConstant, "LRG101", right=weights.TrueSize, also={1: frozenset({"LRG102"})}),
     "nominal": wrong(weights.Nominal, "LRG102", on=(1, 2, 3), right=weights.TrueSize),
     "guessed": wrong(weights.Guessed, "LRG103", on=(1, 2, 3), right=weights.Told),
     "floored": wrong(weights.Floored, "LRG104"),
@@ -53,7 +57,7 @@ WRONG: dict[str, Entry] = {
 NOTE_IN_STEP = frozenset({"LRG207"})
 RIGHT: dict[str, Entry] = {
     "object": Entry(ObjectLogged),
-    "object-every": Entry(right.EveryObject, worlds=(1, 2)),
+    "object-every": Entry(right.EveryObject, worlds=(2,)),
     "object-error": Entry(right.ErrorObject),
     "compute": Entry(ComputedAtEnd, right=ObjectLogged),
     "split-rows": Entry(right.SplitRows),
@@ -73,18 +77,31 @@ RIGHT: dict[str, Entry] = {
     "made-in-step-synced": Entry(right.MadeInStepSynced, notes=NOTE_IN_STEP),
     "sync-off-averaged": Entry(right.SyncOffAveraged),
     "functional": Entry(right.Functional),
-    "collection": Entry(right.Collection),
-    "collection-compute": Entry(right.CollectionCompute),
+    "collection": Entry(metric_collections.Collection),
+    "collection-compute": Entry(metric_collections.CollectionCompute),
+    "repeated-queries": Entry(right.RepeatedQueries),
+    "ignored-rows": Entry(right.Ignored, right=ObjectLogged),
+    "graded": Entry(right.Graded),
     "sum-states": Entry(right.SumStates),
     "sum-states-compute": Entry(right.SumStatesCompute),
     "sum-states-forward": Entry(right.SumStatesForward, right=right.SumStates),
     "loss": Entry(right.SyncedLoss, right=weights.TrueSize),
     "same-on-every-rank": Entry(right.SameOnEveryRank),
+    "gathered-in-step": Entry(right.GatheredInStep, right=weights.TrueSize),
+    "reductions": Entry(right.Reductions),
+    "float-weights": Entry(right.FloatWeights),
+    "uneven-sum-states": Entry(right.UnevenSumStates),
     "computed-in-step": Entry(calls.ComputedInStep, notes=NOTE_IN_STEP),
     "sync-on-step": Entry(calls.SyncOnStep, notes=NOTE_IN_STEP),
-    "true-times-world-size": Entry(
-        weights.TrueTimesWorldSize, right=weights.TrueSize, in_strict=frozenset({"LRG101"})
-    ),
+    "true-times-world-size": Entry(weights.TrueTimesWorldSize, right=weights.TrueSize, in_strict=frozenset({"LRG101"})),
+}
+
+# With tests of their own.
+OTHERS: dict[str, Entry] = {
+    "missing-key": Entry(calls.MissingKey),
+    "running-value": Entry(calls.RunningValue, right=ObjectLogged),
+    "empty-queries": Entry(calls.EmptyQueries),
 }
 
 PROGRAMS: dict[str, Entry] = WRONG | RIGHT
+EVERY: dict[str, Entry] = PROGRAMS | OTHERS

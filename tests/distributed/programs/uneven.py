@@ -35,7 +35,7 @@ class UnevenCompute(UnevenLoader, ComputedAtEnd):
 class Conditional(QueryProgram):
     """Leaves out queries without a relevant row, and the update where nothing is left."""
 
-    count = 36
+    count = 24
     bare: ClassVar[slice] = slice(0, 12)
 
     def dataset(self) -> Dataset[Any]:
@@ -58,10 +58,10 @@ class ConditionalObject(Conditional, ObjectLogged):
 class NoneObject(Conditional, ObjectLogged):
     """Only rank 0 has queries with relevant rows; the metric is logged as an object."""
 
-    bare = slice(0, 36)
+    bare = slice(0, 24)
 
 
 class NoneCompute(Conditional, ComputedAtEnd):
     """Only rank 0 has queries with relevant rows; compute() is logged at the end of the epoch."""
 
-    bare = slice(0, 36)
+    bare = slice(0, 24)
