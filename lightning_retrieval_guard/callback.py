@@ -87,7 +87,7 @@ class RetrievalGuard(Callback):
         self._close()
         exchange = make_exchange(_timeout(trainer))
         self._world_size = exchange.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, exchange)
+        self._session = Session(trainer, pl_module, self.settings, self._log, exchange, self._write_report)
         self._session.open()
 
     @override
@@ -108,23 +108,23 @@ class RetrievalGuard(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_report()
+        self._end_stage()
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_report()
+        self._end_stage()
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_report()
+        self._end_stage()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_report()
+        self._end_stage()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._write_report()
+        self._end_stage()
         self._close()
 
     @override
@@ -137,6 +137,10 @@ class RetrievalGuard(Callback):
         session = self._session
         if session is not None:
             session.protect(lambda: session.start_batch(batch, index, dataloader))
+
+    def _end_stage(self) -> None:
+        if self._session is not None:
+            self._session.protect(self._write_report)
 
     def _write_report(self) -> None:
         session, path = self._session, self.settings.report

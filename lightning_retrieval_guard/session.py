@@ -33,7 +33,15 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 class Session:
     """Watches one run, and acts where the ranks meet."""
 
-    def __init__(self, trainer: Any, module: Any, settings: Settings, log: FindingLog, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        module: Any,
+        settings: Settings,
+        log: FindingLog,
+        exchange: Exchange,
+        save: Callable[[], None],
+    ) -> None:
         self.world_size = exchange.world_size
         self._trainer = trainer
         self._module = module
@@ -42,7 +50,7 @@ class Session:
         self._exchange = exchange
         self._patches = Patches()
         self._metrics = MetricWatch(self)
-        self._epochs = Epochs(trainer, module, settings, log, exchange, self._metrics)
+        self._epochs = Epochs(trainer, module, settings, log, exchange, self._metrics, save)
         self._failure: str | None = None
         self._is_open = False
 

@@ -49,7 +49,14 @@ class Epochs:
     """The epochs that run now, at most one for each stage."""
 
     def __init__(
-        self, trainer: Any, module: Any, settings: Settings, log: FindingLog, exchange: Exchange, watch: MetricWatch
+        self,
+        trainer: Any,
+        module: Any,
+        settings: Settings,
+        log: FindingLog,
+        exchange: Exchange,
+        watch: MetricWatch,
+        save: Callable[[], None],
     ) -> None:
         self.numbers: dict[str, Effect | None] = {}
         self._trainer = trainer
@@ -58,6 +65,7 @@ class Epochs:
         self._log = log
         self._exchange = exchange
         self._watch = watch
+        self._save = save
         self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
         self._table = Table(exchange, self._scope, self._finder.metric)
         self._running: dict[str, Epoch] = {}
@@ -220,9 +228,15 @@ class Epochs:
             GuardError: With location, code, numbers and fix of each of them.
         """
         serious = judge.serious(findings)
-        if serious:
-            self._log.add(serious, say=False)
-            raise GuardError("\n".join(f"{found.path}:{found.line}: {found.text()}" for found in serious))
+        if not serious:
+            return
+        self._log.add(serious, say=False)
+        lines = [f"{found.path}:{found.line}: {found.text()}" for found in serious]
+        try:
+            self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
+        except OSError as error:
+            lines.append(f"The report could not be written: {error}")
+        raise GuardError("\n".join(lines))
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
         """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches.

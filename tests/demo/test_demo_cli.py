@@ -25,9 +25,7 @@ def _faked(monkeypatch: pytest.MonkeyPatch, corrected: dict[str, float], strict:
     monkeypatch.setattr(show, "read_corpus", lambda min_pairs: Corpus(pairs, unparsed=3))
     monkeypatch.setattr(show, "train", lambda *args: DualEncoder())
 
-    def evaluate(
-        label: str, model: object, loader: object, devices: int, guard: RetrievalGuard | None
-    ) -> Run:
+    def evaluate(label: str, model: object, loader: object, devices: int, guard: RetrievalGuard | None) -> Run:
         if label.endswith("strict"):
             return strict
         return Run(label, corrected if label.endswith("correct") else RIGHT)

@@ -74,12 +74,8 @@ def library(tmp_path: Path) -> Path:
 
 def test_pairs_are_first_sentences_and_sources_without_docstrings(library: Path) -> None:
     pairs = read_corpus(library).pairs
-    assert pairs[0] == Pair(
-        "Read at most size bytes.", "def read(self, size):\n    return self.source[:size]"
-    )
-    assert pairs[1] == Pair(
-        "Wait until there is something to read", "async def wait(self):\n    await self.ready"
-    )
+    assert pairs[0] == Pair("Read at most size bytes.", "def read(self, size):\n    return self.source[:size]")
+    assert pairs[1] == Pair("Wait until there is something to read", "async def wait(self):\n    await self.ready")
 
 
 def test_only_documented_functions_outside_skipped_directories_are_read_and_repeats_dropped(
@@ -118,9 +114,7 @@ def test_odd_escapes_in_a_library_file_do_not_warn(library: Path) -> None:
 @pytest.mark.parametrize("name", ["absent", "empty"])
 def test_a_missing_library_is_refused_with_what_to_install(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        CorpusError, match=rf"no \.py files under .*{name}.*apt-get install libpython3-stdlib"
-    ):
+    with pytest.raises(CorpusError, match=rf"no \.py files under .*{name}.*apt-get install libpython3-stdlib"):
         read_corpus(tmp_path / name)
 
 
@@ -137,7 +131,5 @@ def test_the_standard_library_gives_enough_pairs_and_none_twice() -> None:
     corpus = read_corpus()
     assert len(corpus.pairs) > 4000
     assert (
-        len({pair.sentence for pair in corpus.pairs})
-        == len({pair.code for pair in corpus.pairs})
-        == len(corpus.pairs)
+        len({pair.sentence for pair in corpus.pairs}) == len({pair.code for pair in corpus.pairs}) == len(corpus.pairs)
     )

@@ -49,10 +49,7 @@ class Failing(Callback):
 def split() -> Split:
     """Pairs that share a word, so that an encoder without training finds some of them."""
     return split_pairs(
-        [
-            Pair(f"find w{number} q{number % 7}", f"w{number} q{number % 5}")
-            for number in range(HELD_OUT + 240)
-        ],
+        [Pair(f"find w{number} q{number % 7}", f"w{number} q{number % 5}") for number in range(HELD_OUT + 240)],
         seed=0,
     )
 
@@ -66,9 +63,7 @@ def model() -> DualEncoder:
 
 
 @pytest.mark.timeout(120)
-def test_without_a_guard_recall_at_1_is_divided_by_the_number_of_processes(
-    split: Split, model: DualEncoder
-) -> None:
+def test_without_a_guard_recall_at_1_is_divided_by_the_number_of_processes(split: Split, model: DualEncoder) -> None:
     one = evaluate("one", model, held_out_loader(split, 120), devices=1)
     two = evaluate("two", model, held_out_loader(split, 60), devices=2)
     assert (one.error, two.error) == ("", "")
@@ -101,9 +96,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_callers_random_state_alone
 
 
 def test_the_error_of_a_process_is_read_from_its_traceback() -> None:
-    assert (
-        raised(RuntimeError(TRACEBACK)) == "GuardError: src/m.py:3: LRG201\nLogged 0.2109, reference 0.4219."
-    )
+    assert raised(RuntimeError(TRACEBACK)) == "GuardError: src/m.py:3: LRG201\nLogged 0.2109, reference 0.4219."
     assert raised(ValueError("plain")) == "ValueError: plain"
 
 

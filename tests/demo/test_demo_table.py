@@ -59,9 +59,7 @@ def test_all_is_well_when_correct_agrees_and_strict_raises() -> None:
     assert _found() == []
 
 
-@pytest.mark.parametrize(
-    ("shift", "verdict"), [(0.9e-6, []), (-0.9e-6, []), (1.1e-6, ["off"]), (-1.1e-6, ["off"])]
-)
+@pytest.mark.parametrize(("shift", "verdict"), [(0.9e-6, []), (-0.9e-6, []), (1.1e-6, ["off"]), (-1.1e-6, ["off"])])
 def test_corrected_numbers_may_be_off_by_a_millionth(shift: float, verdict: list[str]) -> None:
     corrected = replace(CORRECTED, numbers=RIGHT | {"val_mrr": RIGHT["val_mrr"] + shift})
     found = _found(corrected=corrected)

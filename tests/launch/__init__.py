@@ -1,0 +1,1 @@
+"""The guard under every way to start several processes."""

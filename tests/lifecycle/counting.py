@@ -1,0 +1,126 @@
+"""Counts collectives and waits for the device, told apart by whether a step runs and who asked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from distributed.evaluate import COLLECTIVES
+from lightning.pytorch import Callback
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Step(Callback):
+    """In front of all other callbacks, it knows when a batch begins; as the last one, when it is over."""
+
+    def __init__(self) -> None:
+        self.in_step = self.in_epoch = False
+
+    def first(self) -> Callback:
+        begin = Callback()
+        begin.on_validation_epoch_start = lambda *_: self._epoch(True)
+        begin.on_validation_batch_start = lambda *_: self._batch(True)
+        begin.on_train_batch_start = lambda *_: self._batch(True)
+        return begin
+
+    def last(self) -> Callback:
+        end = Callback()
+        end.on_validation_batch_end = lambda *_: self._batch(False)
+        end.on_train_batch_end = lambda *_: self._batch(False)
+        end.on_validation_end = lambda *_: self._epoch(False)
+        return end
+
+    def _batch(self, runs: bool) -> None:
+        self.in_step = runs
+
+    def _epoch(self, runs: bool) -> None:
+        self.in_epoch = runs
+
+
+@dataclass
+class Collectives:
+    """The names of the collectives, in order."""
+
+    theirs: list[str] = field(default_factory=list)
+    ours: list[str] = field(default_factory=list)
+    in_steps: list[str] = field(default_factory=list)
+    in_epoch: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def counted_collectives(step: Step) -> Iterator[Collectives]:
+    """Keep every call of a collective, on any group."""
+    seen = Collectives()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            caller = sys._getframe(1).f_globals["__name__"]
+            (seen.ours if caller.startswith("lightning_retrieval_guard") else seen.theirs).append(name)
+            seen.in_steps += [name] * step.in_step
+            seen.in_epoch += [name] * step.in_epoch
+            return function(*args, **kwargs)
+
+        return call
+
+    originals = {name: getattr(torch.distributed, name) for name in COLLECTIVES.split()}
+    for name, original in originals.items():
+        setattr(torch.distributed, name, counted(name, original))
+    try:
+        yield seen
+    finally:
+        for name, original in originals.items():
+            setattr(torch.distributed, name, original)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what waits for a device while a step runs: a scalar that is read, a copy to the host."""
+
+    OPERATIONS = ("aten::_local_scalar_dense", "aten::_to_copy", "aten::equal", "aten::nonzero", "aten::_unique2")
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function._schema.name
+        if self.step.in_step and name in self.OPERATIONS:
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+# On the CPU these do not reach the dispatcher.
+METHODS = ("tolist", "numpy", "cpu", "__array__")
+
+
+@contextlib.contextmanager
+def counted_waits(step: Step) -> Iterator[Counter[str]]:
+    """Count operations and methods that would wait for a device."""
+    waits = Waits(step)
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            waits.counts[name] += step.in_step
+            return function(*args, **kwargs)
+
+        return call
+
+    originals = {name: getattr(Tensor, name) for name in METHODS}
+    before = {name: vars(Tensor).get(name) for name in METHODS}
+    for name, original in originals.items():
+        setattr(Tensor, name, counted(name, original))
+    try:
+        with waits:
+            yield waits.counts
+    finally:
+        for name, own in before.items():
+            delattr(Tensor, name) if own is None else setattr(Tensor, name, own)

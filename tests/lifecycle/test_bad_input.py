@@ -1,0 +1,236 @@
+"""What is given wrongly gets a clear error, in time; what the user's code raises passes through untouched."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torchmetrics.retrieval import RetrievalMRR
+
+from lightning_retrieval_guard import GuardError, RetrievalGuard
+from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
+
+from .programs import Restarting, Right, make_trainer, merged
+from .test_no_trace import marks_on, owners_of
+
+MODES = pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
+
+
+class Batches(Callback):
+    """Counts the batches that were begun; stands in front of the guard."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.begun += 1
+
+
+def refused(guard: RetrievalGuard, error: type[Exception], match: str) -> int:
+    """The number of batches that were begun before the guard refused; nothing of it is left."""
+    batches, module = Batches(), Restarting()
+    trainer = make_trainer(batches, guard)
+    with pytest.raises(error, match=match):
+        trainer.validate(module, verbose=False)
+    assert [mark for owner in owners_of(trainer, module) if owner is not guard for mark in marks_on(owner)] == []
+    [returned] = make_trainer().validate(Restarting(), verbose=False)
+    assert returned == {"mrr": merged()}
+    return batches.begun
+
+
+# --- arguments --------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_mode() -> None:
+    with pytest.raises(ValueError, match=r"mode='loud' is not one of 'warn', 'correct', 'strict'"):
+        RetrievalGuard(mode="loud")  # type: ignore[arg-type]
+
+
+def test_an_unknown_scope() -> None:
+    with pytest.raises(ValueError, match=r"query_scope='all' is not one of 'auto', 'global', 'batch'"):
+        RetrievalGuard(query_scope="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+@pytest.mark.parametrize("codes", [["LRG999"], ["LRG2", "E501"], [""]])
+def test_an_unknown_code(name: str, codes: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{name} holds .* Known codes: LRG101, .*LRG901") as caught:
+        RetrievalGuard(**{name: codes})
+    assert repr(codes[-1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+def test_a_code_that_is_no_sequence(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}='LRG2' must be a sequence of rule codes"):
+        RetrievalGuard(**{name: "LRG2"})
+
+
+def test_a_report_of_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match=r"report='report.txt' must end in one of .json, .html"):
+        RetrievalGuard(report="report.txt")
+
+
+# --- the report's path, found at set-up -------------------------------------------------------------------------
+
+
+def test_a_report_in_no_folder(tmp_path: Path) -> None:
+    guard = RetrievalGuard(report=tmp_path / "missing" / "report.json")
+    assert refused(guard, ValueError, "folder .*missing.* does not exist") == 0
+
+
+def test_a_report_that_is_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "report.json"
+    folder.mkdir()
+    assert refused(RetrievalGuard(report=folder), ValueError, "is a folder") == 0
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_report_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
+    """As far as the operating system tells; the superuser may write anywhere, so the answer is given here."""
+    report = tmp_path / "report.json"
+    if exists:
+        report.write_text("{}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert refused(RetrievalGuard(report=report), ValueError, "cannot be written: no permission") == 0
+
+
+# --- batch_size_fn ----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_size_fn_that_cannot_be_called() -> None:
+    with pytest.raises(TypeError, match="batch_size_fn=12 cannot be called"):
+        RetrievalGuard(batch_size_fn=12)  # type: ignore[arg-type]
+
+
+def raises(batch: Any) -> int:
+    return batch["no such key"]
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (raises, r"batch_size_fn 'raises' raised KeyError: 'no such key'.*must return the number of samples"),
+        (lambda batch: len(batch["query"]) / 1, r"batch_size_fn '.*<lambda>' returned 6.0 \(float\).*as an int"),
+        (lambda batch: torch.tensor(6), r"returned tensor\(6\) \(Tensor\).*call int"),
+        (lambda batch: None, r"returned None \(NoneType\)"),
+        (lambda batch: True, r"returned True \(bool\)"),
+        (lambda batch: -1, r"returned -1 \(int\).*int of 0 or more"),
+    ],
+    ids=["raises", "float", "tensor", "None", "bool", "negative"],
+)
+def test_a_bad_batch_size_fn(mode: Any, function: Callable[[Any], Any], match: str) -> None:
+    """It is the user's error, not the guard's: the run ends, in every mode, in its first batch."""
+    assert refused(RetrievalGuard(mode=mode, batch_size_fn=function), GuardError, match) == 1
+
+
+# --- the time-out -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-3", "", "nan", "inf"])
+def test_a_bad_time_out(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(TIMEOUT_VARIABLE, value)
+    assert refused(RetrievalGuard(), GuardError, f"{TIMEOUT_VARIABLE}='{value}' must be a number of seconds") == 0
+
+
+@pytest.mark.parametrize("value", ["3", "0.5", " 300 "])
+def test_a_good_time_out(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(TIMEOUT_VARIABLE, value)
+    make_trainer(RetrievalGuard()).validate(Right(), verbose=False)
+
+
+# --- errors of the user's code ----------------------------------------------------------------------------------
+
+
+class BadUpdate(Right):
+    """Calls something of its metric with arguments it refuses."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.call = call
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        if batch_idx == 1:
+            getattr(self.metric, self.call)(torch.rand(3), torch.zeros(3).long(), indexes=None)  # the user's line
+
+
+class Unlucky(RetrievalMRR):
+    """Raises the error it was given."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def compute(self) -> Any:
+        raise self.error
+
+
+class BadCompute(Right):
+    """Its metric cannot be computed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.metric = Unlucky(error)
+
+    def on_validation_epoch_end(self) -> None:
+        self.metric.compute()  # the user's line
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.metric.update(batch["score"], batch["target"], indexes=batch["query"][:, None].expand_as(batch["score"]))
+
+
+def raised_by(module: Any, *callbacks: Any) -> BaseException:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  the same error as without a guard, whichever it is
+        make_trainer(*callbacks).validate(module, verbose=False)
+    return caught.value
+
+
+def users_lines(error: BaseException) -> list[str]:
+    lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+    return [line for line in lines if "# the user's line" in line]
+
+
+@MODES
+@pytest.mark.parametrize("call", ["update", "forward", "__call__"])
+def test_an_update_that_raises(mode: Any, call: str) -> None:
+    guard = RetrievalGuard(mode=mode)
+    plain, guarded = raised_by(BadUpdate(call)), raised_by(BadUpdate(call), guard)
+    assert type(guarded) is type(plain) is ValueError
+    assert str(guarded) == str(plain) == "Argument `indexes` cannot be None"
+    assert (guarded.__cause__, guarded.__context__) == (plain.__cause__, plain.__context__)
+    assert len(users_lines(guarded)) == 1
+    assert not guard.findings
+
+
+@MODES
+def test_a_compute_that_raises(mode: Any) -> None:
+    error = ZeroDivisionError("on purpose")
+    guarded = raised_by(BadCompute(error), RetrievalGuard(mode=mode))
+    assert guarded is error
+    assert len(users_lines(guarded)) == 1
+
+
+@MODES
+def test_an_update_that_raises_and_is_caught(mode: Any) -> None:
+    """The program goes on, and so does the guard."""
+
+    class Catches(BadUpdate):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            try:
+                super().validation_step(batch, batch_idx)
+            except ValueError:
+                self.caught = True
+
+    module, plain = Catches("__call__"), Catches("__call__")
+    guard = RetrievalGuard(mode=mode)
+    shown = make_trainer(guard).validate(module, verbose=False)
+    assert shown == make_trainer().validate(plain, verbose=False)
+    assert module.caught
+    assert not guard.findings

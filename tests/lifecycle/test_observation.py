@@ -1,0 +1,375 @@
+"""However a metric is held and a value logged, the guard knows the value's kind, its metric and the user's line."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from distributed.programs.data import Batch, rows_of
+from lightning.pytorch import Callback, LightningModule
+from torchmetrics import ClasswiseWrapper, Metric, MetricCollection, MinMaxMetric
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
+
+from lightning_retrieval_guard import GuardWarning, RetrievalGuard
+from lightning_retrieval_guard.observe.keys import KeyRecord
+
+from .programs import Trainable, make_trainer, merged, reference, restarting_ids
+
+RIGHT = pytest.approx(reference(), abs=1e-6)
+LOG_CALL = "# the log call"
+
+
+class Program(Trainable, LightningModule):
+    """Feeds whatever metrics it holds with ids that restart."""
+
+    def held(self) -> list[Any]:
+        return [self.metric]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for metric in self.held():
+            metric.update(*rows_of(batch, restarting_ids(batch)))
+
+
+class Attribute(Program):
+    """The metric is an attribute, logged as an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("mrr", self.metric)  # the log call
+
+
+class ComputedAttribute(Program):
+    """The metric is an attribute; its value is logged at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("mrr", self.metric.compute())  # the log call
+        self.metric.reset()
+
+
+class InModuleDict(Program):
+    """The metric is in a ModuleDict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = torch.nn.ModuleDict({"mrr": RetrievalMRR()})
+
+    def held(self) -> list[Any]:
+        return [self.metrics["mrr"]]
+
+    def on_validation_epoch_end(self) -> None:
+        for name, metric in self.metrics.items():
+            self.log(name, metric.compute())  # the log call
+
+
+class Collected(Program):
+    """A MetricCollection, logged with log_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = MetricCollection({"mrr": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log_dict(self.metric)  # the log call
+
+
+class CollectedValues(Program):
+    """The values of a MetricCollection, logged with log_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = MetricCollection({"mrr": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.metric.compute())  # the log call
+
+
+class InList(Program):
+    """The metric is in a plain list, where Lightning does not see it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = [RetrievalMRR()]
+
+    def held(self) -> list[Any]:
+        return self.plain
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("mrr", self.plain[0].compute())  # the log call
+
+
+class LocalVariable(Program):
+    """The metric is made and fed at the end, and lives in a local variable."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.kept: list[Batch] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.kept.append(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        metric = RetrievalMRR()
+        for batch in self.kept:
+            metric.update(*rows_of(batch))
+        self.log("mrr", metric.compute())  # the log call
+
+
+class AfterReset(Program):
+    """The value is logged when the metric has forgotten its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def on_validation_epoch_end(self) -> None:
+        value = self.metric.compute()
+        self.metric.reset()
+        self.log("mrr", value)  # the log call
+
+
+class OfCallback(Callback):
+    """The metric is the callback's, and so is the log call."""
+
+    def __init__(self) -> None:
+        self.metric = RetrievalMRR()
+
+    def on_validation_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        self.metric.update(*rows_of(batch, restarting_ids(batch)))
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        self.log("mrr", self.metric.compute())  # the log call
+
+
+class DictOfCallback(OfCallback):
+    """The same with log_dict."""
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        self.log_dict({"mrr": self.metric.compute()})  # the log call
+
+
+class ThroughTheModule(OfCallback):
+    """The callback logs through the module."""
+
+    def on_validation_epoch_end(self, trainer: Any, module: LightningModule) -> None:
+        module.log("mrr", self.metric.compute())  # the log call
+
+
+class Silent(Program):
+    """Logs nothing itself."""
+
+    def held(self) -> list[Any]:
+        return []
+
+
+HOLDERS = [
+    Attribute,
+    ComputedAttribute,
+    InModuleDict,
+    Collected,
+    CollectedValues,
+    InList,
+    AfterReset,
+    OfCallback,
+    DictOfCallback,
+    ThroughTheModule,
+]
+
+
+def line_of(holder: type) -> int:
+    lines, first = inspect.getsourcelines(holder)
+    [offset] = [offset for offset, line in enumerate(lines) if LOG_CALL in line]
+    return first + offset
+
+
+class Spy(Callback):
+    """Reads what the guard knows of the keys when everything is logged; stands in front of the guard."""
+
+    def __init__(self, guard: RetrievalGuard) -> None:
+        self.guard = guard
+        self.keys: dict[str, KeyRecord] = {}
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.look()
+
+    def look(self) -> None:
+        session = self.guard._session
+        stage = session.stage() if session is not None else None
+        self.keys.update({} if stage is None else {key.name: key for key in stage.keys.values()})
+
+
+def watched(program: LightningModule, *callbacks: Callback, mode: str = "correct") -> tuple[dict[str, Any], Any]:
+    """What is shown, and what the guard knew of each key."""
+    guard = RetrievalGuard(mode=mode)
+    spy = Spy(guard)
+    original = program.on_validation_epoch_end
+
+    def at_end() -> None:
+        original()
+        spy.look()
+
+    program.on_validation_epoch_end = at_end  # what the guard wraps is the module's own hook
+    [returned] = make_trainer(spy, *callbacks, guard).validate(program, verbose=False)
+    return returned, spy.keys
+
+
+def run(holder: type, mode: str = "correct") -> tuple[dict[str, Any], dict[str, KeyRecord]]:
+    programs = (Silent(), holder()) if issubclass(holder, Callback) else (holder(),)
+    with pytest.warns() as said:
+        shown = watched(*programs, mode=mode)
+    assert {warning.lineno for warning in said if warning.category is GuardWarning} <= {line_of(holder)}
+    return shown
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_the_kind_the_metric_and_the_line_are_known(holder: type) -> None:
+    _, keys = run(holder)
+    key = keys["mrr"]
+    assert (key.path, key.line) == (__file__, line_of(holder))
+    assert key.kind == ("metric" if holder in (Attribute, Collected) else "compute")
+    [segment] = key.segments
+    assert type(segment.metric) is RetrievalMRR
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_the_value_is_corrected(holder: type) -> None:
+    shown, _ = run(holder)
+    assert shown["mrr"] == RIGHT
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_warn_finds_it_at_the_users_line(holder: type) -> None:
+    guard = RetrievalGuard()
+    program, callbacks = (Silent(), [holder()]) if issubclass(holder, Callback) else (holder(), [])
+    with pytest.warns(GuardWarning, match="LRG301") as said:
+        [shown] = make_trainer(*callbacks, guard).validate(program, verbose=False)
+    assert shown["mrr"] == merged()
+    warned = [warning for warning in said if warning.category is GuardWarning and "'mrr'" in str(warning.message)]
+    assert [(one.filename, one.lineno) for one in warned] == [(__file__, line_of(holder))]
+    [found] = [finding for finding in guard.findings if finding.key == "mrr"]
+    assert (found.code, found.path, found.line) == ("LRG301", __file__, line_of(holder))
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_a_local_variable(mode: str) -> None:
+    """Rows with the data set's ids: right, known, and left alone."""
+    shown, keys = watched(LocalVariable(), mode=mode)
+    assert shown == {"mrr": reference()}
+    assert keys["mrr"].kind == "compute"
+    assert keys["mrr"].line == line_of(LocalVariable)
+    [segment] = keys["mrr"].segments
+    assert type(segment.metric) is RetrievalMRR
+
+
+# --- values of one batch ----------------------------------------------------------------------------------------
+
+
+class Forward(Program):
+    """The value that forward() returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("mrr", self.metric(*rows_of(batch)))  # the log call
+
+
+class ComputeInStep(Program):
+    """The value of a metric that lives for the step."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        metric = RetrievalMRR()
+        metric.update(*rows_of(batch))
+        self.log("mrr", metric.compute())  # the log call
+
+
+class Halved(Program):
+    """Another tensor, made from a metric's value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("mrr", self.metric(*rows_of(batch)) / 2)  # the log call
+
+
+@pytest.mark.parametrize(("program", "kind"), [(Forward, "forward"), (ComputeInStep, "compute"), (Halved, "plain")])
+def test_values_of_a_step(program: type, kind: str) -> None:
+    shown, keys = watched(program())
+    assert keys["mrr"].kind == kind
+    assert keys["mrr"].line == line_of(program)
+    assert len(keys["mrr"].segments) == {"forward": 1, "compute": 5, "plain": 0}[kind]
+    assert shown["mrr"] == pytest.approx(reference() / (2 if program is Halved else 1), abs=1e-6)
+
+
+# --- wrappers ---------------------------------------------------------------------------------------------------
+
+
+class MinMax(Program):
+    """A wrapper that keeps the best and the worst value of the metric in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = MinMaxMetric(RetrievalMRR())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.metric.compute())  # the log call
+        self.metric.reset()
+
+
+def test_a_wrapper() -> None:
+    with pytest.warns(GuardWarning, match="LRG301"):
+        shown, keys = watched(MinMax())
+    assert shown == {"raw": RIGHT, "min": RIGHT, "max": RIGHT}
+    assert {name: key.kind for name, key in keys.items()} == dict.fromkeys(("raw", "min", "max"), "compute")
+    assert {key.line for key in keys.values()} == {line_of(MinMax)}
+
+
+class Classwise(Program):
+    """A wrapper whose compute() returns a dict of views, one a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = ClasswiseWrapper(MulticlassAccuracy(num_classes=3, average=None))
+
+    def held(self) -> list[Any]:
+        return []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metric.update(batch["query"] % 3, batch["query"] % 2)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.metric.compute())  # the log call
+
+
+def test_a_wrapper_around_another_metric() -> None:
+    shown, keys = watched(Classwise())
+    [plain] = make_trainer().validate(Classwise(), verbose=False)
+    assert shown == plain
+    assert len(keys) == 3
+    assert {key.kind for key in keys.values()} == {"compute"}
+    assert {key.line for key in keys.values()} == {line_of(Classwise)}
+
+
+# --- what is kept alive -----------------------------------------------------------------------------------------
+
+
+def test_keys_do_not_hold_the_users_metric_by_another_name() -> None:
+    """The metric behind the key is the very object that the user logged."""
+    program = Attribute()
+    with pytest.warns(GuardWarning):
+        _, keys = watched(program)
+    metric: Metric = keys["mrr"].segments[0].metric
+    assert metric is program.metric

@@ -1,0 +1,121 @@
+"""The report on disk: after each stage, where strict mode raises, and where it can no longer be written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.retrieval import RetrievalMRR
+
+from lightning_retrieval_guard import GuardWarning, RetrievalGuard
+
+SAMPLES = 8
+FINDING_FIELDS = {
+    "code",
+    "rule",
+    "severity",
+    "key",
+    "stage",
+    "hook",
+    "path",
+    "line",
+    "message",
+    "fix",
+    "ranks",
+    "count",
+    "corrected",
+    "effect",
+}
+
+
+class WholeData(LightningModule):
+    """Every rank holds all rows; on one process the ids restart in each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        scores, target = batch
+        ids = torch.arange(len(scores))[:, None].expand_as(scores)
+        self.metric.update(scores, target, indexes=ids)
+        self.log("mrr <b>", self.metric)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(3)
+        scores = torch.rand(SAMPLES, 5, generator=generator)
+        target = torch.zeros(SAMPLES, 5, dtype=torch.long)
+        target[torch.arange(SAMPLES), torch.arange(SAMPLES) % 5] = 1
+        return DataLoader(TensorDataset(scores, target), batch_size=4)
+
+
+def make_trainer(*callbacks: Callback, **options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", enable_checkpointing=False, callbacks=list(callbacks), **quiet, **options)
+
+
+def validate(guard: RetrievalGuard, *callbacks: Callback) -> None:
+    with pytest.warns(GuardWarning, match="LRG301"):
+        make_trainer(guard, *callbacks, devices=1).validate(WholeData(), verbose=False)
+
+
+def test_the_json_report_follows_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    guard = RetrievalGuard(report=path)
+    validate(guard)
+    document = json.loads(path.read_text())
+    assert set(document) == {"version", "mode", "world_size", "findings", "keys"}
+    assert (document["version"], document["mode"], document["world_size"]) == (1, "warn", 1)
+    assert document["findings"] == [finding.to_dict() | {"ranks": [0]} for finding in guard.findings]
+    assert all(set(finding) == FINDING_FIELDS for finding in document["findings"])
+    [effect] = {tuple(finding["effect"].values()) for finding in document["findings"]}
+    assert tuple(document["keys"]["mrr <b>"].values()) == effect
+    assert effect[0] != pytest.approx(effect[1])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_html_report_escapes_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    validate(RetrievalGuard(report=path))
+    page = path.read_text()
+    assert "mrr &lt;b&gt;" in page
+    assert "mrr <b>" not in page
+
+
+@pytest.mark.timeout(60)
+def test_strict_writes_the_report_before_it_raises(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    options = {"devices": 2, "strategy": "ddp_fork", "use_distributed_sampler": False}
+    trainer = make_trainer(RetrievalGuard(mode="strict", report=path), **options)
+    with pytest.raises(Exception, match="LRG201"):
+        trainer.validate(WholeData(), verbose=False)
+    document = json.loads(path.read_text())
+    assert {finding["code"] for finding in document["findings"]} >= {"LRG201"}
+    assert document["world_size"] == 2
+
+
+class RemovesTheFolder(Callback):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shutil.rmtree(self._folder)
+
+
+def test_a_report_that_can_no_longer_be_written_costs_the_report_only(tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    guard = RetrievalGuard(report=folder / "report.json")
+    trainer = make_trainer(guard, RemovesTheFolder(folder), devices=1)
+    with pytest.warns(GuardWarning) as warned:
+        [numbers] = trainer.validate(WholeData(), verbose=False)
+    told = [str(one.message) for one in warned if issubclass(one.category, GuardWarning)]
+    assert [text[:6] for text in told] == ["LRG301", "LRG901"]
+    assert "FileNotFoundError" in told[1]
+    assert list(numbers) == ["mrr <b>"]
