@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
-from lightning_retrieval_guard.findings import Effect, Finding, GuardError
+from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
 from lightning_retrieval_guard.report.document import build_document, write_document
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.rules import REGISTRY
@@ -60,7 +60,7 @@ class RetrievalGuard(Callback):
         self.settings = build_settings(mode, select, ignore, query_scope, batch_size_fn, report, REGISTRY)
         self._log = FindingLog()
         self._session: Session | None = None
-        self._keys: dict[str, Effect | None] = {}
+        self._keys: dict[str, Numbers] = {}
         self._world_size = 1
 
     @property

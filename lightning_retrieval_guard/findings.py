@@ -47,6 +47,10 @@ class Effect:
         return same_number(self.logged, self.reference)
 
 
+# logged number and reference of a key, each where it is known
+Numbers = tuple[float | None, float | None]
+
+
 def same_number(a: float, b: float) -> bool:
     """Whether ``a`` and ``b`` agree up to ``TOLERANCE``; two NaN agree."""
     if math.isnan(a) or math.isnan(b):

@@ -10,7 +10,7 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.findings import Effect, Finding, GuardError, GuardWarning
+from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.log_watch import LogWatch
 from lightning_retrieval_guard.observe.metrics import Feeding, MetricWatch
@@ -60,8 +60,8 @@ class Session:
         return self._exchange.rank == 0
 
     @property
-    def numbers(self) -> dict[str, Effect | None]:
-        """Logged number and reference of every key so far, where both are known."""
+    def numbers(self) -> dict[str, Numbers]:
+        """Logged number and reference of every key so far, each where it is known."""
         return self._epochs.numbers
 
     # --- putting on and taking off ----------------------------------------------------------------------------

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.findings import Effect, Finding, show_number
+from lightning_retrieval_guard.findings import Finding, Numbers, show_number
 
 SCHEMA_VERSION = 1
 
 
 def build_document(
-    mode: str, world_size: int, findings: Sequence[Finding], keys: Mapping[str, Effect | None]
+    mode: str, world_size: int, findings: Sequence[Finding], keys: Mapping[str, Numbers]
 ) -> dict[str, Any]:
     """The report as JSON can hold it.
 
@@ -25,21 +25,15 @@ def build_document(
         mode: Of the guard.
         world_size: The number of ranks.
         findings: All findings so far.
-        keys: For every logged key its numbers, where they are known.
+        keys: For every logged key its numbers, each where it is known.
     """
     return {
         "version": SCHEMA_VERSION,
         "mode": mode,
         "world_size": world_size,
         "findings": [_finite(finding.to_dict()) for finding in findings],
-        "keys": {name: _finite(_numbers(effect)) for name, effect in keys.items()},
+        "keys": {name: _finite({"logged": own[0], "reference": own[1]}) for name, own in keys.items()},
     }
-
-
-def _numbers(effect: Effect | None) -> dict[str, float | None]:
-    if effect is None:
-        return {"logged": None, "reference": None}
-    return {"logged": effect.logged, "reference": effect.reference}
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.findings import Effect, Finding, GuardError, Severity
+from lightning_retrieval_guard.findings import Finding, GuardError, Numbers, Severity
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
@@ -58,7 +58,7 @@ class Epochs:
         watch: MetricWatch,
         save: Callable[[], None],
     ) -> None:
-        self.numbers: dict[str, Effect | None] = {}
+        self.numbers: dict[str, Numbers] = {}
         self._trainer = trainer
         self._module = module
         self._settings = settings
@@ -136,7 +136,7 @@ class Epochs:
             raise RanksFailedError(failed)
         epoch.meetings.append(meeting.messages)
         epoch.sources.update(meeting.sources)
-        new = judge.view_keys(meeting.messages, epoch.sources, self._corrects)
+        new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._corrects)
         epoch.keys.extend(new)
         self._act(epoch, new)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
 from lightning_retrieval_guard.observe.site import Site, names_device_count
 from lightning_retrieval_guard.route.meeting import Message
@@ -47,7 +47,9 @@ def _fields(part: type, whole: Any) -> dict[str, Any]:
     return {field.name: getattr(whole, field.name) for field in fields(part)}
 
 
-def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool) -> list[KeyView]:
+def view_keys(
+    stage: str, messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool
+) -> list[KeyView]:
     """The keys of all ranks, in the order of the lowest rank that logged them."""
     told = [{entry["storage"]: KeyFacts.from_message(entry) for entry in message["keys"]} for message in messages]
     storages = dict.fromkeys(storage for own in told for storage in own)
@@ -55,7 +57,7 @@ def view_keys(messages: Sequence[Message], sources: Mapping[str, SourceView], co
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
         names = [own.source for own in facts if own is not None and own.source is not None]
-        view = KeyView(facts, sources.get(names[0]) if names else None)
+        view = KeyView(facts, sources.get(names[0]) if names else None, evaluates=stage != "train")
         view.replaced = corrects and _is_replaced(view)
         views.append(view)
     return views
@@ -130,7 +132,7 @@ def _faults(key: KeyView) -> list[str]:
         faults.append("LRG104")
     if first.sync_dist and first.rank_zero_only:
         faults.append("LRG204")
-    elif not first.sync_dist and not first.synced and not key.ranks_agree:
+    elif key.is_lone_value:
         faults.append("LRG203")
     if first.synced and key.is_reduced and first.reduction == "sum" and not first.in_step:
         faults.append("LRG202")
@@ -147,6 +149,6 @@ def _like(result: Any, value: float, key: KeyView, module: Any) -> torch.Tensor:
     return torch.tensor(value, dtype=dtype, device=module.device)
 
 
-def numbers_of(keys: Iterable[KeyView]) -> dict[str, Effect | None]:
-    """Logged number and reference of every key, where both are known."""
-    return {key.first.name: key.effect for key in keys}
+def numbers_of(keys: Iterable[KeyView]) -> dict[str, Numbers]:
+    """Logged number and reference of every key, each where it is known."""
+    return {key.first.name: (key.logged, key.reference) for key in keys}

@@ -3,7 +3,8 @@
 ## What it flags
 An epoch value that differs between ranks because nothing combines it. That is a plain value or the value of
 `forward()`, logged without `sync_dist`, or a metric that was built with `sync_on_compute=False`. A value that is the
-same on all ranks is silent, and so is one logged with `rank_zero_only=True`.
+same on all ranks is silent, and so are one logged with `rank_zero_only=True` and a plain value of the training, which
+is no result.
 
 ## Why it is wrong
 The logger shows the value of rank 0, which saw a part of the data only. Checkpoints, early stopping and schedulers
@@ -53,15 +54,13 @@ class NeverSynced(Rule):
 
 def _shows_one_rank(key: KeyView) -> bool:
     first, source = key.first, key.source
-    if first.sync_dist or key.world_size == 1:
+    if source is None:
+        return key.is_lone_value
+    if first.sync_dist or key.world_size == 1 or (first.kind != "forward" and source.synchronises):
         return False
-    if source is not None and first.kind != "forward" and source.synchronises:
-        return False
-    if source is not None and (first.kind == "metric" or key.replaced):
+    if first.kind == "metric" or key.replaced:
         return not source.plan.gathered and source.plan.has_rows
-    if first.value is None or first.synced:
-        return False
-    return len(key.present) == key.world_size and not key.ranks_agree
+    return not first.synced and len(key.present) == key.world_size and not key.ranks_agree
 
 
 def _fix(key: KeyView) -> str:

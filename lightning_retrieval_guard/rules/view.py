@@ -123,6 +123,7 @@ class KeyView:
         facts: What each rank told of it, ``None`` where a rank did not log it.
         source: The rows behind the value, if it came from a retrieval metric.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
+        evaluates: Whether the stage is no training, so that a number is meant to be a result.
         corrected: Whether the guard put the reference in the place of the logged number.
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
     """
@@ -131,6 +132,7 @@ class KeyView:
     source: SourceView | None = None
     computed: float | None = None
     replaced: bool = False
+    evaluates: bool = True
     corrected: bool = False
 
     @cached_property
@@ -255,6 +257,13 @@ class KeyView:
         if len(values) < self.world_size or any(value is None for value in values):
             return False
         return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+
+    @property
+    def is_lone_value(self) -> bool:
+        """Whether a value of one rank is shown as a result of all, without rows behind it that would tell more."""
+        first = self.first
+        alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
+        return alone and self.evaluates and len(self.present) == self.world_size and not self.ranks_agree
 
     @cached_property
     def weight_fault(self) -> WeightFault | None:

@@ -5,6 +5,7 @@ from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import update
 
 from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyView, SourceView
 
 from .factories import at_end, facts, found, source, stage, steps, the_finding
@@ -100,3 +101,9 @@ def test_the_same_rows_on_every_rank_need_no_combining() -> None:
     own = facts("val_mrr", kind="metric", source="mrr")
     key = KeyView((own, own), source([rows, rows], RetrievalMRR(), synchronises=False), computed=1.0)
     assert not found("LRG203", stage(key))
+
+
+def test_a_plain_value_of_the_training_is_no_result() -> None:
+    ranks = (steps((1.0, 4, 4), world_size=2), steps((2.0, 4, 4), world_size=2))
+    assert not list(REGISTRY["LRG203"].check(stage(KeyView(ranks, evaluates=False))))
+    assert list(REGISTRY["LRG203"].check(stage(KeyView(ranks, evaluates=True))))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_retrieval_guard.findings import Effect
+from lightning_retrieval_guard.findings import Effect, Numbers
 from lightning_retrieval_guard.report import document
 from lightning_retrieval_guard.report.document import build_document, render_html, write_document
 
@@ -20,12 +20,12 @@ from .test_findings import EFFECT, FINDING
 SCRIPT = "<script>alert('key')</script>"
 
 
-def built(**keys: Effect | None) -> dict:
+def built(**keys: Numbers) -> dict:
     return build_document("warn", 2, [FINDING.with_effect(EFFECT)], keys)
 
 
 def test_the_document_follows_schema_version_1() -> None:
-    told = built(val_recall=EFFECT, val_loss=None)
+    told = built(val_recall=(EFFECT.logged, EFFECT.reference), val_loss=(None, None))
     assert list(told) == ["version", "mode", "world_size", "findings", "keys"]
     assert (told["version"], told["mode"], told["world_size"]) == (1, "warn", 2)
     assert told["findings"] == [FINDING.with_effect(EFFECT).to_dict()]
@@ -39,7 +39,7 @@ def test_the_document_follows_schema_version_1() -> None:
 def test_json_stays_valid_where_a_number_is_not_finite(number: float, tmp_path: Path) -> None:
     finding = FINDING.with_effect(Effect(number, 0.5))
     path = tmp_path / "report.json"
-    write_document(path, build_document("correct", 1, [finding], {"k": Effect(0.5, number)}))
+    write_document(path, build_document("correct", 1, [finding], {"k": (0.5, number)}))
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -51,14 +51,14 @@ def test_json_stays_valid_where_a_number_is_not_finite(number: float, tmp_path: 
 
 def test_html_escapes_what_the_user_wrote() -> None:
     evil = replace(FINDING, key=SCRIPT, path=f"{SCRIPT}.py", message=f"{SCRIPT} is wrong.", fix=f"Drop {SCRIPT} & go.")
-    page = render_html(build_document("warn", 2, [evil], {SCRIPT: EFFECT}))
+    page = render_html(build_document("warn", 2, [evil], {SCRIPT: (EFFECT.logged, EFFECT.reference)}))
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(&#x27;key&#x27;)&lt;/script&gt;") == 5
     assert "&amp; go." in page
 
 
 def test_html_tells_findings_and_numbers() -> None:
-    page = render_html(built(val_recall=EFFECT, val_loss=None))
+    page = render_html(built(val_recall=(EFFECT.logged, EFFECT.reference), val_loss=(None, None)))
     assert "Findings: 1. Mode warn, world size 2." in page
     row = '<tr><td>val_recall</td><td class="number">0.2109</td><td class="number">0.4219</td></tr>'
     assert row in page
@@ -80,8 +80,8 @@ def test_the_suffix_decides_the_form(name: str, tmp_path: Path) -> None:
 
 
 def test_letters_of_all_languages_survive(tmp_path: Path) -> None:
-    write_document(tmp_path / "r.json", built(精度=EFFECT))
-    write_document(tmp_path / "r.html", built(精度=EFFECT))
+    write_document(tmp_path / "r.json", built(精度=(EFFECT.logged, EFFECT.reference)))
+    write_document(tmp_path / "r.html", built(精度=(EFFECT.logged, EFFECT.reference)))
     assert "精度" in json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["keys"]
     assert "精度" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
     monkeypatch.setattr(document.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_document(path, built(val_loss=EFFECT))
+        write_document(path, built(val_loss=(EFFECT.logged, EFFECT.reference)))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["report.json"]
 
@@ -112,7 +112,7 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path, monkeypa
         real(new, old)
 
     monkeypatch.setattr(document.os, "replace", look)
-    write_document(path, built(val_loss=EFFECT))
+    write_document(path, built(val_loss=(EFFECT.logged, EFFECT.reference)))
     ((new, old),) = seen
     assert "val_loss" not in json.loads(old)["keys"]
     assert "val_loss" in json.loads(new)["keys"]
