@@ -38,10 +38,11 @@ class Origin:
 class Feeding:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
-    ``samples_before`` are those seen before the batch at hand.
+    ``samples_before`` are those seen before the batch at hand, and ``epoch`` is a number that no other epoch has.
     """
 
     stage: str
+    epoch: int
     dataloader: int | None
     samples: int | None
     samples_before: int | None
@@ -230,14 +231,15 @@ class MetricWatch:
 
     def _note_update(self, record: MetricRecord) -> None:
         feeding = self._listener.feeding()
-        samples = None
+        epoch = samples = None
         if feeding is not None:
+            epoch = feeding.epoch
             record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
             if feeding.samples is not None:
                 source = (feeding.stage, feeding.dataloader)
                 samples = feeding.samples - record.samples_at_update.get(source, 0)
                 record.samples_at_update[source] = feeding.samples
-        record.infos.append(UpdateInfo(samples))
+        record.infos.append(UpdateInfo(epoch, samples))
         if record.first_update is None:
             record.first_update = user_site(2)
 

@@ -18,8 +18,9 @@ States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 @dataclass
 class UpdateInfo:
-    """One update of a metric: how many samples this rank saw since the update before, if that is certain."""
+    """One update of a metric: the epoch, and the samples this rank saw since the update before, if that is certain."""
 
+    epoch: int | None
     samples: int | None
 
 

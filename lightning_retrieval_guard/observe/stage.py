@@ -20,6 +20,7 @@ class StageRecord:
 
     Attributes:
         stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
+        epoch: A number that no other epoch of the run has.
         keys: Log calls by Lightning's storage key, in order.
         batches: Batches seen.
         batch: The size of the batch at hand.
@@ -30,6 +31,7 @@ class StageRecord:
     """
 
     stage: str
+    epoch: int
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     batches: int = 0
     batch: BatchSize = _NO_BATCH
@@ -65,7 +67,7 @@ class StageRecord:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        return Feeding(self.stage, self.dataloader, samples, before)
+        return Feeding(self.stage, self.epoch, self.dataloader, samples, before)
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,8 +38,8 @@ class RanksFailedError(RuntimeError):
 class Epoch:
     """What this rank has seen in one epoch of one stage, and what the ranks told each other of it."""
 
-    def __init__(self, stage: str) -> None:
-        self.record = StageRecord(stage)
+    def __init__(self, stage: str, number: int) -> None:
+        self.record = StageRecord(stage, number)
         self.keys: list[KeyView] = []
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
@@ -69,6 +70,7 @@ class Epochs:
         self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
         self._table = Table(exchange, self._scope, self._finder.metric)
         self._running: dict[str, Epoch] = {}
+        self._numbers = itertools.count()
 
     @property
     def _scope(self) -> QueryScope:
@@ -89,7 +91,7 @@ class Epochs:
         if stage is None or stage == "predict":
             return None
         if stage not in self._running:
-            self._running[stage] = Epoch(stage)
+            self._running[stage] = Epoch(stage, next(self._numbers))
             self._watch.start_stage(stage)
         return self._running[stage]
 

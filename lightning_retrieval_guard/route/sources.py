@@ -131,7 +131,8 @@ class SourceFinder:
         last = lives[-1]
         metric, record = last.metric, last.record
         table, pieces = self._cut(lives)
-        samples = [info.samples for life in lives for info in self._infos(life)]
+        # rows of an earlier epoch tell nothing about the ids of this one
+        samples = [info.samples if info.epoch == stage.epoch else None for life in lives for info in self._infos(life)]
         padding = stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
         values_of_forward = any(isinstance(life, ForwardRows) for life in lives)

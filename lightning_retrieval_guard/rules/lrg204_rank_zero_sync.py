@@ -6,8 +6,8 @@ ranks, called on rank zero alone. A metric object that is logged is silent, beca
 
 ## Why it is wrong
 With both arguments Lightning switches the reduction off without a word, and the logger shows the value of rank 0, which
-saw a part of the data only. A metric that combines ranks waits in `compute()` for ranks that never arrive: the run hangs
-until a time-out ends it.
+saw a part of the data only. A metric that combines ranks waits in `compute()` for ranks that never arrive: the run
+hangs until a time-out ends it.
 
 ## Example
     self.log("val_loss", loss, sync_dist=True, rank_zero_only=True)
@@ -25,8 +25,8 @@ until a time-out ends it.
 ## What correct mode does
 It logs the value over all ranks. A value that differs between ranks in an epoch-end hook stays as it is, because
 nothing tells how to combine it. The `compute()` of a metric that was updated in the steps returns the value over all
-ranks without waiting for them; where only rank zero has the rows, all ranks raise an error that names the metric and the
-rank. Strict mode raises that error when the guard's time-out is over, and warn mode steps aside with it.
+ranks without waiting for them; where only rank zero has the rows, all ranks raise an error that names the metric and
+the rank. Strict mode raises that error when the guard's time-out is over, and warn mode steps aside with it.
 """
 
 from __future__ import annotations
