@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import Tensor
@@ -94,7 +95,7 @@ class Weights(WeightCounts):
         if isinstance(used, Tensor):  # looking into it could wait for the device
             self.integral = self.integral and not used.is_floating_point()
             return
-        self.integral = self.integral and isinstance(used, int)
+        self.integral = self.integral and isinstance(used, Integral)
         samples = batch.samples
         self._note_ratio(used, samples)
         if samples is None:

@@ -38,7 +38,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts
         weight=weight,
         names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(site),
         lacks_value=float(weights.value),
-        lacks_weight=weights.weight,
+        lacks_weight=float(weights.weight),
     )
 
 

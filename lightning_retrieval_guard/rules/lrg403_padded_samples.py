@@ -52,6 +52,7 @@ class PaddedSamples(Rule):
                 f"'{key.first.name}' counts {several(stage.repeated, 'sample')} twice: the sampler repeated {them} to"
                 f" give {several(stage.world_size, 'rank')} the same number."
             )
-            fix = "Use mode='correct', a dataset whose size the world size divides, or one device for final numbers."
             counted_once = source is not None and source.plan.left_out > 0
+            corrected = "mode='correct', " if counted_once else ""
+            fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
             yield self.at_key(stage, key, message, fix, effect=key.effect if counted_once else None)

@@ -55,3 +55,9 @@ def test_no_padding_is_silent() -> None:
 
 def test_an_epoch_without_log_calls_is_silent() -> None:
     assert not found("LRG403", stage(world_size=2, repeated=1))
+
+
+def test_correct_mode_is_no_advice_for_a_plain_value() -> None:
+    told = stage(KeyView((steps((1.0, 4, 4)), steps((1.0, 4, 4)))), repeated=1)
+    finding = the_finding("LRG403", told)
+    assert finding.fix == "Use a dataset whose size the world size divides, or one device for final numbers."
