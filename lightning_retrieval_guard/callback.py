@@ -85,10 +85,9 @@ class RetrievalGuard(Callback):
         if self.settings.report is not None:
             check_report_writable(self.settings.report)
         self._close()
-        exchange = make_exchange(_timeout(trainer))
-        self._world_size = exchange.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, exchange, self._write_report)
-        self._session.open()
+        self._world_size = trainer.world_size
+        self._session = Session(trainer, pl_module, self.settings, self._log, self._write_report)
+        self._session.open(lambda: make_exchange(_timeout(trainer), trainer.world_size))
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

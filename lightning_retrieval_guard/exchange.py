@@ -41,6 +41,10 @@ class ExchangeError(RuntimeError):
         self.elsewhere = dict(elsewhere)
 
 
+class WorldSizeError(RuntimeError):
+    """The trainer and ``torch.distributed`` disagree about the ranks."""
+
+
 class Exchange:
     """Exchanges messages between the ranks; with one process it hands back what it gets."""
 
@@ -190,8 +194,17 @@ def _pack(text: bytes, size: int) -> Tensor:
     return block
 
 
-def make_exchange(timeout: timedelta) -> Exchange:
-    """The exchange for this process: over all ranks where several processes run, else with itself."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return GroupExchange(timeout)
-    return Exchange()
+def make_exchange(timeout: timedelta, world_size: int) -> Exchange:
+    """The exchange for this process: over all ranks where several processes run, else with itself.
+
+    Args:
+        timeout: How long ranks wait for each other.
+        world_size: The number of ranks that the trainer works with.
+
+    Raises:
+        WorldSizeError: ``torch.distributed`` does not connect just these ranks.
+    """
+    connected = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if connected != world_size:
+        raise WorldSizeError(f"the trainer works on {world_size} ranks, but torch.distributed connects {connected}")
+    return GroupExchange(timeout) if connected > 1 else Exchange()

@@ -39,18 +39,18 @@ class Session:
         module: Any,
         settings: Settings,
         log: FindingLog,
-        exchange: Exchange,
         save: Callable[[], None],
     ) -> None:
-        self.world_size = exchange.world_size
+        self.world_size = 1
         self._trainer = trainer
         self._module = module
         self._settings = settings
         self._log = log
-        self._exchange = exchange
+        self._save = save
+        self._exchange = Exchange()
         self._patches = Patches()
         self._metrics = MetricWatch(self)
-        self._epochs = Epochs(trainer, module, settings, log, exchange, self._metrics, save)
+        self._epochs = self._make_epochs()
         self._failure: str | None = None
         self._is_open = False
 
@@ -66,9 +66,15 @@ class Session:
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Put on the patches, on the process that works."""
+    def _make_epochs(self) -> Epochs:
+        return Epochs(self._trainer, self._module, self._settings, self._log, self._exchange, self._metrics, self._save)
+
+    def open(self, connect: Callable[[], Exchange]) -> None:
+        """Connect the ranks and put on the patches, on the process that works."""
         self._is_open = True
+        self._at_boundary(lambda: self._connect(connect))
+        if not self._is_open:  # it has stepped aside
+            return
         self._metrics.install()
         LogWatch(self._trainer, self._module, self._metrics, self).install(self._patches)
         connector = _compat.logger_connector(self._trainer)
@@ -78,6 +84,11 @@ class Session:
             self._patches.put(self._module, hook, self._after(self._end_hooks))
         for loop in _compat.evaluation_loops(self._trainer):
             self._patches.put(loop, "run", self._after(functools.partial(self._end_loop, loop)))
+
+    def _connect(self, connect: Callable[[], Exchange]) -> None:
+        self._exchange = connect()
+        self.world_size = self._exchange.world_size
+        self._epochs = self._make_epochs()
 
     def close(self) -> None:
         """Take off the patches. May be called twice."""

@@ -1,0 +1,41 @@
+"""A trainer that works on other ranks than torch.distributed connects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
+
+from .programs import Right, reference
+
+
+def make_trainer(guard: RetrievalGuard) -> Trainer:
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, callbacks=[guard], **quiet)
+
+
+class Connected(RetrievalGuard):
+    """Lets only the guard see the other rank, so that the run itself is that of one process."""
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist, "is_initialized", lambda: True)
+            patch.setattr(dist, "get_world_size", lambda *_: 2)
+            super().setup(*args, **kwargs)
+
+
+def test_the_guard_steps_aside_and_the_run_goes_on() -> None:
+    guard = Connected(mode="correct")
+    with pytest.warns(GuardWarning, match=r"LRG901 .*the trainer works on 1 ranks, but torch.distributed connects 2"):
+        [numbers] = make_trainer(guard).validate(Right(), verbose=False)
+    assert numbers["mrr"] == pytest.approx(reference(), abs=1e-6)
+    assert [finding.code for finding in guard.findings] == ["LRG901"]
+
+
+def test_strict_refuses_to_start() -> None:
+    with pytest.raises(GuardError, match=r"LRG901 .*connects 2"):
+        make_trainer(Connected(mode="strict")).validate(Right(), verbose=False)
