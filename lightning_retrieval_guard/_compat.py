@@ -50,6 +50,13 @@ def is_registered_metric(module: Any, metric: Metric) -> bool:
     return any(child is metric for child in module.modules())
 
 
+def class_that_logs(module: Any) -> type:
+    """Lightning's class among those of the module that defines ``log``."""
+    lightning = ("lightning", "pytorch_lightning")
+    classes = type(module).__mro__
+    return next(own for own in classes if own.__module__.partition(".")[0] in lightning and "log" in vars(own))
+
+
 def storage_key(hook: str, name: str, dataloader: int | None) -> str:
     """The key under which Lightning stores a logged value."""
     return f"{hook}.{name}" if dataloader is None else f"{hook}.{name}.{dataloader}"

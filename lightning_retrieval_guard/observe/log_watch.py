@@ -19,6 +19,8 @@ from lightning_retrieval_guard.observe.stage import StageRecord
 
 # among the arguments of `log` after name and value
 _BATCH_SIZE_POSITION = 9
+# methods of the user's that only hand a value on
+_LOG_METHODS = ("log", "log_dict")
 
 
 class LogListener(Protocol):
@@ -46,18 +48,25 @@ class LogWatch:
         self._listener = listener
 
     def install(self, patches: Patches) -> None:
-        """Watch the module, and callbacks, which hold the module's methods of the time before."""
-        original = self._module.log
-        patches.put(self._module, "log", self._wrap)
+        """Watch the module, and callbacks, which hold the module's method of the time before.
+
+        Lightning's own ``log`` is wrapped, which a ``log`` of the user's calls in the end, so that the name and the
+        value are those that Lightning gets.
+        """
+        owner = _compat.class_that_logs(self._module)
+        plain = vars(owner)["log"]
+        patches.put(owner, "log", self._wrap)
         for callback in self._trainer.callbacks:
-            if vars(callback).get("log") == original:
-                patches.put(callback, "log", self._wrap)
+            held = vars(callback).get("log")
+            if getattr(held, "__func__", None) is plain and held.__self__ is self._module:
+                patches.put(callback, "log", lambda _: self._module.log)
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
-        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            original(name, value, *args, **kwargs)
-            self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
+        def log(module: Any, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            original(module, name, value, *args, **kwargs)
+            if module is self._module:
+                self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
 
         return log
 
@@ -84,7 +93,7 @@ class LogWatch:
         self._listener.logged(key)
 
     def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
-        arguments, site = _compat.result_arguments(result), user_site()
+        arguments, site = _compat.result_arguments(result), user_site(past=_LOG_METHODS)
         return KeyRecord(
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",

@@ -241,7 +241,7 @@ class MetricWatch:
                 record.samples_at_update[source] = feeding.samples
         record.infos.append(UpdateInfo(epoch, samples))
         if record.first_update is None:
-            record.first_update = user_site(2)
+            record.first_update = user_site()
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         segment = record.segment() if record.is_rows and record.metric() is not None else None

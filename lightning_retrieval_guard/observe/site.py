@@ -6,6 +6,7 @@ import ast
 import linecache
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
@@ -31,15 +32,24 @@ class Site:
     line: int
 
 
-def user_site(depth: int = 1) -> Site:
-    """The innermost line that belongs neither to a library nor to the guard; ``depth`` frames are skipped."""
-    frame: FrameType | None = sys._getframe(depth)
-    innermost = frame
-    while frame is not None and _is_library(frame.f_globals.get("__name__", "")):
+def user_site(past: Collection[str] = ()) -> Site:
+    """The innermost line that belongs neither to a library nor to the guard.
+
+    Args:
+        past: Names of functions of the user's to look past, where there is a caller of the user's.
+    """
+    innermost: FrameType = sys._getframe(1)
+    found: FrameType | None = None
+    frame: FrameType | None = innermost
+    while frame is not None:
+        if not _is_library(frame.f_globals.get("__name__", "")):
+            found = found or frame
+            if frame.f_code.co_name not in past:
+                found = frame
+                break
         frame = frame.f_back
-    found = frame or innermost
-    assert found is not None
-    return Site(found.f_code.co_filename, found.f_lineno)
+    best = found or innermost
+    return Site(best.f_code.co_filename, best.f_lineno)
 
 
 def _is_library(module: str) -> bool:
