@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -71,9 +70,13 @@ class LogWatch:
         return log
 
     def _note(self, name: str, value: Any, given: Any) -> None:
-        stage, results = self._listener.stage(), _compat.results_of(self._trainer)
-        hook = _compat.current_hook(self._module)
-        if stage is None or results is None or hook is None:
+        stage, hook = self._listener.stage(), _compat.current_hook(self._module)
+        if stage is None or hook is None:
+            return
+        if stage.results is None:  # asking Lightning in every call would double what the guard costs
+            stage.results = _compat.results_of(self._trainer)
+        results = stage.results
+        if results is None:
             return
         storage = _compat.find_result(results, hook, name)
         if storage is None:  # Lightning took the call for something else than a value of this loop
@@ -114,8 +117,7 @@ class LogWatch:
         if used is None:
             return
         plain = value.detach() if isinstance(value, Tensor) else value
-        with torch.no_grad():
-            key.weights.note(used, given is not None, stage.batch, plain, self._listener.world_size)
+        key.weights.note(used, given is not None, stage.batch, plain, self._listener.world_size)
 
 
 def _given_batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -28,6 +28,7 @@ class StageRecord:
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
+        results: Where Lightning keeps the logged values of the stage, once something was logged.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class StageRecord:
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
+    results: Any = None
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
     # samples seen, or None once a batch had an unknown size
     _samples: dict[int | None, int | None] = field(default_factory=dict)
