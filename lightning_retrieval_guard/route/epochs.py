@@ -267,8 +267,9 @@ class Epochs:
             return
         for key, computed in self._computed(epoch):
             key.computed = computed
-        self.numbers.update(judge.numbers_of(epoch.keys))
-        self._log.add(judge.judge(self._view(epoch), self._settings), say=self._speaks)
+        view = self._view(epoch)
+        self.numbers.update(judge.numbers_of(view))
+        self._log.add(judge.judge(view, self._settings), say=self._speaks)
         if self._speaks:
             self._log.print_table(epoch.record.stage)
 

@@ -149,6 +149,6 @@ def _like(result: Any, value: float, key: KeyView, module: Any) -> torch.Tensor:
     return torch.tensor(value, dtype=dtype, device=module.device)
 
 
-def numbers_of(keys: Iterable[KeyView]) -> dict[str, Numbers]:
+def numbers_of(stage: StageView) -> dict[str, Numbers]:
     """Logged number and reference of every key, each where it is known."""
-    return {key.first.name: (key.logged, key.reference) for key in keys}
+    return {key.first.name: (key.logged, key.reference if stage.knows_reference(key) else None) for key in stage.keys}

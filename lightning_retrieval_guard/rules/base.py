@@ -42,8 +42,9 @@ class Rule(ABC):
         effect: Effect | None = None,
         severity: Severity | None = None,
         ranks: Iterable[int] | None = None,
+        corrected: bool = True,
     ) -> Finding:
-        """A finding at a log call."""
+        """A finding at a log call; ``corrected`` tells whether a replaced number is free of what the rule flags."""
         first = key.first
         seen = range(key.world_size) if ranks is None else ranks
         finding = Finding(
@@ -59,13 +60,13 @@ class Rule(ABC):
             fix=fix,
             ranks=tuple(seen),
         ).with_effect(effect)
-        return replace(finding, corrected=key.corrected and finding.severity is not Severity.NOTE)
+        return replace(finding, corrected=corrected and key.corrected and finding.severity is not Severity.NOTE)
 
     def at_source(self, stage: StageView, source: SourceView, message: str, fix: str) -> Finding:
         """A finding at the log call that shows a metric, or at its first update where none is known yet."""
         for key in stage.keys:
             if key.source is source:
-                return self.at_key(stage, key, message, fix, effect=key.effect)
+                return self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
         return Finding(
             code=self.code,
             rule=self.slug,
@@ -79,6 +80,11 @@ class Rule(ABC):
             fix=fix,
             ranks=tuple(range(stage.world_size)),
         )
+
+
+def effect_of(stage: StageView, key: KeyView) -> Effect | None:
+    """Logged number and reference of a key, where both are known."""
+    return key.effect if stage.knows_reference(key) else None
 
 
 def several(count: int, noun: str) -> str:

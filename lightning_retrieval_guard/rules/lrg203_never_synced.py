@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, monitored_note, several
+from lightning_retrieval_guard.rules.base import Rule, effect_of, monitored_note, several
 from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
@@ -49,7 +49,7 @@ class NeverSynced(Rule):
                     f"'{key.first.name}' is a rank's own value, never combined over {ranks}:"
                     f" the logger shows the shard of rank 0.{monitored_note(stage, key)}"
                 )
-                yield self.at_key(stage, key, message, _fix(key), effect=key.effect)
+                yield self.at_key(stage, key, message, _fix(key), effect=effect_of(stage, key))
 
 
 def _shows_one_rank(key: KeyView) -> bool:

@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.base import Rule, effect_of
 from lightning_retrieval_guard.rules.view import StageView
 
 
@@ -56,4 +56,4 @@ class RankZeroSync(Rule):
                     f"'{first.name}' is logged with sync_dist=True and rank_zero_only=True. Lightning then reduces"
                     " nothing, and the logger shows the shard of rank 0."
                 )
-                yield self.at_key(stage, key, message, "Drop rank_zero_only.", effect=key.effect)
+                yield self.at_key(stage, key, message, "Drop rank_zero_only.", effect=effect_of(stage, key))

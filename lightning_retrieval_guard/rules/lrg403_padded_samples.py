@@ -55,4 +55,6 @@ class PaddedSamples(Rule):
             counted_once = source is not None and source.plan.left_out > 0
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            yield self.at_key(stage, key, message, fix, effect=key.effect if counted_once else None)
+            yield self.at_key(
+                stage, key, message, fix, effect=key.effect if counted_once else None, corrected=counted_once
+            )

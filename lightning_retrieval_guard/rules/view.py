@@ -343,6 +343,14 @@ class StageView:
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
 
+    def knows_reference(self, key: KeyView) -> bool:
+        """Whether the key's reference value is what one process would have logged.
+
+        A plain value is averaged over its batch already. Where the sampler repeated samples, nobody can tell what it
+        would be without them.
+        """
+        return key.shows_source or not self.repeated
+
 
 def _number(value: Any) -> float | None:
     if isinstance(value, Tensor) and value.numel() == 1:
