@@ -72,9 +72,15 @@ class Session:
     def open(self, connect: Callable[[], Exchange]) -> None:
         """Connect the ranks and put on the patches, on the process that works."""
         self._is_open = True
-        self._at_boundary(lambda: self._connect(connect))
-        if not self._is_open:  # it has stepped aside
-            return
+        try:
+            self._connect(connect)
+            self._install()
+        except GuardError:
+            raise
+        except Exception as error:  # the same on every rank, so none has to wait for the others to hear of it
+            self._give_up(failure_text(error), [self._exchange.rank], say=self.speaks)
+
+    def _install(self) -> None:
         self._metrics.install()
         LogWatch(self._trainer, self._module, self._metrics, self).install(self._patches)
         connector = _compat.logger_connector(self._trainer)
