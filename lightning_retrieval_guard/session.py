@@ -28,6 +28,8 @@ from lightning_retrieval_guard.settings import Settings
 EPOCH_END_HOOKS = ("on_train_epoch_end", "on_validation_epoch_end", "on_test_epoch_end")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+Plain = Callable[[], Any]
+Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 
 
 class Session:
@@ -222,60 +224,76 @@ class Session:
         if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
             self._epochs.refuse_weights(key, epoch)
 
-    def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
+    def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Compute a metric: in a step on this rank alone, at the end of the epoch over all ranks."""
-        metric, stage = record.metric(), self.stage()
-        syncs = self.world_size > 1 and _compat.syncs_on_compute(metric)
-        if metric is None or stage is None:
-            return plain(), syncs
-        if not record.is_rows or self._settings.mode != "correct":
-            return (self._compute_with_others(record, stage, plain) if syncs else plain()), syncs
-        if stage.in_step:
-            return self._alone(metric, plain) if self.world_size > 1 else plain(), False
-        if self._failure is not None and syncs:  # the other ranks would not come
-            return self._alone(metric, plain), False
-        outcome = self._outcome(record, syncs)
-        return (plain(), syncs) if outcome is None else (_take(outcome, metric), True)
+        return self._run(self._way_to_compute, record, plain)
 
-    def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
+    def forward(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Run ``forward``, which in correct mode stays on this rank for retrieval metrics."""
+        return self._run(self._way_to_forward, record, plain)
+
+    def _run(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
+        """Choose a way under protection and go it without, because what it raises is the program's own."""
+        way, synced = plain, False
+
+        def choose_way() -> None:
+            nonlocal way, synced
+            way, synced = choose(record, plain)
+
+        self.protect(choose_way)
+        metric = record.metric()
+        if self._failure is not None and self.world_size > 1 and record.is_rows and self._corrects:
+            way = functools.partial(self._alone, metric, plain)  # the other ranks would not come
+        return way(), synced
+
+    @property
+    def _corrects(self) -> bool:
+        return self._settings.mode == "correct"
+
+    def _way_to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
+        metric, epoch = record.metric(), self._epochs.current()
+        syncs = self.world_size > 1 and _compat.syncs_on_compute(metric)
+        if metric is None or epoch is None:
+            return plain, syncs
+        if not record.is_rows or not self._corrects:
+            others = functools.partial(self._compute_with_others, record, epoch.record, plain)
+            return (others if syncs else plain), syncs
+        if epoch.record.in_step:
+            return (functools.partial(self._alone, metric, plain) if self.world_size > 1 else plain), False
+        outcome = self._epochs.outcome(record, epoch, syncs)
+        return (plain, syncs) if outcome is None else (functools.partial(_take, outcome, metric), True)
+
+    def _way_to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         metric, stage = record.metric(), self.stage()
         syncs = self.world_size > 1 and _compat.syncs_in_forward(metric)
         if not syncs or stage is None:
-            return plain(), syncs
-        if record.is_rows and self._settings.mode == "correct":
-            return self._alone(metric, plain), False
+            return plain, syncs
+        if record.is_rows and self._corrects:
+            return functools.partial(self._alone, metric, plain), False
         record.synced_in_steps += stage.in_step
-        return plain(), True
+        return plain, True
 
     @staticmethod
-    def _alone(metric: Any, plain: Callable[[], Any]) -> Any:
+    def _alone(metric: Any, plain: Plain) -> Any:
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric):
             return plain()
 
-    def _compute_with_others(self, record: MetricRecord, stage: StageRecord, plain: Callable[[], Any]) -> Any:
+    def _compute_with_others(self, record: MetricRecord, stage: StageRecord, plain: Plain) -> Any:
         """The metric combines ranks by itself; outside of steps, say so to whoever will miss this rank."""
         if stage.in_step:
             record.synced_in_steps += 1
             return plain()
-        site = user_site()
-        point = f"{stage.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}"
-        self.protect(lambda: self._exchange.announce(point))
+
+        def announce() -> None:
+            site = user_site()
+            name = self._epochs.name(record)
+            self._exchange.announce(f"{stage.stage}/compute/{name} at {site.path}:{site.line}")
+
+        self.protect(announce)
         value = plain()
         self.protect(lambda: self._exchange.announce(""))
         return value
-
-    def _outcome(self, record: MetricRecord, syncs: bool) -> Outcome | None:
-        outcome: Outcome | None = None
-
-        def look_up() -> None:
-            nonlocal outcome
-            epoch = self._epochs.current()
-            outcome = None if epoch is None else self._epochs.outcome(record, epoch, syncs)
-
-        self.protect(look_up)
-        return outcome
 
 
 def _joined(ranks: list[int]) -> str:
