@@ -45,11 +45,6 @@ def current_hook(module: Any) -> str | None:
     return module._current_fx_name  # type: ignore[no-any-return]
 
 
-def is_registered_metric(module: Any, metric: Metric) -> bool:
-    """Whether Lightning knows the metric as an attribute of the module."""
-    return any(child is metric for child in module.modules())
-
-
 def class_that_logs(module: Any) -> type:
     """Lightning's class among those of the module that defines ``log``."""
     lightning = ("lightning", "pytorch_lightning")
@@ -228,11 +223,6 @@ def syncs_on_compute(metric: Any) -> bool:
 def syncs_in_forward(metric: Any) -> bool:
     """Whether ``forward()`` combines ranks."""
     return bool(metric.dist_sync_on_step)
-
-
-def is_synced_now(metric: Any) -> bool:
-    """Whether the states hold the rows of all ranks at this moment."""
-    return bool(metric._is_synced)
 
 
 class WithoutSync:

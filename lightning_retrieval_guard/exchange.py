@@ -51,6 +51,11 @@ class Exchange:
     rank = 0
     world_size = 1
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this process is the one that warns, prints and writes."""
+        return self.rank == 0
+
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Exchange one message with every rank.
 

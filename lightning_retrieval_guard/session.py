@@ -59,7 +59,7 @@ class Session:
     @property
     def speaks(self) -> bool:
         """Whether this process is the one that warns, prints and writes."""
-        return self._exchange.rank == 0
+        return self._exchange.speaks
 
     @property
     def numbers(self) -> dict[str, Numbers]:
@@ -242,20 +242,16 @@ class Session:
 
         self.protect(choose_way)
         metric = record.metric()
-        if self._failure is not None and self.world_size > 1 and record.is_rows and self._corrects:
+        if self._failure is not None and self.world_size > 1 and record.is_rows and self._settings.corrects:
             way = functools.partial(self._alone, metric, plain)  # the other ranks would not come
         return way(), synced
-
-    @property
-    def _corrects(self) -> bool:
-        return self._settings.mode == "correct"
 
     def _way_to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         metric, epoch = record.metric(), self._epochs.current()
         syncs = self.world_size > 1 and _compat.syncs_on_compute(metric)
         if metric is None or epoch is None:
             return plain, syncs
-        if not record.is_rows or not self._corrects:
+        if not record.is_rows or not self._settings.corrects:
             others = functools.partial(self._compute_with_others, record, epoch.record, plain)
             return (others if syncs else plain), syncs
         if epoch.record.in_step:
@@ -268,7 +264,7 @@ class Session:
         syncs = self.world_size > 1 and _compat.syncs_in_forward(metric)
         if not syncs or stage is None:
             return plain, syncs
-        if record.is_rows and self._corrects:
+        if record.is_rows and self._settings.corrects:
             return functools.partial(self._alone, metric, plain), False
         record.synced_in_steps += stage.in_step
         return plain, True

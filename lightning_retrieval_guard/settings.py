@@ -35,6 +35,11 @@ class Settings:
     batch_size_fn: Callable[[Any], int] | None = None
     report: Path | None = None
 
+    @property
+    def corrects(self) -> bool:
+        """Whether numbers are replaced."""
+        return self.mode == "correct"
+
     def allows(self, code: str) -> bool:
         """Whether the rule ``code`` may speak under ``select`` and ``ignore``."""
         selected = self.select is None or code.startswith(self.select)

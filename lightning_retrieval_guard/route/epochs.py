@@ -21,7 +21,7 @@ from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder, name_of
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView, orders_that_meet
 from lightning_retrieval_guard.settings import QueryScope, Settings
 
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
@@ -70,20 +70,12 @@ class Epochs:
         self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
         self._table = Table(exchange, self._scope, self._finder.metric)
         self._running: dict[str, Epoch] = {}
-        self._numbers = itertools.count()
+        self._count = itertools.count()
 
     @property
     def _scope(self) -> QueryScope:
         declared = self._settings.query_scope
         return "global" if declared == "auto" and not self._settings.allows("LRG301") else declared
-
-    @property
-    def _corrects(self) -> bool:
-        return self._settings.mode == "correct"
-
-    @property
-    def _speaks(self) -> bool:
-        return self._exchange.rank == 0
 
     def current(self) -> Epoch | None:
         """The epoch that runs now, begun where it was not."""
@@ -91,7 +83,7 @@ class Epochs:
         if stage is None or stage == "predict":
             return None
         if stage not in self._running:
-            self._running[stage] = Epoch(stage, next(self._numbers))
+            self._running[stage] = Epoch(stage, next(self._count))
             self._watch.start_stage(stage)
         return self._running[stage]
 
@@ -138,7 +130,7 @@ class Epochs:
             raise RanksFailedError(failed)
         epoch.meetings.append(meeting.messages)
         epoch.sources.update(meeting.sources)
-        new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._corrects)
+        new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
         epoch.keys.extend(new)
         self._act(epoch, new)
 
@@ -177,7 +169,7 @@ class Epochs:
 
     def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
-        if self._corrects or plan.uneven or plan.restarting or plan.left_out:
+        if self._settings.corrects or plan.uneven or plan.restarting or plan.left_out:
             return True
         if not all(facts.synchronises for facts in plan.facts if facts.rows):
             return True
@@ -188,7 +180,7 @@ class Epochs:
 
     def _act(self, epoch: Epoch, new: Sequence[KeyView]) -> None:
         results = _compat.results_of(self._trainer)
-        if self._corrects:
+        if self._settings.corrects:
             if results is not None:
                 self._put_in_order(epoch, results)
                 judge.correct(results, new, self._settings, self._module)
@@ -196,11 +188,12 @@ class Epochs:
             self.refuse(judge.judge(self._view(epoch), self._settings))
         else:
             early = judge.judge(self._view(epoch), self._settings, before_reduction=True)
-            self._log.add(early, say=self._speaks)
+            self._log.add(early, say=self._exchange.speaks)
 
     def _put_in_order(self, epoch: Epoch, results: Any) -> None:
         """Give Lightning's reductions the same order on every rank, or refuse where a key is missing."""
-        orders = [judge.order_of_reductions(message) for message in epoch.meetings[-1] if message["batches"]]
+        told = epoch.meetings[-1]
+        orders = orders_that_meet(map(judge.order_of_reductions, told), [message["batches"] for message in told])
         if len({tuple(order) for order in orders}) <= 1:
             return
         if len({frozenset(order) for order in orders}) > 1:
@@ -269,14 +262,14 @@ class Epochs:
             key.computed = computed
         view = self._view(epoch)
         self.numbers.update(judge.numbers_of(view))
-        self._log.add(judge.judge(view, self._settings), say=self._speaks)
-        if self._speaks:
+        self._log.add(judge.judge(view, self._settings), say=self._exchange.speaks)
+        if self._exchange.speaks:
             self._log.print_table(epoch.record.stage)
 
     def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
         """What Lightning computed, where the guard put nothing in its place."""
         results = _compat.results_of(self._trainer) or {}
-        for key in epoch.keys if not self._corrects else ():
+        for key in epoch.keys if not self._settings.corrects else ():
             result = results.get(key.first.storage)
             computed = _compat.result_computed(result) if result is not None else None
             if computed is not None:

@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
-from lightning_retrieval_guard.rules.view import StageView
+from lightning_retrieval_guard.rules.view import StageView, orders_that_meet
 
 
 class KeysDiffer(Rule):
@@ -42,8 +42,7 @@ class KeysDiffer(Rule):
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
-        # a rank that skipped the loop for lack of batches has nothing to reduce; any other takes part
-        orders = [order for rank, order in enumerate(stage.orders) if order or stage.batches[rank]]
+        orders = orders_that_meet(stage.orders, stage.batches)
         if len({tuple(order) for order in orders}) <= 1:
             return
         for key in stage.keys:

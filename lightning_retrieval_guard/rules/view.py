@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -350,6 +350,14 @@ class StageView:
         would be without them.
         """
         return key.shows_source or not self.repeated
+
+
+def orders_that_meet(orders: Iterable[list[str]], batches: Sequence[int]) -> list[list[str]]:
+    """The orders of the ranks that take part in reductions.
+
+    A rank that skipped the loop for lack of batches has nothing to reduce; any other takes part.
+    """
+    return [order for order, seen in zip(orders, batches, strict=True) if order or seen]
 
 
 def _number(value: Any) -> float | None:
