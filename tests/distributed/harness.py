@@ -29,6 +29,9 @@ from typing import Any, Literal
 
 Status = Literal["ok", "raised", "died", "running", "killed"]
 
+LOG_TAIL = 200_000
+"""Characters kept of what a rank wrote: the stacks of a loaded machine's many threads must not push the rest out."""
+
 # A fork server imports the heavy modules once and starts no thread: its children start in milliseconds.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["lightning.pytorch", "torchmetrics.retrieval", "pytest"])
@@ -194,7 +197,7 @@ class _Rank:
             self.answer = Outcome(self.rank, "died", error=f"exit code {self.process.exitcode}")
 
     def outcome(self) -> Outcome:
-        return replace(self.answer, log=self.log.read_text(errors="replace")[-8000:])
+        return replace(self.answer, log=self.log.read_text(errors="replace")[-LOG_TAIL:])
 
 
 def _serve(environment: dict[str, str], connection: Connection, log: Path, path: list[str]) -> None:
