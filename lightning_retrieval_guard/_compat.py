@@ -1,4 +1,4 @@
-"""The only file that touches private names of Lightning and torchmetrics.
+"""The only file that touches private names of Lightning, torchmetrics and torch.
 
 Each function says for which versions the private name was checked. Lightning and ``pytorch_lightning`` have the
 same names, so objects of either are reached through attributes and never through imports.
@@ -6,6 +6,7 @@ same names, so objects of either are reached through attributes and never throug
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve
+from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
 
 # Lightning's own default for the time-out of a process group.
@@ -45,11 +46,20 @@ def current_hook(module: Any) -> str | None:
     return module._current_fx_name  # type: ignore[no-any-return]
 
 
+def defines_hook(owner: Any, hook: str) -> bool:
+    """Whether a hook of a module or callback is the user's, and not the one Lightning comes with."""
+    method = inspect.unwrap(getattr(owner, hook))
+    return not _is_lightnings(getattr(method, "__module__", None) or "")
+
+
+def _is_lightnings(module: str) -> bool:
+    return module.partition(".")[0] in ("lightning", "pytorch_lightning")
+
+
 def class_that_logs(module: Any) -> type:
     """Lightning's class among those of the module that defines ``log``."""
-    lightning = ("lightning", "pytorch_lightning")
     classes = type(module).__mro__
-    return next(own for own in classes if own.__module__.partition(".")[0] in lightning and "log" in vars(own))
+    return next(own for own in classes if _is_lightnings(own.__module__) and "log" in vars(own))
 
 
 def storage_key(hook: str, name: str, dataloader: int | None) -> str:
@@ -176,8 +186,14 @@ def group_timeout(trainer: Any) -> timedelta:
 
 
 def is_rows_metric(metric: Metric) -> bool:
-    """Whether the metric keeps rows (query id, score, relevance) as list states."""
-    return isinstance(metric, (RetrievalMetric, RetrievalPrecisionRecallCurve))
+    """Whether the metric keeps rows (query id, score, relevance) as list states and computes as torchmetrics does."""
+    return scores_by_query(metric) or is_curve(metric)
+
+
+def is_curve(metric: Metric) -> bool:
+    """Whether the metric aggregates precision and recall at every cut-off over queries, as torchmetrics does."""
+    known = (RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision)
+    return isinstance(metric, known) and type(metric).compute in [curve.compute for curve in known]
 
 
 def scores_by_query(metric: Metric) -> bool:
@@ -215,6 +231,19 @@ def row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return metric.indexes, metric.preds, metric.target
 
 
+def twin(metric: Any) -> Any:
+    """The same settings and the same state lists, without anything that would keep the metric alive."""
+    other = metric.__class__.__new__(metric.__class__)
+    own = {name: value for name, value in vars(metric).items() if name not in ("update", "compute")}
+    other.__dict__.update(own, _computed=None, _forward_cache=None)
+    return other
+
+
+def group_of(metric: Any) -> Any | None:
+    """The process group that the metric combines, or ``None`` for all ranks."""
+    return metric.process_group
+
+
 def syncs_on_compute(metric: Any) -> bool:
     """Whether ``compute()`` combines ranks."""
     return bool(metric.sync_on_compute)
@@ -245,23 +274,48 @@ def forget_computed(metric: Any) -> None:
     metric._computed = None
 
 
-def compute_on_rows(metric: Metric, ids: Tensor, preds: Tensor, target: Tensor) -> Any:
-    """What the metric's own ``compute()`` returns for these rows, each of shape ``(rows,)``, on this rank alone."""
-    twin: Any = metric.__class__.__new__(metric.__class__)
-    twin.__setstate__(metric.__getstate__())
-    twin._is_synced, twin._cache, twin._computed = False, None, None
-    twin._to_sync = twin.sync_on_compute = False
-    twin._update_count = 1
-    twin.__dict__.update(indexes=[ids], preds=[preds], target=[target])
-    return twin.compute()
+def writes_to(tensor: Tensor) -> int:
+    """How often a tensor, which must not be an inference tensor, was written to in place (torch 2.1 to 2.13)."""
+    return tensor._version
 
 
 def belongs_to_lightning(metric: Metric) -> bool:
     """Whether the metric is the wrapper in which Lightning keeps a logged value."""
-    return type(metric).__module__.partition(".")[0] in ("lightning", "pytorch_lightning")
+    return _is_lightnings(type(metric).__module__)
 
 
 def default_dtype() -> torch.dtype:
     """The dtype in which Lightning keeps logged values."""
     dtype = torch.get_default_dtype()
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+# --- torchmetrics' retrieval formulas (1.2 to 1.9) ------------------------------------------------------------
+
+
+def own_formula(metric: Metric) -> Any:
+    """What scores one query of a ``RetrievalMetric``: the function, which tells one definition from another."""
+    return vars(metric).get("_metric", getattr(type(metric), "_metric", None))
+
+
+def formula_of(retrieval_class: type) -> Any:
+    """The function with which a class of torchmetrics scores one query."""
+    return retrieval_class._metric  # type: ignore[attr-defined]
+
+
+def aggregate_curves(values: Tensor, aggregation: str | Callable[..., Tensor]) -> Tensor:
+    """Aggregate values of shape ``(queries, k)`` over the queries as torchmetrics does."""
+    if aggregation == "mean":
+        return values.mean(dim=0)
+    from torchmetrics.retrieval.base import _retrieval_aggregate
+
+    return _retrieval_aggregate(values, aggregation, dim=0)  # type: ignore[arg-type]
+
+
+def recall_at_precision(
+    precision: Tensor, recall: Tensor, top_k: Tensor, min_precision: float
+) -> tuple[Tensor, Tensor]:
+    """The highest recall whose precision is high enough, and its k; all of shape ``(k,)``."""
+    from torchmetrics.retrieval.precision_recall_curve import _retrieval_recall_at_fixed_precision
+
+    return _retrieval_recall_at_fixed_precision(precision, recall, top_k, min_precision)

@@ -4,16 +4,18 @@ How ranks meet:
 
 1. Each rank writes to the store that it has come; writing waits for nobody.
 2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
-   A frame holds a label and a message. Where one message is too long, a second gather of the longest length
-   follows, and the frame is larger from then on, on all ranks.
+   A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
+   length follows, and the frame is larger from then on, on all ranks.
 3. The labels must agree; otherwise the ranks are at different points of the program.
-4. What the messages call for follows as ``gather_blocks``; every rank knows all sizes beforehand.
+4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
+   ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -24,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
-_FRAME_BYTES = 16 * 1024
-_LENGTH_BYTES = 8
+_FRAME_BYTES = 512
+_LENGTH_BYTES = 4
 _instances = 0
 
 
@@ -50,6 +52,8 @@ class Exchange:
 
     rank = 0
     world_size = 1
+    vocabulary = b""
+    """What messages are likely to contain, the same on all ranks: it need not travel."""
 
     @property
     def speaks(self) -> bool:
@@ -83,6 +87,22 @@ class Exchange:
         """
         return [block]
 
+    def send_blocks(self, blocks: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Send one block of bytes to every rank, this one included, and receive one from every rank.
+
+        Args:
+            blocks: For every rank its bytes, uint8 of shape ``(sizes[self.rank][rank],)``.
+            sizes: For every sender the number of bytes for every receiver, the same on all ranks.
+
+        Returns:
+            The blocks for this rank, uint8, in order of their senders.
+        """
+        return list(blocks)
+
+    def ranks_of(self, group: Any) -> list[int]:
+        """The ranks of a process group; of ``None`` all ranks."""
+        return list(range(self.world_size))
+
     def announce(self, point: str) -> None:
         """Tell, without waiting for anyone, that this rank starts something that needs all ranks; empty when done."""
 
@@ -111,13 +131,13 @@ class GroupExchange(Exchange):
     @override
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         self._meetings += 1
-        text = json.dumps([label, message], separators=(",", ":")).encode()
+        text = self._compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
             self._come(self._meetings)
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
-        entries = [json.loads(other) for other in texts]
+        entries = [json.loads(self._decompress(other)) for other in texts]
         labels = [entry[0] for entry in entries]
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
@@ -140,6 +160,20 @@ class GroupExchange(Exchange):
         return [whole[:size] for whole, size in zip(gathered, sizes, strict=True)]
 
     @override
+    def send_blocks(self, blocks: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+        incoming = [own[self.rank] for own in sizes]
+        received = torch.empty(sum(incoming), dtype=torch.uint8)
+        try:
+            dist.all_to_all_single(received, torch.cat(list(blocks)), incoming, list(sizes[self.rank]), self._group)
+        except RuntimeError as error:
+            raise self._lost("rows", error) from error
+        return list(received.split(incoming))
+
+    @override
+    def ranks_of(self, group: Any) -> list[int]:
+        return super().ranks_of(group) if group is None else sorted(dist.get_process_group_ranks(group))
+
+    @override
     def close(self) -> None:
         group, self._group = self._group, None
         if group is not None and dist.is_initialized():
@@ -157,6 +191,13 @@ class GroupExchange(Exchange):
             bytes(row[_LENGTH_BYTES : _LENGTH_BYTES + length].tolist())
             for row, length in zip(rows, lengths, strict=True)
         ]
+
+    def _compress(self, text: bytes) -> bytes:
+        press = zlib.compressobj(level=9, zdict=self.vocabulary)
+        return press.compress(text) + press.flush()
+
+    def _decompress(self, block: bytes) -> bytes:
+        return zlib.decompressobj(zdict=self.vocabulary).decompress(block)
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]

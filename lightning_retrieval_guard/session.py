@@ -20,12 +20,10 @@ from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.retrieval.combine import Outcome
-from lightning_retrieval_guard.route.epochs import Epochs, RanksFailedError, failure_text, why_ranks_missed
+from lightning_retrieval_guard.retrieval.values import Outcome
+from lightning_retrieval_guard.route.epochs import END_HOOKS, Epochs, RanksFailedError, failure_text, why_ranks_missed
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.settings import Settings
-
-EPOCH_END_HOOKS = ("on_train_epoch_end", "on_validation_epoch_end", "on_test_epoch_end")
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Plain = Callable[[], Any]
@@ -88,7 +86,7 @@ class Session:
         connector = _compat.logger_connector(self._trainer)
         self._patches.put(connector, "epoch_end_reached", self._before(self._end_batches))
         self._patches.put(connector, "on_epoch_end", self._after(self._end_epoch))
-        for hook in EPOCH_END_HOOKS:
+        for hook in END_HOOKS.values():
             self._patches.put(self._module, hook, self._after(self._end_hooks))
         for loop in _compat.evaluation_loops(self._trainer):
             self._patches.put(loop, "run", self._after(functools.partial(self._end_loop, loop)))
@@ -201,6 +199,11 @@ class Session:
 
     # --- what the watches ask and tell ------------------------------------------------------------------------
 
+    @property
+    def routes(self) -> bool:
+        """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
+        return self._settings.corrects and self._failure is None
+
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""
         epoch = self._epochs.current()
@@ -214,6 +217,17 @@ class Session:
         """What feeds metrics now."""
         stage = self.stage()
         return None if stage is None else stage.feeding
+
+    def is_final(self, metric: Any, alone: bool) -> bool:
+        """Whether no other rank and no other update can add to the queries of an update.
+
+        Args:
+            metric: The metric.
+            alone: Whether the update is the only one of its metric life.
+        """
+        if self._settings.query_scope == "batch":
+            return True
+        return alone and (self.world_size == 1 or not _compat.syncs_on_compute(metric))
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""

@@ -150,10 +150,19 @@ class KeyRecord(LogCall):
         if kind == "forward":
             self._note_forward(last, origin.segment, origin.update)
         elif last is not origin.segment:
+            self._go_on(origin.segment)
             self.segments.append(origin.segment)
+
+    def _go_on(self, segment: Segment) -> None:
+        """Another segment is shown from now on."""
+        if self.segments:
+            last = self.segments[-1]
+            (last.segment if isinstance(last, ForwardRows) else last).end()
+        segment.begin()
 
     def _note_forward(self, last: Segment | ForwardRows | None, segment: Segment, update: int) -> None:
         if not isinstance(last, ForwardRows) or last.segment is not segment:
+            self._go_on(segment)
             last = ForwardRows(segment)
             self.segments.append(last)
         if not last.updates or last.updates[-1] != update:

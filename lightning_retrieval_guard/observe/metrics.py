@@ -17,8 +17,12 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.patches import Patches
+from lightning_retrieval_guard.observe.row_store import RowStore, digest_segments, settle
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
+
+# a metric that was made in one of these lives for the step only, unless the program keeps it
+STEP_HOOKS = ("training_step", "validation_step", "test_step")
 
 How = Literal["compute", "forward"]
 
@@ -51,11 +55,23 @@ class Feeding:
 class MetricListener(Protocol):
     """What the watch asks and tells while a metric works."""
 
+    @property
+    def routes(self) -> bool:
+        """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
+
     def feeding(self) -> Feeding | None:
         """What feeds metrics at this moment, or ``None`` outside of stages."""
 
     def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Compute the metric, and say whether the value combines all ranks."""
+
+    def is_final(self, metric: Metric, alone: bool) -> bool:
+        """Whether no other rank and no other update can add to the queries of an update.
+
+        Args:
+            metric: The metric.
+            alone: Whether the update is the only one of its metric life.
+        """
 
     def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Run ``forward`` of the metric, and say whether the value combines all ranks."""
@@ -76,6 +92,9 @@ class MetricWatch:
         self._records: dict[int, MetricRecord] = {}
         self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._recent: list[Segment] = []
+        # shown by a key, and not over yet
+        self._waiting: dict[int, Segment] = {}
+        self._store = RowStore()
         self._installed = False
 
     def install(self) -> None:
@@ -94,6 +113,8 @@ class MetricWatch:
         self._records.clear()
         self._origins.clear()
         self._recent.clear()
+        self._waiting.clear()
+        self._store.start_batch()
 
     def record_of(self, metric: Metric) -> MetricRecord:
         """The record of a metric, made where the metric was not known."""
@@ -112,8 +133,21 @@ class MetricWatch:
 
         A metric holds its value, and the value's origin its metric; only this ends the circle.
         """
+        self._let_go()
+        self._store.start_batch()
+        if self._listener.routes:
+            over = [segment for segment in self._waiting.values() if segment.is_over]
+            for segment in over:
+                del self._waiting[id(segment)]
+            digest_segments(over, self._listener.is_final)
+
+    def _let_go(self) -> None:
         for segment in self._recent:
             segment.release()
+            if segment.is_held and self._listener.routes:
+                self._waiting[id(segment)] = segment
+                if segment.record.born_in in STEP_HOOKS:
+                    segment.stand_in()
         self._recent.clear()
 
     def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
@@ -151,7 +185,7 @@ class MetricWatch:
         def update(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if self._installed and not record.in_forward:
-                self._listener.protect(lambda: self._note_update(record))
+                self._listener.protect(lambda: self._note_update(record, args, kwargs))
             return result
 
         update.watch = self  # type: ignore[attr-defined]
@@ -203,16 +237,33 @@ class MetricWatch:
         def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
             def __call__(self: Metric, *args: Any, **kwargs: Any) -> Any:
-                return watch._forward(self, functools.partial(original, self, *args, **kwargs))
+                return watch._forward(self, original, args, kwargs)
 
             return __call__
+
+        def wrap_to(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def to(self: Metric, *args: Any, **kwargs: Any) -> Any:
+                return self if watch._stays(self, args, kwargs) else original(self, *args, **kwargs)
+
+            return to
 
         self._patches.put(Metric, "__init__", wrap_init)
         self._patches.put(Metric, "__setstate__", wrap_setstate)
         self._patches.put(Metric, "reset", wrap_reset)
         self._patches.put(Metric, "__call__", wrap_call)
+        self._patches.put(Metric, "to", wrap_to)
 
-    def _forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
+    def _stays(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a retrieval metric is told to move to where it is; Lightning does so in every log call."""
+        record = self._records.get(id(metric)) if self._installed and self._listener.routes else None
+        if record is None or not record.is_rows or kwargs or len(args) != 1 or args[0] != metric.device:
+            return False
+        self._listener.protect(lambda: settle(metric, record, metric.device))
+        return True
+
+    def _forward(self, metric: Metric, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        plain = functools.partial(original, metric, *args, **kwargs)
         record = self.record_of(metric) if self._installed else None
         if record is None or record.in_forward:
             return plain()
@@ -223,13 +274,15 @@ class MetricWatch:
             record.in_forward = False
 
         def note() -> None:
-            self._note_update(record)
+            self._note_update(record, args, kwargs)
             self._note_value(record, value, "forward", synced)
 
         self._listener.protect(note)
         return value
 
-    def _note_update(self, record: MetricRecord) -> None:
+    def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if record.is_rows and self._listener.routes:
+            self._store.take_in(record.metric(), args, kwargs)
         feeding = self._listener.feeding()
         epoch = samples = None
         if feeding is not None:
@@ -278,7 +331,8 @@ class MetricWatch:
         record.start_over()
 
     def start_stage(self, stage: str) -> None:
-        """The count of samples starts again."""
+        """The count of samples starts again, and the keys of the epoch before show nothing any more."""
+        self._waiting.clear()
         for record in self._records.values():
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)

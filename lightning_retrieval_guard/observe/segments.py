@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.site import Site
-
-States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+from lightning_retrieval_guard.retrieval.rows import Digest, Rows, States
 
 
 @dataclass
@@ -35,9 +33,12 @@ class Segment:
         self.record = record
         self.generation = record.generation
         self.infos: list[UpdateInfo] = record.infos
+        # what is known of updates whose rows are not all kept any more
+        self.digests: dict[int, Digest] = {}
         self._metric: Metric | None = record.metric()
         self._is_held = False
-        self._kept: States | None = None
+        self._kept: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+        self._shown = self._past = 0
 
     @property
     def metric(self) -> Any:
@@ -46,12 +47,46 @@ class Segment:
 
     def hold(self) -> None:
         """A key shows these rows: keep the metric."""
-        self._metric, self._is_held = self.metric, True
+        if not self._is_held:
+            self._metric, self._is_held = self.metric, True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a key shows these rows."""
+        return self._is_held
 
     def release(self) -> None:
         """Let the metric go, unless a key shows it."""
         if not self._is_held:
             self._metric = None
+
+    def stand_in(self) -> None:
+        """Hold in place of the metric what it was made with and its rows, so that it goes when the program lets go."""
+        metric = self.record.metric()
+        if metric is not None and self._metric is metric:
+            self._metric = _compat.twin(metric)
+
+    def begin(self) -> None:
+        """A key begins to show these rows."""
+        self._shown += 1
+
+    def end(self) -> None:
+        """A key goes on to show others."""
+        self._past += 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no update can come any more, and every key that shows these rows shows later ones by now."""
+        return self._past == self._shown and (self._kept is not None or self.record.metric() is None)
+
+    def replace(self, update: int, rows: Rows, digest: Digest) -> None:
+        """Keep of an update what a digest has left."""
+        if self._kept is None:
+            self.keep()
+        assert self._kept is not None
+        for column, part in zip(self._kept, rows, strict=True):
+            column[update] = part
+        self.digests[update] = digest
 
     @property
     def is_current(self) -> bool:
@@ -82,6 +117,8 @@ class MetricRecord:
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0
     in_forward: bool = False
+    # the list of ids and how many of its parts are known to be on the metric's device
+    settled: tuple[int, int] = (0, 0)
     _segment: weakref.ref[Segment] | None = None
 
     def segment(self) -> Segment:
@@ -102,6 +139,7 @@ class MetricRecord:
         """The metric begins a new life."""
         self.generation += 1
         self.infos = []
+        self.settled = (0, 0)
 
 
 class ForwardRows:
@@ -120,6 +158,12 @@ class ForwardRows:
             return ids, preds, target
         chosen = self.updates
         return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
+
+    @property
+    def digests(self) -> dict[int, Digest]:
+        """What is known of updates whose rows are not all kept any more."""
+        known = self.segment.digests
+        return {place: known[update] for place, update in enumerate(self.updates) if update in known}
 
     @property
     def infos(self) -> list[UpdateInfo]:

@@ -1,200 +1,284 @@
-"""From the rows of all ranks to one number, along a plan."""
+"""From the rows of all ranks to the values of the metrics that saw them, along a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.retrieval.facts import join_pieces
-from lightning_retrieval_guard.retrieval.plan import Plan, QueryKey
+from lightning_retrieval_guard.retrieval.compaction import Lost
+from lightning_retrieval_guard.retrieval.facts import Queries, join_pieces
+from lightning_retrieval_guard.retrieval.numbers import Numbers
+from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
+from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, cut_pieces
-from lightning_retrieval_guard.retrieval.scoring import EmptyQueryError, aggregate_lives, score_queries
-
-_HEAD = 3  # scored queries, rows, whether scoring failed
-_ROW_FIELDS = 4  # metric life, id, score, relevance
-_BYTES = 8
+from lightning_retrieval_guard.retrieval.score import EmptyQueryError
+from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Values, join_values, total
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The value of one metric over all ranks.
+class Scored:
+    """Queries, and what each metric made of them.
 
     Attributes:
-        value: A number, or for a metric that only its own ``compute()`` can score whatever that returns; ``None``
-            where there was nothing to score or scoring failed.
-        error: What scoring raised, on this rank or another.
+        lives: The metric life of every query, int64 of shape ``(queries,)``.
+        values: By the name of the metric.
     """
 
-    value: Any = None
-    error: Exception | None = None
+    lives: Tensor
+    values: dict[str, Values]
+
+    def sums(self, name: str, mean: bool, width: int, counted: Tensor | None = None) -> Sum:
+        """What one metric made of the queries that count, for its way to the other ranks."""
+        values = self.values.get(name)
+        if values is not None and counted is not None and values.error is None:
+            values = values.of(counted)
+        return Sum.of(values, self.lives, mean, width)
 
 
 class LocalRows:
-    """The rows of one metric on this rank that count under a plan."""
+    """The rows of one rank that some metrics saw, as far as they count under a plan.
+
+    Args:
+        metrics: The metrics by name, ``None`` where this rank does not have one.
+        table: The rows, ``None`` for no rows.
+        pieces: The pieces of the table.
+        plan: What all ranks agreed on.
+        rank: The place of this rank among those that combine.
+    """
 
     def __init__(
-        self, metric: Metric | None, table: RowTable | None, pieces: Pieces | None, plan: Plan, rank: int
+        self, metrics: Mapping[str, Metric | None], table: RowTable | None, pieces: Pieces | None, plan: Plan, rank: int
     ) -> None:
-        self.metric = metric
+        self.metrics = metrics
         self.plan = plan
         self.rank = rank
         self.table, self.pieces = _leave_out_repeated(table, pieces, plan, rank)
-
-    def summary(self) -> Tensor:
-        """The queries of this rank, int64 of shape ``(4, queries)``: life, id, fingerprint, number of rows."""
-        if self.pieces is None:
-            return torch.zeros(4, 0, dtype=torch.int64)
-        queries = join_pieces(self.pieces)
-        return torch.stack([queries.segment, queries.query, queries.fingerprint, queries.rows])
 
     def with_plan(self, plan: Plan) -> LocalRows:
         """The same rows under a plan that was completed."""
         same = copy(self)
         same.plan = plan
+        for cached in ("own", "panel"):
+            vars(same).pop(cached, None)
         return same
 
-    def outcome(self, copies: int = 1) -> Outcome:
+    @cached_property
+    def queries(self) -> Queries | None:
+        """The queries of this rank."""
+        return None if self.pieces is None else join_pieces(self.pieces)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The same, to be sent."""
+        own = self.queries
+        if own is None:
+            return Summary(torch.zeros(4, 0, dtype=torch.int64))
+        return Summary.of(own.query, own.segment, own.fingerprint, own.rows, own.relevant)
+
+    # --- scoring ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The metrics."""
+        return Panel(self.metrics, self.plan.longest)
+
+    @cached_property
+    def own(self) -> Scored | None:
+        """This rank's queries by themselves; where ids restart, those of every update."""
+        return self._score_own(1)
+
+    def _score_own(self, copies: int) -> Scored | None:
+        if self.table is None or (self.table.is_scored and not self._fits_known(self.table, copies)):
+            return None
+        table = self.table.repeated(copies)
+        numbers = Numbers(table, self.plan.restarting)
+        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target, _lost(table, numbers, copies))
+        if table.is_scored:
+            held, values = self._with_known(table, numbers, held, values)
+        return Scored(numbers.lives(held), values)
+
+    def _fits_known(self, table: RowTable, copies: int) -> bool:
+        """Whether values that were taken update by update are what is asked for."""
+        return copies == 1 and (self.plan.restarting or table.lives == table.updates)
+
+    def _with_known(
+        self, table: RowTable, numbers: Numbers, held: Tensor, values: dict[str, Values]
+    ) -> tuple[Tensor, dict[str, Values]]:
+        """The values of rows that are here, and of queries that were scored before."""
+        known = [
+            (numbers.of(digest.pieces[0], update), digest.values)
+            for update, digest in table.digests.items()
+            if digest.values is not None
+        ]
+        everything = torch.cat([held, *(own for own, _ in known)])
+        ends = [0, *torch.tensor([held.numel()] + [own.numel() for own, _ in known]).cumsum(0).tolist()]
+        found = {}
+        for name, measure in self.panel.measures.items():
+            parts = [values[name], *(scored[measure] for _, scored in known)]
+            found[name] = join_values(parts, ends)
+        return everything, found
+
+    def outcome(self, name: str, copies: int = 1) -> Outcome:
         """The value where this rank's rows are all there is.
 
         Args:
+            name: The metric.
             copies: How often each row counts; torchmetrics counts gathered rows once for each rank.
         """
-        if self.metric is None or self.table is None or self.pieces is None:
+        scored = self.own if copies == 1 else self._score_own(copies)
+        values = None if scored is None else scored.values.get(name)
+        if scored is None or values is None:
             return Outcome()
-        try:
-            if not _compat.scores_by_query(self.metric):
-                return Outcome(_opaque_value(self.metric, self._numbered(self.table, self.pieces, 0)))
-            sizes, lives = self._groups(self.pieces)
-            order = self.pieces.order.repeat_interleave(copies)
-            values, lives = _score(self.metric, self.table, order, sizes * copies, lives)
-            return Outcome(aggregate_lives(self.metric, values, lives))
-        except Exception as error:  # the metric's own code: its error belongs to whoever asks for the value
-            return Outcome(error=error)
+        if values.error is not None:
+            return Outcome(error=values.error)
+        sums = [scored.sums(name, mean=False, width=self.panel.width(name))]
+        return _outcome(self.panel, name, sums, False, self.longest_counted * copies)
 
-    def block(self, size: int) -> Tensor:
-        """What this rank sends: values of its whole queries and the rows of split ones, uint8 of shape ``(size,)``."""
-        head = torch.zeros(_HEAD, dtype=torch.int64)
-        parts: list[Tensor] = [head]
-        if self.metric is not None and self.table is not None and self.pieces is not None:
-            whole, travelling = self._share_out(self.metric, self.pieces)
-            try:
-                values, marks = self._own_scores(self.metric, self.table, self.pieces, whole)
-            except Exception:  # every rank must answer; the error comes up again where the value is asked for
-                head[2] = 1
-                values, marks = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-            rows = self._rows_to_send(self.table, self.pieces, travelling)
-            head[0], head[1] = values.numel(), rows.shape[1]
-            parts += [values.view(torch.int64), marks, rows.reshape(-1)]
-        packed = torch.cat(parts).contiguous().view(torch.uint8)
-        block = torch.zeros(size, dtype=torch.uint8)
-        block[: packed.numel()] = packed
-        return block
+    @property
+    def longest_counted(self) -> int:
+        """The most rows of any query that counts here by itself."""
+        if self.pieces is None or self.queries is None:
+            return 0
+        return int((self.pieces if self.plan.restarting else self.queries).rows.max())
 
-    def combine(self, blocks: Sequence[Tensor]) -> Outcome:
-        """The value from the blocks of all ranks, the same on every rank."""
-        values, marks, rows, failed = _read_blocks(blocks)
-        if failed:
-            return Outcome(error=self._scoring_error(failed))
-        try:
-            return Outcome(self._combine(values, marks, _table_of(rows, self.table)))
-        except Exception as error:  # the metric's own code: its error belongs to whoever asks for the value
-            return Outcome(error=error)
+    def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
+        """What one metric made of this rank's queries.
 
-    def _combine(self, values: Tensor, marks: Tensor, table: RowTable | None) -> Any:
-        if self.metric is None:  # this rank never met the metric, so it can add up but not score
-            return float(values.sum() / marks.sum()) if table is None and self.plan.mean else None
-        if self.plan.opaque:
-            return None if table is None else _opaque_value(self.metric, table)
-        more, lives = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-        if table is not None:
-            pieces = cut_pieces(table)
-            queries = join_pieces(pieces)
-            more, lives = _score(self.metric, table, pieces.order, queries.rows, queries.segment)
-        if self.plan.mean:
-            count = int(marks.sum()) + more.numel()
-            return float(values.sum() + more.sum()) / count if count else 0.0
-        return aggregate_lives(self.metric, torch.cat([values, more]), torch.cat([marks, lives]))
+        Args:
+            name: The metric.
+            mean: Whether its value is a mean.
+            width: The columns of a value.
+            counted: A boolean mask over the queries; ``None`` for all.
+        """
+        if self.own is None or self.queries is None:
+            return Sum.nothing(mean, width)
+        if counted is not None:  # the queries are ordered by id, what was scored by life and id
+            counted = counted[torch.argsort(self.queries.segment, stable=True)]
+        return self.own.sums(name, mean, width, counted)
 
-    # --- parts ------------------------------------------------------------------------------------------------
+    # --- queries that lie on several ranks --------------------------------------------------------------------
 
-    def _groups(self, pieces: Pieces) -> tuple[Tensor, Tensor]:
-        if self.plan.restarting:
-            return pieces.rows, pieces.segment
-        queries = join_pieces(pieces)
-        return queries.rows, queries.segment
+    def parcel(self, chosen: Tensor, keep: int | None) -> Parcel:
+        """Queries with their rows.
 
-    def _share_out(self, metric: Metric, pieces: Pieces) -> tuple[Tensor, Tensor]:
-        """Masks over the pieces: those this rank scores, and those whose rows it sends."""
-        here = ~_among(pieces, {key for key, owner in self.plan.duplicates.items() if owner != self.rank})
-        if not _compat.scores_by_query(metric):
-            return torch.zeros_like(here), here
-        split = _among(pieces, self.plan.split)
-        return here & ~split, split
+        Args:
+            chosen: A boolean mask over the queries.
+            keep: How many rows of a query can matter; ``None`` for all.
+        """
+        if self.table is None or self.queries is None or not bool(chosen.any()):
+            nothing = torch.zeros(0)
+            return Parcel(Summary(self.summary.words[:, :0]), nothing.long(), nothing.double(), nothing)
+        place = _place_rows(self.table, self.queries)
+        rows = chosen.to(place.device)[place].nonzero().reshape(-1)
+        rows = rows if keep is None else _best(rows, place[rows], self.table.preds[rows], keep)
+        renumbered = torch.cumsum(chosen, dim=0) - 1
+        return Parcel(
+            Summary(self.summary.words[:, chosen]),
+            renumbered[place[rows].cpu()],
+            self.table.preds[rows].double().cpu(),
+            self.table.target[rows].float().cpu(),
+        )
 
-    def _own_scores(self, metric: Metric, table: RowTable, pieces: Pieces, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and lives of the queries of this rank; for a mean their sum and their number."""
-        sizes, lives = self._groups(pieces)
-        of_group = torch.arange(sizes.numel()) if self.plan.restarting else join_pieces(pieces).of_piece
-        mask = torch.zeros(sizes.numel(), dtype=torch.bool)
-        mask[of_group[whole]] = True
-        order = pieces.order[whole.to(pieces.of_row.device)[pieces.of_row]]
-        values, lives = _score(metric, table, order, sizes[mask], lives[mask])
-        if not self.plan.mean or _compat.aggregation_of(metric) != "mean" or not values.numel():
-            return values, lives
-        return values.sum().reshape(1), torch.tensor([values.numel()])
-
-    def _rows_to_send(self, table: RowTable, pieces: Pieces, travelling: Tensor) -> Tensor:
-        sent = self._numbered(table, pieces, self.rank)
-        mask = travelling.to(pieces.of_row.device)[pieces.of_row]
-        chosen = sent.take(pieces.order[mask])
-        numbers = [chosen.segment, chosen.query]
-        reals = [chosen.preds.double().view(torch.int64), chosen.target.double().view(torch.int64)]
-        return torch.stack([*numbers, *reals]).cpu()
-
-    def _numbered(self, table: RowTable, pieces: Pieces, rank: int) -> RowTable:
-        """The table with ids that keep the queries of updates apart, where ids restart."""
-        if not self.plan.restarting:
-            return table
-        query = torch.empty_like(table.query)
-        query[pieces.order] = pieces.of_row + sum(facts.pieces for facts in self.plan.facts[:rank])
-        return RowTable(table.segment, table.update, query, table.preds, table.target, table.updates)
-
-    def _scoring_error(self, failed: Sequence[int]) -> Exception:
-        own = self.outcome().error if self.rank in failed else None
-        if own is not None:
-            return own
-        ranks = ", ".join(map(str, failed))
-        if self.metric is not None and getattr(self.metric, "empty_target_action", None) == "error":
-            wanted = "negative" if _compat.needs_irrelevant_row(self.metric) else "positive"
-            return EmptyQueryError(
-                f"`compute` method was provided with a query with no {wanted} target. (rank {ranks})"
-            )
-        return RuntimeError(f"{type(self.metric).__name__} could not score the queries of rank {ranks}.")
+    def join(self, parcels: Sequence[Parcel]) -> Joined:
+        """Score the queries that ranks have sent here."""
+        return Joined(join_parcels(parcels), self)
 
 
-def block_sizes(plan: Plan, summaries: Sequence[Tensor]) -> list[int]:
-    """The bytes that each rank sends under a plan; every rank can tell, so nobody has to ask.
+class Joined:
+    """Queries whose rows came from several ranks, at the rank that scores them.
+
+    Attributes:
+        identical: How many of them several ranks hold with the same rows.
+        different: How many several ranks hold with different rows.
+        longest: The most rows of any of them.
+    """
+
+    def __init__(self, parcel: Parcel, local: LocalRows) -> None:
+        held = parcel.summary.rows > 0
+        renumbered = torch.cumsum(held, dim=0) - 1
+        self._summary = Summary(parcel.summary.words[:, held])
+        self._parcel = replace(parcel, place=renumbered[parcel.place])
+        self._local = local
+        self._copy, shared, same, self._first = find_copies(self._summary)
+        self._again = shared & same & ~self._first
+        self.identical = int((shared & same & self._first).sum())
+        self.different = int((shared & ~same & self._first).sum())
+        queries = torch.zeros(int(self._first.sum()), dtype=torch.int64)
+        self._rows = queries.index_add(0, self._copy, self._summary.rows)
+        self.longest = int(self._rows.max()) if self._rows.numel() else 0
+
+    def scored(self, once: bool) -> Scored:
+        """What each metric makes of the queries; identical rows of several ranks count once if told so."""
+        counted = ~self._again if once else torch.ones_like(self._again)
+        kept = counted[self._parcel.place]
+        number = self._copy[self._parcel.place[kept]]
+        preds, target = _like(self._local.table, self._parcel.preds[kept], self._parcel.target[kept])
+        _, values = self._local.panel.score(number, preds, target, self._lost(counted, number, target))
+        lives = torch.zeros_like(self._rows).index_copy(0, self._copy, self._summary.segment)
+        return Scored(lives, values)
+
+    def _lost(self, counted: Tensor, number: Tensor, target: Tensor) -> Lost | None:
+        """What the ranks left out of the rows that they sent."""
+        size, copies = self._rows.numel(), self._copy[counted]
+        rows = torch.zeros(size, dtype=torch.int64).index_add(0, copies, self._summary.rows[counted])
+        rows -= torch.bincount(number, minlength=size)
+        some = rows > 0
+        if not bool(some.any()):
+            return None
+        relevant = torch.zeros(size).double().index_add(0, copies, self._summary.relevant[counted].double())
+        relevant -= torch.bincount(number, target.double(), minlength=size)
+        return Lost(some.nonzero().reshape(-1), rows[some], relevant[some])
+
+
+def _like(table: RowTable | None, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and relevance in the dtypes that the rows of this rank have, as far as these can hold them."""
+    if table is None:
+        return preds.float(), target
+    whole = not table.target.is_floating_point() and bool((target == target.round()).all())
+    return preds.to(table.preds.dtype), target.to(table.target.dtype) if whole else target
+
+
+def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+    measure = panel.measures.get(name)
+    length = None if measure is None else panel.length(name, longest)
+    try:
+        return Outcome(total(measure, sums, mean, length))
+    except Exception as error:  # an aggregation of the user's: it belongs to whoever asks for the value
+        return Outcome(error=error)
+
+
+def combined(local: LocalRows, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+    """The value of one metric from what all ranks made of their queries, the same on every rank.
 
     Args:
-        plan: The completed plan.
-        summaries: The queries of every rank where they were compared, else nothing.
+        local: This rank's rows.
+        name: The metric.
+        sums: Of every rank.
+        mean: Whether they are those of a mean.
+        longest: The most rows of any query.
     """
-    sizes = []
-    for rank, facts in enumerate(plan.facts):
-        scored = 0 if plan.opaque else min(facts.pieces, 1) if plan.mean else facts.pieces
-        rows = facts.rows if plan.opaque else 0
-        if summaries and plan.split and not plan.opaque:
-            keys = zip(*summaries[rank].tolist(), strict=True)
-            rows = sum(count for life, query, _, count in keys if (life, query) in plan.split)
-        sizes.append(_BYTES * (_HEAD + 2 * scored + _ROW_FIELDS * rows))
-    return sizes
+    failed = [rank for rank, own in enumerate(sums) if own.failed]
+    if failed:
+        return Outcome(error=_scoring_error(local, name, failed))
+    return _outcome(local.panel, name, sums, mean, longest)
+
+
+def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
+    own = local.outcome(name).error if local.rank in failed else None
+    if own is not None:
+        return own
+    metric, ranks = local.metrics[name], ", ".join(map(str, failed))
+    if metric is not None and getattr(metric, "empty_target_action", None) == "error":
+        wanted = "negative" if _compat.needs_irrelevant_row(metric) else "positive"
+        return EmptyQueryError(f"`compute` method was provided with a query with no {wanted} target. (rank {ranks})")
+    return RuntimeError(f"{type(metric).__name__} could not score the queries of rank {ranks}.")
 
 
 def _leave_out_repeated(
@@ -202,66 +286,37 @@ def _leave_out_repeated(
 ) -> tuple[RowTable | None, Pieces | None]:
     if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
-    keep = torch.ones_like(table.query, dtype=torch.bool)
-    if plan.drop == "row":
-        keep[-1] = False
-    else:
-        last = (table.query == table.query[-1]) & (table.update == table.update[-1])
-        keep = ~last
-    kept = table.take(keep)
+    kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
     return (kept, cut_pieces(kept)) if len(kept) else (None, None)
 
 
-def _score(metric: Metric, table: RowTable, order: Tensor, sizes: Tensor, lives: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and metric lives of the scored queries."""
-    values, positions = score_queries(metric, table.preds[order], table.target[order], sizes.tolist())
-    return values, lives[positions]
+def _lost(table: RowTable, numbers: Numbers, copies: int) -> Lost | None:
+    """What is known of rows that were left out, by the numbers of their queries."""
+    parts = [
+        Lost(numbers.of(digest.lost.query, update), digest.lost.rows * copies, digest.lost.relevance * copies)
+        for update, digest in table.digests.items()
+        if digest.lost is not None
+    ]
+    return Lost.together(parts) if parts else None
 
 
-def _opaque_value(metric: Metric, table: RowTable) -> Any:
-    lives = table.segment.unique()
-    if lives.numel() == 1:
-        return _compat.compute_on_rows(metric, table.query, table.preds, table.target)
-    total, queries = 0.0, 0
-    for life in lives:
-        own = table.take(table.segment == life)
-        count = own.query.unique().numel()
-        total += float(_compat.compute_on_rows(metric, own.query, own.preds, own.target)) * count
-        queries += count
-    return total / queries
+def _place_rows(table: RowTable, queries: Queries) -> Tensor:
+    """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
+    held = queries.query.to(table.query.device)
+    if table.lives == 1:
+        return torch.searchsorted(held, table.query)
+    numbers = Numbers(table, restarting=False)
+    # the queries are ordered by id first, the numbers by life
+    order = torch.argsort(queries.segment, stable=True)
+    ascending = numbers.of_lives(queries.query[order], queries.segment[order]).to(held.device)
+    return order.to(held.device)[torch.searchsorted(ascending, numbers.of_rows())]
 
 
-def _among(pieces: Pieces, keys: Collection[QueryKey]) -> Tensor:
-    if not keys:
-        return torch.zeros_like(pieces.query, dtype=torch.bool)
-    pairs = zip(pieces.segment.tolist(), pieces.query.tolist(), strict=True)
-    return torch.tensor([pair in keys for pair in pairs])
-
-
-def _read_blocks(blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    values, marks, rows, failed = [], [], [], []
-    for rank, block in enumerate(blocks):
-        numbers = block.contiguous().clone().view(torch.int64)
-        scored, sent, bad = numbers[:_HEAD].tolist()
-        if bad:
-            failed.append(rank)
-        body = numbers[_HEAD:]
-        values.append(body[:scored].view(torch.float64))
-        marks.append(body[scored : 2 * scored])
-        rows.append(body[2 * scored : 2 * scored + _ROW_FIELDS * sent].reshape(_ROW_FIELDS, sent))
-    return torch.cat(values), torch.cat(marks), torch.cat(rows, dim=1), failed
-
-
-def _table_of(rows: Tensor, like: RowTable | None) -> RowTable | None:
-    if not rows.shape[1]:
-        return None
-    preds, target = rows[2].view(torch.float64), rows[3].view(torch.float64)
-    graded = bool((target != target.round()).any())
-    return RowTable(
-        segment=rows[0],
-        update=torch.zeros_like(rows[0]),
-        query=rows[1],
-        preds=preds.to(like.preds.dtype if like is not None else torch.float32),
-        target=target.to(like.target.dtype) if like is not None else target if graded else target.long(),
-        updates=1,
-    )
+def _best(rows: Tensor, place: Tensor, preds: Tensor, keep: int) -> Tensor:
+    """The ``keep`` rows of every query with the highest scores; ties in order of arrival."""
+    order = torch.argsort(preds, descending=True, stable=True)
+    order = order[torch.argsort(place[order], stable=True)]
+    places = place[order]
+    position = torch.arange(len(order), device=order.device)
+    first = torch.searchsorted(places, places)
+    return rows[order[position - first < keep].sort().values]

@@ -1,15 +1,18 @@
-"""What one rank tells the others about the rows of one metric, before any row travels."""
+"""What one rank tells the others about the rows of a metric, before any row travels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, cut_pieces, mix
+
+_SKETCH = 8
+_SKETCH_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,20 @@ class RowFacts:
         pieces: Distinct pairs of update and query id.
         id_min: Smallest query id.
         id_max: Largest query id.
+        id_step: A number that divides the difference of any two ids; zero for a single id.
+        sketch: The smallest hashes of ids: ranks that hold many queries together have some of them in common.
+        shares: For every rank the queries whose owner it is, and the rows that would travel to it; empty where the
+            samples tell that queries are whole.
+        keep: How many rows of a query can matter for the metrics that saw it; ``None`` for all.
         fingerprint: Of all rows; independent of their order.
+        longest_query: The most rows of any query.
+        longest_piece: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
         one_row_a_sample: Every update holds as many rows as samples came in.
         ends_repeated: Whether the last sample of this rank is one that the sampler repeated.
-        opaque: Whether only the metric's own ``compute()`` knows how to score.
-        mean: Whether the value is a mean over queries.
-        synchronises: Whether the program lets the metric combine ranks.
         single_life: Whether the rows stem from one metric life that spans the epoch.
     """
 
@@ -42,43 +49,59 @@ class RowFacts:
     pieces: int = 0
     id_min: int = 0
     id_max: int = -1
+    id_step: int = 0
+    sketch: tuple[int, ...] = ()
+    shares: tuple[tuple[int, int], ...] = ()
+    keep: int | None = None
     fingerprint: int = 0
+    longest_query: int = 0
+    longest_piece: int = 0
     restarts: int = 0
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     one_row_a_sample: bool = True
     ends_repeated: bool = False
-    opaque: bool = False
-    mean: bool = True
-    synchronises: bool = True
     single_life: bool = True
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
-        return asdict(self)
+        return tell(self)
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> RowFacts:
         """Read what ``to_message`` wrote."""
-        return cls(**message)
+        shares = tuple((queries, rows) for queries, rows in message.get("shares", ()))
+        return cls(**{**message, "sketch": tuple(message.get("sketch", ())), "shares": shares})
+
+
+def tell(facts: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not what they are by default."""
+    told = {}
+    for field in fields(facts):
+        value = getattr(facts, field.name)
+        if field.default is MISSING or value != field.default:
+            told[field.name] = value
+    return told
 
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of a table: pieces with the same metric life and id together.
+    """The queries of a table: pieces with the same metric life and id together, in ascending order of id.
 
     Attributes:
         of_piece: The query of every piece, int64 of shape ``(pieces,)``.
-        segment: The metric life, int64 of shape ``(queries,)``.
-        query: The id, of the same shape.
+        query: The id, int64 of shape ``(queries,)``.
+        segment: The metric life, of the same shape.
         rows: The number of rows, of the same shape.
+        relevant: The number of relevant rows, of the same shape.
         fingerprint: Independent of the order of the rows, of the same shape.
     """
 
     of_piece: Tensor
-    segment: Tensor
     query: Tensor
+    segment: Tensor
     rows: Tensor
+    relevant: Tensor
     fingerprint: Tensor
 
 
@@ -88,9 +111,14 @@ def join_pieces(pieces: Pieces) -> Queries:
     starts[1:] = (pieces.query[1:] != pieces.query[:-1]) | (pieces.segment[1:] != pieces.segment[:-1])
     of_piece = torch.cumsum(starts, dim=0) - 1
     first = starts.nonzero().reshape(-1)
-    sums = torch.zeros(2, first.numel(), dtype=torch.int64)
-    sums.index_add_(1, of_piece, torch.stack([pieces.rows, pieces.fingerprint]))
-    return Queries(of_piece, pieces.segment[first], pieces.query[first], sums[0], sums[1])
+    sums = torch.zeros(3, first.numel(), dtype=torch.int64)
+    sums.index_add_(1, of_piece, torch.stack([pieces.rows, pieces.relevant, pieces.fingerprint]))
+    return Queries(of_piece, pieces.query[first], pieces.segment[first], *sums)
+
+
+def owner_of(query: Tensor, segment: Tensor, ranks: int) -> Tensor:
+    """Which of the ranks scores a query whose rows lie on several of them, int64 of the shape of ``query``."""
+    return mix(query ^ mix(segment)).remainder(ranks)
 
 
 def gather_facts(
@@ -98,7 +126,11 @@ def gather_facts(
     samples: Sequence[int | None],
     world_size: int,
     pieces: Pieces | None = None,
-    **properties: bool,
+    keep: int | None = None,
+    owners: int = 0,
+    declared: bool = False,
+    ends_repeated: bool = False,
+    single_life: bool = True,
 ) -> tuple[RowFacts, Pieces | None]:
     """The facts of a table.
 
@@ -107,29 +139,40 @@ def gather_facts(
         samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
         world_size: The number of ranks.
         pieces: The pieces of the table, where they were cut before.
-        properties: The fields of ``RowFacts`` that the rows do not tell.
+        keep: How many rows of a query can matter; ``None`` for all.
+        owners: The number of ranks to share queries out to; zero where none will be.
+        declared: Whether the user declared how far query ids reach, so that the samples tell nothing.
+        ends_repeated: As in ``RowFacts``.
+        single_life: As in ``RowFacts``.
     """
     if table is None:
-        return RowFacts(**properties), None
+        return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
     pieces = pieces if pieces is not None else cut_pieces(table)
     queries = join_pieces(pieces)
     sampled = _known(samples, table.updates)
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
-    rows_an_update = torch.bincount(table.update, minlength=table.updates).cpu()
     full = bool(((pieces.rows >= 2) & (pieces.relevant >= 1)).all())
+    whole = full and _same(queries_an_update, sampled)
     facts = RowFacts(
         updates=table.updates,
-        rows=len(table),
+        rows=int(pieces.rows.sum()),
         queries=queries.query.numel(),
         pieces=pieces.query.numel(),
-        id_min=int(queries.query.min()),
-        id_max=int(queries.query.max()),
+        id_min=int(queries.query[0]),
+        id_max=int(queries.query[-1]),
+        id_step=_step(queries.query),
+        sketch=_sketch(queries) if owners > 1 else (),
+        shares=_shares(queries, owners, keep) if owners > 1 and (declared or not whole) else (),
+        keep=keep,
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
+        longest_query=int(queries.rows.max()),
+        longest_piece=int(pieces.rows.max()),
         restarts=_count_restarts(pieces, queries),
-        one_query_a_sample=full and _same(queries_an_update, sampled),
+        one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
-        one_row_a_sample=_same(rows_an_update, sampled),
-        **properties,
+        one_row_a_sample=_same(table.sizes, sampled),
+        ends_repeated=ends_repeated,
+        single_life=single_life and not table.is_scored,
     )
     return facts, pieces
 
@@ -148,3 +191,30 @@ def _count_restarts(pieces: Pieces, queries: Queries) -> int:
     again = queries.of_piece[1:] == queries.of_piece[:-1]
     differs = pieces.fingerprint[1:] != pieces.fingerprint[:-1]
     return int(queries.of_piece[1:][again & differs].unique().numel())
+
+
+def _step(ids: Tensor) -> int:
+    """The greatest common divisor of the differences of ascending ids."""
+    if int(ids[-1]) - int(ids[0]) >= 2**63:  # a difference that int64 cannot hold
+        return 1
+    steps = ids.diff()
+    while steps.numel() > 1:
+        half = (steps.numel() + 1) // 2
+        folded = steps[:half].clone()
+        folded[: steps.numel() - half] = torch.gcd(steps[: steps.numel() - half], steps[half:])
+        steps = folded
+    return abs(int(steps[0])) if steps.numel() else 0
+
+
+def _sketch(queries: Queries) -> tuple[int, ...]:
+    hashes = (mix(queries.query ^ mix(queries.segment)) >> (64 - _SKETCH_BITS)) & ((1 << _SKETCH_BITS) - 1)
+    smallest = hashes.topk(min(_SKETCH, hashes.numel()), largest=False, sorted=True).values
+    return tuple(smallest.tolist())
+
+
+def _shares(queries: Queries, ranks: int, keep: int | None) -> tuple[tuple[int, int], ...]:
+    owner = owner_of(queries.query, queries.segment, ranks)
+    rows = queries.rows if keep is None else queries.rows.clamp(max=keep)
+    sums = torch.zeros(2, ranks, dtype=torch.int64)
+    sums.index_add_(1, owner, torch.stack([torch.ones_like(rows), rows]))
+    return tuple((queries_there, rows_there) for queries_there, rows_there in sums.t().tolist())

@@ -1,20 +1,19 @@
-"""Which rows count, and which travel: decided from what every rank has."""
+"""Which rows count, and what must travel, decided from data that every rank has."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.retrieval.facts import RowFacts
+from lightning_retrieval_guard.retrieval.facts import RowFacts, owner_of
+from lightning_retrieval_guard.retrieval.parcels import Summary
 from lightning_retrieval_guard.settings import QueryScope
-
-QueryKey = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,10 @@ class Plan:
         restarting: Ids restart, so each update keeps its queries to itself.
         drop: What a rank whose last sample is a repeated one leaves out.
         repeated: The number of samples that the sampler repeated.
-        ask_queries: Whether the ranks must compare their queries before anything else can be decided.
+        compare: What the ranks exchange before they know which queries lie on several of them: nothing, because none
+            can; a summary of every query; or all rows, each to its query's owner, where most queries seem to be split.
         split: Queries whose rows lie on several ranks.
-        duplicates: Queries that several ranks hold with identical rows, each with the rank that counts it.
+        duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
     """
 
     facts: tuple[RowFacts, ...]
@@ -37,31 +37,19 @@ class Plan:
     restarting: bool = False
     drop: Literal["nothing", "row", "query"] = "nothing"
     repeated: int = 0
-    ask_queries: bool = False
-    split: frozenset[QueryKey] = frozenset()
-    duplicates: Mapping[QueryKey, int] = field(default_factory=dict)
+    compare: Literal["nothing", "queries", "rows"] = "nothing"
+    split: int = 0
+    duplicates: int = 0
 
     @property
     def left_out(self) -> int:
         """Samples that the plan counts once although the sampler repeated them."""
-        if self.drop != "nothing":
-            return self.repeated
-        return len(self.duplicates)
-
-    @property
-    def mean(self) -> bool:
-        """Whether the value is a mean over queries."""
-        return all(facts.mean for facts in self.facts if facts.rows)
-
-    @property
-    def opaque(self) -> bool:
-        """Whether only the metric's own ``compute()`` can score."""
-        return any(facts.opaque for facts in self.facts if facts.rows)
+        return self.repeated if self.drop != "nothing" else self.duplicates
 
     @property
     def is_ambiguous(self) -> bool:
         """Whether an id stands in several updates or on several ranks, and nothing tells why."""
-        return not self.restarting and (bool(self.split) or any(facts.restarts for facts in self.facts))
+        return not self.restarting and (self.split > 0 or any(facts.restarts for facts in self.facts))
 
     @property
     def uneven(self) -> bool:
@@ -73,14 +61,30 @@ class Plan:
         """Whether any rank holds a row."""
         return any(facts.rows for facts in self.facts)
 
+    @property
+    def longest(self) -> int:
+        """The most rows that any query can have."""
+        if self.restarting:
+            return max(facts.longest_piece for facts in self.facts)
+        lengths = [facts.longest_query for facts in self.facts]
+        return max(lengths) if self.compare == "nothing" else sum(lengths)
 
-def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int) -> Plan:
+    def with_shared(self, identical: int, different: int) -> Plan:
+        """The plan once it is known how many queries lie on several ranks, with the same or with different rows."""
+        if identical <= self.repeated:
+            return replace(self, split=different, duplicates=identical)
+        return replace(self, split=different + identical)
+
+
+def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int, synchronises: bool, corrects: bool) -> Plan:
     """Decide what can be decided from the facts alone.
 
     Args:
         facts: Of every rank, in order of rank.
         scope: What the user declared about query ids.
         repeated: How many samples the sampler repeated over all ranks.
+        synchronises: Whether the program lets the metric combine ranks.
+        corrects: Whether the value is wanted in any case.
     """
     holders = [own for own in facts if own.rows]
     gathered = len(facts) > 1 and _all_same(facts)
@@ -88,9 +92,12 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int) -> Pl
         scope == "auto" and any(own.restarts for own in holders) and _one_query_a_sample(holders, gathered)
     )
     drop = _what_to_drop(holders) if repeated and not gathered else "nothing"
-    joins = any(own.synchronises or own.single_life for own in holders)
-    asks = not gathered and not restarting and joins and _ranges_overlap(holders)
-    return Plan(tuple(facts), gathered, restarting, drop, repeated, asks)
+    plan = Plan(tuple(facts), gathered, restarting, drop, repeated)
+    joins = synchronises or any(own.single_life for own in holders)
+    if gathered or restarting or not joins or not _may_share(holders):
+        return plan
+    straight = corrects and all(own.shares for own in facts) and _seem_to_share(holders)
+    return replace(plan, compare="rows" if straight else "queries")
 
 
 def _all_same(facts: Sequence[RowFacts]) -> bool:
@@ -112,43 +119,85 @@ def _what_to_drop(holders: Sequence[RowFacts]) -> Literal["nothing", "row", "que
     return "nothing"
 
 
-def _ranges_overlap(holders: Sequence[RowFacts]) -> bool:
-    return any(a.id_min <= b.id_max and b.id_min <= a.id_max for a, b in combinations(holders, 2))
+def _may_share(holders: Sequence[RowFacts]) -> bool:
+    """Whether an id can stand on two ranks: not where ranges are apart, nor where ids interleave in equal steps."""
+    return any(_may_meet(one, other) for one, other in combinations(holders, 2))
 
 
-def compare_queries(plan: Plan, ranks: Sequence[Tensor], scope: QueryScope) -> Plan:
+def _may_meet(one: RowFacts, other: RowFacts) -> bool:
+    if one.id_min > other.id_max or other.id_min > one.id_max:
+        return False
+    step = math.gcd(one.id_step, other.id_step)
+    return step == 0 or (one.id_min - other.id_min) % step == 0
+
+
+def _seem_to_share(holders: Sequence[RowFacts]) -> bool:
+    return any(set(one.sketch) & set(other.sketch) for one, other in combinations(holders, 2))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the summaries of all ranks tell of every query on every rank; one entry for each.
+
+    Attributes:
+        rank: Who holds it, int64 of shape ``(entries,)``.
+        split: Whether its rows lie on several ranks, bool of the same shape.
+        counts: Whether its holder counts it, bool of the same shape.
+        owner: Who scores it where it is split, int64 of the same shape.
+        rows: The number of its rows, int64 of the same shape.
+    """
+
+    rank: Tensor
+    split: Tensor
+    counts: Tensor
+    owner: Tensor
+    rows: Tensor
+
+    def of(self, rank: int) -> Verdict:
+        """The entries of one rank, in the order of its summary."""
+        own = self.rank == rank
+        return Verdict(self.rank[own], self.split[own], self.counts[own], self.owner[own], self.rows[own])
+
+
+def compare_queries(plan: Plan, ranks: Sequence[Summary], scope: QueryScope) -> tuple[Plan, Verdict]:
     """Decide the rest from the queries of every rank.
 
     Args:
         plan: What was decided so far.
-        ranks: For every rank, int64 of shape ``(4, queries)``: metric life, id, fingerprint and number of rows.
+        ranks: The queries of every rank, in order of rank.
         scope: What the user declared about query ids.
     """
-    same: dict[QueryKey, int] = {}
-    different: set[QueryKey] = set()
-    for key, copies in _shared(ranks).items():
-        if len({content for content, _ in copies}) == 1:
-            same[key] = min(rank for _, rank in copies)
-        else:
-            different.add(key)
+    held = torch.cat([torch.full_like(own.query, rank) for rank, own in enumerate(ranks)])
+    everything = Summary(torch.cat([own.words for own in ranks], dim=1))
+    copy, shared, identical, first = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
-    if scope == "auto" and different and _one_query_a_sample(holders, gathered=False):
-        return replace(plan, restarting=True)
-    duplicates = same if len(same) <= plan.repeated else {}
-    split = different | (same.keys() - duplicates.keys())
-    return replace(plan, split=frozenset(split), duplicates=duplicates)
+    different = shared & ~identical
+    if scope == "auto" and bool(different.any()) and _one_query_a_sample(holders, gathered=False):
+        plan, split, counts = replace(plan, restarting=True), torch.zeros_like(shared), torch.ones_like(shared)
+    else:
+        numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
+        plan = plan.with_shared(*numbers)
+        split = different if plan.duplicates else shared
+        counts = ~split & (first | ~shared)
+    # only a rank with rows of its own is sure to have the metrics that score them
+    able = torch.tensor([rank for rank, own in enumerate(plan.facts) if own.rows])
+    owner = able[owner_of(everything.query, everything.segment, len(able))]
+    return plan, Verdict(held, split, counts, owner, everything.rows)
 
 
-def _shared(ranks: Sequence[Tensor]) -> dict[QueryKey, list[tuple[tuple[int, int], int]]]:
-    """The queries that stand on several ranks, with content and rank of each copy."""
-    owners = torch.cat([torch.full((own.shape[1],), rank) for rank, own in enumerate(ranks)])
-    everything = torch.cat(list(ranks), dim=1)
-    if not owners.numel():
-        return {}
-    _, key = everything[:2].unique(dim=1, return_inverse=True)
-    shared = torch.bincount(key)[key] > 1
-    found: dict[QueryKey, list[tuple[tuple[int, int], int]]] = defaultdict(list)
-    columns = everything[:, shared].t().tolist()
-    for (life, query, fingerprint, rows), owner in zip(columns, owners[shared].tolist(), strict=True):
-        found[(life, query)].append(((fingerprint, rows), owner))
-    return found
+def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For every entry: the number of its query, whether others hold it too, with the same rows, and who is first."""
+    query, segment, fingerprint = queries.query, queries.segment, queries.fingerprint
+    if not query.numel():
+        none = torch.zeros(0, dtype=torch.bool)
+        return query, none, none, none
+    # grouping pairs is many times slower than grouping ids
+    keys, dim = (torch.stack([segment, query]), 1) if bool(segment.any()) else (query, None)
+    _, copy = keys.unique(dim=dim, return_inverse=True)
+    size = int(copy.max()) + 1
+    shared = torch.bincount(copy)[copy] > 1
+    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
+    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    places = torch.arange(copy.numel())
+    first = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, places, "amin", include_self=False)
+    return copy, shared, (low == high)[copy], first[copy] == places

@@ -1,17 +1,50 @@
-"""Rows of a retrieval metric, grouped into queries."""
+"""Rows of a retrieval metric, and the queries they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from lightning_retrieval_guard.retrieval.compaction import Lost
+from lightning_retrieval_guard.retrieval.measures import Measure
+from lightning_retrieval_guard.retrieval.values import Values
 
 # constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers
 _MIX_1 = -0x40A7B892E31B1A47
 _MIX_2 = -0x6B2FB644ECCEEE15
 _GOLDEN = -0x61C8864680B583EB
+
+# rows looked at together: what is worked out for each of them then takes no memory to speak of
+_CHUNK = 1 << 18
+
+
+Rows = tuple[Tensor, Tensor, Tensor]
+States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is known of an update of which not all rows were kept.
+
+    Attributes:
+        pieces: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
+            CPU, in ascending order of id.
+        lost: What was left out.
+        values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
+    """
+
+    pieces: Tensor
+    lost: Lost | None
+    values: Mapping[Measure, Values] | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that the update had."""
+        return int(self.pieces[1].sum())
 
 
 @dataclass(frozen=True)
@@ -19,86 +52,123 @@ class RowTable:
     """Rows in the order in which they came.
 
     Attributes:
-        segment: Number of the metric life that a row belongs to, int64 of shape ``(rows,)``.
-        update: Number of the update within all segments, int64 of shape ``(rows,)``.
         query: The query id that the program gave, int64 of shape ``(rows,)``.
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer or floating point of shape ``(rows,)``.
-        updates: The number of updates.
+        ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
+        segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
+        digests: What is known of updates whose rows are not all here.
     """
 
-    segment: Tensor
-    update: Tensor
     query: Tensor
     preds: Tensor
     target: Tensor
-    updates: int
+    ends: Tensor
+    segments: Tensor
+    digests: Mapping[int, Digest] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.query.numel()
 
-    def take(self, rows: Tensor) -> RowTable:
-        """The rows selected by a boolean mask or by positions."""
-        return replace(
-            self,
-            segment=self.segment[rows],
-            update=self.update[rows],
-            query=self.query[rows],
-            preds=self.preds[rows],
-            target=self.target[rows],
-        )
+    @property
+    def updates(self) -> int:
+        """The number of updates."""
+        return self.ends.numel()
+
+    @property
+    def sizes(self) -> Tensor:
+        """The number of rows that every update had, int64 of shape ``(updates,)`` on the CPU."""
+        sizes = self.ends.diff(prepend=self.ends.new_zeros(1)).cpu()
+        for update, digest in self.digests.items():
+            sizes[update] = digest.rows
+        return sizes
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether values have taken the place of some rows."""
+        return any(digest.values is not None for digest in self.digests.values())
+
+    @property
+    def lives(self) -> int:
+        """The number of metric lives."""
+        return int(self.segments[-1]) + 1
+
+    def update_of(self, first: int, last: int) -> Tensor:
+        """The number of the update of the rows from ``first`` to ``last``, int64 of shape ``(last - first,)``."""
+        places = torch.arange(first, last, device=self.ends.device)
+        return torch.searchsorted(self.ends, places, right=True)
+
+    def without_last_row(self) -> RowTable:
+        """All rows but the last."""
+        return self._kept(slice(len(self) - 1), 1)
+
+    def without_last_query(self) -> RowTable:
+        """All rows but those of the last row's query in the last update."""
+        start = int(self.ends[-2]) if self.updates > 1 else 0
+        keep = torch.ones_like(self.query, dtype=torch.bool)
+        keep[start:] = self.query[start:] != self.query[-1]
+        return self._kept(keep, int((~keep).sum()))
+
+    def repeated(self, copies: int) -> RowTable:
+        """Every row as often as told, one copy after the other."""
+        if copies == 1:
+            return self
+        columns = (self.query, self.preds, self.target)
+        query, preds, target = (column.repeat_interleave(copies) for column in columns)
+        return replace(self, query=query, preds=preds, target=target, ends=self.ends * copies)
+
+    def _kept(self, rows: Tensor | slice, dropped: int) -> RowTable:
+        ends = self.ends.clone()
+        ends[-1] -= dropped
+        return replace(self, query=self.query[rows], preds=self.preds[rows], target=self.target[rows], ends=ends)
 
 
-States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+def build_table(segments: Sequence[States], digests: Mapping[int, Digest] | None = None) -> RowTable | None:
+    """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
-
-def build_table(segments: Sequence[States]) -> RowTable | None:
-    """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows."""
+    Args:
+        segments: The lives.
+        digests: What is known of updates whose rows are not all there, by their numbers over all lives.
+    """
     ids = [part for states in segments for part in states[0]]
-    if not any(part.numel() for part in ids):
+    if not digests and not any(part.numel() for part in ids):
         return None
-    sizes = [part.numel() for part in ids]
+    sizes = torch.tensor([part.numel() for part in ids])
     owner = [number for number, states in enumerate(segments) for _ in states[0]]
     # Apple's device knows no float64, in which rows are compared
     device = ids[0].device if ids[0].device.type != "mps" else torch.device("cpu")
-    counts = torch.tensor(sizes)
-    rows = int(counts.sum())
     return RowTable(
-        segment=torch.repeat_interleave(torch.tensor(owner), counts, output_size=rows).to(device),
-        update=torch.repeat_interleave(torch.arange(len(sizes)), counts, output_size=rows).to(device),
         query=_cat(ids, device).long(),
         preds=_cat([part for states in segments for part in states[1]], device),
         target=_cat([part for states in segments for part in states[2]], device),
-        updates=len(sizes),
+        ends=sizes.cumsum(0).to(device),
+        segments=torch.tensor(owner),
+        digests=digests or {},
     )
 
 
 def _cat(parts: Sequence[Tensor], device: torch.device) -> Tensor:
-    return torch.cat([part.detach().reshape(-1).to(device) for part in parts])
+    flat = [part.detach().reshape(-1).to(device) for part in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 @dataclass(frozen=True)
 class Pieces:
     """The rows of one query in one update, for every query and update.
 
-    Ordered by segment, query and update. All but ``order`` and ``of_row`` are int64 of shape ``(pieces,)`` on the
-    CPU.
+    Ordered by query, segment and update; int64 of shape ``(pieces,)`` on the CPU.
 
     Attributes:
-        order: Positions of the rows, grouped by piece, shape ``(rows,)``.
-        of_row: The piece of every row in ``order``, shape ``(rows,)``.
-        segment: The metric life.
         query: The query id.
+        segment: The metric life.
         update: The update.
         rows: The number of rows.
         relevant: The number of relevant rows.
         fingerprint: A sum over the rows, so that their order does not matter.
     """
 
-    order: Tensor
-    of_row: Tensor
-    segment: Tensor
     query: Tensor
+    segment: Tensor
     update: Tensor
     rows: Tensor
     relevant: Tensor
@@ -106,19 +176,61 @@ class Pieces:
 
 
 def cut_pieces(table: RowTable) -> Pieces:
-    """Group the rows of a table by segment, query and update."""
-    order = torch.argsort(table.query, stable=True)
-    order = order[torch.argsort(table.segment[order], stable=True)]
-    segment, query, update = table.segment[order], table.query[order], table.update[order]
-    starts = _changes(segment) | _changes(query) | _changes(update)
-    of_row = torch.cumsum(starts, dim=0) - 1
+    """Group the rows of a table by query and update."""
+    parts = [_join(_runs(table, first, last)) for first, last in _chunks(table)]
+    parts += [_known_runs(update, digest) for update, digest in table.digests.items()]
+    query, update, rows, relevant, fingerprint = _join(torch.cat(parts, dim=1)) if len(parts) > 1 else parts[0]
+    return Pieces(query, table.segments[update], update, rows, relevant, fingerprint)
+
+
+def _chunks(table: RowTable) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that no digest tells of."""
+    ends = [0, *table.ends.tolist()] if table.digests else [0, len(table)]
+    start = 0
+    for number, (first, last) in enumerate(pairwise(ends)):
+        if number in table.digests:
+            yield from _cut(start, first)
+            start = last
+    yield from _cut(start, ends[-1])
+
+
+def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last, _CHUNK):
+        yield start, min(start + _CHUNK, last)
+
+
+def _known_runs(update: int, digest: Digest) -> Tensor:
+    query, *counts = digest.pieces
+    return torch.stack([query, torch.full_like(query, update), *counts])
+
+
+def _runs(table: RowTable, first: int, last: int) -> Tensor:
+    """What is known of neighbouring rows of one query: query, update, rows, relevant rows, fingerprint."""
+    query, update = table.query[first:last], table.update_of(first, last)
+    begin = (_changes(query) | _changes(update)).nonzero().reshape(-1)
+    end = torch.cat([begin[1:], begin.new_tensor([last - first])])
+    relevant = (table.target[first:last] > 0).long()
+    sums = [_between(relevant, begin, end), _between(_row_hashes(table, first, last), begin, end)]
+    return torch.stack([query[begin], update[begin], end - begin, *sums]).cpu()
+
+
+def _between(values: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    total = torch.nn.functional.pad(values.cumsum(0), (1, 0))
+    return total[end] - total[begin]
+
+
+def _join(runs: Tensor) -> Tensor:
+    """Runs of the same query and update together, ordered by query and update."""
+    if bool((runs[1].diff() < 0).any()):
+        runs = runs[:, torch.argsort(runs[1], stable=True)]
+    runs = runs[:, torch.argsort(runs[0], stable=True)]
+    starts = _changes(runs[0]) | _changes(runs[1])
     first = starts.nonzero().reshape(-1)
-    sums = torch.zeros(3, first.numel(), dtype=torch.int64, device=order.device)
-    relevant = (table.target[order] > 0).long()
-    values = torch.stack([torch.ones_like(query), relevant, _row_hashes(table)[order]])
-    sums.index_add_(1, of_row, values)
-    rows, hits, prints = sums.cpu()
-    return Pieces(order, of_row, segment[first].cpu(), query[first].cpu(), update[first].cpu(), rows, hits, prints)
+    if first.numel() == runs.shape[1]:
+        return runs
+    sums = torch.zeros(3, first.numel(), dtype=torch.int64)
+    sums.index_add_(1, torch.cumsum(starts, dim=0) - 1, runs[2:])
+    return torch.cat([runs[:2, first], sums])
 
 
 def _changes(values: Tensor) -> Tensor:
@@ -127,11 +239,11 @@ def _changes(values: Tensor) -> Tensor:
     return starts
 
 
-def _row_hashes(table: RowTable) -> Tensor:
+def _row_hashes(table: RowTable, first: int, last: int) -> Tensor:
     # adding zero makes -0.0 and 0.0 the same score
-    scores = (table.preds.double() + 0.0).view(torch.int64)
-    relevance = (table.target.double() + 0.0).view(torch.int64)
-    mixed = mix(table.query)
+    scores = (table.preds[first:last].double() + 0.0).view(torch.int64)
+    relevance = (table.target[first:last].double() + 0.0).view(torch.int64)
+    mixed = mix(table.query[first:last])
     mixed = mix(mixed ^ scores)
     return mix(mixed ^ relevance)
 

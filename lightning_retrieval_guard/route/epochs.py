@@ -15,14 +15,16 @@ from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.retrieval.combine import Outcome
 from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
-from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder, name_of
+from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder, name_of
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView, orders_that_meet
 from lightning_retrieval_guard.settings import QueryScope, Settings
+
+END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
 
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
 
@@ -44,6 +46,11 @@ class Epoch:
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
         self.meetings: list[list[Message]] = []
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether anything can be logged since the ranks met; they all know, because they told each other."""
+        return not self.meetings or any(message["more"] for message in self.meetings[-1])
 
 
 class Epochs:
@@ -67,8 +74,8 @@ class Epochs:
         self._exchange = exchange
         self._watch = watch
         self._save = save
-        self._finder = SourceFinder(trainer, module, watch, exchange.rank, exchange.world_size)
-        self._table = Table(exchange, self._scope, self._finder.metric)
+        self._finder = SourceFinder(trainer, module, watch, exchange, settings)
+        self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
 
@@ -105,7 +112,7 @@ class Epochs:
     def end_hooks(self, failure: str | None) -> None:
         """The module's epoch-end hook is over: everything of the epoch is logged."""
         epoch = self.current()
-        if epoch is not None:
+        if epoch is not None and epoch.may_go_on:
             find = self._finder.behind_keys
             self._meet(epoch, "epoch", failure, lambda keys: find(epoch.record, keys, epoch.local))
 
@@ -144,7 +151,7 @@ class Epochs:
                 return self._message(epoch, keys), sources
             except Exception as error:  # the other ranks wait, and must hear of it
                 failure = failure_text(error)
-        return {"failed": failure, "batches": 0, "repeated": 0, "monitored": [], "keys": []}, {}
+        return {"failed": failure, "batches": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}, {}
 
     def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
         try:
@@ -162,19 +169,26 @@ class Epochs:
             "batches": epoch.record.batches,
             "repeated": padding.repeated if padding is not None else 0,
             "monitored": sorted(_compat.monitored_keys(self._trainer)),
+            "more": self._has_hook(epoch.record.stage),
             "keys": [
                 judge.tell_key(key, results.get(key.storage), name_of(key, epoch.local)).to_message() for key in keys
             ],
         }
 
+    def _has_hook(self, stage: str) -> bool:
+        """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
+        hook = END_HOOKS.get(stage, "on_validation_epoch_end")
+        return any(_compat.defines_hook(owner, hook) for owner in (self._module, *self._trainer.callbacks))
+
     def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
         if self._settings.corrects or plan.uneven or plan.restarting or plan.left_out:
             return True
-        if not all(facts.synchronises for facts in plan.facts if facts.rows):
+        told = [message["sources"][name] for message in messages if name in message["sources"]]
+        if not all(SourceFacts.from_message(own).synchronises for own in told):
             return True
-        shown = [entry for message in messages for entry in message["keys"] if entry["source"] == name]
-        return any(not entry["sync_dist"] and entry["kind"] == "forward" for entry in shown)
+        keys = [KeyFacts.from_message(entry) for message in messages for entry in message["keys"]]
+        return any(key.source == name and not key.sync_dist and key.kind == "forward" for key in keys)
 
     # --- what follows -----------------------------------------------------------------------------------------
 

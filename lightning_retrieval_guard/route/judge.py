@@ -72,12 +72,12 @@ def _is_replaced(key: KeyView) -> bool:
 
 def order_of_reductions(message: Message) -> list[str]:
     """The storage keys of one rank that Lightning combines over ranks, in order of logging."""
-    return [
-        entry["storage"]
-        for entry in message["keys"]
-        if not entry["own_group"]
-        and (entry["synced"] if entry["kind"] == "metric" else entry["sync_dist"] and not entry["rank_zero_only"])
-    ]
+    keys = map(KeyFacts.from_message, message["keys"])
+    return [key.storage for key in keys if not key.own_group and _is_combined(key)]
+
+
+def _is_combined(key: KeyFacts) -> bool:
+    return key.synced if key.kind == "metric" else key.sync_dist and not key.rank_zero_only
 
 
 def judge(stage: StageView, settings: Settings, before_reduction: bool = False) -> list[Finding]:

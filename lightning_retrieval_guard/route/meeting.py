@@ -1,25 +1,32 @@
-"""How the ranks meet: facts first, then queries where ids overlap, then sums and rows where a value is wanted."""
+"""How the ranks meet.
+
+1. Every rank tells its facts in one message (``Exchange.meet``).
+2. Where ids of several ranks may be the same, their queries are compared: either a summary of every query goes to all
+   ranks, or every query goes with its rows to the rank that owns its id, where most of them seem to be split.
+3. Rows of queries that turned out to lie on several ranks go to their owners.
+4. What each rank has scored goes to all ranks: for a mean one sum a metric, else one value a query.
+
+Steps 2 to 4 take one collective each for all metrics together, and each happens only where the facts call for it.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.exchange import Exchange
-from lightning_retrieval_guard.retrieval.combine import LocalRows, block_sizes
 from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.plan import Plan, compare_queries, make_plan
-from lightning_retrieval_guard.route.sources import LocalSource
-from lightning_retrieval_guard.rules.view import SourceView
+from lightning_retrieval_guard.retrieval.parcels import Summary
+from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
+from lightning_retrieval_guard.route.bundle import Bundle, Member
+from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts
+from lightning_retrieval_guard.rules.view import KeyFacts, SourceView
 from lightning_retrieval_guard.settings import QueryScope
-
-_BYTES = 8
-_QUERY_FIELDS = 4
 
 Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
@@ -41,10 +48,14 @@ class Meeting:
 class Table:
     """Where the ranks meet."""
 
-    def __init__(self, exchange: Exchange, scope: QueryScope, metric_named: Callable[[str], Metric | None]) -> None:
+    def __init__(
+        self, exchange: Exchange, scope: QueryScope, corrects: bool, metric_named: Callable[[str], Metric | None]
+    ) -> None:
         self._exchange = exchange
         self._scope = scope
+        self._corrects = corrects
         self._metric_named = metric_named
+        exchange.vocabulary = _vocabulary()
 
     def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         """Compare notes with all ranks.
@@ -55,110 +66,119 @@ class Table:
             sources: The metrics of this rank that hold rows, by name.
             wants: Whether the value of a source is wanted, decided from what all ranks told.
         """
-        told = {name: _tell(source) for name, source in sources.items()}
-        messages = self._exchange.meet(label, {**message, "sources": told})
-        repeated = min(other["repeated"] for other in messages)
-        views = {name: self._view(name, messages, sources.get(name), repeated) for name in _names(messages)}
-        summaries = self._compare(views)
-        wanted = {name: view for name, view in views.items() if _must_travel(view) and wants(name, view.plan, messages)}
-        self._combine(wanted, summaries)
-        return Meeting(messages, views)
+        messages = self._exchange.meet(label, {**message, **_tell(sources)})
+        bundles = self._bundles(messages, sources)
+        self._compare([bundle for bundle in bundles if bundle.plan.compare == "queries"])
+        wanted = [bundle for bundle in bundles if bundle.choose(lambda name, plan: wants(name, plan, messages))]
+        self._send([bundle for bundle in wanted if bundle.sends_rows])
+        self._combine(wanted)
+        views = [view for bundle in bundles for view in bundle.views(self._exchange.rank)]
+        return Meeting(messages, {view.name: view for view in sorted(views, key=lambda view: view.name)})
 
-    def _view(self, name: str, messages: Sequence[Message], own: LocalSource | None, repeated: int) -> SourceView:
-        entries = [message["sources"].get(name) for message in messages]
-        facts = [RowFacts.from_message(entry["facts"]) if entry else RowFacts() for entry in entries]
-        plan = make_plan(facts, self._scope, repeated)
-        first = next(entry for entry in entries if entry)
-        rank = self._exchange.rank
-        # a rank without rows needs the metric all the same, to score what the others send
-        metric, table, pieces = (own.metric, own.table, own.pieces) if own else (self._metric_named(name), None, None)
-        local = LocalRows(metric, table, pieces, plan, rank)
-        return SourceView(
-            name=name,
-            metric=first["metric"],
-            path=first["path"],
-            line=first["line"],
-            synced_in_steps=max(entry["synced_in_steps"] for entry in entries if entry),
-            synchronises=any(own.synchronises for own in facts if own.rows),
-            shown_by_forward=any(entry["shown_by_forward"] for entry in entries if entry),
-            plan=plan,
-            local=local,
-        )
+    def _bundles(self, messages: Sequence[Message], sources: Mapping[str, LocalSource]) -> list[Bundle]:
+        """The metrics of all ranks, those together that saw the same rows on every rank."""
+        repeated = min(message["repeated"] for message in messages)
+        found: dict[tuple[Any, ...], Bundle] = {}
+        for name, told in _by_name(messages).items():
+            for ranks in sorted({own.group or tuple(range(len(messages))) for own in told.values()}):
+                members = {rank: told[rank] for rank in ranks if rank in told}
+                rows = tuple(members[rank].rows if rank in members else None for rank in ranks)
+                synchronises = any(own.synchronises for own in members.values())
+                key = (ranks, rows, synchronises)
+                if key not in found:
+                    facts = [_facts(messages[rank], index) for rank, index in zip(ranks, rows, strict=True)]
+                    plan = make_plan(facts, self._scope, repeated, synchronises, self._corrects)
+                    found[key] = Bundle(ranks, plan, self._exchange.rank)
+                own = sources.get(name)
+                metric = own.metric if own is not None else self._metric_named(name)
+                found[key].add(name, Member(members, metric, own.rows if own is not None else None))
+        return list(found.values())
 
-    def _compare(self, views: Mapping[str, SourceView]) -> dict[str, list[Tensor]]:
-        """Compare queries where ids overlap, for all sources in one collective."""
-        asked = [view for view in views.values() if view.plan.ask_queries]
-        if not asked:
-            return {}
-        sizes = [sum(_summary_words(facts) for facts in column) for column in _by_rank(asked)]
-        words = torch.cat([_pack_summary(view, self._exchange.rank) for view in asked])
-        blocks = self._exchange.gather_blocks(words.view(torch.uint8), [_BYTES * size for size in sizes])
-        numbers = [block.contiguous().clone().view(torch.int64) for block in blocks]
-        summaries: dict[str, list[Tensor]] = {}
-        starts = [0] * len(numbers)
-        for view in asked:
-            ranks = []
-            for rank, facts in enumerate(view.plan.facts):
-                ranks.append(_unpack_summary(numbers[rank][starts[rank] :]))
-                starts[rank] += _summary_words(facts)
-            view.plan = compare_queries(view.plan, ranks, self._scope)
-            view.local = view.local.with_plan(view.plan)
-            summaries[view.name] = ranks
-        return summaries
-
-    def _combine(self, wanted: Mapping[str, SourceView], summaries: Mapping[str, list[Tensor]]) -> None:
-        """Send what the wanted values need, for all sources in one collective."""
-        if not wanted:
+    def _compare(self, bundles: Sequence[Bundle]) -> None:
+        if not bundles:
             return
-        sizes = {name: block_sizes(view.plan, summaries.get(name, [])) for name, view in wanted.items()}
-        rank = self._exchange.rank
-        block = torch.cat([view.local.block(sizes[name][rank]) for name, view in wanted.items()])
-        totals = [sum(own[other] for own in sizes.values()) for other in range(self._exchange.world_size)]
-        blocks = self._exchange.gather_blocks(block, totals)
-        starts = [0] * len(blocks)
-        for name, view in wanted.items():
-            parts = []
-            for other, whole in enumerate(blocks):
-                parts.append(whole[starts[other] : starts[other] + sizes[name][other]])
-                starts[other] += sizes[name][other]
-            view.combined = view.local.combine(parts)
+        rank, ranks = self._exchange.rank, range(self._exchange.world_size)
+        sizes = [[bundle.summary_bytes(other) for bundle in bundles] for other in ranks]
+        block = torch.cat(
+            [bundle.local.summary.words.reshape(-1) for bundle in bundles if rank in bundle.ranks] or [_NONE]
+        )
+        blocks = self._exchange.gather_blocks(block.view(torch.uint8), [sum(own) for own in sizes])
+        parts = [whole.split(own) for whole, own in zip(blocks, sizes, strict=True)]
+        for place, bundle in enumerate(bundles):
+            words = [parts[other][place].clone().view(torch.int64).reshape(4, -1) for other in bundle.ranks]
+            bundle.compare([Summary(own) for own in words], self._scope)
+
+    def _send(self, bundles: Sequence[Bundle]) -> None:
+        """Send rows to the ranks that own their queries."""
+        if not bundles:
+            return
+        ranks = range(self._exchange.world_size)
+        sizes = [[[bundle.parcel_bytes(one, other) for bundle in bundles] for other in ranks] for one in ranks]
+        own = [torch.cat([bundle.parcel(other) for bundle in bundles]) for other in ranks]
+        received = self._exchange.send_blocks(own, [[sum(part) for part in row] for row in sizes])
+        parts = [whole.split(sizes[one][self._exchange.rank]) for one, whole in enumerate(received)]
+        for place, bundle in enumerate(bundles):
+            bundle.receive([parts[one][place] for one in ranks])
+
+    def _combine(self, bundles: Sequence[Bundle]) -> None:
+        """Tell all ranks what each has scored."""
+        if not bundles:
+            return
+        sizes = [[bundle.block_bytes(other) for bundle in bundles] for other in range(self._exchange.world_size)]
+        block = torch.cat([bundle.block() for bundle in bundles])
+        blocks = self._exchange.gather_blocks(block, [sum(own) for own in sizes])
+        parts = [whole.split(own) for whole, own in zip(blocks, sizes, strict=True)]
+        for place, bundle in enumerate(bundles):
+            bundle.combine([parts[other][place] for other in bundle.ranks])
 
 
-def _must_travel(view: SourceView) -> bool:
-    return not view.plan.gathered and len(view.plan.facts) > 1 and view.plan.has_rows
+def _vocabulary() -> bytes:
+    """A message like many others."""
+    key = {field.name: None for field in fields(KeyFacts)} | _A_KEY
+    rows = {field.name: None for field in fields(RowFacts)}
+    source = {field.name: None for field in fields(SourceFacts)} | _A_SOURCE
+    message: Message = {"failed": None, "batches": 1, "repeated": 0, "monitored": [], "more": True}
+    text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": source}, "keys": [key]}]
+    return json.dumps(text, separators=(",", ":")).encode()
 
 
-def _tell(source: LocalSource) -> Message:
+_A_KEY = {
+    "storage": "validation_step.on_validation_epoch_end.val_recall@test_",
+    "hook": "on_validation_epoch_end",
+    "kind": "metric",
+    "sync_dist": False,
+    "rank_zero_only": False,
+    "own_group": False,
+    "reduction": "mean",
+    "in_step": False,
+    "synced": True,
+}
+_A_SOURCE = {"metric": "RetrievalNormalizedDCGRetrievalMAPRetrievalRecallRetrievalMRR"}
+_NONE = torch.zeros(0, dtype=torch.int64)
+
+
+def _tell(sources: Mapping[str, LocalSource]) -> Message:
+    """The facts of rows once for all metrics that share them."""
+    rows = list({id(source.rows): source.rows for source in sources.values()}.values())
+    place = {id(own): number for number, own in enumerate(rows)}
     return {
-        "facts": source.facts.to_message(),
-        "metric": type(source.metric).__name__,
-        "path": source.site.path,
-        "line": source.site.line,
-        "synced_in_steps": source.synced_in_steps,
-        "shown_by_forward": source.shown_by_forward,
+        "rows": [own.facts.to_message() for own in rows],
+        "sources": {name: source.facts(place[id(source.rows)]).to_message() for name, source in sources.items()},
     }
 
 
-def _names(messages: Sequence[Message]) -> list[str]:
-    return sorted({name for message in messages for name in message["sources"]})
+def _by_name(messages: Sequence[Message]) -> dict[str, dict[int, SourceFacts]]:
+    """For every name what each rank told that has it."""
+    names = sorted({name for message in messages for name in message["sources"]})
+    return {
+        name: {
+            rank: SourceFacts.from_message(message["sources"][name])
+            for rank, message in enumerate(messages)
+            if name in message["sources"]
+        }
+        for name in names
+    }
 
 
-def _by_rank(views: Sequence[SourceView]) -> list[list[RowFacts]]:
-    return [list(column) for column in zip(*(view.plan.facts for view in views), strict=True)]
-
-
-def _summary_words(facts: RowFacts) -> int:
-    return 1 + _QUERY_FIELDS * facts.queries
-
-
-def _pack_summary(view: SourceView, rank: int) -> Tensor:
-    summary = view.local.summary()
-    words = torch.zeros(_summary_words(view.plan.facts[rank]), dtype=torch.int64)
-    words[0] = summary.shape[1]
-    words[1 : 1 + summary.numel()] = summary.reshape(-1)
-    return words
-
-
-def _unpack_summary(words: Tensor) -> Tensor:
-    queries = int(words[0])
-    return words[1 : 1 + _QUERY_FIELDS * queries].reshape(_QUERY_FIELDS, queries)
+def _facts(message: Message, index: int | None) -> RowFacts:
+    return RowFacts() if index is None else RowFacts.from_message(message["rows"][index])

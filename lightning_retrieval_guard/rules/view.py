@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
-from lightning_retrieval_guard.retrieval.combine import LocalRows, Outcome
+from lightning_retrieval_guard.retrieval.combine import LocalRows
+from lightning_retrieval_guard.retrieval.facts import tell
 from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.settings import QueryScope
 
 WeightFault = Literal["LRG101", "LRG102", "LRG103"]
@@ -45,7 +47,7 @@ class KeyFacts(WeightCounts, LogCall):
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
-        return asdict(self)
+        return tell(self)
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> KeyFacts:
@@ -94,7 +96,7 @@ class SourceView:
         if self.combined is not None:
             return self.combined
         if self.plan.gathered or len(self.plan.facts) == 1:
-            return self.local.outcome()
+            return self.local.outcome(self.name)
         return Outcome()
 
     @property
@@ -112,7 +114,7 @@ class SourceView:
         if not self.plan.gathered and ranks > 1:
             return None
         merged = self.local.with_plan(replace(self.plan, restarting=False))
-        return _number(merged.outcome(copies=ranks).value)
+        return _number(merged.outcome(self.name, copies=ranks).value)
 
 
 @dataclass

@@ -92,7 +92,8 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function._schema.name
-        if self.step.in_step and name in self.OPERATIONS:
+        moves = name != "aten::_to_copy" or (kwargs or {}).get("device") is not None  # else only the dtype changes
+        if self.step.in_step and name in self.OPERATIONS and moves:
             self.counts[name] += 1
         return function(*args, **(kwargs or {}))
 

@@ -95,10 +95,11 @@ def source(
 ) -> SourceView:
     """A retrieval metric with the updates of every rank, as rank zero sees it after the ranks have met."""
     metric = metric if metric is not None else RetrievalRecall(top_k=1)
+    metrics = {"recall": metric}
     ranks = [
         make_rank(
             [own] if own else [],
-            metric,
+            metrics,
             len(updates),
             samples=samples[: len(own)],
             synchronises=synchronises,
@@ -106,8 +107,9 @@ def source(
         )
         for rank, own in enumerate(updates)
     ]
-    plan = decide(ranks, metric, scope, repeated)
+    plan = decide(ranks, metrics, scope, repeated)
     travels = len(ranks) > 1 and not plan.gathered and plan.has_rows
+    outcome = combine(ranks, "recall")[0]
     return SourceView(
         name="recall",
         metric=type(metric).__name__,
@@ -116,9 +118,9 @@ def source(
         synced_in_steps=synced_in_steps,
         shown_by_forward=shown_by_forward,
         synchronises=synchronises,
-        plan=plan,
+        plan=ranks[0].bundle.plan,
         local=ranks[0].local,
-        combined=combine(ranks, plan)[0] if travels else None,
+        combined=outcome if travels else None,
     )
 
 

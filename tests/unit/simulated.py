@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,78 +11,151 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.retrieval.combine import LocalRows, Outcome, block_sizes
+from lightning_retrieval_guard.retrieval.combine import LocalRows
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.plan import Plan, compare_queries, make_plan
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table
+from lightning_retrieval_guard.retrieval.measures import measure_of
+from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
+from lightning_retrieval_guard.retrieval.rows import build_table
+from lightning_retrieval_guard.retrieval.values import Outcome
+from lightning_retrieval_guard.route.bundle import Bundle, Member
+from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
 from lightning_retrieval_guard.settings import QueryScope
 
 Update = tuple[Tensor, Tensor, Tensor]  # ids, scores, relevance, each of shape (rows,)
+NAME = "metric"
 
 
 def update(ids: Sequence[int], scores: Sequence[float], relevance: Sequence[int]) -> Update:
     return torch.tensor(ids), torch.tensor(scores), torch.tensor(relevance)
 
 
-@dataclass
+@dataclass(eq=False)
 class Rank:
-    """What one rank holds and has worked out."""
+    """What one rank holds, and its end of what the ranks exchange.
 
-    table: RowTable | None
-    facts: RowFacts
-    pieces: Pieces | None
-    local: LocalRows | None = None
-    outcome: Outcome | None = None
+    Attributes:
+        rows: The rows of its metrics.
+        synchronises: Whether its program lets the metrics combine ranks.
+        sent: The bytes that it has sent, by step.
+    """
+
+    rows: RowSet
+    synchronises: bool = True
+    bundle: Bundle | None = None
+    sent: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> RowFacts:
+        # a rank without rows has nothing to tell
+        return self.rows.facts if self.rows.table is not None else RowFacts()
+
+    @property
+    def local(self) -> LocalRows:
+        return self.bundle.local
 
 
 def make_rank(
     lives: Sequence[Sequence[Update]],
-    metric: Metric,
+    metrics: Metric | Mapping[str, Metric],
     world_size: int,
     samples: Sequence[int | None] = (),
+    synchronises: bool = True,
+    corrects: bool = True,
+    declared: bool = False,
     **properties: bool,
 ) -> Rank:
     """A rank with the updates of one or more metric lives."""
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
-    table = build_table(states)
-    told = {
-        "opaque": not _compat.scores_by_query(metric),
-        "mean": _compat.aggregation_of(metric) == "mean",
-        "single_life": len(lives) <= 1,
-        **properties,
-    }
-    facts, pieces = gather_facts(table, samples, world_size, **told)
-    # a rank without rows has nothing to tell, not even the kind of metric
-    return Rank(table, facts if table is not None else RowFacts(), pieces)
+    told = {"single_life": len(lives) <= 1, **properties}
+
+    def tell_facts(rows: RowSet) -> Any:
+        keep, owners = (rows.keep, world_size) if corrects else (None, 0)
+        return gather_facts(rows.table, samples, world_size, keep=keep, owners=owners, declared=declared, **told)
+
+    rows = RowSet(build_table(states), tell_facts)
+    rows.metrics.extend(_named(metrics).values())
+    return Rank(rows, synchronises)
 
 
-def decide(ranks: Sequence[Rank], metric: Metric, scope: QueryScope = "auto", repeated: int = 0) -> Plan:
-    """The plan of all ranks; leaves what each rank counts under it in ``local``."""
-    plan = make_plan([rank.facts for rank in ranks], scope, repeated)
+def _named(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric]:
+    return {NAME: metrics} if isinstance(metrics, Metric) else metrics
+
+
+def decide(
+    ranks: Sequence[Rank],
+    metrics: Metric | Mapping[str, Metric],
+    scope: QueryScope = "auto",
+    repeated: int = 0,
+    corrects: bool = True,
+) -> Plan:
+    """The plan of all ranks, after they have compared their queries where they must."""
+    holders = [rank for rank in ranks if rank.rows.table is not None]
+    facts = [rank.facts for rank in ranks]
+    synchronises = any(rank.synchronises for rank in holders)
+    plan = make_plan(facts, scope, repeated, synchronises, corrects)
     for number, rank in enumerate(ranks):
-        rank.local = LocalRows(metric if rank.table is not None else None, rank.table, rank.pieces, plan, number)
-    if plan.ask_queries:
-        plan = compare_queries(plan, [rank.local.summary() for rank in ranks], scope)
-        for rank in ranks:
-            rank.local = rank.local.with_plan(plan)
-    return plan
+        rank.bundle = Bundle(range(len(ranks)), plan, number)
+        for name, metric in _named(metrics).items():
+            told = {place: _told(metric, other) for place, other in enumerate(ranks) if other in holders or not holders}
+            held = rank.rows.table is not None
+            rank.bundle.add(name, Member(told, metric if held else None, rank.rows if held else None))
+    if plan.compare == "queries":
+        summaries = [rank.local.summary for rank in ranks]
+        for number, rank in enumerate(ranks):
+            rank.sent["summary"] = rank.bundle.summary_bytes(number)
+            rank.bundle.compare(summaries, scope)
+    return ranks[0].bundle.plan
 
 
-def combine(ranks: Sequence[Rank], plan: Plan) -> list[Outcome]:
+def _told(metric: Metric, rank: Rank) -> SourceFacts:
+    measure = measure_of(metric)
+    columns = 2 * (measure.top_k or 0) if measure.formula == "curve" else 1
+    mean = _compat.aggregation_of(metric) == "mean"
+    kind = type(metric).__name__
+    return SourceFacts(0, kind, "module.py", 1, synchronises=rank.synchronises, mean=mean, columns=columns)
+
+
+def exchange(ranks: Sequence[Rank]) -> None:
+    """Rows to their owners and values to all, as the ranks would do it."""
+    bundles = [rank.bundle for rank in ranks]
+    travels = [bundle.choose(lambda *_: True) for bundle in bundles]
+    if not travels[0]:
+        return
+    everyone = range(len(ranks))
+    if bundles[0].sends_rows:
+        parcels = [[bundle.parcel(other) for other in everyone] for bundle in bundles]
+        for number, rank in enumerate(ranks):
+            assert [part.numel() for part in parcels[number]] == [
+                rank.bundle.parcel_bytes(number, other) for other in everyone
+            ]
+            rank.sent["rows"] = sum(part.numel() for part in parcels[number])
+            rank.bundle.receive([parcels[other][number] for other in everyone])
+    blocks = [bundle.block() for bundle in bundles]
+    for number, rank in enumerate(ranks):
+        assert all(blocks[other].numel() == rank.bundle.block_bytes(other) for other in everyone)
+        rank.sent["values"] = blocks[number].numel()
+    for bundle in bundles:
+        bundle.combine(blocks)
+
+
+def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
     """The value that each rank arrives at."""
-    if plan.gathered or len(ranks) == 1:
-        return [rank.local.outcome() for rank in ranks]
-    summaries = [rank.local.summary() for rank in ranks] if plan.ask_queries else []
-    blocks = [rank.local.block(size) for rank, size in zip(ranks, block_sizes(plan, summaries), strict=True)]
-    return [rank.local.combine(blocks) for rank in ranks]
+    if ranks[0].bundle.plan.gathered or len(ranks) == 1:
+        return [rank.local.outcome(name) for rank in ranks]
+    if "values" not in ranks[0].sent:
+        exchange(ranks)
+    views = [{view.name: view for view in rank.bundle.views(number)} for number, rank in enumerate(ranks)]
+    return [view[name].outcome if name in view else Outcome() for view in views]
 
 
 def outcomes(
-    metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", **options: Any
+    metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", repeated: int = 0, **options: Any
 ) -> list[Outcome]:
     """The value on every rank, from the updates of every rank."""
-    ranks = [make_rank([own] if own else [], metric, len(updates), **options) for own in updates]
-    return combine(ranks, decide(ranks, metric, scope))
+    declared = scope != "auto"
+    ranks = [make_rank([own] if own else [], metric, len(updates), declared=declared, **options) for own in updates]
+    decide(ranks, metric, scope, repeated)
+    return combine(ranks)
 
 
 def alone(metric: Metric, updates: Sequence[Sequence[Update]]) -> Any:

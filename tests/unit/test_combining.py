@@ -25,9 +25,9 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.retrieval.scoring import EmptyQueryError
+from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 
-from .simulated import Update, alone, combine, decide, make_rank, outcomes, update
+from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
 
 WITH_CUT = (
     RetrievalMRR,
@@ -160,10 +160,10 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
     ranks = [make_rank([rows], metric, 2) for _ in range(2)]
     plan = decide(ranks, metric)
     assert plan.gathered
-    for outcome in combine(ranks, plan):
+    for outcome in combine(ranks):
         assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
     if kind not in (RetrievalFallOut, RetrievalAUROC):  # copies tie, and these two depend on the order of ties
-        doubled = ranks[0].local.outcome(copies=2).value
+        doubled = ranks[0].local.outcome(NAME, copies=2).value
         assert doubled == pytest.approx(float(alone(metric, [rows, rows])), abs=1e-6)
 
 
@@ -181,7 +181,7 @@ def test_ids_that_restart_give_each_update_its_own_queries(spread: Spread, kind:
             assert outcome.value == pytest.approx(wanted, abs=1e-6)
 
 
-def test_restarting_ids_are_renumbered_for_metrics_that_only_score_themselves() -> None:
+def test_restarting_ids_give_each_update_its_own_curves() -> None:
     first, second = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
     metric = RetrievalPrecisionRecallCurve(max_k=2)
     wanted = alone(metric, [[first, update([1, 1], [0.8, 0.7], [0, 1])]])
@@ -195,7 +195,8 @@ def test_a_repeated_query_counts_once() -> None:
     last = update([2, 2], [0.6, 0.5], [0, 1])
     for metric in (RetrievalMRR(), RetrievalPrecisionRecallCurve(max_k=2)):
         ranks = [make_rank([own], metric, 2, [2, 2]) for own in ([hit, last], [miss, hit])]
-        for outcome in combine(ranks, decide(ranks, metric, repeated=1)):
+        decide(ranks, metric, repeated=1)
+        for outcome in combine(ranks):
             wanted = alone(metric, [[hit, last, miss]])
             torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted))
 
@@ -205,11 +206,11 @@ def test_several_lives_are_averaged_by_their_queries() -> None:
     pair = update([0, 0, 1, 1], [0.9, 0.1, 0.8, 0.7], [0, 1, 0, 1])
     mean = make_rank([[hit], [pair]], RetrievalMRR(), 1)
     decide([mean], RetrievalMRR())
-    assert mean.local.outcome().value == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert mean.local.outcome(NAME).value == pytest.approx((1 + 0.5 + 0.5) / 3)
     best = RetrievalMRR(aggregation="max")
     lives = make_rank([[hit], [pair], [miss]], best, 1)
     decide([lives], best)
-    assert lives.local.outcome().value == pytest.approx((1 + 2 * 0.5 + 0.5) / 4)
+    assert lives.local.outcome(NAME).value == pytest.approx((1 + 2 * 0.5 + 0.5) / 4)
 
 
 def test_double_scores_keep_their_precision() -> None:
@@ -254,3 +255,106 @@ def test_an_error_of_a_metric_of_the_user_comes_up_on_every_rank() -> None:
 
 def test_no_rows_have_no_value() -> None:
     assert [outcome.value for outcome in outcomes(RetrievalMRR(), [[]])] == [None]
+
+
+# --- what travels ---------------------------------------------------------------------------------------------
+
+
+def scattered(world_size: int, queries: int, rows: int, seed: int = 0, per_rank: int = 2) -> list[list[Update]]:
+    """Each row of each query on some rank."""
+    rng = np.random.default_rng(seed)
+    query = rng.permutation(np.repeat(np.arange(queries), rows))
+    score = ((rng.permutation(len(query)) + 1.0) / (len(query) + 1)).astype(np.float32)
+    relevance = (rng.random(len(query)) < 0.3).astype(np.int64)
+    place = rng.integers(0, world_size * per_rank, len(query))
+    columns = [[column[place == number] for column in (query, score, relevance)] for number in range(place.max() + 1)]
+    updates = [tuple(map(torch.from_numpy, own)) for own in columns]
+    return [updates[rank::world_size] for rank in range(world_size)]
+
+
+PANEL = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3), "map": RetrievalMAP(aggregation="median")}
+CUT = {"mrr": RetrievalMRR(top_k=5), "recall": RetrievalRecall(top_k=3), "ndcg": RetrievalNormalizedDCG(top_k=4)}
+
+
+def together(metrics: dict[str, Metric], updates: list[list[Update]], **options: Any) -> list[Rank]:
+    ranks = [make_rank([own], metrics, len(updates), **options) for own in updates]
+    decide(ranks, metrics, corrects=options.get("corrects", True))
+    for name, metric in metrics.items():
+        for outcome in combine(ranks, name):
+            assert outcome.value == pytest.approx(float(alone(metric, updates)), abs=1e-6), name
+    return ranks
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_split_queries_go_to_one_owner_each(world_size: int) -> None:
+    ranks = together(PANEL, scattered(world_size, 40, 30))
+    held = [len(rank.rows.table) for rank in ranks]
+    for rank, rows in zip(ranks, held, strict=True):
+        assert rank.bundle.plan.compare == "rows"
+        assert rank.sent["rows"] <= 32 * rank.facts.queries + 16 * rows
+        assert "summary" not in rank.sent
+
+
+def test_with_a_cut_only_rows_that_can_matter_travel() -> None:
+    updates = scattered(3, 10, 400)
+    whole, cut = (together(metrics, updates) for metrics in (PANEL, CUT))
+    for rank, other in zip(whole, cut, strict=True):
+        assert other.facts.keep == 5
+        assert other.sent["rows"] <= 10 * (32 + 5 * 16)
+        assert rank.sent["rows"] > 10 * other.sent["rows"]
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_graded_relevance_needs_all_rows(graded: bool) -> None:
+    updates = [
+        [(ids, scores, relevance * (1 + graded)) for ids, scores, relevance in own] for own in scattered(2, 5, 60)
+    ]
+    ranks = together({"ndcg": RetrievalNormalizedDCG(top_k=4)}, updates)
+    assert [rank.facts.keep for rank in ranks] == [None if graded else 4] * 2
+
+
+@pytest.mark.parametrize(("rows", "few"), [(4, True), (400, False)])
+def test_splits_that_nobody_saw_coming(rows: int, few: bool) -> None:
+    """Without a value to correct, queries are compared first; a few rows then go to everyone with the values."""
+    ranks = together(PANEL, scattered(2, 10, rows), corrects=False)
+    for rank in ranks:
+        assert rank.sent["summary"] == 32 * rank.facts.queries
+        assert rank.bundle.sends_rows is not few
+        assert ("rows" in rank.sent) is not few
+
+
+@pytest.mark.parametrize("queries", [10, 1000])
+def test_whole_queries_cost_a_constant_number_of_bytes_for_a_mean(queries: int) -> None:
+    updates = scattered(1, queries, 5)[0]
+    parts = [[], []]
+    for ids, scores, relevance in updates:
+        for rank, part in enumerate(parts):
+            own = ids % 2 == rank
+            part.append((ids[own], scores[own], relevance[own]))
+    metrics = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3)}
+    ranks = together(metrics, parts)
+    for rank in ranks:
+        assert rank.bundle.plan.compare == "nothing"  # even and odd ids cannot meet
+        assert rank.sent == {"values": 8 * (3 + 2 + 2)}
+
+
+@quick
+@given(spread=spreads, repeated=st.integers(0, 2), action=actions, aggregation=st.sampled_from(["mean", "median"]))
+def test_repeated_queries_count_once_whatever_way_they_are_found(
+    spread: Spread, repeated: int, action: Any, aggregation: Any
+) -> None:
+    """The last query of rank zero stands on the last rank too."""
+    updates = replace(spread, whole=True, world_size=max(2, spread.world_size)).updates()
+    copied = [part for own in updates[:1] for part in own][-1:]
+    doubled = [*updates[:-1], [*updates[-1], *copied]]
+    metric = RetrievalRecall(top_k=2, empty_target_action=action, aggregation=aggregation)
+    wanted = updates if repeated >= len(torch.cat([part[0] for part in copied]).unique() if copied else []) else doubled
+    for corrects in (True, False):
+        ranks = [
+            make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own), corrects=corrects)
+            for own in doubled
+        ]
+        decide(ranks, metric, repeated=repeated, corrects=corrects)
+        for outcome, own in zip(combine(ranks), doubled, strict=True):
+            if own:
+                assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)

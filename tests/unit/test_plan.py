@@ -1,5 +1,6 @@
 """Which rows count and which travel, decided from what every rank has."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
 
-from .simulated import Update, decide, make_rank, update
+from .simulated import Update, decide, exchange, make_rank, update
 
 A, B = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 C, D = update([2, 2], [0.6, 0.5], [0, 1]), update([3, 3], [0.4, 0.3], [1, 0])
@@ -17,7 +18,7 @@ OTHER_A = update([0, 0], [0.75, 0.65], [0, 1])
 
 
 def plan(*ranks: list[Update], samples: list[int | None] | None = None, **options) -> Plan:
-    told = {key: options.pop(key) for key in ("scope", "repeated") if key in options}
+    told = {key: options.pop(key) for key in ("scope", "repeated", "corrects") if key in options}
     ends = options.pop("ends_repeated", ())
     metric = RetrievalRecall()
     made = [
@@ -31,15 +32,17 @@ def plan(*ranks: list[Update], samples: list[int | None] | None = None, **option
         )
         for number, own in enumerate(ranks)
     ]
-    return decide(made, metric, **told)
+    found = decide(made, metric, **told)
+    if found.compare == "rows":
+        exchange(made)
+        found = made[0].bundle.plan
+    return found
 
 
 def test_whole_queries_on_their_ranks_need_no_comparing() -> None:
     found = plan([A, B], [C, D])
-    assert (found.gathered, found.restarting, found.drop, found.ask_queries) == (False, False, "nothing", False)
-    assert (found.split, found.duplicates, found.left_out) == (frozenset(), {}, 0)
-    assert found.mean
-    assert not found.opaque
+    assert (found.gathered, found.restarting, found.drop, found.compare) == (False, False, "nothing", "nothing")
+    assert (found.split, found.duplicates, found.left_out) == (0, 0, 0)
     assert not found.is_ambiguous
 
 
@@ -47,7 +50,7 @@ def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
     assert plan([A, B], [B, A]).gathered
     joined = tuple(torch.cat(parts) for parts in zip(B, A, strict=True))
     assert plan([A, B], [joined]).gathered
-    assert not plan([A, B], [B, A]).ask_queries
+    assert plan([A, B], [B, A]).compare == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
 
 def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
     found = plan([A], [OTHER_A])
-    assert found.ask_queries
+    assert found.compare == "queries"
     assert found.restarting
     assert not found.split
 
@@ -115,25 +118,35 @@ def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -
     assert plan([A], [OTHER_A], scope=scope).restarting is restarting
 
 
-def test_a_query_over_two_ranks_is_split() -> None:
-    found = plan([A, B], [OTHER_A, D], samples=[2, 2])
-    assert found.ask_queries
-    assert found.split == {(0, 0)}
+@pytest.mark.parametrize(("corrects", "compare"), [(True, "rows"), (False, "queries")])
+def test_a_query_over_two_ranks_is_split(corrects: bool, compare: str) -> None:
+    found = plan([A, B], [OTHER_A, D], samples=[2, 2], corrects=corrects)
+    assert found.compare == compare
+    assert found.split == 1
     assert found.is_ambiguous
 
 
-def test_a_repeated_query_is_counted_by_the_lowest_rank() -> None:
-    found = plan([B, A], [C, A], repeated=1, samples=[2, 2])
-    assert found.duplicates == {(0, 0): 0}
-    assert found.left_out == 1
-    assert not found.split
+EITHER_WAY = pytest.mark.parametrize("corrects", [True, False], ids=["rows", "queries"])
 
 
-def test_more_identical_queries_than_were_repeated_are_the_users_own() -> None:
-    found = plan([A, B, C], [A, B, D], samples=[2, 2, 2], repeated=1)
-    assert found.duplicates == {}
-    assert found.split == {(0, 0), (0, 1)}
-    assert plan([A, B], [C, A], samples=[2, 2]).split == {(0, 0)}
+@EITHER_WAY
+def test_a_repeated_query_is_left_out(corrects: bool) -> None:
+    found = plan([B, A], [C, A], repeated=1, samples=[3, 3], corrects=corrects)
+    assert (found.duplicates, found.left_out, found.split) == (1, 1, 0)
+
+
+@EITHER_WAY
+def test_more_identical_queries_than_were_repeated_are_the_users_own(corrects: bool) -> None:
+    found = plan([A, B, C], [A, B, D], samples=[3, 3, 3], repeated=1, corrects=corrects)
+    assert (found.duplicates, found.split) == (0, 2)
+    assert plan([A, B], [C, A], samples=[2, 2], corrects=corrects).split == 1
+
+
+def test_queries_are_compared_where_ranks_seem_to_hold_queries_of_their_own() -> None:
+    far = update([5, 5], [0.9, 0.1], [1, 0])
+    apart = plan([A, D], [B, C, far], samples=[None, None, None])
+    assert (apart.compare, apart.split) == ("queries", 0)
+    assert plan([A, C], [A, D], samples=[None, None]).compare == "rows"
 
 
 @pytest.mark.parametrize(
@@ -169,21 +182,51 @@ def test_ranks_without_rows_leave_the_decision_to_the_others() -> None:
     assert found.restarting
     assert found.uneven
     assert found.has_rows
-    assert found.mean
-    assert not found.ask_queries
+    assert found.compare == "nothing"
+
+
+def compared(*facts: RowFacts, synchronises: bool = True) -> bool:
+    told = [replace(own, fingerprint=number + 1) for number, own in enumerate(facts)]
+    return make_plan(told, "auto", 0, synchronises, corrects=False).compare != "nothing"
 
 
 def test_ids_that_do_not_overlap_are_not_compared() -> None:
-    facts = [RowFacts(rows=2, id_min=0, id_max=4, fingerprint=1), RowFacts(rows=2, id_min=5, id_max=9, fingerprint=2)]
-    assert not make_plan(facts, "auto", 0).ask_queries
-    assert make_plan([facts[0], replace(facts[1], id_min=4)], "auto", 0).ask_queries
+    facts = [RowFacts(rows=2, id_min=0, id_max=4, id_step=1), RowFacts(rows=2, id_min=5, id_max=9, id_step=1)]
+    assert not compared(*facts)
+    assert compared(facts[0], replace(facts[1], id_min=4))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "apart"),
+    [
+        ([0, 4, 8], [2, 6], True),
+        ([0, 4, 8], [1, 3, 5], True),
+        ([0, 4, 8], [1, 2, 3], False),
+        ([0, 4, 8], [1, 5, 9], True),
+        ([0, 6], [2, 6], False),
+        ([-3, 1, 5], [-1, 3], True),
+        ([-3, 1, 5], [-1, 1], False),
+        ([7], [7], False),
+        ([0, 2, 4], [3], True),
+        ([0, 3, 4], [2], False),
+        ([-(2**62), 2**62 + 4], [-(2**62) + 2, 2**62], False),
+    ],
+)
+def test_ids_that_interleave_in_equal_steps_are_not_compared(first: list, second: list, apart: bool) -> None:
+    told = []
+    for ids in (first, second):
+        rows = update(ids, [0.5] * len(ids), [1] * len(ids))
+        told.append(make_rank([[rows]], RetrievalRecall(), 2).facts)
+    assert compared(*told) is not apart
 
 
 def test_values_that_nobody_combines_are_not_compared() -> None:
-    facts = RowFacts(rows=2, id_min=0, id_max=4, synchronises=False, single_life=False)
-    assert not make_plan([replace(facts, fingerprint=1), replace(facts, fingerprint=2)], "auto", 0).ask_queries
+    facts = RowFacts(rows=2, id_min=0, id_max=4, single_life=False)
+    assert not compared(facts, facts, synchronises=False)
+    assert compared(facts, facts)
 
 
 def test_facts_survive_a_message() -> None:
-    facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), mean=False)
-    assert RowFacts.from_message(facts.to_message()) == facts
+    facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), sketch=(1, 2), shares=((3, 4), (0, 0)), keep=5)
+    assert RowFacts.from_message(json.loads(json.dumps(facts.to_message()))) == facts
+    assert RowFacts().to_message() == {}

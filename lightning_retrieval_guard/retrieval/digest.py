@@ -1,0 +1,58 @@
+"""What is kept of an update once no metric will see its rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.retrieval.compaction import can_compact, compact
+from lightning_retrieval_guard.retrieval.measures import Measure
+from lightning_retrieval_guard.retrieval.rows import Digest, Rows, build_table, cut_pieces
+from lightning_retrieval_guard.retrieval.score import EmptyQueryError, largest_cut_off, score
+from lightning_retrieval_guard.retrieval.values import values_of
+
+# fewer bytes than a query's row takes are not worth the work
+_WORTH = 2
+
+
+def digest_rows(rows: Rows, measures: Sequence[Measure], final: bool) -> tuple[Rows, Digest] | None:
+    """Keep of an update what can still matter.
+
+    Args:
+        rows: Ids, scores and relevance of the update, each of shape ``(rows,)``.
+        measures: Of all metrics that saw the rows.
+        final: Whether its queries are complete: no other update and no other rank can add to them.
+
+    Returns:
+        The rows that are left, and what is known of the others; ``None`` where all must stay.
+    """
+    ids, preds, target = rows
+    table = build_table([([ids], [preds], [target])])
+    if table is None:
+        return None
+    pieces = cut_pieces(table)
+    known = torch.stack([pieces.query, pieces.rows, pieces.relevant, pieces.fingerprint])
+    if final and all(_is_settled(measure) for measure in measures):
+        try:
+            _, scores = score(measures, table.query, table.preds, table.target)
+        except EmptyQueryError:  # it belongs to whoever asks for the value
+            return None
+        values = dict(zip(measures, map(values_of, scores), strict=True))
+        return _chosen(rows, slice(0)), Digest(known, None, values)
+    top_k = largest_cut_off(measures)
+    if top_k is None or len(table) < _WORTH * top_k * known.shape[1] or not can_compact(measures, preds, target):
+        return None
+    kept, lost = compact(table.query, table.preds, table.target, top_k)
+    return _chosen(rows, kept), Digest(known, lost)
+
+
+def _is_settled(measure: Measure) -> bool:
+    """Whether the value of a query depends on nothing but its rows."""
+    return measure.formula != "own" and (measure.formula != "curve" or measure.top_k is not None)
+
+
+def _chosen(rows: Rows, which: Tensor | slice) -> Rows:
+    ids, preds, target = (column[which].clone() for column in rows)
+    return ids, preds, target

@@ -1,0 +1,111 @@
+"""Rows that may be among the top k of their query, found without sorting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Lists shorter than this many times the slots are ranked as they are.
+_WORTH = 3
+
+# Queries whose maxima are sorted at once, so that they stay in the cache.
+_QUERIES = 1 << 12
+
+
+def slots(top_k: int) -> int:
+    """How many maxima to keep of each query: a power of two with room for ``top_k``."""
+    return 1 << (3 * top_k // 2).bit_length() if top_k > 1 else 1
+
+
+def pays(rows: int, queries: int, top_k: int) -> bool:
+    """Whether a selection leaves out enough rows to be worth its passes."""
+    return rows >= _WORTH * slots(top_k) * queries
+
+
+class Maxima:
+    """The greatest scores of disjoint parts of each query.
+
+    The ``top_k``-th greatest of them is a bound: at least ``top_k`` rows of the query score as much, so a row that
+    scores less is not among the top k, and one that ties with the ``top_k``-th row is never left out.
+
+    Args:
+        queries: The number of queries.
+        top_k: The cut-off.
+        like: Says dtype and device of the scores.
+    """
+
+    def __init__(self, queries: int, top_k: int, like: Tensor) -> None:
+        self._slots = slots(top_k)
+        self._top_k = top_k
+        self._greatest = like.new_full((queries * self._slots,), -torch.inf)
+        self._bound: Tensor | None = None
+
+    def add(self, number: Tensor, preds: Tensor, begin: int) -> None:
+        """Take in rows.
+
+        Args:
+            number: Numbers of their queries, int64 of shape ``(rows,)``.
+            preds: Scores of the same shape.
+            begin: How many rows came before.
+        """
+        place = torch.arange(begin, begin + number.numel(), device=number.device).bitwise_and_(self._slots - 1)
+        place.add_(number, alpha=self._slots)
+        self._greatest.scatter_reduce_(0, place, preds, "amax")
+        self._bound = None
+
+    def select(self, number: Tensor, preds: Tensor) -> Tensor:
+        """Positions of the rows that may be in the top k, int64; arguments as for ``add``."""
+        if self._bound is None:
+            self._bound = _bound(self._greatest.view(-1, self._slots), self._top_k)
+        return _not_below(preds, self._bound.index_select(0, number))
+
+
+def select_in_grid(preds: Tensor, top_k: int) -> Tensor:
+    """Positions of rows that may be in the top k of queries of one length.
+
+    Args:
+        preds: Scores of shape ``(queries, rows)``.
+        top_k: The cut-off; a row has at least as many scores as there are slots.
+
+    Returns:
+        Positions in the flattened scores, int64 of shape ``(kept,)``, ascending.
+    """
+    wide = slots(top_k)
+    greatest = preds[:, :wide].clone()
+    for begin in range(wide, preds.shape[1], wide):
+        part = preds[:, begin : begin + wide]
+        head = greatest[:, : part.shape[1]]
+        torch.maximum(head, part, out=head)
+    return _not_below(preds, _bound(greatest, top_k)[:, None])
+
+
+def _bound(greatest: Tensor, top_k: int) -> Tensor:
+    """The ``top_k``-th greatest of each query; no number where any is none."""
+    place = greatest.shape[1] - top_k
+    return torch.cat([_sorted_columns(part.t().contiguous())[place] for part in greatest.split(_QUERIES)])
+
+
+def _sorted_columns(values: Tensor) -> Tensor:
+    """Sort each column by Batcher's bitonic network, whose steps run along the rows; their number is a power of 2."""
+    width, columns = values.shape
+    size = 2
+    while size <= width:
+        halves = values.view(-1, 2, size // 2, columns)
+        values = _exchanged(halves[:, 0], halves[:, 1].flip(1), flips=True)
+        step = size // 4
+        while step:
+            pairs = values.view(-1, 2, step, columns)
+            values = _exchanged(pairs[:, 0], pairs[:, 1], flips=False)
+            step //= 2
+        size *= 2
+    return values.view(width, columns)
+
+
+def _exchanged(low: Tensor, high: Tensor, *, flips: bool) -> Tensor:
+    greater = torch.maximum(low, high)
+    return torch.stack([torch.minimum(low, high), greater.flip(1) if flips else greater], dim=1)
+
+
+def _not_below(preds: Tensor, bound: Tensor) -> Tensor:
+    # A score that is no number is below nothing, and nothing is below a bound that is no number.
+    return (preds < bound).logical_not_().view(-1).nonzero().view(-1)

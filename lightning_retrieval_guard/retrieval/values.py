@@ -1,0 +1,230 @@
+"""Values of queries: scored once for all metrics that saw their rows, passed on, and made one number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard.retrieval.compaction import Lost
+from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
+from lightning_retrieval_guard.retrieval.score import Scores, aggregate, score
+
+_FAILED = -1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The value of one metric over all ranks.
+
+    Attributes:
+        value: A number, for a curve a tuple of tensors; ``None`` where there was nothing to score or scoring failed.
+        error: What scoring raised, on this rank or another.
+    """
+
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one metric made of some queries.
+
+    Attributes:
+        values: float64 of shape ``(queries, width)``: one column, or those of a curve.
+        place: Which of the queries each value belongs to, int64 of shape ``(queries,)``.
+        error: What scoring raised instead.
+        decided_by_ties: How many of the values depend on the order of rows with equal scores.
+    """
+
+    values: Tensor
+    place: Tensor
+    error: Exception | None = None
+    decided_by_ties: int = 0
+
+    def of(self, queries: Tensor) -> Values:
+        """The values of the queries that a boolean mask selects."""
+        chosen = queries[self.place]
+        return replace(self, values=self.values[chosen], place=self.place[chosen])
+
+
+def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
+    """Values of several sets of queries, the places of each set counted on from its start."""
+    error = next((part.error for part in parts if part.error is not None), None)
+    if error is not None:
+        return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
+    full = [part for part in parts if part.place.numel()]
+    values = torch.cat([part.values for part in full]) if full else parts[0].values
+    place = torch.cat([part.place + start for part, start in zip(parts, starts, strict=False)])
+    return Values(values, place, decided_by_ties=sum(part.decided_by_ties for part in parts))
+
+
+class Panel:
+    """The metrics that saw the same rows.
+
+    Args:
+        metrics: By name; ``None`` where this rank has no such metric.
+        longest: The most rows that any query can have, over all ranks: how long a curve without a cut-off can be.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric | None], longest: int) -> None:
+        found = {name: measure_of(metric) for name, metric in metrics.items() if metric is not None}
+        self._found = {name: measure for name, measure in found.items() if measure is not None}
+        self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
+
+    def score(
+        self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None = None
+    ) -> tuple[Tensor, dict[str, Values]]:
+        """The queries in ascending order, and what each metric makes of them.
+
+        Args:
+            query: Numbers of the queries, int64 of shape ``(rows,)``.
+            preds: Scores of shape ``(rows,)``.
+            target: Relevance of shape ``(rows,)``.
+            lost: What is known of rows that were left out.
+        """
+        try:
+            ids, scores = score(list(self.measures.values()), query, preds, target, lost=lost)
+        except Exception:  # the code or the demand of one metric, which must not take the others with it
+            return query.unique().cpu(), self._score_each(query, preds, target, lost)
+        return ids.cpu(), {name: values_of(own) for name, own in zip(self.measures, scores, strict=True)}
+
+    def _score_each(self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None) -> dict[str, Values]:
+        def one(measure: Measure) -> Values:
+            try:
+                return values_of(score([measure], query, preds, target, lost=lost)[1][0])
+            except Exception as error:  # it belongs to whoever asks for this metric's value
+                return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
+
+        return {name: one(measure) for name, measure in self.measures.items()}
+
+    def width(self, name: str) -> int:
+        """The number of columns of a value."""
+        measure = self.measures[name]
+        return 2 * (measure.top_k or 0) if measure.formula == "curve" else 1
+
+    def length(self, name: str, longest: int) -> int | None:
+        """How long a curve is once the most rows of any query are known; ``None`` for what is no curve."""
+        measure = self._found[name]
+        return measure.top_k or longest if measure.formula == "curve" else None
+
+
+def _with_length(measure: Measure, longest: int) -> Measure:
+    return replace(measure, top_k=longest) if measure.formula == "curve" and measure.top_k is None else measure
+
+
+def values_of(scores: Scores) -> Values:
+    """Values with one row a query, on the CPU."""
+    values = scores.values.double().cpu()
+    rows = values.reshape(values.shape[0], math.prod(values.shape[1:]))
+    return Values(rows, scores.position.cpu(), decided_by_ties=scores.decided_by_ties)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Values in the form in which they travel.
+
+    Attributes:
+        numbers: For a mean the sum of the values, float64 of shape ``(1, width)``, else each of them.
+        lives: The metric life of each, int64; of no meaning for a mean.
+        count: How many queries they are.
+        failed: Whether scoring raised.
+    """
+
+    numbers: Tensor
+    lives: Tensor
+    count: int
+    failed: bool = False
+
+    @classmethod
+    def of(cls, values: Values | None, lives: Tensor, mean: bool, width: int) -> Sum:
+        """What becomes of values; ``None`` for nothing."""
+        if values is None or values.error is not None:
+            return replace(cls.nothing(mean, width), failed=values is not None)
+        count = values.place.numel()
+        if not count:
+            return cls.nothing(mean, width)
+        if mean:
+            return replace(cls.nothing(mean, width), numbers=values.values.sum(dim=0, keepdim=True), count=count)
+        return cls(values.values, lives[values.place], count)
+
+    @classmethod
+    def nothing(cls, mean: bool, width: int) -> Sum:
+        """No query."""
+        rows = int(mean)
+        return cls(torch.zeros(rows, width, dtype=torch.float64), torch.zeros(rows, dtype=torch.int64), 0)
+
+    @classmethod
+    def join(cls, parts: Sequence[Sum], mean: bool, width: int) -> Sum:
+        """Several as one."""
+        numbers = torch.cat([cls.nothing(mean, width).numbers, *(part.numbers for part in parts)])
+        lives = torch.cat([cls.nothing(mean, width).lives, *(part.lives for part in parts)])
+        count, failed = sum(part.count for part in parts), any(part.failed for part in parts)
+        if mean:
+            return cls(numbers.sum(dim=0, keepdim=True), lives[:1], count, failed)
+        return cls(numbers, lives, count, failed)
+
+    def pack(self, mean: bool, limit: int) -> Tensor:
+        """As int64 words in the size that ``words`` gives."""
+        head = torch.tensor([_FAILED if self.failed else self.count])
+        numbers = self.numbers.contiguous().view(torch.int64)
+        if mean:
+            return torch.cat([head, numbers.reshape(-1)])
+        body = torch.zeros(limit, numbers.shape[1] + 1, dtype=torch.int64)
+        body[: self.count, :-1], body[: self.count, -1] = numbers, self.lives
+        return torch.cat([head, body.reshape(-1)])
+
+    @classmethod
+    def unpack(cls, words: Tensor, mean: bool, width: int) -> Sum:
+        """Read what ``pack`` wrote."""
+        count = int(words[0])
+        if mean:
+            numbers, lives = words[1:].reshape(1, width), torch.zeros(1, dtype=torch.int64)
+        else:
+            body = words[1:].reshape(-1, width + 1)[: max(count, 0)]
+            numbers, lives = body[:, :-1], body[:, -1]
+        return cls(numbers.contiguous().view(torch.float64), lives, max(count, 0), count == _FAILED)
+
+    @staticmethod
+    def words(mean: bool, width: int, limit: int) -> int:
+        """The number of words that travel for at most ``limit`` queries."""
+        return 1 + (width if mean else limit * (width + 1))
+
+
+def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int | None) -> Any:
+    """One value from those of all ranks.
+
+    Args:
+        measure: Says how to aggregate; ``None`` where this rank does not have the metric and can only add up.
+        sums: Of every rank.
+        mean: Whether the sums are those of a mean.
+        length: How long a curve is; ``None`` for what is no curve.
+    """
+    count = sum(own.count for own in sums)
+    numbers = torch.cat([own.numbers for own in sums])
+    if mean:
+        numbers = numbers.sum(dim=0, keepdim=True) / count if count else numbers[:0]
+        if measure is None:
+            return (float(numbers) if count else 0.0) if numbers.shape[1] == 1 else None
+    if measure is None:
+        return None
+    values = numbers[:, 0] if length is None else numbers.reshape(len(numbers), 2, numbers.shape[1] // 2)[:, :, :length]
+    lives = torch.cat([own.lives for own in sums])
+    value = aggregate(measure, values) if mean else _by_lives(measure, values, lives)
+    if isinstance(value, tuple):  # torchmetrics hands out a curve of one point as scalars
+        return tuple(part.squeeze() if part.numel() == 1 else part for part in value)
+    return value
+
+
+def _by_lives(measure: Measure, values: Tensor, lives: Tensor) -> Any:
+    """An aggregation within each metric life; several lives are averaged by their numbers of queries."""
+    if measure.formula == "curve" or not lives.numel() or bool((lives == lives[0]).all()):
+        return aggregate(measure, values)
+    counts = {int(life): int((lives == life).sum()) for life in lives.unique()}
+    parts = [cast(float, aggregate(measure, values[lives == life])) * count for life, count in counts.items()]
+    return sum(parts) / sum(counts.values())

@@ -1,0 +1,292 @@
+"""What is left of an update once its rows cannot be seen again gives the same facts and the same numbers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics import Metric
+from torchmetrics.retrieval import (
+    RetrievalFallOut,
+    RetrievalHitRate,
+    RetrievalMAP,
+    RetrievalMRR,
+    RetrievalNormalizedDCG,
+    RetrievalPrecision,
+    RetrievalPrecisionRecallCurve,
+    RetrievalRecall,
+    RetrievalRPrecision,
+)
+
+from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
+from lightning_retrieval_guard.observe.segments import Segment
+from lightning_retrieval_guard.retrieval.digest import digest_rows
+from lightning_retrieval_guard.retrieval.facts import gather_facts
+from lightning_retrieval_guard.retrieval.measures import measure_of
+from lightning_retrieval_guard.retrieval.rows import build_table
+from lightning_retrieval_guard.route.sources import RowSet
+
+from .simulated import NAME, Rank, Update, alone, combine, decide
+
+quick = settings(max_examples=15, deadline=None)
+CUT = (RetrievalMRR, RetrievalMAP, RetrievalRecall, RetrievalPrecision, RetrievalHitRate, RetrievalFallOut)
+METRICS = (*CUT, RetrievalNormalizedDCG, RetrievalPrecisionRecallCurve)
+LivesOfRank = list[list[Update]]
+
+
+def make(kind: type[Metric], top_k: int | None, **options: Any) -> Metric:
+    name = "max_k" if kind is RetrievalPrecisionRecallCurve else "top_k"
+    return kind(**({} if top_k is None else {name: top_k}), **options)
+
+
+def rows_of(seed: int, updates: int, queries: int, rows: int, source: int = 0) -> list[Update]:
+    """Updates that may hold the same queries, with scores that differ from each other and from other sources'."""
+    rng = np.random.default_rng(seed + source)
+    score = (rng.permutation(updates * rows) + source / 32) / (updates * rows) - 0.3
+    found = []
+    for own in np.split(score, updates):
+        ids = rng.integers(0, queries, rows)
+        columns = (ids, own.astype(np.float32), (rng.random(rows) < 0.3).astype(np.int64))
+        found.append(tuple(map(torch.from_numpy, columns)))
+    return found
+
+
+def ranks_of(
+    lives: Sequence[LivesOfRank], metric: Metric, final: bool, digest: bool, scope: str = "auto"
+) -> tuple[list[Rank], int]:
+    """Ranks that have digested all updates but the last, and how many rows they hold."""
+    ranks, held = [], 0
+    for own in lives:
+        states, digests, number = [], {}, 0
+        for life in own:
+            kept = []
+            for rows in life:
+                is_last = life is own[-1] and rows is life[-1]
+                found = digest_rows((rows[0], rows[1], rows[2]), [measure_of(metric)], final) if digest else None
+                if found is not None and not is_last:
+                    rows, digests[number] = found
+                kept.append(rows)
+                number += 1
+            states.append(tuple(zip(*kept, strict=True)))
+        table = build_table(states, digests)
+        held += len(table)
+        ranks.append(Rank(_row_set(table, metric, len(lives), len(own) == 1, scope)))
+    return ranks, held
+
+
+def _row_set(table: Any, metric: Metric, world_size: int, single: bool, scope: str) -> RowSet:
+    def tell(rows: RowSet) -> Any:
+        options = {"keep": rows.keep, "owners": world_size, "declared": scope != "auto", "single_life": single}
+        return gather_facts(rows.table, (), world_size, **options)
+
+    rows = RowSet(table, tell)
+    rows.metrics.append(metric)
+    return rows
+
+
+def values(ranks: Sequence[Rank], metric: Metric, scope: str) -> list[Any]:
+    decide(ranks, metric, scope)
+    return [outcome.value for outcome in combine(ranks)]
+
+
+def same(one: Any, other: Any) -> None:
+    parts = [value if isinstance(value, tuple) else (value,) for value in (one, other)]
+    for a, b in zip(*parts, strict=True):
+        torch.testing.assert_close(torch.as_tensor(a).double(), torch.as_tensor(b).double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@quick
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    world_size=st.integers(1, 3),
+    top_k=st.sampled_from([1, 2, 5]),
+    lives=st.integers(1, 3),
+    queries=st.integers(1, 4),
+    scope=st.sampled_from(["auto", "batch"]),
+    aggregation=st.sampled_from(["mean", "max"]),
+)
+def test_compacted_updates_join_exactly(
+    kind: type[Metric], seed: int, world_size: int, top_k: int, lives: int, queries: int, scope: str, aggregation: str
+) -> None:
+    metric = make(kind, top_k, aggregation=aggregation)
+    spread = [[rows_of(seed, 2, queries, 25, 3 * rank + life) for life in range(lives)] for rank in range(world_size)]
+    (full, held), (digested, left) = (ranks_of(spread, metric, False, own, scope) for own in (False, True))
+    assert left < held or 2 * top_k * queries > 25
+    for one, other in zip(full, digested, strict=True):
+        assert one.facts == other.facts
+    for one, other in zip(values(full, metric, scope), values(digested, metric, scope), strict=True):
+        same(one, other)
+    if lives == 1 and scope == "auto":
+        same(combine(digested)[0].value, alone(metric, [own[0] for own in spread]))
+
+
+@pytest.mark.parametrize("kind", [*METRICS, RetrievalRPrecision])
+@quick
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    world_size=st.integers(1, 3),
+    top_k=st.sampled_from([1, 5]),
+    action=st.sampled_from(["neg", "pos", "skip"]),
+    aggregation=st.sampled_from(["mean", "median"]),
+)
+def test_complete_queries_need_no_rows(
+    kind: type[Metric], seed: int, world_size: int, top_k: int, action: str, aggregation: str
+) -> None:
+    """Each update a metric life of its own that no other rank adds to."""
+    cut = None if kind is RetrievalRPrecision else top_k
+    metric = make(kind, cut, empty_target_action=action, aggregation=aggregation)
+    spread = [[[rows] for rows in rows_of(seed, 3, 4, 25, rank)] for rank in range(world_size)]
+    full, _ = ranks_of(spread, metric, False, False)
+    digested, left = ranks_of(spread, metric, True, True)
+    assert left == 25 * world_size  # the last update waits
+    for rank in (*full, *digested):
+        rank.synchronises = False
+    for one, other in zip(full, digested, strict=True):
+        assert one.facts == other.facts
+    for one, other in zip(values(full, metric, "auto"), values(digested, metric, "auto"), strict=True):
+        same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("metric", "rows"),
+    [
+        (RetrievalMRR(), rows_of(0, 1, 2, 25)[0]),
+        (RetrievalRPrecision(), rows_of(0, 1, 2, 25)[0]),
+        (RetrievalMRR(top_k=5), rows_of(0, 1, 4, 25)[0]),
+        (RetrievalNormalizedDCG(top_k=1), tuple(x * 3 if n == 2 else x for n, x in enumerate(rows_of(0, 1, 2, 25)[0]))),
+        (RetrievalMRR(top_k=1), tuple(x * torch.nan if n == 1 else x for n, x in enumerate(rows_of(0, 1, 2, 25)[0]))),
+    ],
+    ids=["no-cut", "r-precision", "few-rows", "graded", "not-a-number"],
+)
+def test_where_all_rows_can_matter_all_stay(metric: Metric, rows: Update) -> None:
+    assert digest_rows(rows, [measure_of(metric)], False) is None
+
+
+def test_an_empty_query_that_must_raise_waits_for_whoever_asks() -> None:
+    metric = RetrievalMRR(empty_target_action="error")
+    empty = (torch.tensor([0, 0]), torch.tensor([0.5, 0.2]), torch.tensor([0, 0]))
+    assert digest_rows(empty, [measure_of(metric)], True) is None
+
+
+def test_values_of_updates_are_not_joined_over_updates() -> None:
+    """Nobody can tell any more what torchmetrics would have made of ids that restart."""
+    metric = RetrievalMRR()
+    [rank], _ = ranks_of([[rows_of(0, 3, 2, 25)]], metric, True, True, "batch")
+    decide([rank], metric, "batch")
+    assert rank.local.outcome(NAME).value is not None
+    assert rank.local.outcome(NAME, copies=2).value is None
+
+
+# --- in a run -------------------------------------------------------------------------------------------------
+
+
+class Listener:
+    """A guard that corrects, in a step."""
+
+    routes = True
+    final = False
+
+    def feeding(self) -> None:
+        return None
+
+    def hook(self) -> str:
+        return "validation_step"
+
+    def protect(self, action: Callable[[], None]) -> None:
+        action()
+
+    def compute(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
+        return plain(), False
+
+    def is_final(self, metric: Metric, alone: bool) -> bool:
+        return self.final and alone
+
+
+def run_steps(watch: MetricWatch, steps: int, keep: list[Metric] | None = None, **options: Any) -> list[Segment]:
+    """A metric made, fed and shown in every step; the segments that one key shows."""
+    shown: list[Segment] = []
+    for step in range(steps):
+        watch.start_batch()
+        metric = RetrievalRecall(**options)
+        rows = rows_of(step, 1, 4, 200)[0]
+        metric.update(rows[1], rows[2], rows[0])
+        origin = watch.origin_of(metric.compute()) or _origin(watch, metric)
+        origin.segment.hold()
+        if shown:
+            shown[-1].end()
+        origin.segment.begin()
+        shown.append(origin.segment)
+        if keep is not None:
+            keep.append(metric)
+    return shown
+
+
+def _origin(watch: MetricWatch, metric: Metric) -> Origin:
+    record = watch.record_of(metric)
+    return Origin(record, "compute", False, record.segment())
+
+
+def kept_rows(segments: Sequence[Segment]) -> list[int]:
+    gc.collect()
+    return [sum(part.numel() for part in segment.states()[0]) for segment in segments]
+
+
+@pytest.fixture
+def watched() -> Any:
+    listener = Listener()
+    watch = MetricWatch(listener)
+    watch.install()
+    yield watch, listener
+    watch.uninstall()
+
+
+@pytest.mark.parametrize(("top_k", "final", "most"), [(5, False, 4 * 5), (None, False, 200), (None, True, 0)])
+def test_metrics_of_a_step_leave_what_can_matter(watched: Any, top_k: int | None, final: bool, most: int) -> None:
+    watch, listener = watched
+    listener.final = final
+    segments = run_steps(watch, 8, top_k=top_k)
+    gc.collect()
+    watch.start_batch()
+    *before, last, latest = kept_rows(segments)
+    assert latest == 200  # its last sample may turn out to be a repeated one
+    assert max(before) <= most
+    assert len(before) == 6
+    assert last <= 200
+
+
+def test_a_metric_that_the_program_keeps_is_left_alone(watched: Any) -> None:
+    watch, _ = watched
+    kept: list[Metric] = []
+    segments = run_steps(watch, 5, kept, top_k=5)
+    gc.collect()
+    watch.start_batch()
+    assert kept_rows(segments) == [200] * 5
+    assert all(metric.preds[0].numel() == 200 for metric in kept)
+
+
+def test_a_reset_ends_a_life(watched: Any) -> None:
+    watch, _ = watched
+    metric = RetrievalRecall(top_k=5)
+    shown: list[Segment] = []
+    for step in range(4):
+        watch.start_batch()
+        metric.reset()
+        rows = rows_of(step, 1, 4, 200)[0]
+        metric.update(rows[1], rows[2], rows[0])
+        value = metric.compute()
+        segment = watch.origin_of(value).segment
+        segment.hold()
+        segment.begin()
+        if shown:
+            shown[-1].end()
+        shown.append(segment)
+    watch.start_batch()
+    assert max(kept_rows(shown)[:3]) <= 20
+    assert kept_rows(shown)[3] == 200
