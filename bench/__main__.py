@@ -1,52 +1,44 @@
-"""Measures everything and prints it: `python -m bench [--json PATH]`."""
+"""Measures everything and prints one table: `python -m bench [--quick] [--only NAME] [--json PATH]`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-from bench.log_calls import KINDS, Cost, measure
+from bench.declare import Scale, measured
+from bench.document import entry, load, save
+from bench.registry import BENCHES
+from bench.table import HEAD, aligned, rows
 
-PACKAGES = ("torch", "lightning", "torchmetrics")
+JSON = Path("reports/bench.json")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What a guard in warn mode costs.")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here as well")
-    parser.add_argument("--rounds", type=int, default=15, help="runs with and without a guard, by turns (default 15)")
-    parser.add_argument("--steps", type=int, default=400, help="log calls in a run (default 400)")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition(":")[0] + ".")
+    parser.add_argument("--quick", action="store_true", help="less of everything: shows that all of it runs")
+    parser.add_argument("--only", action="append", choices=BENCHES, metavar="NAME", help=", ".join(BENCHES))
+    parser.add_argument("--json", type=Path, default=JSON, metavar="PATH", help=f"write the numbers here ({JSON})")
+    parser.add_argument("--write-docs", action="store_true", help="measure nothing: put the numbers into the docs")
     arguments = parser.parse_args()
-    costs = {kind: measure(kind, arguments.rounds, arguments.steps) for kind in KINDS}
-    print_table(costs)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(document(costs, arguments), indent=2) + "\n")
+    if arguments.write_docs:
+        return write_docs(arguments.json)
+    names = arguments.only or list(BENCHES)
+    document = load(arguments.json)
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        scale = Scale(quick=arguments.quick)
+        document["benches"][name] = entry(BENCHES[name], measured(BENCHES[name], scale), scale)
+        save(arguments.json, document)
+    print(aligned(HEAD, rows(document["benches"][name] for name in names)))
     return 0
 
 
-def print_table(costs: dict[str, Cost]) -> None:
-    print(f"{'one log call of':16} {'without':>11} {'with warn':>11} {'ratio':>7}   middle half of the rounds")
-    for kind, cost in costs.items():
-        low, high = cost.middle_half
-        print(
-            f"{kind:16} {1e6 * cost.without:8.1f} us {1e6 * cost.with_warn:8.1f} us {cost.ratio:7.2f}"
-            f"   {low:.2f} to {high:.2f}"
-        )
+def write_docs(path: Path) -> int:
+    from bench.write_docs import refresh
 
-
-def document(costs: dict[str, Cost], arguments: argparse.Namespace) -> dict[str, object]:
-    return {
-        "version": 1,
-        "rounds": arguments.rounds,
-        "steps": arguments.steps,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "seconds_per_log_call": {kind: asdict(cost) for kind, cost in costs.items()},
-    }
+    refresh(load(path)["benches"])
+    return 0
 
 
 if __name__ == "__main__":

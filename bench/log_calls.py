@@ -1,50 +1,53 @@
-"""The time of one `log` call in a validation step, with and without a guard in warn mode, on one process."""
+"""The time of one `log` call in a validation step, with and without a guard, on one process."""
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard import RetrievalGuard
-
-KINDS = ("tensor", "float", "Metric object")
-# The first calls fill caches, of Lightning and of the guard, once a run.
-WARM_UP = 20
+from bench.declare import Bench, Figure, Line, Result, Scale, at_most
+from bench.epochs import evaluate
+from bench.turns import medians, ratio
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds for one log call; the ratio is the median over rounds, with the quartiles beside it."""
+class Case:
+    """Log calls of one kind of value.
 
-    without: float
-    with_warn: float
-    ratio: float
-    middle_half: tuple[float, float]
+    Attributes:
+        value: "tensor", "float" or "object".
+        mode: The guard's.
+        steps: Steps of a run, one log call each.
+        last: The calls that count, at the end of the run.
+        rounds: Runs with and without a guard, by turns.
+    """
+
+    value: str
+    mode: str
+    steps: int
+    last: int
+    rounds: int
 
 
 class Logs(LightningModule):
     """Logs one value a step and takes the time of the call alone."""
 
-    def __init__(self, kind: str, steps: int) -> None:
+    def __init__(self, case: Case) -> None:
         super().__init__()
-        self.kind = kind
-        self.steps = steps
+        self.case = case
         self.metric = RetrievalMRR()
         self.seconds: list[float] = []
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(torch.arange(8 * self.steps), batch_size=8)
+        return DataLoader(cast(Any, torch.arange(8 * self.case.steps)), batch_size=8)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         value = self.value(batch)
@@ -53,48 +56,53 @@ class Logs(LightningModule):
         self.seconds.append(time.perf_counter() - begun)
 
     def value(self, batch: Tensor) -> Any:
-        if self.kind == "tensor":
+        if self.case.value == "tensor":
             return batch.float().mean()
-        if self.kind == "float":
+        if self.case.value == "float":
             return float(len(batch))
         self.metric.update(torch.rand(len(batch)), batch % 8 == 0, indexes=batch // 8)
         return self.metric
 
 
-def measure(kind: str, rounds: int, steps: int) -> Cost:
-    """Time runs without and with a guard by turns, so that both see the same machine."""
+def call_seconds(case: Case, mode: str) -> float:
+    """The median of the last calls of one validation."""
+    module = Logs(case)
+    evaluate(module, mode, Callback())
+    return statistics.median(module.seconds[-case.last :])
+
+
+def compare(case: Case) -> tuple[Figure, dict[str, float]]:
+    """Guarded over plain, and the seconds of both."""
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    run(kind, steps, guarded=False)
-    pairs = [(run(kind, steps, guarded=False), run(kind, steps, guarded=True)) for _ in range(rounds)]
-    without, with_warn = zip(*pairs, strict=True)
-    ratios = [guarded / plain for plain, guarded in pairs]
-    return Cost(
-        statistics.median(without), statistics.median(with_warn), statistics.median(ratios), middle_half(ratios)
-    )
+    call_seconds(Case(case.value, case.mode, 50, 20, 1), case.mode)
+    seconds: dict[str, list[float]] = {"plain": [], case.mode: []}
+    for _ in range(case.rounds):
+        for mode, taken in seconds.items():
+            taken.append(call_seconds(case, mode))
+    return ratio(seconds[case.mode], seconds["plain"]), medians(seconds)
 
 
-def middle_half(values: Sequence[float]) -> tuple[float, float]:
-    """The first and the third quartile."""
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4)
-    return low, high
+def cases(scale: Scale) -> dict[str, Case]:
+    few = scale.pick(400, 150)
+    rounds = scale.pick(15, 3)
+    return {
+        "tensor": Case("tensor", "warn", few, few - 20, rounds),
+        "float": Case("float", "warn", few, few - 20, rounds),
+        "object": Case("object", "warn", few, few - 20, rounds),
+        "object-2000": Case("object", "correct", scale.pick(2000, 300), 50, scale.pick(5, 1)),
+    }
 
 
-def run(kind: str, steps: int, guarded: bool) -> float:
-    """The median of the calls of one validation."""
-    module = Logs(kind, steps)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        callbacks=[RetrievalGuard()] if guarded else [],
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a loader without workers is what is wanted here
-        trainer.validate(module, verbose=False)
-    return statistics.median(module.seconds[WARM_UP:])
+def run(scale: Scale) -> Result:
+    compared = {name: compare(case) for name, case in cases(scale).items()}
+    figures = {name: figure for name, (figure, _) in compared.items()}
+    return Result(figures, {"seconds": {name: seconds for name, (_, seconds) in compared.items()}})
+
+
+LINES = {
+    "tensor": Line("log call of a tensor, warn / plain", at_most(1.05)),
+    "float": Line("log call of a float, warn / plain"),
+    "object": Line("log call of a Metric object, 400 updates, warn / plain"),
+    "object-2000": Line("log call of a Metric object, after 2,000 updates, correct / plain", at_most(0.2)),
+}
+BENCH = Bench("log-calls", LINES, run)

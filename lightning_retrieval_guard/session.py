@@ -20,6 +20,7 @@ from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route.epochs import END_HOOKS, Epochs, RanksFailedError, failure_text, why_ranks_missed
 from lightning_retrieval_guard.rules import REGISTRY
@@ -269,7 +270,7 @@ class Session:
             others = functools.partial(self._compute_with_others, record, epoch.record, plain)
             return (others if syncs else plain), syncs
         if epoch.record.in_step:
-            return (functools.partial(self._alone, metric, plain) if self.world_size > 1 else plain), False
+            return functools.partial(self._compute_alone, metric, plain), False
         outcome = self._epochs.outcome(record, epoch, syncs)
         return (plain, syncs) if outcome is None else (functools.partial(_take, outcome, metric), True)
 
@@ -288,6 +289,23 @@ class Session:
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric):
             return plain()
+
+    def _compute_alone(self, metric: Any, plain: Plain) -> Any:
+        """The value of this rank's rows, which the guard scores faster than torchmetrics where both are the same."""
+        outcome: Outcome | None = None
+
+        def score() -> None:
+            nonlocal outcome
+            outcome = score_alone(metric)
+
+        self.protect(score)
+        if outcome is None:
+            return self._alone(metric, plain) if self.world_size > 1 else plain()
+        return _take(outcome, metric)
+
+    def score_in_forward(self, metric: Any, plain: Plain) -> Any:
+        """The value of one batch, as ``forward`` asks for it."""
+        return self._compute_alone(metric, plain) if self.routes and self.stage() is not None else plain()
 
     def _compute_with_others(self, record: MetricRecord, stage: StageRecord, plain: Plain) -> Any:
         """The metric combines ranks by itself; outside of steps, say so to whoever will miss this rank."""
@@ -315,7 +333,7 @@ def _take(outcome: Outcome, metric: Any) -> Any:
     if outcome.error is not None:
         raise outcome.error
     if not isinstance(outcome.value, float):
-        return outcome.value
+        return tuple(part.to(metric.device) for part in outcome.value) if outcome.value is not None else None
     preds = _compat.row_states(metric)[1]
     dtype = preds[-1].dtype if preds else _compat.default_dtype()
     return torch.tensor(outcome.value, dtype=dtype, device=metric.device)

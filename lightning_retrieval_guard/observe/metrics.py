@@ -76,6 +76,9 @@ class MetricListener(Protocol):
     def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Run ``forward`` of the metric, and say whether the value combines all ranks."""
 
+    def score_in_forward(self, metric: Metric | None, plain: Callable[[], Any]) -> Any:
+        """Compute a retrieval metric on the one batch that its ``forward`` was given."""
+
     def hook(self) -> str | None:
         """The Lightning hook that runs now."""
 
@@ -195,8 +198,10 @@ class MetricWatch:
         @functools.wraps(original)
         def compute(*args: Any, **kwargs: Any) -> Any:
             plain = functools.partial(original, *args, **kwargs)
-            if record.in_forward or not self._installed:
+            if not self._installed:
                 return plain()
+            if record.in_forward:
+                return self._listener.score_in_forward(record.metric(), plain) if record.is_rows else plain()
             value, synced = self._listener.compute(record, plain)
             self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
             return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import Signature, signature
+from inspect import signature
 from typing import Any
 
 import torch
@@ -40,7 +40,8 @@ class RowStore:
 
     def __init__(self) -> None:
         self._fed: list[_Fed] = []
-        self._signatures: dict[Callable[..., Any], Signature] = {}
+        # of the parameters of each update
+        self._names: dict[Callable[..., Any], tuple[str, ...]] = {}
 
     def start_batch(self) -> None:
         """Forget what the last batch brought."""
@@ -71,12 +72,9 @@ class RowStore:
     def _given(self, metric: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...] | None:
         """Scores, relevance and ids as the program gave them; ``None`` where its update is another one."""
         update = type(metric).update
-        if update not in self._signatures:
-            self._signatures[update] = signature(update)
-        try:
-            named = self._signatures[update].bind(metric, *args, **kwargs).arguments
-        except TypeError:  # the update took what its signature does not name
-            return None
+        if update not in self._names:  # binding the arguments each time would take longer than the update
+            self._names[update] = tuple(signature(update).parameters)[1:]
+        named = {**dict(zip(self._names[update], args, strict=False)), **kwargs}
         found = tuple(named.get(name) for name in _NAMES)
         return found if all(isinstance(part, Tensor) for part in found) else None  # type: ignore[return-value]
 
@@ -121,9 +119,7 @@ def _narrow(target: Tensor, graded: bool) -> Tensor:
     """Relevance in four bytes a row, where that is certain to hold every value."""
     if target.dtype is not torch.int64 or not target.numel():
         return target
-    if graded and (
-        not may_look(target) or not _INT32.min <= int(target.min()) <= int(target.max()) <= _INT32.max
-    ):
+    if graded and (not may_look(target) or not _INT32.min <= int(target.min()) <= int(target.max()) <= _INT32.max):
         return target
     return target.int()
 

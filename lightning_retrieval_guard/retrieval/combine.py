@@ -17,7 +17,7 @@ from lightning_retrieval_guard.retrieval.facts import Queries, join_pieces
 from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
 from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, cut_pieces
+from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Values, join_values, total
 
@@ -139,7 +139,8 @@ class LocalRows:
         if values.error is not None:
             return Outcome(error=values.error)
         sums = [scored.sums(name, mean=False, width=self.panel.width(name))]
-        return _outcome(self.panel, name, sums, False, self.longest_counted * copies)
+        found = _outcome(self.panel, name, sums, False, self.longest_counted * copies)
+        return replace(found, decided_by_ties=values.decided_by_ties)
 
     @property
     def longest_counted(self) -> int:
@@ -254,6 +255,26 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
         return Outcome(error=error)
 
 
+def score_alone(metric: Metric) -> Outcome | None:
+    """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
+
+    Returns:
+        ``None`` for no rows, where an error is due, and where rows with equal scores decide.
+    """
+    table = build_table([_compat.row_states(metric)])
+    if table is None:
+        return None
+    longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
+    panel = Panel({"": metric}, longest)
+    _, values = panel.score(table.query, table.preds, table.target)
+    own = values.get("")
+    if own is None or own.error is not None or own.decided_by_ties:
+        return None
+    summed = Sum.of(own, torch.zeros_like(own.place), mean=False, width=panel.width(""))
+    outcome = _outcome(panel, "", [summed], False, longest)
+    return outcome if outcome.error is None else None
+
+
 def combined(local: LocalRows, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
     """The value of one metric from what all ranks made of their queries, the same on every rank.
 
@@ -287,7 +308,7 @@ def _leave_out_repeated(
     if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
     kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
-    return (kept, cut_pieces(kept)) if len(kept) else (None, None)
+    return (kept, cut_pieces(kept, may_fold=pieces.folded)) if len(kept) else (None, None)
 
 
 def _lost(table: RowTable, numbers: Numbers, copies: int) -> Lost | None:

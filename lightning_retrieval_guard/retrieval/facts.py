@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, cut_pieces, mix
+from lightning_retrieval_guard.settings import QueryScope
 
 _SKETCH = 8
 _SKETCH_BITS = 32
@@ -34,7 +35,7 @@ class RowFacts:
         fingerprint: Of all rows; independent of their order.
         longest_query: The most rows of any query.
         longest_piece: The most rows of any query in one update.
-        restarts: Queries that stand in several updates with different rows.
+        restarts: Queries that stand in several updates with different rows; at least one, if the updates were folded.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
@@ -111,8 +112,10 @@ def join_pieces(pieces: Pieces) -> Queries:
     starts[1:] = (pieces.query[1:] != pieces.query[:-1]) | (pieces.segment[1:] != pieces.segment[:-1])
     of_piece = torch.cumsum(starts, dim=0) - 1
     first = starts.nonzero().reshape(-1)
-    sums = torch.zeros(3, first.numel(), dtype=torch.int64)
-    sums.index_add_(1, of_piece, torch.stack([pieces.rows, pieces.relevant, pieces.fingerprint]))
+    columns = (pieces.rows, pieces.relevant, pieces.fingerprint)
+    if first.numel() == of_piece.numel():
+        return Queries(of_piece, pieces.query, pieces.segment, *columns)
+    sums = [torch.zeros_like(first).index_add_(0, of_piece, column) for column in columns]
     return Queries(of_piece, pieces.query[first], pieces.segment[first], *sums)
 
 
@@ -125,10 +128,9 @@ def gather_facts(
     table: RowTable | None,
     samples: Sequence[int | None],
     world_size: int,
-    pieces: Pieces | None = None,
     keep: int | None = None,
     owners: int = 0,
-    declared: bool = False,
+    scope: QueryScope = "auto",
     ends_repeated: bool = False,
     single_life: bool = True,
 ) -> tuple[RowFacts, Pieces | None]:
@@ -138,20 +140,19 @@ def gather_facts(
         table: The rows, or ``None``.
         samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
         world_size: The number of ranks.
-        pieces: The pieces of the table, where they were cut before.
         keep: How many rows of a query can matter; ``None`` for all.
         owners: The number of ranks to share queries out to; zero where none will be.
-        declared: Whether the user declared how far query ids reach, so that the samples tell nothing.
+        scope: What the user declared about query ids; where that is anything, the samples tell nothing.
         ends_repeated: As in ``RowFacts``.
         single_life: As in ``RowFacts``.
     """
     if table is None:
         return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
-    pieces = pieces if pieces is not None else cut_pieces(table)
+    pieces = cut_pieces(table, may_fold=scope != "batch")
     queries = join_pieces(pieces)
     sampled = _known(samples, table.updates)
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
-    full = bool(((pieces.rows >= 2) & (pieces.relevant >= 1)).all())
+    full = not pieces.folded and bool(((pieces.rows >= 2) & (pieces.relevant >= 1)).all())
     whole = full and _same(queries_an_update, sampled)
     facts = RowFacts(
         updates=table.updates,
@@ -162,12 +163,12 @@ def gather_facts(
         id_max=int(queries.query[-1]),
         id_step=_step(queries.query),
         sketch=_sketch(queries) if owners > 1 else (),
-        shares=_shares(queries, owners, keep) if owners > 1 and (declared or not whole) else (),
+        shares=_shares(queries, owners, keep) if owners > 1 and (scope != "auto" or not whole) else (),
         keep=keep,
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         longest_query=int(queries.rows.max()),
         longest_piece=int(pieces.rows.max()),
-        restarts=_count_restarts(pieces, queries),
+        restarts=int(pieces.met) if pieces.folded else _count_restarts(pieces, queries),
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
         one_row_a_sample=_same(table.sizes, sampled),

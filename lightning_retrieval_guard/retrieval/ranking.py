@@ -13,6 +13,8 @@ from lightning_retrieval_guard.retrieval import numbering, selection
 from lightning_retrieval_guard.retrieval.numbering import CHUNK, Numbering, Runs
 from lightning_retrieval_guard.retrieval.selection import Maxima
 
+_INTEGERS = (torch.int32, torch.int64)
+
 # Below this number of rows torch.sort() of ids on a CPU is not stable, and torchmetrics meets the rows of a query in
 # the order that it leaves.
 _STABLE_FROM = 1 << 15
@@ -32,7 +34,7 @@ class Rows:
     Attributes:
         query: Query ids, int64 of shape ``(rows,)``.
         preds: Scores, float32 or float64 of the same shape.
-        target: Relevance, int64 or floating point of the same shape.
+        target: Relevance, int32, int64 or floating point of the same shape.
         binary: Whether every relevance is 0 or 1.
         arrival: Where each row stood in the input, or ``None`` where the rows stand as they came.
     """
@@ -198,7 +200,7 @@ def sort_key(number: Tensor, preds: Tensor) -> Tensor:
 
 def _as_rows(query: Tensor, preds: Tensor, target: Tensor) -> Rows:
     scores = preds.detach() if preds.dtype in (torch.float32, torch.float64) else preds.detach().float()
-    relevance = target if target.is_floating_point() else target.long()
+    relevance = target if target.is_floating_point() or target.dtype in _INTEGERS else target.long()
     return Rows(query.detach().long(), scores, relevance.detach(), is_binary(relevance))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +18,8 @@ _MIX_2 = -0x6B2FB644ECCEEE15
 _GOLDEN = -0x61C8864680B583EB
 
 # rows looked at together: what is worked out for each of them then takes no memory to speak of
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
+_BUFFER = 1 << 18
 
 
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -165,6 +165,8 @@ class Pieces:
         rows: The number of rows.
         relevant: The number of relevant rows.
         fingerprint: A sum over the rows, so that their order does not matter.
+        folded: Whether the pieces of a query are one piece, because the updates tell nothing about ids.
+        met: Whether pieces of several updates were folded together.
     """
 
     query: Tensor
@@ -173,25 +175,96 @@ class Pieces:
     rows: Tensor
     relevant: Tensor
     fingerprint: Tensor
+    folded: bool = False
+    met: bool = False
 
 
-def cut_pieces(table: RowTable) -> Pieces:
-    """Group the rows of a table by query and update."""
-    parts = [_join(_runs(table, first, last)) for first, last in _chunks(table)]
-    parts += [_known_runs(update, digest) for update, digest in table.digests.items()]
-    query, update, rows, relevant, fingerprint = _join(torch.cat(parts, dim=1)) if len(parts) > 1 else parts[0]
-    return Pieces(query, table.segments[update], update, rows, relevant, fingerprint)
+def cut_pieces(table: RowTable, may_fold: bool = False) -> Pieces:
+    """Group the rows of a table by query and update.
+
+    Args:
+        table: The rows.
+        may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query. Rows
+            that are scattered over updates would else make almost as many pieces.
+    """
+    cutter = _Cutter(table, may_fold)
+    for first, last, ends in _chunks(table):
+        cutter.add(_join(_runs(table, first, last)), ends)
+    for update, digest in table.digests.items():
+        cutter.add(_known_runs(update, digest), True)
+    return cutter.pieces()
 
 
-def _chunks(table: RowTable) -> Iterator[tuple[int, int]]:
-    """Ranges of rows that no digest tells of."""
-    ends = [0, *table.ends.tolist()] if table.digests else [0, len(table)]
-    start = 0
-    for number, (first, last) in enumerate(pairwise(ends)):
+class _Cutter:
+    """Collects the pieces of one update after the other."""
+
+    def __init__(self, table: RowTable, may_fold: bool) -> None:
+        self._segments = table.segments
+        self._may_fold = may_fold
+        self._folded = False
+        self._count = 0
+        self._parts: list[Tensor] = []
+        # of updates that go on in the next chunk
+        self._open: list[Tensor] = []
+        self._limit = _BUFFER
+
+    def add(self, part: Tensor, ends: bool) -> None:
+        """Take in the pieces of a chunk, and whether the last of its updates ends there."""
+        self._open.append(part)
+        if not ends and sum(own.shape[1] for own in self._open) <= _BUFFER:
+            return
+        self._open = [_joined(self._open)]
+        if ends:
+            part = self._open.pop()
+            self._count += part.shape[1]
+            if self._may_fold and not self._folded and not _is_full(part):
+                self._folded, self._parts = True, [self._fold(own) for own in self._parts]
+            self._parts.append(self._fold(part) if self._folded else part)
+            self._merge()
+
+    def _merge(self) -> None:
+        if self._folded and sum(own.shape[1] for own in self._parts) > self._limit:
+            self._parts = [_join(torch.cat(self._parts, dim=1))]
+            self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
+
+    def _fold(self, part: Tensor) -> Tensor:
+        """Pieces that tell metric lives apart and not updates."""
+        return torch.cat([part[:1], self._segments[part[1:2]], part[2:]])
+
+    def pieces(self) -> Pieces:
+        """All pieces."""
+        runs = _join(torch.cat(self._parts, dim=1)) if self._folded else _joined(self._parts)
+        query, update, rows, relevant, fingerprint = runs
+        segment = update if self._folded else self._segments[update]
+        met = self._folded and runs.shape[1] < self._count
+        return Pieces(query, segment, update, rows, relevant, fingerprint, self._folded, met)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else _join(torch.cat(list(parts), dim=1))
+
+
+def _is_full(runs: Tensor) -> bool:
+    """Whether each of the pieces could be a whole query: with two rows or more and one relevant row or more."""
+    return bool(((runs[2] >= 2) & (runs[3] >= 1)).all())
+
+
+def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:
+    """Ranges of rows that no digest tells of, and whether an update ends with each of them."""
+    begin = start = 0
+    for number, end in enumerate(table.ends.tolist()):
+        if number in table.digests or end - begin > _CHUNK:
+            if start > begin:
+                yield begin, start, True
+            begin = start
         if number in table.digests:
-            yield from _cut(start, first)
-            start = last
-    yield from _cut(start, ends[-1])
+            begin = end
+        elif end - begin > _CHUNK:
+            yield from ((first, last, last == end) for first, last in _cut(begin, end))
+            begin = end
+        start = end
+    if start > begin:
+        yield begin, start, True
 
 
 def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:

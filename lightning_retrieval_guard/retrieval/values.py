@@ -25,10 +25,13 @@ class Outcome:
     Attributes:
         value: A number, for a curve a tuple of tensors; ``None`` where there was nothing to score or scoring failed.
         error: What scoring raised, on this rank or another.
+        decided_by_ties: How many queries of this rank have a value that depends on the order of rows with equal
+            scores, which torchmetrics leaves to chance.
     """
 
     value: Any = None
     error: Exception | None = None
+    decided_by_ties: int = 0
 
 
 @dataclass(frozen=True)

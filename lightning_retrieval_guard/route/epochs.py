@@ -307,9 +307,13 @@ class Epochs:
         source = epoch.sources.get(known.name if known is not None else self.name(record))
         if source is None or (known is None and _compat.row_states(record.metric())[0]):
             source = self._meet_for(record, epoch) if syncs else None
-        if source is None or (self._exchange.world_size == 1 and not source.plan.restarting):
+        if source is None or not source.plan.has_rows:
             return None
-        return source.outcome if source.plan.has_rows else None
+        outcome = source.outcome
+        # on one device the program's number stands, and where ties decide only torchmetrics knows which it is
+        unsure = outcome.decided_by_ties > 0 or outcome.error is not None
+        alone = self._exchange.world_size == 1 and not source.plan.restarting
+        return None if alone and unsure else outcome
 
     def _meet_for(self, record: MetricRecord, epoch: Epoch) -> SourceView:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""

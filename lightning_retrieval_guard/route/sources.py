@@ -218,7 +218,7 @@ class SourceFinder:
         self._watch = watch
         self._exchange = exchange
         self._corrects = settings.corrects
-        self._declared = settings.query_scope != "auto"
+        self._scope = settings.query_scope
         self._sets = RowSets()
 
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
@@ -297,7 +297,7 @@ class SourceFinder:
                 self._exchange.world_size,
                 keep=rows.keep if self._corrects else None,
                 owners=owners if self._corrects else 0,
-                declared=self._declared,
+                scope=self._scope,
                 ends_repeated=ends_repeated,
                 single_life=len(lives) == 1,
             )

@@ -61,7 +61,7 @@ def make_rank(
     samples: Sequence[int | None] = (),
     synchronises: bool = True,
     corrects: bool = True,
-    declared: bool = False,
+    scope: QueryScope = "auto",
     **properties: bool,
 ) -> Rank:
     """A rank with the updates of one or more metric lives."""
@@ -70,7 +70,7 @@ def make_rank(
 
     def tell_facts(rows: RowSet) -> Any:
         keep, owners = (rows.keep, world_size) if corrects else (None, 0)
-        return gather_facts(rows.table, samples, world_size, keep=keep, owners=owners, declared=declared, **told)
+        return gather_facts(rows.table, samples, world_size, keep=keep, owners=owners, scope=scope, **told)
 
     rows = RowSet(build_table(states), tell_facts)
     rows.metrics.extend(_named(metrics).values())
@@ -152,8 +152,7 @@ def outcomes(
     metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", repeated: int = 0, **options: Any
 ) -> list[Outcome]:
     """The value on every rank, from the updates of every rank."""
-    declared = scope != "auto"
-    ranks = [make_rank([own] if own else [], metric, len(updates), declared=declared, **options) for own in updates]
+    ranks = [make_rank([own] if own else [], metric, len(updates), scope=scope, **options) for own in updates]
     decide(ranks, metric, scope, repeated)
     return combine(ranks)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchmetrics import Metric
 from torchmetrics.retrieval import (
@@ -354,7 +354,7 @@ def test_repeated_queries_count_once_whatever_way_they_are_found(
             make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own), corrects=corrects)
             for own in doubled
         ]
-        decide(ranks, metric, repeated=repeated, corrects=corrects)
+        assume(not decide(ranks, metric, repeated=repeated, corrects=corrects).gathered)
         for outcome, own in zip(combine(ranks), doubled, strict=True):
             if own:
                 assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)

@@ -82,7 +82,7 @@ def ranks_of(
 
 def _row_set(table: Any, metric: Metric, world_size: int, single: bool, scope: str) -> RowSet:
     def tell(rows: RowSet) -> Any:
-        options = {"keep": rows.keep, "owners": world_size, "declared": scope != "auto", "single_life": single}
+        options = {"keep": rows.keep, "owners": world_size, "scope": scope, "single_life": single}
         return gather_facts(rows.table, (), world_size, **options)
 
     rows = RowSet(table, tell)

@@ -28,6 +28,7 @@ def plan(*ranks: list[Update], samples: list[int | None] | None = None, **option
             len(ranks),
             ([1] * len(own) if samples is None else samples[: len(own)]),
             ends_repeated=number in ends,
+            scope=told.get("scope", "auto"),
             **options,
         )
         for number, own in enumerate(ranks)

@@ -186,6 +186,13 @@ def test_gains_that_cancel() -> None:
     check([build("NormalizedDCG", top_k=top_k, empty_target_action="pos") for top_k in (None, 2)], (*rows[:2], third))
 
 
+def test_a_small_sum_is_not_an_empty_query() -> None:
+    query, preds = torch.tensor([0, 0, 1, 1]), torch.tensor([0.1, 0.9, 0.9, 0.1])
+    for action in ("pos", "skip"):
+        metric = build("NormalizedDCG", empty_target_action=action)
+        check([metric], (query, preds, torch.tensor([1.0, -0.99999, 1.0, -1.0])))
+
+
 @pytest.mark.parametrize("offset", [0, -(2**63), 2**63 - 100])
 def test_any_ids(offset: int) -> None:
     query, preds, target = random_rows(300, 10)
@@ -304,6 +311,13 @@ def test_ties_that_decide_are_counted() -> None:
     target = torch.tensor([1, 0, 0, 1, 1, 0, 0, 1, 1])
     measures = [Measure("reciprocal_rank"), Measure("recall", top_k=1), Measure("recall", top_k=2), Measure("ndcg")]
     assert [scores.decided_by_ties for scores in score(measures, query, preds, target)[1]] == [1, 1, 1, 0]
+
+
+@pytest.mark.skipif(not Measure("recall").needs_positive_score, reason="this torchmetrics counts rows with low scores")
+def test_ties_among_low_scores_decide_nothing() -> None:
+    query, preds, target = torch.tensor([0, 0, 0]), torch.tensor([0.9, 0.0, 0.0]), torch.tensor([0, 1, 0])
+    measures = [Measure("recall", top_k=2), Measure("hit_rate", top_k=2)]
+    assert [scores.decided_by_ties for scores in score(measures, query, preds, target)[1]] == [0, 1]
 
 
 def test_blocks_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

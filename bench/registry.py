@@ -1,0 +1,19 @@
+"""Every bench, in the order of the table."""
+
+from __future__ import annotations
+
+from bench import check_model, growth, issue_2852, log_calls, memory, others, scoring, sync
+from bench.declare import Bench
+
+_IN_ORDER = (
+    scoring.UNEQUAL,
+    scoring.EQUAL,
+    others.BENCH,
+    growth.BENCH,
+    memory.BENCH,
+    sync.BENCH,
+    check_model.BENCH,
+    issue_2852.BENCH,
+    log_calls.BENCH,
+)
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in _IN_ORDER}

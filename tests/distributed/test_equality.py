@@ -1,0 +1,219 @@
+"""Every metric with every option, in real processes, against plain torchmetrics in one process that sees all rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric
+from torchmetrics.retrieval import (
+    RetrievalAUROC,
+    RetrievalFallOut,
+    RetrievalHitRate,
+    RetrievalMAP,
+    RetrievalMRR,
+    RetrievalNormalizedDCG,
+    RetrievalPrecision,
+    RetrievalPrecisionRecallCurve,
+    RetrievalRecall,
+    RetrievalRecallAtFixedPrecision,
+    RetrievalRPrecision,
+)
+
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
+from .harness import Outcome, Pool
+
+pytestmark = pytest.mark.timeout(120)
+
+Layout = Literal["interleaved", "shuffled", "split", "straddling", "empty-rank"]
+LAYOUTS: tuple[Layout, ...] = ("interleaved", "shuffled", "split", "straddling", "empty-rank")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+CUT = (
+    RetrievalMRR,
+    RetrievalMAP,
+    RetrievalPrecision,
+    RetrievalRecall,
+    RetrievalFallOut,
+    RetrievalHitRate,
+    RetrievalNormalizedDCG,
+    RetrievalAUROC,
+)
+QUERIES, IGNORED = 24, -1
+Rows = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, scores, relevance, grades
+
+
+def spread(values: Tensor, dim: int | None = None) -> Tensor:
+    """An aggregation of the user's own."""
+    if dim is None:
+        return values.max() - 0.5 * values.min()
+    return values.max(dim=dim).values - 0.5 * values.min(dim=dim).values
+
+
+AGGREGATIONS = ("mean", "median", "min", "max", spread)
+ACTIONS = ("neg", "pos", "skip")
+
+
+def metrics() -> dict[str, Metric]:
+    """Each class with every cut-off, empty-target action and aggregation at least once."""
+    found: dict[str, Metric] = {}
+    options = itertools.cycle(itertools.product(ACTIONS, AGGREGATIONS))
+    for kind in CUT:
+        for top_k, _ in itertools.product((None, 1, 3, 50), range(2)):
+            action, aggregation = next(options)
+            found[f"{kind.__name__}{len(found)}"] = kind(
+                top_k=top_k, empty_target_action=action, aggregation=aggregation, ignore_index=IGNORED
+            )
+    for action, aggregation in itertools.product(ACTIONS, AGGREGATIONS):
+        name = f"rprecision{len(found)}"
+        found[name] = RetrievalRPrecision(empty_target_action=action, aggregation=aggregation, ignore_index=IGNORED)
+    for top_k in (2, 50):
+        found[f"adaptive{top_k}"] = RetrievalPrecision(top_k=top_k, adaptive_k=True, ignore_index=IGNORED)
+    found["partial"] = RetrievalAUROC(max_fpr=0.4, ignore_index=IGNORED)
+    return found
+
+
+def graded() -> dict[str, Metric]:
+    """What takes grades."""
+    return {f"graded{top_k}": RetrievalNormalizedDCG(top_k=top_k, ignore_index=IGNORED) for top_k in (None, 1, 4)}
+
+
+def curves() -> dict[str, Metric]:
+    """What has more than one number."""
+    found: dict[str, Metric] = {}
+    for max_k, adaptive, action in itertools.product((None, 1, 6), (False, True), ACTIONS):
+        options = {"max_k": max_k, "adaptive_k": adaptive, "empty_target_action": action, "ignore_index": IGNORED}
+        found[f"curve{len(found)}"] = RetrievalPrecisionRecallCurve(**options)
+        found[f"fixed{len(found)}"] = RetrievalRecallAtFixedPrecision(min_precision=0.2, **options)
+    return found
+
+
+def all_rows(dtype: str) -> Rows:
+    """Queries of unequal lengths, some without a relevant row, with scores that differ within each query."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 13, QUERIES)
+    ids = np.repeat(rng.permutation(10 * QUERIES)[:QUERIES], sizes)
+    score = np.concatenate([rng.permutation(40)[:size] for size in sizes]) / 32 - 0.3125
+    relevance = (rng.random(len(ids)) < 0.4).astype(np.int64)
+    relevance[rng.random(len(ids)) < 0.05] = IGNORED
+    relevance[ids == ids[0]] = 0
+    grades = np.where(relevance > 0, rng.integers(1, 5, len(ids)), relevance)
+    scores = torch.from_numpy(score).to(getattr(torch, dtype))
+    return torch.from_numpy(ids), scores, torch.from_numpy(relevance), torch.from_numpy(grades)
+
+
+def batches(layout: Layout, rows: Rows, rank: int, world_size: int) -> list[Rows]:
+    """What one rank sees: whole queries, or rows that stand anywhere."""
+    rng = np.random.default_rng(5)
+    ids = rows[0].numpy()
+    order = {query: place for place, query in enumerate(dict.fromkeys(ids.tolist()))}
+    place = np.array([order[query] for query in ids.tolist()])
+    if layout == "interleaved":
+        owner = place % world_size
+    elif layout in ("shuffled", "empty-rank"):
+        able = world_size - (layout == "empty-rank")
+        owner = rng.integers(0, able, QUERIES)[place]
+    elif layout == "split":
+        owner = rng.integers(0, world_size, len(ids))
+    else:  # one query over each border between two ranks
+        owner = np.arange(len(ids)) * world_size // len(ids)
+    step = place // 5 if layout != "split" else rng.integers(0, 4, len(ids))
+    found = []
+    for number in np.unique(step):
+        mine = torch.from_numpy((owner == rank) & (step == number))
+        if mine.any():
+            found.append(tuple(column[mine] for column in rows))
+    return found
+
+
+class Batches(Dataset[int]):
+    """As many items as this rank has batches; at least one, which may hold nothing."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Everything(LightningModule):
+    """Logs the numbers as objects, and the curves when the epoch ends."""
+
+    def __init__(self, layout: Layout, dtype: str, rank: int, world_size: int) -> None:
+        super().__init__()
+        self.numbers, self.grades = torch.nn.ModuleDict(metrics()), torch.nn.ModuleDict(graded())
+        self.curves = torch.nn.ModuleDict(curves())
+        self.parts = batches(layout, all_rows(dtype), rank, world_size)
+        self.shown: dict[str, Any] = {}
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Batches(max(1, len(self.parts))), batch_size=1)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        for ids, scores, relevance, grades in self.parts[batch_idx : batch_idx + 1]:
+            for metric in (*self.numbers.values(), *self.curves.values()):
+                metric.update(scores, relevance, ids)
+            for metric in self.grades.values():
+                metric.update(scores, grades, ids)
+        self.log_dict({**self.numbers, **self.grades})
+
+    def on_validation_epoch_end(self) -> None:
+        self.shown = {name: metric.compute() for name, metric in self.curves.items()}
+
+
+def run(layout: Layout, dtype: str) -> dict[str, list[float]]:
+    """All values on this rank."""
+    import os
+
+    module = Everything(layout, dtype, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    trainer = make_trainer(guards("correct", {}), Recorder(), use_distributed_sampler=False)
+    with recorded_warnings():
+        trainer.validate(module, verbose=False)
+    numbers = {name: [float(value)] for name, value in trainer.callback_metrics.items()}
+    return numbers | dict(_flat(module.shown))
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
+    for name, value in values.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        yield name, torch.cat([torch.as_tensor(part).reshape(-1).double() for part in parts]).tolist()
+
+
+def reference(dtype: str) -> dict[str, list[float]]:
+    """What plain torchmetrics makes of all rows."""
+    ids, scores, relevance, grades = all_rows(dtype)
+    known = {**metrics(), **curves(), **graded()}
+    for name, metric in known.items():
+        metric.update(scores, grades if name.startswith("graded") else relevance, ids)
+    return dict(_flat({name: metric.compute() for name, metric in known.items()}))
+
+
+def outcomes(pool: Pool, layout: Layout, dtype: str) -> list[Outcome]:
+    found = pool.run(f"{__name__}:run", layout=layout, dtype=dtype, timeout=60.0)
+    assert all(outcome.ok for outcome in found), "\n".join(map(str, found))
+    return found
+
+
+CASES = [(layout, "float32", world_size) for layout in LAYOUTS for world_size in (2, 4)]
+CASES += [("split", dtype, 2) for dtype in DTYPES if dtype != "float32"]
+
+
+@pytest.mark.parametrize(("layout", "dtype", "world_size"), CASES)
+def test_all_ranks_have_the_number_of_one_process(
+    pools: Mapping[int, Pool], layout: Layout, dtype: str, world_size: int
+) -> None:
+    wanted = reference(dtype)
+    for outcome in outcomes(pools[world_size], layout, dtype):
+        holds_rows = layout != "empty-rank" or outcome.rank < world_size - 1
+        for name, values in wanted.items():
+            if holds_rows or not name.startswith(("curve", "fixed")):
+                assert outcome.value[name] == pytest.approx(values, abs=1e-6), (name, outcome.rank)
