@@ -28,6 +28,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
+	$(PIP) install -c constraints-dev.txt -e '.[bench]'
 	$(BIN)/python -m bench
 
 clean:

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
-_FRAME_BYTES = 512
+_FRAME_BYTES = 384
 _LENGTH_BYTES = 4
 _instances = 0
 

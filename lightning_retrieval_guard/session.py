@@ -22,7 +22,8 @@ from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.values import Outcome
-from lightning_retrieval_guard.route.epochs import END_HOOKS, Epochs, RanksFailedError, failure_text, why_ranks_missed
+from lightning_retrieval_guard.route.epochs import END_HOOKS, Epochs, why_ranks_missed
+from lightning_retrieval_guard.route.meeting import RanksFailedError, failure_text
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.settings import Settings
 

@@ -23,10 +23,10 @@ class LogCall:
         storage: Lightning's key for it.
         name: What loggers and callbacks see.
         hook: The Lightning hook that logged.
-        dataloader: The index of the dataloader, where there are several.
         path: The user's file.
         line: The line in it, from 1.
         kind: What was logged.
+        dataloader: The index of the dataloader, where there are several.
         sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
         rank_zero_only: As given.
         own_group: Whether a ``sync_dist_group`` was given.
@@ -37,15 +37,15 @@ class LogCall:
     storage: str
     name: str
     hook: str
-    dataloader: int | None
     path: str
     line: int
     kind: Kind
-    sync_dist: bool
-    rank_zero_only: bool
-    own_group: bool
-    reduction: str
-    in_step: bool
+    dataloader: int | None = None
+    sync_dist: bool = False
+    rank_zero_only: bool = False
+    own_group: bool = False
+    reduction: str = "mean"
+    in_step: bool = True
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Weights(WeightCounts):
 class KeyRecord(LogCall):
     """One logged key of one epoch on this rank."""
 
-    on_epoch: bool
+    on_epoch: bool = True
     calls: int = 0
     synced: bool = False
     mixed: bool = False

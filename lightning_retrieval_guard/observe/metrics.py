@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.patches import Patches
-from lightning_retrieval_guard.observe.row_store import RowStore, digest_segments, settle
+from lightning_retrieval_guard.observe.row_store import RowStore, digest_segments, give_back, settle
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
 
@@ -111,6 +111,7 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._installed = False
         self._patches.undo()
+        give_back(metric for metric, _ in self.row_records())
         for record in list(self._records.values()):
             self._unwrap(record.metric())
         self._records.clear()
@@ -288,6 +289,7 @@ class MetricWatch:
     def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if record.is_rows and self._listener.routes:
             self._store.take_in(record.metric(), args, kwargs)
+            record.follow()
         feeding = self._listener.feeding()
         epoch = samples = None
         if feeding is not None:

@@ -5,7 +5,7 @@ What a metric holds stays a plain list of plain tensors, so everything that torc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -122,6 +122,16 @@ def _narrow(target: Tensor, graded: bool) -> Tensor:
     if graded and (not may_look(target) or not _INT32.min <= int(target.min()) <= int(target.max()) <= _INT32.max):
         return target
     return target.int()
+
+
+def give_back(metrics: Iterable[Any]) -> None:
+    """Give relevance the dtype that torchmetrics keeps it in; tensors that metrics share stay shared."""
+    wide: dict[int, tuple[Tensor, Tensor]] = {}
+    for metric in metrics:
+        column = _compat.row_states(metric)[2]
+        for place, part in enumerate(column):
+            if part.dtype is torch.int32:
+                column[place] = wide.setdefault(id(part), (part, part.long()))[1]
 
 
 def settle(metric: Any, record: MetricRecord, device: torch.device) -> None:

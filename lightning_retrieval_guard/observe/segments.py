@@ -39,11 +39,13 @@ class Segment:
         self._is_held = False
         self._kept: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
         self._shown = self._past = 0
+        self._stands_in = False
 
     @property
     def metric(self) -> Any:
-        """The metric, or ``None`` where it is gone."""
-        return self._metric if self._metric is not None else self.record.metric()
+        """The metric or what stands in for it, or ``None`` where both are gone."""
+        living = self.record.metric()
+        return living if living is not None else self._metric
 
     def hold(self) -> None:
         """A key shows these rows: keep the metric."""
@@ -64,6 +66,12 @@ class Segment:
         """Hold in place of the metric what it was made with and its rows, so that it goes when the program lets go."""
         metric = self.record.metric()
         if metric is not None and self._metric is metric:
+            self._metric, self._stands_in = _compat.twin(metric), True
+
+    def follow(self) -> None:
+        """The metric lives on and has made new lists for its rows, as it does in ``forward()``."""
+        metric = self.record.metric()
+        if self._stands_in and metric is not None and self._kept is None:
             self._metric = _compat.twin(metric)
 
     def begin(self) -> None:
@@ -134,6 +142,12 @@ class MetricRecord:
         current = self._segment() if self._segment is not None else None
         if current is not None and current.generation == self.generation and current.is_current:
             current.keep()
+
+    def follow(self) -> None:
+        """The metric was updated: whatever stands in for it must know."""
+        current = self._segment() if self._segment is not None else None
+        if current is not None and current.generation == self.generation:
+            current.follow()
 
     def start_over(self) -> None:
         """The metric begins a new life."""

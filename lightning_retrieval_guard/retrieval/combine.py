@@ -266,11 +266,11 @@ def score_alone(metric: Metric) -> Outcome | None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
     panel = Panel({"": metric}, longest)
-    _, values = panel.score(table.query, table.preds, table.target)
+    queries, values = panel.score(table.query, table.preds, table.target)
     own = values.get("")
     if own is None or own.error is not None or own.decided_by_ties:
         return None
-    summed = Sum.of(own, torch.zeros_like(own.place), mean=False, width=panel.width(""))
+    summed = Sum.of(own, torch.zeros_like(queries), mean=False, width=panel.width(""))
     outcome = _outcome(panel, "", [summed], False, longest)
     return outcome if outcome.error is None else None
 

@@ -118,8 +118,6 @@ def aggregate(
     if measure.formula != "curve":
         if not values.numel():
             return 0.0
-        if measure.aggregation == "mean":
-            return float(values.mean())
         return float(_compat.aggregate(values.to(dtype), measure.aggregation))
     curves = values.to(dtype)
     top_k = torch.arange(1, values.shape[2] + 1, device=values.device)

@@ -90,11 +90,21 @@ class Bundle:
         """The size of a rank's summary, as every rank can tell."""
         if rank not in self.ranks:
             return 0
-        facts = self.plan.facts[self.ranks.index(rank)]
-        return facts.queries * QUERY_BYTES
+        return self.plan.facts[self.ranks.index(rank)].queries * QUERY_BYTES
 
-    def compare(self, summaries: Sequence[Summary], scope: QueryScope) -> None:
-        """Complete the plan from the queries of all ranks."""
+    def summary(self) -> Tensor:
+        """The queries of this rank, uint8; filled up where the plan has left one out."""
+        if not self._takes_part:
+            return torch.zeros(0, dtype=torch.uint8)
+        own = self.local.summary.words
+        words = torch.zeros(4, self.plan.facts[self._place].queries, dtype=torch.int64)
+        words[:, : own.shape[1]] = own
+        return words.reshape(-1).view(torch.uint8)
+
+    def compare(self, blocks: Sequence[Tensor], scope: QueryScope) -> None:
+        """Complete the plan from the queries of all members."""
+        words = [block.clone().view(torch.int64).reshape(4, -1) for block in blocks]
+        summaries = [Summary(own[:, Summary(own).rows > 0]) for own in words]
         self.plan, self._verdict = compare_queries(self.plan, summaries, scope)
         self.local = self.local.with_plan(self.plan)
 

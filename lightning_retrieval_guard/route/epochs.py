@@ -18,7 +18,7 @@ from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
-from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
+from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder, name_of
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView, orders_that_meet
@@ -27,14 +27,6 @@ from lightning_retrieval_guard.settings import QueryScope, Settings
 END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
 
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
-
-
-class RanksFailedError(RuntimeError):
-    """The guard failed on one rank or more; all ranks hear of it at the same meeting."""
-
-    def __init__(self, reasons: dict[int, str]) -> None:
-        super().__init__("; ".join(dict.fromkeys(reasons.values())))
-        self.ranks = list(reasons)
 
 
 class Epoch:
@@ -323,11 +315,6 @@ class Epochs:
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         return epoch.sources[local.name]
-
-
-def failure_text(error: Exception) -> str:
-    """A failure of the guard in one line."""
-    return f"{type(error).__name__}: {error}"
 
 
 def _order(messages: Sequence[Message]) -> list[str]:

@@ -51,7 +51,7 @@ def view_keys(
     stage: str, messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool
 ) -> list[KeyView]:
     """The keys of all ranks, in the order of the lowest rank that logged them."""
-    told = [{entry["storage"]: KeyFacts.from_message(entry) for entry in message["keys"]} for message in messages]
+    told = [{key.storage: key for key in map(KeyFacts.from_message, message["keys"])} for message in messages]
     storages = dict.fromkeys(storage for own in told for storage in own)
     views = []
     for storage in storages:

@@ -11,17 +11,18 @@ Steps 2 to 4 take one collective each for all metrics together, and each happens
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.parcels import Summary
 from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
 from lightning_retrieval_guard.route.bundle import Bundle, Member
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts
@@ -30,6 +31,20 @@ from lightning_retrieval_guard.settings import QueryScope
 
 Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
+Make = Callable[[], Tensor]
+
+
+class RanksFailedError(RuntimeError):
+    """The guard failed on one rank or more; all ranks hear of it at the same meeting."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.ranks = list(reasons)
+
+
+def failure_text(error: Exception) -> str:
+    """A failure of the guard in one line."""
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -55,6 +70,7 @@ class Table:
         self._scope = scope
         self._corrects = corrects
         self._metric_named = metric_named
+        self._failure: Exception | None = None
         exchange.vocabulary = _vocabulary()
 
     def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
@@ -95,18 +111,10 @@ class Table:
         return list(found.values())
 
     def _compare(self, bundles: Sequence[Bundle]) -> None:
-        if not bundles:
-            return
-        rank, ranks = self._exchange.rank, range(self._exchange.world_size)
-        sizes = [[bundle.summary_bytes(other) for bundle in bundles] for other in ranks]
-        block = torch.cat(
-            [bundle.local.summary.words.reshape(-1) for bundle in bundles if rank in bundle.ranks] or [_NONE]
-        )
-        blocks = self._exchange.gather_blocks(block.view(torch.uint8), [sum(own) for own in sizes])
-        parts = [whole.split(own) for whole, own in zip(blocks, sizes, strict=True)]
-        for place, bundle in enumerate(bundles):
-            words = [parts[other][place].clone().view(torch.int64).reshape(4, -1) for other in bundle.ranks]
-            bundle.compare([Summary(own) for own in words], self._scope)
+        if bundles:
+            parts = self._gather([(bundle.summary, bundle.summary_bytes) for bundle in bundles])
+            for bundle, blocks in zip(bundles, parts, strict=True):
+                bundle.compare([blocks[rank] for rank in bundle.ranks], self._scope)
 
     def _send(self, bundles: Sequence[Bundle]) -> None:
         """Send rows to the ranks that own their queries."""
@@ -114,22 +122,61 @@ class Table:
             return
         ranks = range(self._exchange.world_size)
         sizes = [[[bundle.parcel_bytes(one, other) for bundle in bundles] for other in ranks] for one in ranks]
-        own = [torch.cat([bundle.parcel(other) for bundle in bundles]) for other in ranks]
+        mine = sizes[self._exchange.rank]
+        own = [
+            torch.cat(
+                [
+                    self._try(functools.partial(bundle.parcel, other), size)
+                    for bundle, size in zip(bundles, mine[other], strict=True)
+                ]
+            )
+            for other in ranks
+        ]
         received = self._exchange.send_blocks(own, [[sum(part) for part in row] for row in sizes])
         parts = [whole.split(sizes[one][self._exchange.rank]) for one, whole in enumerate(received)]
-        for place, bundle in enumerate(bundles):
-            bundle.receive([parts[one][place] for one in ranks])
+        try:
+            for place, bundle in enumerate(bundles):
+                bundle.receive([parts[one][place] for one in ranks])
+        except Exception as error:  # the other ranks hear of it with the values, which always follow
+            self._failure = error
 
     def _combine(self, bundles: Sequence[Bundle]) -> None:
         """Tell all ranks what each has scored."""
-        if not bundles:
-            return
-        sizes = [[bundle.block_bytes(other) for bundle in bundles] for other in range(self._exchange.world_size)]
-        block = torch.cat([bundle.block() for bundle in bundles])
-        blocks = self._exchange.gather_blocks(block, [sum(own) for own in sizes])
-        parts = [whole.split(own) for whole, own in zip(blocks, sizes, strict=True)]
-        for place, bundle in enumerate(bundles):
-            bundle.combine([parts[other][place] for other in bundle.ranks])
+        if bundles:
+            parts = self._gather([(bundle.block, bundle.block_bytes) for bundle in bundles])
+            for bundle, blocks in zip(bundles, parts, strict=True):
+                bundle.combine([blocks[rank] for rank in bundle.ranks])
+
+    def _gather(self, blocks: Sequence[tuple[Make, Callable[[int], int]]]) -> list[list[Tensor]]:
+        """Blocks of all ranks, with a first byte that tells of a rank that could not make its own.
+
+        Args:
+            blocks: For each bundle what makes this rank's block, and what tells the size of any rank's.
+
+        Raises:
+            RanksFailedError: On all ranks, where one has failed.
+        """
+        sizes = [[1, *(size(rank) for _, size in blocks)] for rank in range(self._exchange.world_size)]
+        mine = sizes[self._exchange.rank]
+        own = [self._try(make, size) for (make, _), size in zip(blocks, mine[1:], strict=True)]
+        failed = torch.tensor([self._failure is not None], dtype=torch.uint8)
+        gathered = self._exchange.gather_blocks(torch.cat([failed, *own]), [sum(size) for size in sizes])
+        parts = [whole.split(size) for whole, size in zip(gathered, sizes, strict=True)]
+        lost = {rank: "it could not work out what to send" for rank, part in enumerate(parts) if bool(part[0])}
+        if self._failure is not None:
+            lost[self._exchange.rank], self._failure = failure_text(self._failure), None
+        if lost:
+            raise RanksFailedError(lost)
+        return [[part[1 + place] for part in parts] for place in range(len(blocks))]
+
+    def _try(self, make: Make, size: int) -> Tensor:
+        """A block; nothing but zeros after a failure, because the other ranks wait for it."""
+        try:
+            if self._failure is None:
+                return make()
+        except Exception as error:  # the other ranks hear of it with the next blocks that all ranks gather
+            self._failure = error
+        return torch.zeros(size, dtype=torch.uint8)
 
 
 def _vocabulary() -> bytes:
@@ -143,18 +190,16 @@ def _vocabulary() -> bytes:
 
 
 _A_KEY = {
-    "storage": "validation_step.on_validation_epoch_end.val_recall@test_",
-    "hook": "on_validation_epoch_end",
-    "kind": "metric",
-    "sync_dist": False,
-    "rank_zero_only": False,
-    "own_group": False,
-    "reduction": "mean",
+    "name": "val_recall@test_",
+    "hook": "on_validation_epoch_endvalidation_step",
+    "kind": "metriccompute",
+    "sync_dist": True,
     "in_step": False,
     "synced": True,
+    "source": "metrics.",
+    "weight": 1.0,
 }
 _A_SOURCE = {"metric": "RetrievalNormalizedDCGRetrievalMAPRetrievalRecallRetrievalMRR"}
-_NONE = torch.zeros(0, dtype=torch.int64)
 
 
 def _tell(sources: Mapping[str, LocalSource]) -> Message:

@@ -46,13 +46,16 @@ class KeyFacts(WeightCounts, LogCall):
     lacks_weight: float = 0.0
 
     def to_message(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return tell(self)
+        """A form that JSON can hold, without what follows from the rest."""
+        told = tell(self)
+        if self.storage == f"{self.hook}.{self.name}":
+            del told["storage"]
+        return told
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> KeyFacts:
         """Read what ``to_message`` wrote."""
-        return cls(**message)
+        return cls(**{"storage": f"{message['hook']}.{message['name']}", **message})
 
     @property
     def own_value(self) -> float | None:

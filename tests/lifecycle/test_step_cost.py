@@ -39,13 +39,15 @@ class PlainValues(AtEnd):
 
 
 PROGRAMS = {**WAYS, "PlainValues": PlainValues}
+# these ask for a value in the step, which the guard scores in correct mode
+COMPUTE = ("Forward", "InStep", "PlainValues")
 
 
 def waits(program: str, mode: str) -> dict[str, int]:
     """Validate on this rank; what waited in steps."""
     step = Step()
     trainer = make_trainer([step.first(), *guards(mode, {"ignore": ["LRG1"]}), step.last()], False)
-    module = PROGRAMS[program](4, False)
+    module = type(program, (PROGRAMS[program],), {"size": 12})(4, False)
     as_on_a_device = mock.patch.object(row_store, "may_look", return_value=False)
     with recorded_warnings(), as_on_a_device, counted_waits(step) as counts:
         trainer.validate(module, verbose=False)
@@ -62,7 +64,10 @@ def counts(pool: Pool, program: str, mode: str) -> list[Counter[str]]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_guard_adds_no_wait(pool: Pool, program: str, mode: str) -> None:
     for plain, guarded in zip(counts(pool, program, "none"), counts(pool, program, mode), strict=True):
-        assert not guarded - plain
+        if mode == "correct" and program in COMPUTE:  # other waits, and fewer: torchmetrics waits for every query
+            assert guarded.total() < plain.total()
+        else:
+            assert not guarded - plain
 
 
 def test_waits_are_seen() -> None:

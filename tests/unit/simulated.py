@@ -100,9 +100,10 @@ def decide(
             held = rank.rows.table is not None
             rank.bundle.add(name, Member(told, metric if held else None, rank.rows if held else None))
     if plan.compare == "queries":
-        summaries = [rank.local.summary for rank in ranks]
+        summaries = [rank.bundle.summary() for rank in ranks]
         for number, rank in enumerate(ranks):
             rank.sent["summary"] = rank.bundle.summary_bytes(number)
+            assert summaries[number].numel() == rank.sent["summary"]
             rank.bundle.compare(summaries, scope)
     return ranks[0].bundle.plan
 

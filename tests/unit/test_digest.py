@@ -205,6 +205,12 @@ class Listener:
     def compute(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
         return plain(), False
 
+    def forward(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
+        return plain(), False
+
+    def score_in_forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
+        return plain()
+
     def is_final(self, metric: Metric, alone: bool) -> bool:
         return self.final and alone
 
@@ -290,3 +296,22 @@ def test_a_reset_ends_a_life(watched: Any) -> None:
     watch.start_batch()
     assert max(kept_rows(shown)[:3]) <= 20
     assert kept_rows(shown)[3] == 200
+
+
+def test_a_metric_made_in_a_step_that_lives_on_is_followed(watched: Any) -> None:
+    watch, _ = watched
+    metric = RetrievalRecall(top_k=5)
+    shown: list[Segment] = []
+    for step in range(3):
+        watch.start_batch()
+        rows = rows_of(step, 1, 4, 200)[0]
+        value = metric(rows[1], rows[2], rows[0])  # makes new lists
+        shown.append(watch.origin_of(value).segment)
+        shown[-1].hold()
+    watch.start_batch()
+    assert shown[0] is shown[2]
+    rows = rows_of(3, 1, 4, 200)[0]
+    metric(rows[1], rows[2], rows[0])
+    del metric, value
+    gc.collect()
+    assert kept_rows(shown[:1]) == [800]

@@ -159,6 +159,18 @@ def feed(metric: Metric, seed: int) -> Tensor | None:
     return metric(*batch(seed=seed)) if seed == 1 else metric.update(*batch(seed=seed))
 
 
+def test_the_rows_are_given_back_as_torchmetrics_keeps_them(watch: MetricWatch) -> None:
+    metrics, plain = [RetrievalMRR(), RetrievalMAP()], RetrievalMRR()
+    rows = batch()
+    for metric in metrics:
+        metric.update(*rows)
+    watch.uninstall()
+    plain.update(*rows)
+    for metric in metrics:
+        assert [part.dtype for part in parts(metric)] == [part.dtype for part in parts(plain)]
+    assert metrics[0].target[0] is metrics[1].target[0]
+
+
 def test_everything_torchmetrics_does_with_rows_goes_on_working(watch: MetricWatch) -> None:
     metric, plain = RetrievalMRR(), RetrievalMRR()
     metric.persistent(True)

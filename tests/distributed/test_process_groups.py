@@ -1,0 +1,72 @@
+"""A metric with a process group of its own combines the ranks of that group alone, as torchmetrics does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
+from .harness import Pool
+from .programs.data import Batch, queries, rows, rows_of
+
+pytestmark = pytest.mark.timeout(90)
+
+GROUPS = ([0, 1], [2])
+
+
+class Grouped(LightningModule):
+    """Ranks zero and one share their rows, rank two keeps its own."""
+
+    def __init__(self, split: bool) -> None:
+        super().__init__()
+        self.mrr, self.recall, self.everyone = RetrievalMRR(), RetrievalRecall(top_k=2), RetrievalMRR()
+        self.split = split
+
+    def setup(self, stage: str) -> None:
+        made = [dist.new_group(ranks) for ranks in GROUPS]
+        own = next(group for group, ranks in zip(made, GROUPS, strict=True) if self.global_rank in ranks)
+        self.mrr.process_group = self.recall.process_group = own
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(rows(24) if self.split else queries(12, empty=False), batch_size=2)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        fed = (batch["score"], batch["target"], batch["query"]) if self.split else rows_of(batch)
+        for name, metric in (("mrr", self.mrr), ("recall", self.recall), ("everyone", self.everyone)):
+            metric.update(*fed)
+            self.log(name, metric)
+
+
+def run(split: bool, mode: str) -> dict[str, float]:
+    """The numbers on this rank."""
+    trainer = make_trainer(guards(mode, {}), Recorder())
+    with recorded_warnings():
+        trainer.validate(Grouped(split), verbose=False)
+    assert int(os.environ["WORLD_SIZE"]) == 3
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def numbers(pool: Pool, split: bool, mode: str) -> list[dict[str, float]]:
+    outcomes = pool.run(f"{__name__}:run", split=split, mode=mode)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_each_group_has_its_own_number(pools: Mapping[int, Pool], split: bool) -> None:
+    plain, guarded = (numbers(pools[3], split, mode) for mode in ("none", "correct"))
+    for one, other in zip(plain, guarded, strict=True):
+        assert other == pytest.approx(one, abs=1e-6)
+    first, second, third = guarded
+    assert first == second
+    assert first["mrr"] != pytest.approx(third["mrr"], abs=1e-3)
+    assert first["everyone"] == third["everyone"]
+    assert torch.tensor(first["mrr"]).isfinite()
