@@ -239,6 +239,11 @@ def twin(metric: Any) -> Any:
     return other
 
 
+def let_rows_go(twin: Any) -> None:
+    """Empty the state lists of what ``twin`` made."""
+    twin.__dict__.update(indexes=[], preds=[], target=[])
+
+
 def group_of(metric: Any) -> Any | None:
     """The process group that the metric combines, or ``None`` for all ranks."""
     return metric.process_group

@@ -92,6 +92,8 @@ class Segment:
         if self._kept is None:
             self.keep()
         assert self._kept is not None
+        if self._stands_in and self.record.metric() is None:
+            _compat.let_rows_go(self._metric)
         for column, part in zip(self._kept, rows, strict=True):
             column[update] = part
         self.digests[update] = digest

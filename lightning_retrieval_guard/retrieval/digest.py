@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from lightning_retrieval_guard.retrieval.compaction import can_compact, compact
 from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.rows import Digest, Rows, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError, largest_cut_off, score
-from lightning_retrieval_guard.retrieval.values import values_of
+from lightning_retrieval_guard.retrieval.values import Values, values_of
 
 # fewer bytes than a query's row takes are not worth the work
 _WORTH = 2
@@ -39,13 +40,22 @@ def digest_rows(rows: Rows, measures: Sequence[Measure], final: bool) -> tuple[R
             _, scores = score(measures, table.query, table.preds, table.target)
         except EmptyQueryError:  # it belongs to whoever asks for the value
             return None
-        values = dict(zip(measures, map(values_of, scores), strict=True))
+        places = torch.arange(known.shape[1])  # one for all measures that leave no query out
+        values = {measure: _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
         return _chosen(rows, slice(0)), Digest(known, None, values)
     top_k = largest_cut_off(measures)
     if top_k is None or len(table) < _WORTH * top_k * known.shape[1] or not can_compact(measures, preds, target):
         return None
     kept, lost = compact(table.query, table.preds, table.target, top_k)
     return _chosen(rows, kept), Digest(known, lost)
+
+
+def _small(values: Values, places: Tensor) -> Values:
+    """The same values in as few bytes as hold them; scores in single precision give values in single precision."""
+    single = values.values.float()
+    exact = bool((single.double() == values.values).all())
+    whole = values.place.numel() == places.numel()
+    return replace(values, values=single if exact else values.values, place=places if whole else values.place)
 
 
 def _is_settled(measure: Measure) -> bool:

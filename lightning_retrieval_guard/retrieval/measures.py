@@ -92,7 +92,7 @@ def measure_of(metric: Any) -> Measure | None:
         metric: Any metric. Subclasses that keep torchmetrics' ``compute`` are known; one with a ``_metric`` of its
             own is scored by that.
     """
-    if _is_curve(metric):
+    if _compat.is_curve(metric):
         return Measure("curve", top_k=metric.max_k, min_precision=_min_precision(metric), **_shared(metric))
     if not (isinstance(metric, Metric) and _compat.scores_by_query(metric)):
         return None
@@ -124,11 +124,6 @@ def _shared(metric: Any) -> dict[str, Any]:
         "aggregation": _compat.aggregation_of(metric),
         "metric": metric,
     }
-
-
-def _is_curve(metric: Any) -> bool:
-    classes = (retrieval.RetrievalPrecisionRecallCurve, retrieval.RetrievalRecallAtFixedPrecision)
-    return isinstance(metric, classes) and type(metric).compute in [known.compute for known in classes]
 
 
 def _min_precision(metric: Any) -> float | None:

@@ -62,7 +62,7 @@ def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
     if error is not None:
         return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
     full = [part for part in parts if part.place.numel()]
-    values = torch.cat([part.values for part in full]) if full else parts[0].values
+    values = torch.cat([part.values.double() for part in full]) if full else parts[0].values
     place = torch.cat([part.place + start for part, start in zip(parts, starts, strict=False)])
     return Values(values, place, decided_by_ties=sum(part.decided_by_ties for part in parts))
 

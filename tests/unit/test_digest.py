@@ -24,6 +24,7 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
 from lightning_retrieval_guard.observe.segments import Segment
 from lightning_retrieval_guard.retrieval.digest import digest_rows
@@ -240,8 +241,14 @@ def _origin(watch: MetricWatch, metric: Metric) -> Origin:
 
 
 def kept_rows(segments: Sequence[Segment]) -> list[int]:
+    """The rows that each segment tells of, which are all that it keeps alive."""
     gc.collect()
-    return [sum(part.numel() for part in segment.states()[0]) for segment in segments]
+    kept = [segment.states()[0] for segment in segments]
+    held = [_compat.row_states(segment.metric)[0] for segment in segments]
+    rows = [[sum(part.numel() for part in column) for column in columns] for columns in (kept, held)]
+    gone = [segment.record.metric() is None for segment in segments]
+    assert all(behind in (0, told) for told, behind, own in zip(*rows, gone, strict=True) if own), rows
+    return rows[0]
 
 
 @pytest.fixture
