@@ -140,7 +140,9 @@ class LocalRows:
             return Outcome(error=values.error)
         sums = [scored.sums(name, mean=False, width=self.panel.width(name))]
         found = _outcome(self.panel, name, sums, False, self.longest_counted * copies)
-        return replace(found, decided_by_ties=values.decided_by_ties)
+        return replace(
+            found, decided_by_ties=values.decided_by_ties if self.table is not None and _by_chance(self.table) else 0
+        )
 
     @property
     def longest_counted(self) -> int:
@@ -255,6 +257,11 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
         return Outcome(error=error)
 
 
+def _by_chance(table: RowTable) -> bool:
+    """Whether equal scores may be ranked in another order than torchmetrics', whose sort is known on the CPU alone."""
+    return table.query.device.type != "cpu"
+
+
 def score_alone(metric: Metric) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
 
@@ -268,7 +275,7 @@ def score_alone(metric: Metric) -> Outcome | None:
     panel = Panel({"": metric}, longest)
     queries, values = panel.score(table.query, table.preds, table.target)
     own = values.get("")
-    if own is None or own.error is not None or own.decided_by_ties:
+    if own is None or own.error is not None or (own.decided_by_ties and _by_chance(table)):
         return None
     summed = Sum.of(own, torch.zeros_like(queries), mean=False, width=panel.width(""))
     outcome = _outcome(panel, "", [summed], False, longest)

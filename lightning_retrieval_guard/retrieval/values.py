@@ -26,7 +26,7 @@ class Outcome:
         value: A number, for a curve a tuple of tensors; ``None`` where there was nothing to score or scoring failed.
         error: What scoring raised, on this rank or another.
         decided_by_ties: How many queries of this rank have a value that depends on the order of rows with equal
-            scores, which torchmetrics leaves to chance.
+            scores, where that order may not be torchmetrics' own.
     """
 
     value: Any = None

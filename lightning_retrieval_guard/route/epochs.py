@@ -302,7 +302,7 @@ class Epochs:
         if source is None or not source.plan.has_rows:
             return None
         outcome = source.outcome
-        # on one device the program's number stands, and where ties decide only torchmetrics knows which it is
+        # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
         unsure = outcome.decided_by_ties > 0 or outcome.error is not None
         alone = self._exchange.world_size == 1 and not source.plan.restarting
         return None if alone and unsure else outcome

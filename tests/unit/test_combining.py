@@ -25,6 +25,7 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
+from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
@@ -358,3 +359,18 @@ def test_repeated_queries_count_once_whatever_way_they_are_found(
         for outcome, own in zip(combine(ranks), doubled, strict=True):
             if own:
                 assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "queries", "levels"), [(300, 8, 20), (40_000, 300, 90)])
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
+    kind: type[Metric], rows: int, queries: int, levels: int
+) -> None:
+    rng = np.random.default_rng(1)
+    ids, scores = rng.integers(0, queries, rows), rng.integers(0, levels, rows).astype(np.float32) / levels - 0.1
+    relevance = (rng.random(rows) < 0.3).astype(np.int64)
+    columns = [torch.from_numpy(column).split(rows // 3) for column in (scores, relevance, ids)]
+    metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
+    for part in zip(*columns, strict=True):
+        metric.update(*part)
+    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
