@@ -163,9 +163,13 @@ class ForwardRows:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.metric: Any = segment.metric
         self.record = segment.record
         self.updates: list[int] = []
+
+    @property
+    def metric(self) -> Any:
+        """As of the segment, which alone decides how long the metric is kept."""
+        return self.segment.metric
 
     def states(self) -> States:
         """Ids, scores and relevance, one tensor an update."""

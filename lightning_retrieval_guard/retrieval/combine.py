@@ -106,7 +106,9 @@ class LocalRows:
 
     def _fits_known(self, table: RowTable, copies: int) -> bool:
         """Whether values that were taken update by update are what is asked for."""
-        return copies == 1 and (self.plan.restarting or table.lives == table.updates)
+        scored = [update for update, digest in table.digests.items() if digest.values is not None]
+        alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
+        return copies == 1 and (self.plan.restarting or alone)
 
     def _with_known(
         self, table: RowTable, numbers: Numbers, held: Tensor, values: dict[str, Values]
@@ -140,9 +142,7 @@ class LocalRows:
             return Outcome(error=values.error)
         sums = [scored.sums(name, mean=False, width=self.panel.width(name))]
         found = _outcome(self.panel, name, sums, False, self.longest_counted * copies)
-        return replace(
-            found, decided_by_ties=values.decided_by_ties if self.table is not None and _by_chance(self.table) else 0
-        )
+        return replace(found, by_chance=_falls_by_chance(values, self.table))
 
     @property
     def longest_counted(self) -> int:
@@ -216,9 +216,15 @@ class Joined:
         queries = torch.zeros(int(self._first.sum()), dtype=torch.int64)
         self._rows = queries.index_add(0, self._copy, self._summary.rows)
         self.longest = int(self._rows.max()) if self._rows.numel() else 0
+        self._scored: dict[bool, Scored] = {}
 
     def scored(self, once: bool) -> Scored:
         """What each metric makes of the queries; identical rows of several ranks count once if told so."""
+        if once not in self._scored:
+            self._scored[once] = self._score(once)
+        return self._scored[once]
+
+    def _score(self, once: bool) -> Scored:
         counted = ~self._again if once else torch.ones_like(self._again)
         kept = counted[self._parcel.place]
         number = self._copy[self._parcel.place[kept]]
@@ -257,16 +263,16 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
         return Outcome(error=error)
 
 
-def _by_chance(table: RowTable) -> bool:
-    """Whether equal scores may be ranked in another order than torchmetrics', whose sort is known on the CPU alone."""
-    return table.query.device.type != "cpu"
+def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
+    """Whether ties decide in an order that may not be torchmetrics', whose sort is known on the CPU alone."""
+    return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
 def score_alone(metric: Metric) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
 
     Returns:
-        ``None`` for no rows, where an error is due, and where rows with equal scores decide.
+        ``None`` for no rows, where an error is due, and where chance decides.
     """
     table = build_table([_compat.row_states(metric)])
     if table is None:
@@ -275,7 +281,7 @@ def score_alone(metric: Metric) -> Outcome | None:
     panel = Panel({"": metric}, longest)
     queries, values = panel.score(table.query, table.preds, table.target)
     own = values.get("")
-    if own is None or own.error is not None or (own.decided_by_ties and _by_chance(table)):
+    if own is None or own.error is not None or _falls_by_chance(own, table):
         return None
     summed = Sum.of(own, torch.zeros_like(queries), mean=False, width=panel.width(""))
     outcome = _outcome(panel, "", [summed], False, longest)

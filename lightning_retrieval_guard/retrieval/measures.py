@@ -80,6 +80,11 @@ class Measure:
     metric: Metric | None = field(default=None, compare=False, repr=False)
 
     @property
+    def columns(self) -> int:
+        """The numbers in the value of one query; zero for a curve that is as long as the longest query."""
+        return 2 * (self.top_k or 0) if self.formula == "curve" else 1
+
+    @property
     def needs_positive_score(self) -> bool:
         """Whether rows with a score of zero or less count as irrelevant."""
         return self.formula in _FUNCTIONS and ignores_low_scores(self.formula)

@@ -23,19 +23,20 @@ class Numbers:
         # the group of every update
         self._groups = torch.arange(table.updates) if restarting else table.segments
         self._lives = table.segments if restarting else torch.arange(table.lives)
-        known = [digest.pieces[0] for digest in table.digests.values()]
-        ids = torch.cat([table.query.new_tensor([]), *(part.to(table.query.device) for part in known)]).long()
-        extremes = [part for part in (table.query, ids) if part.numel()]
-        self._low = min(int(part.min()) for part in extremes)
-        self._span = max(int(part.max()) for part in extremes) - self._low + 1
+        self._are_ids = len(self._lives) == 1
         self._ids: Tensor | None = None
-        if self._span * len(self._lives) >= _LIMIT:  # dense numbers in the place of ids that lie far apart
-            self._ids = torch.cat(extremes).unique()
-            self._span = self._ids.numel()
+        if not self._are_ids:
+            self._span_ids()
 
-    @property
-    def _are_ids(self) -> bool:
-        return len(self._lives) == 1 and self._ids is None
+    def _span_ids(self) -> None:
+        table = self._table
+        known = [digest.pieces[0].to(table.query.device) for digest in table.digests.values()]
+        held = [part for part in (table.query, *known) if part.numel()]
+        self._low = min(int(part.min()) for part in held)
+        self._span = max(int(part.max()) for part in held) - self._low + 1
+        if self._span * len(self._lives) >= _LIMIT:  # dense numbers in the place of ids that lie far apart
+            self._ids = torch.cat(held).unique()
+            self._span = self._ids.numel()
 
     def of_rows(self) -> Tensor:
         """For every row, int64 of shape ``(rows,)``."""

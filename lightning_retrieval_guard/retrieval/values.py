@@ -25,13 +25,12 @@ class Outcome:
     Attributes:
         value: A number, for a curve a tuple of tensors; ``None`` where there was nothing to score or scoring failed.
         error: What scoring raised, on this rank or another.
-        decided_by_ties: How many queries of this rank have a value that depends on the order of rows with equal
-            scores, where that order may not be torchmetrics' own.
+        by_chance: Whether it depends on the order of rows with equal scores, and that order may not be torchmetrics'.
     """
 
     value: Any = None
     error: Exception | None = None
-    decided_by_ties: int = 0
+    by_chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,7 @@ class Panel:
 
     def width(self, name: str) -> int:
         """The number of columns of a value."""
-        measure = self.measures[name]
-        return 2 * (measure.top_k or 0) if measure.formula == "curve" else 1
+        return self.measures[name].columns
 
     def length(self, name: str, longest: int) -> int | None:
         """How long a curve is once the most rows of any query are known; ``None`` for what is no curve."""
@@ -218,10 +216,7 @@ def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int 
         return None
     values = numbers[:, 0] if length is None else numbers.reshape(len(numbers), 2, numbers.shape[1] // 2)[:, :, :length]
     lives = torch.cat([own.lives for own in sums])
-    value = aggregate(measure, values) if mean else _by_lives(measure, values, lives)
-    if isinstance(value, tuple):  # torchmetrics hands out a curve of one point as scalars
-        return tuple(part.squeeze() if part.numel() == 1 else part for part in value)
-    return value
+    return aggregate(measure, values) if mean else _by_lives(measure, values, lives)
 
 
 def _by_lives(measure: Measure, values: Tensor, lives: Tensor) -> Any:

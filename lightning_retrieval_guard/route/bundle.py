@@ -20,6 +20,7 @@ from lightning_retrieval_guard.rules.view import SourceView
 from lightning_retrieval_guard.settings import QueryScope
 
 _WORD_BYTES = 8
+_NO_LIMIT = torch.iinfo(torch.int64).max
 # a few rows go to everyone along with the values, which saves a collective
 _FEW_BYTES = 16 * 1024
 _HEAD = 3  # queries on several ranks with identical rows, with different rows, and the rows of the longest query
@@ -124,23 +125,31 @@ class Bundle:
         """Whether the rows of split queries are so few that every rank may score all of them."""
         return self._has_split and sum(parcel_bytes(*self._split_of(rank)) for rank in self.ranks) <= _FEW_BYTES
 
-    def _split_of(self, one: int, owner: int | None = None) -> tuple[int, int]:
-        """The split queries and their rows on one rank, as far as another owns them if one is given."""
+    @cached_property
+    def _split_sizes(self) -> list[list[list[int]]]:
+        """For every holder and owner the split queries and their rows, as far as these can matter."""
         assert self._verdict is not None
-        sender = self.ranks.index(one)
-        sent = self._verdict.split & (self._verdict.rank == sender)
-        if owner is not None:
-            sent &= self._verdict.owner == self.ranks.index(owner)
-        rows, keep = self._verdict.rows[sent], self.plan.facts[sender].keep
-        return int(sent.sum()), int((rows if keep is None else rows.clamp(max=keep)).sum())
+        split, size = self._verdict.split, len(self.ranks)
+        limits = torch.tensor([_NO_LIMIT if facts.keep is None else facts.keep for facts in self.plan.facts])
+        holder, owner, rows = self._verdict.rank[split], self._verdict.owner[split], self._verdict.rows[split]
+        columns = torch.stack([torch.ones_like(rows), rows.minimum(limits[holder])], dim=1)
+        sums = torch.zeros(size * size, 2, dtype=torch.int64).index_add(0, holder * size + owner, columns)
+        return sums.reshape(size, size, 2).tolist()
+
+    def _split_of(self, one: int) -> tuple[int, int]:
+        """The split queries and their rows on one rank."""
+        queries, rows = zip(*self._split_sizes[self.ranks.index(one)], strict=True)
+        return sum(queries), sum(rows)
 
     def _size(self, one: int, other: int) -> tuple[int, int]:
         """Queries and rows that one rank sends to another."""
         if one not in self.ranks or other not in self.ranks:
             return 0, 0
-        if self._verdict is not None:
-            return self._split_of(one, other)
-        return self.plan.facts[self.ranks.index(one)].shares[self.ranks.index(other)]
+        sender, owner = self.ranks.index(one), self.ranks.index(other)
+        if self._verdict is None:
+            return self.plan.facts[sender].shares[owner]
+        queries, rows = self._split_sizes[sender][owner]
+        return queries, rows
 
     def parcel_bytes(self, one: int, other: int) -> int:
         """The bytes that one rank sends to another."""
@@ -173,6 +182,11 @@ class Bundle:
         """Whether it shows only now if identical rows of several ranks stem from repeated samples."""
         return self.plan.compare == "rows" and self.plan.repeated > 0
 
+    @property
+    def _ways(self) -> int:
+        """In how many ways each rank tells its values: whether identical rows count once may still be open."""
+        return 2 if self._is_open else 1
+
     def _limit(self, place: int) -> int:
         """The most queries that a rank can have scored."""
         facts = self.plan.facts[place]
@@ -180,9 +194,7 @@ class Bundle:
             return sum(own.shares[place][0] for own in self.plan.facts)
         if self.plan.restarting:
             return facts.pieces
-        owned = 0
-        if self._verdict is not None:
-            owned = int((self._verdict.split & (self._verdict.owner == place)).sum())
+        owned = 0 if self._verdict is None else sum(sizes[place][0] for sizes in self._split_sizes)
         return facts.queries + owned
 
     def _width(self, name: str) -> int:
@@ -191,9 +203,8 @@ class Bundle:
 
     def _words(self, place: int) -> list[int]:
         """The words of the parts of a rank's block."""
-        ways = 2 if self._is_open else 1
         sizes = [Sum.words(self._members[name].mean, self._width(name), self._limit(place)) for name in self._wanted]
-        return [_HEAD, *(size for size in sizes for _ in range(ways))]
+        return [_HEAD, *(size for size in sizes for _ in range(self._ways))]
 
     def block_bytes(self, rank: int) -> int:
         """The size of a rank's block, as every rank can tell."""
@@ -226,16 +237,14 @@ class Bundle:
     def _sums(self, name: str) -> list[Sum]:
         """What this rank made of its queries; twice where it is open how often identical rows count."""
         mean, width = self._members[name].mean, self._width(name)
-        parts: list[list[Sum]] = [[], []]
-        if self.plan.compare != "rows" and self.local.own is not None:
+        own: list[Sum] = []
+        if self.plan.compare != "rows":
             counted = None if self._verdict is None or self.plan.restarting else self._verdict.of(self._place).counts
-            for part in parts:
-                part.append(self.local.sums(name, mean, width, counted))
-        if self._joined is not None:
-            for part, once in zip(parts, (False, True), strict=True):
-                part.append(self._joined.scored(once and self._is_open).sums(name, mean, width))
-        ways = 2 if self._is_open else 1
-        return [Sum.join(part, mean, width) for part in parts[:ways]]
+            own.append(self.local.sums(name, mean, width, counted))
+        if self._joined is None:
+            return [Sum.join(own, mean, width)] * self._ways
+        joined = [self._joined.scored(once).sums(name, mean, width) for once in (False, True)[: self._ways]]
+        return [Sum.join([*own, part], mean, width) for part in joined]
 
     def combine(self, blocks: Sequence[Tensor]) -> None:
         """Arrive at the values, from what every member has scored."""
@@ -254,11 +263,10 @@ class Bundle:
             return
         shown = self._join_shown([block[size:] for block, size in zip(blocks, sizes, strict=True)])
         longest = max(int(heads[:, 2].max()), shown.longest if shown is not None else 0)
-        ways = 2 if self._is_open else 1
-        way = 1 if ways == 2 and self.plan.duplicates else 0
+        way = 1 if self._is_open and self.plan.duplicates else 0
         for number, name in enumerate(self._wanted):
             mean, width = self._members[name].mean, self._width(name)
-            sums = [Sum.unpack(own[1 + ways * number + way], mean, width) for own in parts]
+            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width) for own in parts]
             if shown is not None and name not in self.local.panel.measures:
                 continue  # a rank that never met the metric cannot score the rows
             if shown is not None:
@@ -274,7 +282,7 @@ class Bundle:
 
     # --- what came of it --------------------------------------------------------------------------------------
 
-    def views(self, rank: int) -> list[SourceView]:
+    def views(self) -> list[SourceView]:
         """The metrics as this rank's rules see them; nothing where it takes no part."""
         return [self._view(name, member) for name, member in self._members.items()] if self._takes_part else []
 

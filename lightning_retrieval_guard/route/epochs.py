@@ -303,7 +303,7 @@ class Epochs:
             return None
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
-        unsure = outcome.decided_by_ties > 0 or outcome.error is not None
+        unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
         alone = self._exchange.world_size == 1 and not source.plan.restarting
         return None if alone and unsure else outcome
 

@@ -88,7 +88,7 @@ class Table:
         wanted = [bundle for bundle in bundles if bundle.choose(lambda name, plan: wants(name, plan, messages))]
         self._send([bundle for bundle in wanted if bundle.sends_rows])
         self._combine(wanted)
-        views = [view for bundle in bundles for view in bundle.views(self._exchange.rank)]
+        views = [view for bundle in bundles for view in bundle.views()]
         return Meeting(messages, {view.name: view for view in sorted(views, key=lambda view: view.name)})
 
     def _bundles(self, messages: Sequence[Message], sources: Mapping[str, LocalSource]) -> list[Bundle]:

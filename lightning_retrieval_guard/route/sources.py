@@ -127,7 +127,6 @@ class LocalSource:
     def facts(self, rows: int) -> SourceFacts:
         """What this rank tells of it, with the place of its rows."""
         measure = measure_of(self.metric)
-        is_curve = measure is not None and measure.formula == "curve"
         values_of_forward = any(isinstance(life, ForwardRows) for life in self.lives)
         return SourceFacts(
             rows=rows,
@@ -138,7 +137,7 @@ class LocalSource:
             synchronises=_compat.syncs_on_compute(self.metric) and not values_of_forward,
             shown_by_forward=self.shown_by_forward,
             mean=_compat.aggregation_of(self.metric) == "mean",
-            columns=2 * (measure.top_k or 0) if measure is not None and is_curve else 1,
+            columns=1 if measure is None else measure.columns,
             group=self.group,
         )
 

@@ -110,10 +110,9 @@ def decide(
 
 def _told(metric: Metric, rank: Rank) -> SourceFacts:
     measure = measure_of(metric)
-    columns = 2 * (measure.top_k or 0) if measure.formula == "curve" else 1
     mean = _compat.aggregation_of(metric) == "mean"
     kind = type(metric).__name__
-    return SourceFacts(0, kind, "module.py", 1, synchronises=rank.synchronises, mean=mean, columns=columns)
+    return SourceFacts(0, kind, "module.py", 1, synchronises=rank.synchronises, mean=mean, columns=measure.columns)
 
 
 def exchange(ranks: Sequence[Rank]) -> None:
@@ -145,7 +144,7 @@ def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
         return [rank.local.outcome(name) for rank in ranks]
     if "values" not in ranks[0].sent:
         exchange(ranks)
-    views = [{view.name: view for view in rank.bundle.views(number)} for number, rank in enumerate(ranks)]
+    views = [{view.name: view for view in rank.bundle.views()} for rank in ranks]
     return [view[name].outcome if name in view else Outcome() for view in views]
 
 

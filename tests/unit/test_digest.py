@@ -322,3 +322,19 @@ def test_a_metric_made_in_a_step_that_lives_on_is_followed(watched: Any) -> None
     del metric, value
     gc.collect()
     assert kept_rows(shown[:1]) == [800]
+
+
+def test_a_last_step_of_two_updates_spoils_no_value_of_the_steps_before() -> None:
+    metric, rows = RetrievalMRR(), rows_of(0, 4, 3, 25)
+    measures = [measure_of(metric)]
+    digests, kept = {}, list(rows)
+    for step in (0, 1):
+        kept[step], digests[step] = digest_rows((rows[step][0], rows[step][1], rows[step][2]), measures, True)
+    lives = [slice(0, 1), slice(1, 2), slice(2, 4)]
+    found = []
+    for held, known in ((rows, None), (kept, digests)):
+        table = build_table([tuple(zip(*held[life], strict=True)) for life in lives], known)
+        rank = Rank(_row_set(table, metric, 1, False, "auto"))
+        decide([rank], metric)
+        found.append(rank.local.outcome(NAME).value)
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
