@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from lightning_retrieval_guard.retrieval.measures import measure_of
 from lightning_retrieval_guard.retrieval.rows import build_table
 from lightning_retrieval_guard.route.sources import RowSet
 
+from .listening import Listener
 from .simulated import NAME, Rank, Update, alone, combine, decide
 
 quick = settings(max_examples=15, deadline=None)
@@ -188,34 +189,6 @@ def test_values_of_updates_are_not_joined_over_updates() -> None:
 # --- in a run -------------------------------------------------------------------------------------------------
 
 
-class Listener:
-    """A guard that corrects, in a step."""
-
-    routes = True
-    final = False
-
-    def feeding(self) -> None:
-        return None
-
-    def hook(self) -> str:
-        return "validation_step"
-
-    def protect(self, action: Callable[[], None]) -> None:
-        action()
-
-    def compute(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        return plain(), False
-
-    def forward(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        return plain(), False
-
-    def score_in_forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
-        return plain()
-
-    def is_final(self, metric: Metric, alone: bool) -> bool:
-        return self.final and alone
-
-
 def run_steps(watch: MetricWatch, steps: int, keep: list[Metric] | None = None, **options: Any) -> list[Segment]:
     """A metric made, fed and shown in every step; the segments that one key shows."""
     shown: list[Segment] = []
@@ -253,7 +226,7 @@ def kept_rows(segments: Sequence[Segment]) -> list[int]:
 
 @pytest.fixture
 def watched() -> Any:
-    listener = Listener()
+    listener = Listener("validation_step")
     watch = MetricWatch(listener)
     watch.install()
     yield watch, listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -18,31 +18,7 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe import row_store
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 
-
-class Listener:
-    """A guard that corrects, with nothing around it."""
-
-    routes = True
-
-    def feeding(self) -> None:
-        return None
-
-    def hook(self) -> None:
-        return None
-
-    def protect(self, action: Callable[[], None]) -> None:
-        action()
-
-    def compute(self, record: Any, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        return plain(), False
-
-    forward = compute
-
-    def score_in_forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
-        return plain()
-
-    def is_final(self, metric: Metric, alone: bool) -> bool:
-        return False
+from .listening import Listener
 
 
 @pytest.fixture
