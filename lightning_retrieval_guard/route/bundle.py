@@ -15,7 +15,8 @@ from lightning_retrieval_guard.retrieval.facts import owner_of
 from lightning_retrieval_guard.retrieval.parcels import QUERY_BYTES, Parcel, Summary, parcel_bytes
 from lightning_retrieval_guard.retrieval.plan import Plan, Scope, Verdict, compare_queries
 from lightning_retrieval_guard.retrieval.values import Outcome, Sum
-from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
+from lightning_retrieval_guard.route.row_sets import RowSet
+from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import SourceView
 
 _WORD_BYTES = 8
@@ -295,6 +296,11 @@ class Bundle:
             synced_in_steps=max(own.synced_in_steps for own in member.told.values()),
             synchronises=any(own.synchronises for own in member.told.values()),
             shown_by_forward=any(own.shown_by_forward for own in member.told.values()),
+            mean=member.mean,
+            stale=sum(own.stale for own in member.told.values()),
+            sanity=all(own.sanity for own in member.told.values() if own.stale),
+            dropped=any(own.dropped for own in member.told.values()),
+            shared=sum(own.shared for own in member.told.values()),
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),
