@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.ranking import Ranked, is_binary, rank_rows
+from lightning_retrieval_guard.retrieval.ranked import Ranked, is_binary
+from lightning_retrieval_guard.retrieval.ranking import rank_rows
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from lightning_retrieval_guard.settings import QueryScope
 _SKETCH = 8
 _SKETCH_BITS = 32
 
+# How many times the ids of one update all updates must hold for ids that come from the data.
+_MANY_MORE = 1.5
+
 
 @dataclass(frozen=True)
 class RowFacts:
@@ -35,7 +38,10 @@ class RowFacts:
         fingerprint: Of all rows; independent of their order.
         longest_query: The most rows of any query.
         longest_piece: The most rows of any query in one update.
-        restarts: Queries that stand in several updates with different rows; at least one, if the updates were folded.
+        restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
+        spans: Those of them that are certain to go on from update to update: some update holds no relevant row of the
+            query while another does, and together the updates hold many more ids than any of them, as they would not
+            if ids counted from zero in each.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
@@ -58,6 +64,7 @@ class RowFacts:
     longest_query: int = 0
     longest_piece: int = 0
     restarts: int = 0
+    spans: int = 0
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     one_row_a_sample: bool = True
@@ -157,10 +164,11 @@ def gather_facts(
         queries_an_update[update] = known.queries
     full = not pieces.folded and are_full(pieces.rows, pieces.relevant) and all(known.full for known in settled)
     whole = full and _same(queries_an_update, sampled)
+    count = queries.query.numel() + sum(known.queries for known in settled)
     facts = RowFacts(
         updates=table.updates,
         rows=int(pieces.rows.sum()) + sum(known.rows for known in settled),
-        queries=queries.query.numel() + sum(known.queries for known in settled),
+        queries=count,
         pieces=pieces.query.numel() + sum(known.queries for known in settled),
         **_range(queries.query),
         sketch=_sketch(queries) if owners > 1 else (),
@@ -169,7 +177,8 @@ def gather_facts(
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         longest_query=longest(queries.rows, table),
         longest_piece=longest(pieces.rows, table),
-        restarts=int(pieces.met) if pieces.folded else _count_restarts(pieces, queries),
+        restarts=pieces.met if pieces.folded else _count_restarts(pieces, queries),
+        spans=pieces.parted if count > _MANY_MORE * max([pieces.widest, *(own.queries for own in settled)]) else 0,
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
         one_row_a_sample=_same(table.sizes, sampled),

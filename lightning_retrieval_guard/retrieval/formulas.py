@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.retrieval import roc
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.ranking import Ranked, sort_key
+from lightning_retrieval_guard.retrieval.ranked import Ranked, sort_key
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from lightning_retrieval_guard.retrieval.facts import RowFacts, owner_of
 from lightning_retrieval_guard.retrieval.parcels import Summary
 from lightning_retrieval_guard.settings import QueryScope
 
+# What was declared about query ids; or nothing was, and they are not to be doubted.
+Scope = QueryScope | Literal["as given"]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +33,7 @@ class Plan:
             can; a summary of every query; or all rows, each to its query's owner, where most queries seem to be split.
         split: Queries whose rows lie on several ranks.
         duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
+        scope: What the user declared about query ids.
     """
 
     facts: tuple[RowFacts, ...]
@@ -40,6 +44,7 @@ class Plan:
     compare: Literal["nothing", "queries", "rows"] = "nothing"
     split: int = 0
     duplicates: int = 0
+    scope: Scope = "auto"
 
     @property
     def left_out(self) -> int:
@@ -49,6 +54,15 @@ class Plan:
     @property
     def is_ambiguous(self) -> bool:
         """Whether an id stands in several updates or on several ranks, and nothing tells why."""
+        return self._meets and not self.spans
+
+    @property
+    def spans(self) -> bool:
+        """Whether queries are certain to go on from one update to another."""
+        return self._meets and (self.scope == "global" or any(facts.spans for facts in self.facts))
+
+    @property
+    def _meets(self) -> bool:
         return not self.restarting and (self.split > 0 or any(facts.restarts for facts in self.facts))
 
     @property
@@ -76,7 +90,7 @@ class Plan:
         return replace(self, split=different + identical)
 
 
-def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int, synchronises: bool, corrects: bool) -> Plan:
+def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronises: bool, corrects: bool) -> Plan:
     """Decide what can be decided from the facts alone.
 
     Args:
@@ -92,7 +106,7 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int, synch
         scope == "auto" and any(own.restarts for own in holders) and _one_query_a_sample(holders, gathered)
     )
     drop = _what_to_drop(holders) if repeated and not gathered else "nothing"
-    plan = Plan(tuple(facts), gathered, restarting, drop, repeated)
+    plan = Plan(tuple(facts), gathered, restarting, drop, repeated, scope=scope)
     joins = synchronises or any(own.single_life for own in holders)
     if gathered or restarting or not joins or not _may_share(holders):
         return plan
@@ -159,7 +173,7 @@ class Verdict:
         return Verdict(self.rank[own], self.split[own], self.counts[own], self.owner[own], self.rows[own])
 
 
-def compare_queries(plan: Plan, ranks: Sequence[Summary], scope: QueryScope) -> tuple[Plan, Verdict]:
+def compare_queries(plan: Plan, ranks: Sequence[Summary], scope: Scope) -> tuple[Plan, Verdict]:
     """Decide the rest from the queries of every rank.
 
     Args:

@@ -193,7 +193,9 @@ class Pieces:
         relevant: The number of relevant rows.
         fingerprint: A sum over the rows, so that their order does not matter.
         folded: Whether the pieces of a query are one piece, because the updates tell nothing about ids.
-        met: Whether pieces of several updates were folded together.
+        met: How many queries were folded together from several updates.
+        parted: How many of them some update holds no relevant row of, while another does.
+        widest: The most queries of any update.
     """
 
     query: Tensor
@@ -203,7 +205,9 @@ class Pieces:
     relevant: Tensor
     fingerprint: Tensor
     folded: bool = False
-    met: bool = False
+    met: int = 0
+    parted: int = 0
+    widest: int = 0
 
 
 def cut_pieces(table: RowTable, may_fold: bool = False) -> Pieces:
@@ -229,7 +233,7 @@ class _Cutter:
         self._segments = table.segments
         self._may_fold = may_fold
         self._folded = False
-        self._count = 0
+        self._widest = 0
         self._parts: list[Tensor] = []
         # of updates that go on in the next chunk
         self._open: list[Tensor] = []
@@ -243,7 +247,7 @@ class _Cutter:
         self._open = [_joined(self._open)]
         if ends:
             part = self._open.pop()
-            self._count += part.shape[1]
+            self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
             if self._may_fold and not self._folded and not _is_full(part):
                 self._folded, self._parts = True, [self._fold(own) for own in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
@@ -255,17 +259,20 @@ class _Cutter:
             self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
 
     def _fold(self, part: Tensor) -> Tensor:
-        """Pieces that tell metric lives apart and not updates."""
-        return torch.cat([part[:1], self._segments[part[1:2]], part[2:]])
+        """Pieces that tell metric lives apart and not updates, each counted, and counted as bare without a hit."""
+        counts = torch.stack([torch.ones_like(part[3]), (part[3] == 0).long()])
+        return torch.cat([part[:1], self._segments[part[1:2]], part[2:], counts])
 
     def pieces(self) -> Pieces:
         """All pieces."""
         parts = self._parts or [torch.zeros(5, 0, dtype=torch.int64)]
-        runs = _join(torch.cat(parts, dim=1)) if self._folded else _joined(parts)
-        query, update, rows, relevant, fingerprint = runs
-        segment = update if self._folded else self._segments[update]
-        met = self._folded and runs.shape[1] < self._count
-        return Pieces(query, segment, update, rows, relevant, fingerprint, self._folded, met)
+        if not self._folded:
+            query, update, rows, relevant, fingerprint = _joined(parts)
+            segment = self._segments[update]
+            return Pieces(query, segment, update, rows, relevant, fingerprint, widest=self._widest)
+        query, segment, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
+        met, parted = int((count > 1).sum()), int(((bare > 0) & (relevant > 0)).sum())
+        return Pieces(query, segment, segment, rows, relevant, fingerprint, True, met, parted, self._widest)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -333,7 +340,7 @@ def _join(runs: Tensor) -> Tensor:
     first = starts.nonzero().reshape(-1)
     if first.numel() == runs.shape[1]:
         return runs
-    sums = torch.zeros(3, first.numel(), dtype=torch.int64)
+    sums = torch.zeros(len(runs) - 2, first.numel(), dtype=torch.int64)
     sums.index_add_(1, torch.cumsum(starts, dim=0) - 1, runs[2:])
     return torch.cat([runs[:2, first], sums])
 

@@ -15,7 +15,8 @@ from lightning_retrieval_guard.retrieval.compaction import Lost
 from lightning_retrieval_guard.retrieval.formulas import Block, discount_sums, evaluate, ideal_gain
 from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbering import inverse
-from lightning_retrieval_guard.retrieval.ranking import Ranked, rank_rows
+from lightning_retrieval_guard.retrieval.ranked import Ranked
+from lightning_retrieval_guard.retrieval.ranking import rank_rows
 
 # A sum this much smaller than its terms may be zero in one order of adding and not in another.
 _CANCELLED = 1e-4
@@ -66,7 +67,8 @@ def score(
     """
     ids: list[Tensor] = []
     blocks: list[list[Scores]] = []
-    for ranked in rank_rows(query, preds, target, top_k=largest_cut_off(measures)):
+    only_relevant = all(measure.formula not in ("auroc", "own") for measure in measures)
+    for ranked in rank_rows(query, preds, target, top_k=largest_cut_off(measures), only_relevant=only_relevant):
         ids.append(ranked.query)
         blocks.append(score_block(measures, ranked if lost is None else lost.add_to(ranked), preds.dtype))
     if not ids:

@@ -70,13 +70,18 @@ def select_in_grid(preds: Tensor, top_k: int) -> Tensor:
     Returns:
         Positions in the flattened scores, int64 of shape ``(kept,)``, ascending.
     """
+    return _not_below(preds, bound_of_grid(preds, top_k)[:, None])
+
+
+def bound_of_grid(preds: Tensor, top_k: int) -> Tensor:
+    """A score that at least ``top_k`` rows of each query reach, of shape ``(queries,)``; arguments as above."""
     wide = slots(top_k)
     greatest = preds[:, :wide].clone()
     for begin in range(wide, preds.shape[1], wide):
         part = preds[:, begin : begin + wide]
         head = greatest[:, : part.shape[1]]
         torch.maximum(head, part, out=head)
-    return _not_below(preds, _bound(greatest, top_k)[:, None])
+    return _bound(greatest, top_k)
 
 
 def _bound(greatest: Tensor, top_k: int) -> Tensor:

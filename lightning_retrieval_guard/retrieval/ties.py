@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_retrieval_guard.retrieval import roc
 from lightning_retrieval_guard.retrieval.formulas import Block, cut_off, rows_within
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.ranking import Ranked
+from lightning_retrieval_guard.retrieval.ranked import Ranked
 
 _BY_TOPK = ("reciprocal_rank", "average_precision", "precision", "auroc", "curve")
 

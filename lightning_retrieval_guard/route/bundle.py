@@ -13,11 +13,10 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.retrieval.combine import Joined, LocalRows, combined
 from lightning_retrieval_guard.retrieval.facts import owner_of
 from lightning_retrieval_guard.retrieval.parcels import QUERY_BYTES, Parcel, Summary, parcel_bytes
-from lightning_retrieval_guard.retrieval.plan import Plan, Verdict, compare_queries
+from lightning_retrieval_guard.retrieval.plan import Plan, Scope, Verdict, compare_queries
 from lightning_retrieval_guard.retrieval.values import Outcome, Sum
 from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
-from lightning_retrieval_guard.rules.view import SourceView
-from lightning_retrieval_guard.settings import QueryScope
+from lightning_retrieval_guard.rules.told import SourceView
 
 _WORD_BYTES = 8
 _NO_LIMIT = torch.iinfo(torch.int64).max
@@ -102,7 +101,7 @@ class Bundle:
         words[:, : own.shape[1]] = own
         return words.reshape(-1).view(torch.uint8)
 
-    def compare(self, blocks: Sequence[Tensor], scope: QueryScope) -> None:
+    def compare(self, blocks: Sequence[Tensor], scope: Scope) -> None:
         """Complete the plan from the queries of all members."""
         words = [block.clone().view(torch.int64).reshape(4, -1) for block in blocks]
         summaries = [Summary(own[:, Summary(own).rows > 0]) for own in words]

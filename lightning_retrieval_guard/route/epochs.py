@@ -15,14 +15,15 @@ from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.retrieval.plan import Plan, Scope
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder, name_of
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView, orders_that_meet
-from lightning_retrieval_guard.settings import QueryScope, Settings
+from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
+from lightning_retrieval_guard.settings import Settings
 
 END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
 
@@ -72,9 +73,9 @@ class Epochs:
         self._count = itertools.count()
 
     @property
-    def _scope(self) -> QueryScope:
+    def _scope(self) -> Scope:
         declared = self._settings.query_scope
-        return "global" if declared == "auto" and not self._settings.allows("LRG301") else declared
+        return "as given" if declared == "auto" and not self._settings.allows("LRG301") else declared
 
     def current(self) -> Epoch | None:
         """The epoch that runs now, begun where it was not."""

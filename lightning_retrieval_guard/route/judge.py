@@ -14,7 +14,8 @@ from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCou
 from lightning_retrieval_guard.observe.site import Site, names_device_count
 from lightning_retrieval_guard.route.meeting import Message
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView
 from lightning_retrieval_guard.settings import Settings
 
 

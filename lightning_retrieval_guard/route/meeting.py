@@ -23,11 +23,10 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
+from lightning_retrieval_guard.retrieval.plan import Plan, Scope, make_plan
 from lightning_retrieval_guard.route.bundle import Bundle, Member
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts
-from lightning_retrieval_guard.rules.view import KeyFacts, SourceView
-from lightning_retrieval_guard.settings import QueryScope
+from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 
 Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
@@ -64,7 +63,7 @@ class Table:
     """Where the ranks meet."""
 
     def __init__(
-        self, exchange: Exchange, scope: QueryScope, corrects: bool, metric_named: Callable[[str], Metric | None]
+        self, exchange: Exchange, scope: Scope, corrects: bool, metric_named: Callable[[str], Metric | None]
     ) -> None:
         self._exchange = exchange
         self._scope = scope

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
 class Rule(ABC):

@@ -32,7 +32,8 @@ from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
 class GatheredBeforeSync(Rule):

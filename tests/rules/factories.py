@@ -13,7 +13,8 @@ from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.observe.keys import Weights
 from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
+from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 PATH, LINE = "src/module.py", 212
 Step = tuple[float, int | None, float]  # value, samples in the batch, weight that Lightning used

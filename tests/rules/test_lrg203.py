@@ -6,7 +6,8 @@ from unit.simulated import update
 
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyView, SourceView
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import at_end, facts, found, source, stage, steps, the_finding
 

@@ -5,7 +5,8 @@ from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import Update, update
 
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.rules.view import KeyView, SourceView
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import facts, found, source, stage, the_finding
 

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_retrieval_guard.retrieval import numbering, ranking, selection
-from lightning_retrieval_guard.retrieval.ranking import Ranked, is_binary, rank_rows, sort_key
+from lightning_retrieval_guard.retrieval import grouped as grouped_rows
+from lightning_retrieval_guard.retrieval import numbering, ranking, relevant, selection
+from lightning_retrieval_guard.retrieval.ranked import Ranked, is_binary, sort_key
+from lightning_retrieval_guard.retrieval.ranking import rank_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -62,8 +64,8 @@ def test_shuffled_rows(dtype: torch.dtype, spread: int) -> None:
 @pytest.mark.parametrize("cut", [None, 1, 3])
 @pytest.mark.parametrize("grouped", ["equal", "ascending", "any"])
 def test_blocks_of_grouped_and_of_shuffled_rows(monkeypatch: pytest.MonkeyPatch, grouped: str, cut: int | None) -> None:
-    monkeypatch.setattr(ranking, "_BLOCK", 64)
-    monkeypatch.setattr(ranking, "_SELECTED_BLOCK", 64)
+    for module, name in ((ranking, "BLOCK"), (grouped_rows, "BLOCK"), (grouped_rows, "_SELECTED_BLOCK")):
+        monkeypatch.setattr(module, name, 64)
     monkeypatch.setattr(ranking, "_SMALL_SHARE", 0.0)
     monkeypatch.setattr(ranking, "CHUNK", 50)
     monkeypatch.setattr(numbering, "_PREFIX", 16)
@@ -94,6 +96,63 @@ def check_selected(blocks: list[Ranked], query: Tensor, preds: Tensor, cut: int)
             places, of_row = block.all_rows(torch.arange(len(block)) == place)
             assert places.tolist() == sorted(own)
             assert (of_row == place).all()
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.integers(1, 70),
+    density=st.sampled_from([0.0, 0.02, 0.2, 0.9]),
+    cut=st.sampled_from([None, 1, 3, 10]),
+    spoilt=st.sampled_from([None, 0.25, NAN, INF, -INF]),
+)
+@settings(max_examples=150, deadline=None)
+def test_relevant_rows_alone(seed: int, length: int, density: float, cut: int | None, spoilt: float | None) -> None:
+    random = torch.Generator().manual_seed(seed)
+    query = torch.randperm(15, generator=random).repeat_interleave(length)
+    preds, target = torch.randn(query.numel(), generator=random), torch.rand(query.numel(), generator=random) < density
+    if spoilt is not None:
+        preds[torch.rand(query.numel(), generator=random) < 0.05] = spoilt
+    preds = preds.double() if seed % 2 else preds
+    [block] = rank_rows(query, preds, target.long(), top_k=cut, only_relevant=True)
+    found = {
+        (int(block.query[of]), int(row)): int(rank)
+        for of, row, rank in zip(block.of_row, block.order, block.rank, strict=True)
+        if target[row] and (cut is None or rank < cut)
+    }
+    order = expected_order(query, preds)
+    ranks = {row: place % length for place, row in enumerate(order)}
+    wanted = {
+        (int(query[row]), row): rank for row, rank in ranks.items() if target[row] and (cut is None or rank < cut)
+    }
+    assert found == wanted
+    assert torch.equal(block.sizes, torch.full((15,), length))
+    assert block.relevance.tolist() == [target[query == number].sum() for number in block.query]
+    if block.ranks is not None:
+        by_place = [(int(of), int(rank)) for of, rank in zip(block.of_row, block.rank, strict=True)]
+        assert by_place == sorted(by_place)
+        places, of_row = block.all_rows(block.query == 7)
+        assert places.tolist() == (query == 7).nonzero().view(-1).tolist()
+        assert (block.query[of_row] == 7).all()
+
+
+def test_few_relevant_rows_are_not_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped_rows, "sort_rows", lambda *_: pytest.fail("sorted"))
+    query, preds = torch.arange(50).repeat_interleave(40), torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    diagonal = (torch.arange(2000) % 40 == query % 40).long()
+    every_tenth = (torch.arange(2000) % 10 == 0).long()
+    for target, cut in ((diagonal, None), (diagonal, 3), (every_tenth, 1)):
+        [block] = rank_rows(query, preds, target, top_k=cut, only_relevant=True)
+        assert block.ranks is not None
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "ranked_alone"), [(3, 9.0, False), (2, 9.0, True), (2, NAN, False), (3, NAN, False)]
+)
+def test_a_tie_or_no_number_needs_every_row(row: int, value: float, ranked_alone: bool) -> None:
+    preds, target = torch.arange(12.0).view(3, 4), torch.zeros(3, 4, dtype=torch.int64)
+    target[:, 1] = 1
+    preds[2, row] = value if row == 3 or value != 9.0 else 8.5
+    assert (relevant.rank_relevant(preds, target, None) is not None) == ranked_alone
 
 
 @given(

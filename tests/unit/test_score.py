@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.retrieval.base import RetrievalMetric
 
+from lightning_retrieval_guard.retrieval import grouped as grouped_rows
 from lightning_retrieval_guard.retrieval import numbering, ranking
 from lightning_retrieval_guard.retrieval.compaction import Lost, can_compact, compact
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
@@ -104,6 +105,18 @@ def test_equals_torchmetrics(scores: str, top_k: int | None) -> None:
     check(all_metrics(top_k), random_rows(1500, 3, scores=scores, seed=2))
 
 
+@pytest.mark.parametrize("top_k", CUTS)
+@pytest.mark.parametrize("scores", ["normal", "ties", "bfloat16"])
+@pytest.mark.parametrize("relevant", ["diagonal", "few", "many"])
+def test_lists_of_one_length(relevant: str, scores: str, top_k: int | None) -> None:
+    _, preds, target = random_rows(40 * 50, 25, scores=scores, seed=3, relevant=0.6 if relevant == "many" else 0.03)
+    query = torch.randperm(50).repeat_interleave(40)
+    if relevant == "diagonal":
+        target = (torch.arange(2000) % 40 == torch.arange(2000) // 40 % 40).long()
+    metrics = [metric for metric in all_metrics(top_k) if known(metric).formula != "auroc"]
+    check(metrics, (query, preds, target))
+
+
 @pytest.mark.parametrize("scores", ["normal", "ties"])
 @pytest.mark.parametrize(
     ("top_k", "grouped"), [(None, "shuffled"), (3, "shuffled"), (3, "equal"), (None, "ascending"), (3, "ascending")]
@@ -111,8 +124,14 @@ def test_equals_torchmetrics(scores: str, top_k: int | None) -> None:
 def test_many_rows_in_several_blocks(
     monkeypatch: pytest.MonkeyPatch, top_k: int | None, grouped: str, scores: str
 ) -> None:
-    for name, rows in (("_BLOCK", 2000), ("_SELECTED_BLOCK", 8000), ("_SMALL_SHARE", 0.0), ("CHUNK", 3000)):
-        monkeypatch.setattr(ranking, name, rows)
+    for module, name, rows in (
+        (ranking, "BLOCK", 2000),
+        (ranking, "_SMALL_SHARE", 0.0),
+        (ranking, "CHUNK", 3000),
+        (grouped_rows, "BLOCK", 2000),
+        (grouped_rows, "_SELECTED_BLOCK", 8000),
+    ):
+        monkeypatch.setattr(module, name, rows)
     # so many rows that torch.sort() is stable, as the order of ties asks for
     query, preds, target = random_rows(33_000, 10, scores=scores)
     if grouped == "equal":
@@ -321,7 +340,7 @@ def test_ties_among_low_scores_decide_nothing() -> None:
 
 
 def test_blocks_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_BLOCK", 500)
+    monkeypatch.setattr(ranking, "BLOCK", 500)
     rows = random_rows(40_000, 100)
     measures = [Measure("recall", top_k=3), Measure("curve")]
     blocks = [score_block(measures, ranked) for ranked in rank_rows(*rows)]

@@ -1,0 +1,121 @@
+"""What the ranks told of log calls and metrics: what rules look at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
+from lightning_retrieval_guard.retrieval.combine import LocalRows
+from lightning_retrieval_guard.retrieval.facts import tell
+from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.retrieval.values import Outcome
+
+
+@dataclass
+class KeyFacts(WeightCounts, LogCall):
+    """One logged key on one rank. Numbers are those of the epoch so far, before any reduction over ranks.
+
+    Attributes:
+        calls: How often it was logged.
+        synced: Whether the metric behind it combined all ranks.
+        source: The name of the rows behind it.
+        value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
+        weight: The running sum of batch sizes, for a mean.
+        names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
+        lacks_value: What ``value`` lacks to be weighted by samples.
+        lacks_weight: What ``weight`` lacks to be the number of samples.
+    """
+
+    calls: int = 0
+    synced: bool = False
+    source: str | None = None
+    value: float | None = None
+    weight: float | None = None
+    names_devices: bool = False
+    lacks_value: float = 0.0
+    lacks_weight: float = 0.0
+
+    def to_message(self) -> dict[str, Any]:
+        """A form that JSON can hold, without what follows from the rest."""
+        told = tell(self)
+        if self.storage == f"{self.hook}.{self.name}":
+            del told["storage"]
+        return told
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> KeyFacts:
+        """Read what ``to_message`` wrote."""
+        return cls(**{"storage": f"{message['hook']}.{message['name']}", **message})
+
+    @property
+    def own_value(self) -> float | None:
+        """The epoch value of this rank alone."""
+        if self.value is None or self.reduction != "mean":
+            return self.value
+        return self.value / self.weight if self.weight else math.nan
+
+
+@dataclass
+class SourceView:
+    """The rows of one metric over all ranks.
+
+    Attributes:
+        name: The same on every rank.
+        metric: The class of the metric.
+        path: The user's file of the first update.
+        line: The line in it.
+        synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
+        synchronises: Whether the program lets it combine ranks.
+        shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
+        plan: Which rows count.
+        local: This rank's rows.
+        combined: The value over all ranks, where rows or sums have travelled for it.
+    """
+
+    name: str
+    metric: str
+    path: str
+    line: int
+    synced_in_steps: int
+    synchronises: bool
+    shown_by_forward: bool
+    plan: Plan
+    local: LocalRows
+    combined: Outcome | None = None
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """The reference value, as far as it is known."""
+        if self.combined is not None:
+            return self.combined
+        if self.plan.gathered or len(self.plan.facts) == 1:
+            return self.local.outcome(self.name)
+        return Outcome()
+
+    @property
+    def value(self) -> float | None:
+        """The reference value where it is one number."""
+        return _number(self.outcome.value)
+
+    @cached_property
+    def value_as_combined(self) -> float | None:
+        """What torchmetrics makes of the rows, where this rank can tell.
+
+        Rows that all ranks hold count once for each rank, and ids that restart merge different queries.
+        """
+        ranks = len(self.plan.facts)
+        if not self.plan.gathered and ranks > 1:
+            return None
+        merged = self.local.with_plan(replace(self.plan, restarting=False))
+        return _number(merged.outcome(self.name, copies=ranks).value)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    return value if isinstance(value, float) else None
