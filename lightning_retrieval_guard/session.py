@@ -221,6 +221,11 @@ class Session:
         stage = self.stage()
         return None if stage is None else stage.feeding
 
+    @property
+    def is_only_rank(self) -> bool:
+        """Whether there is no other rank."""
+        return self.world_size == 1
+
     def is_final(self, metric: Any, alone: bool) -> bool:
         """Whether no other rank and no other update can add to the queries of an update.
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.ended import EndedLives, RankListener
 from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.patches import Patches
-from lightning_retrieval_guard.observe.row_store import RowStore, digest_segments, give_back, settle
+from lightning_retrieval_guard.observe.row_store import RowStore, give_back, settle
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stale import drop_stale
@@ -29,7 +30,7 @@ STEP_HOOKS = ("training_step", "validation_step", "test_step")
 How = Literal["compute", "forward"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a tensor came from: a metric, what made it, and the life and the update of the metric behind it."""
 
@@ -40,7 +41,7 @@ class Origin:
     update: int = 0
 
 
-class MetricListener(Protocol):
+class MetricListener(RankListener, Protocol):
     """What the watch asks and tells while a metric works."""
 
     @property
@@ -52,14 +53,6 @@ class MetricListener(Protocol):
 
     def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Compute the metric, and say whether the value combines all ranks."""
-
-    def is_final(self, metric: Metric, alone: bool) -> bool:
-        """Whether no other rank and no other update can add to the queries of an update.
-
-        Args:
-            metric: The metric.
-            alone: Whether the update is the only one of its metric life.
-        """
 
     def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Run ``forward`` of the metric, and say whether the value combines all ranks."""
@@ -83,8 +76,7 @@ class MetricWatch:
         self._records: dict[int, MetricRecord] = {}
         self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._recent: list[Segment] = []
-        # shown by a key, and not over yet
-        self._waiting: dict[int, Segment] = {}
+        self._ended = EndedLives(listener)
         self._store = RowStore()
         self._installed = False
 
@@ -105,7 +97,7 @@ class MetricWatch:
         self._records.clear()
         self._origins.clear()
         self._recent.clear()
-        self._waiting.clear()
+        self._ended.clear()
         self._store.start_batch()
 
     def record_of(self, metric: Metric) -> MetricRecord:
@@ -128,16 +120,13 @@ class MetricWatch:
         self._let_go()
         self._store.start_batch()
         if self._listener.routes:
-            over = [segment for segment in self._waiting.values() if segment.is_over]
-            for segment in over:
-                del self._waiting[id(segment)]
-            digest_segments(over, self._listener.is_final)
+            self._ended.digest()
 
     def _let_go(self) -> None:
         for segment in self._recent:
             segment.release()
             if segment.is_held and self._listener.routes:
-                self._waiting[id(segment)] = segment
+                self._ended.expect(segment)
                 if segment.record.born_in in STEP_HOOKS:
                     segment.stand_in()
         self._recent.clear()
@@ -339,7 +328,7 @@ class MetricWatch:
 
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again, and the keys of the epoch before show nothing any more."""
-        self._waiting.clear()
+        self._ended.clear()
         for record in self._records.values():
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)

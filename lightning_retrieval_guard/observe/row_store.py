@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.observe.segments import MetricRecord, Segment
-from lightning_retrieval_guard.retrieval.digest import digest_rows
-from lightning_retrieval_guard.retrieval.measures import measure_of
+from lightning_retrieval_guard.observe.segments import MetricRecord
 
 _NAMES = ("preds", "target", "indexes")
 _INT32 = torch.iinfo(torch.int32)
@@ -143,36 +141,3 @@ def settle(metric: Any, record: MetricRecord, device: torch.device) -> None:
         for place in range(start, len(column)):
             column[place] = column[place].to(device)
     record.settled = (id(states[0]), len(states[0]))
-
-
-def digest_segments(segments: Sequence[Segment], is_final: Callable[[Any, bool], bool]) -> None:
-    """Keep of segments that are over only what can still matter.
-
-    Rows that several of them share are looked at once. Rows on another device than the CPU stay, because counting
-    them would wait for the device.
-
-    Args:
-        segments: The segments.
-        is_final: Whether the queries of an update of a metric are complete; it is told if the update is the only one.
-    """
-    shared: dict[tuple[int, ...], list[tuple[Segment, int]]] = {}
-    for segment in segments:
-        for update, rows in enumerate(zip(*segment.states(), strict=True)):
-            if all(map(may_look, rows)):
-                shared.setdefault(tuple(map(id, rows)), []).append((segment, update))
-    for holders in shared.values():
-        _digest(holders, is_final)
-
-
-def _digest(holders: Sequence[tuple[Segment, int]], is_final: Callable[[Any, bool], bool]) -> None:
-    metrics = [segment.metric for segment, _ in holders]
-    measures = [measure_of(metric) for metric in metrics]
-    segment, update = holders[0]
-    ids, preds, target = segment.states()
-    alone = all(len(own.states()[0]) == 1 for own, _ in holders)
-    final = all(is_final(metric, alone) for metric in metrics)
-    known = [measure for measure in measures if measure is not None]
-    found = digest_rows((ids[update], preds[update], target[update]), known, final)
-    if found is not None:
-        for own, place in holders:
-            own.replace(place, *found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,12 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.site import Site
-from lightning_retrieval_guard.retrieval.rows import Digest, Rows, States
+from lightning_retrieval_guard.retrieval.rows import Digest, Rows, Settled, States
+
+KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class UpdateInfo:
     """One update of a metric.
 
@@ -53,15 +56,29 @@ class Segment:
     segment keeps its metric alive until it is released, and for good once a key shows it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_is_held",
+        "_kept",
+        "_metric",
+        "_past",
+        "_shown",
+        "_stands_in",
+        "generation",
+        "infos",
+        "known",
+        "record",
+    )
+
     def __init__(self, record: MetricRecord) -> None:
         self.record = record
         self.generation = record.generation
         self.infos: list[UpdateInfo] = record.infos
         # what is known of updates whose rows are not all kept any more
-        self.digests: dict[int, Digest] = {}
+        self.known: Mapping[int, Digest | Settled] = {}
         self._metric: Metric | None = record.metric()
         self._is_held = False
-        self._kept: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+        self._kept: KeptStates | None = None
         self._shown = self._past = 0
         self._stands_in = False
 
@@ -75,6 +92,11 @@ class Segment:
         """A key shows these rows: keep the metric."""
         if not self._is_held:
             self._metric, self._is_held = self.metric, True
+
+    @property
+    def outlived_metric(self) -> bool:
+        """Whether something stands in for a metric that is gone."""
+        return self._stands_in and self.record.metric() is None
 
     @property
     def is_held(self) -> bool:
@@ -111,16 +133,37 @@ class Segment:
         """Whether no update can come any more, and every key that shows these rows shows later ones by now."""
         return self._past == self._shown and (self._kept is not None or self.record.metric() is None)
 
-    def replace(self, update: int, rows: Rows, digest: Digest) -> None:
+    @property
+    def waits_for_metric(self) -> bool:
+        """Whether they are not over only because a metric that was made in a step has not gone yet."""
+        return self._past == self._shown and self._stands_in and not self.is_over
+
+    def replace(self, update: int, rows: Rows, known: Digest) -> None:
         """Keep of an update what a digest has left."""
         if self._kept is None:
             self.keep()
         assert self._kept is not None
-        if self._stands_in and self.record.metric() is None:
+        if self.outlived_metric:
             _compat.let_rows_go(self._metric)
         for column, part in zip(self._kept, rows, strict=True):
             column[update] = part
-        self.digests[update] = digest
+        self.known = {**self.known, update: known}
+
+    def settle(self, rows: KeptStates, known: Mapping[int, Settled], like: Segment) -> None:
+        """Nothing can add to the rows, which were one update: keep what came of them, in place of all else.
+
+        Args:
+            rows: What is left of them.
+            known: What came of them.
+            like: Settled rows of a metric with the same settings, or these; its record and its stand-in serve for all.
+        """
+        self._kept, self.known = rows, known
+        if self.outlived_metric:
+            self._metric, self.record = like._metric, like.record
+            if self is like:
+                _compat.let_rows_go(self._metric)
+            elif self.infos == like.infos:
+                self.infos = like.infos
 
     @property
     def is_current(self) -> bool:
@@ -137,7 +180,7 @@ class Segment:
         self._kept = (list(ids), list(preds), list(target))
 
 
-@dataclass
+@dataclass(slots=True)
 class MetricRecord:
     """What is known about one metric object."""
 
@@ -205,9 +248,9 @@ class SomeRows:
         return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
 
     @property
-    def digests(self) -> dict[int, Digest]:
+    def known(self) -> dict[int, Digest | Settled]:
         """What is known of updates whose rows are not all kept any more."""
-        known = self.segment.digests
+        known = self.segment.known
         return {place: known[update] for place, update in enumerate(self.updates) if update in known}
 
 

@@ -13,7 +13,8 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.retrieval.compaction import Lost
-from lightning_retrieval_guard.retrieval.facts import Queries, join_pieces
+from lightning_retrieval_guard.retrieval.facts import Queries, join_pieces, longest
+from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
 from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
@@ -100,13 +101,14 @@ class LocalRows:
         table = self.table.repeated(copies)
         numbers = Numbers(table, self.plan.restarting)
         held, values = self.panel.score(numbers.of_rows(), table.preds, table.target, _lost(table, numbers, copies))
-        if table.is_scored:
+        if any(digest.values is not None for digest in table.digests.values()):
             held, values = self._with_known(table, numbers, held, values)
         return Scored(numbers.lives(held), values)
 
     def _fits_known(self, table: RowTable, copies: int) -> bool:
         """Whether values that were taken update by update are what is asked for."""
         scored = [update for update, digest in table.digests.items() if digest.values is not None]
+        scored += table.settled
         alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
         return copies == 1 and (self.plan.restarting or alone)
 
@@ -136,20 +138,22 @@ class LocalRows:
         """
         scored = self.own if copies == 1 else self._score_own(copies)
         values = None if scored is None else scored.values.get(name)
-        if scored is None or values is None:
+        if self.table is None or scored is None or values is None:
             return Outcome()
         if values.error is not None:
             return Outcome(error=values.error)
-        sums = [scored.sums(name, mean=False, width=self.panel.width(name))]
-        found = _outcome(self.panel, name, sums, False, self.longest_counted * copies)
+        sums = scored.sums(name, mean=False, width=self.panel.width(name))
+        found = _outcome(self.panel, name, [sums], False, self.longest_counted * copies)
+        if self.table.settled and found.error is None:
+            found = _with_settled(found, sums.count, self.panel.measures[name], self.table)
         return replace(found, by_chance=_falls_by_chance(values, self.table))
 
     @property
     def longest_counted(self) -> int:
         """The most rows of any query that counts here by itself."""
-        if self.pieces is None or self.queries is None:
+        if self.table is None or self.pieces is None or self.queries is None:
             return 0
-        return int((self.pieces if self.plan.restarting else self.queries).rows.max())
+        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table)
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
         """What one metric made of this rank's queries.
@@ -261,6 +265,15 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
         return Outcome(total(measure, sums, mean, length))
     except Exception as error:  # an aggregation of the user's: it belongs to whoever asks for the value
         return Outcome(error=error)
+
+
+def _with_settled(found: Outcome, count: int, measure: Measure, table: RowTable) -> Outcome:
+    """The value of some queries together with those of settled lives, each by its number of queries."""
+    if any(measure not in own.values for own in table.settled.values()):
+        return Outcome()  # the key showed metrics with other settings before
+    parts = [(found.value, count), *(own.values[measure] for own in table.settled.values())]
+    counted = sum(queries for _, queries in parts)
+    return Outcome(sum(value * queries for value, queries in parts) / counted if counted else 0.0)
 
 
 def _falls_by_chance(values: Values, table: RowTable | None) -> bool:

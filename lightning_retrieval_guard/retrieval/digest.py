@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.compaction import can_compact, compact
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.rows import Digest, Rows, build_table, cut_pieces
-from lightning_retrieval_guard.retrieval.score import EmptyQueryError, largest_cut_off, score
+from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, Rows, Settled, are_full, build_table, cut_pieces
+from lightning_retrieval_guard.retrieval.score import EmptyQueryError, Scores, aggregate, largest_cut_off, score
 from lightning_retrieval_guard.retrieval.values import Values, values_of
 
 # fewer bytes than a query's row takes are not worth the work
 _WORTH = 2
 
 
-def digest_rows(rows: Rows, measures: Sequence[Measure], final: bool) -> tuple[Rows, Digest] | None:
+def digest_rows(
+    rows: Rows, measures: Sequence[Measure], final: bool, settles: bool = False
+) -> tuple[Rows, Digest | Settled] | None:
     """Keep of an update what can still matter.
 
     Args:
         rows: Ids, scores and relevance of the update, each of shape ``(rows,)``.
         measures: Of all metrics that saw the rows.
         final: Whether its queries are complete: no other update and no other rank can add to them.
+        settles: Whether it is a whole metric life besides, and there is no other rank.
 
     Returns:
         The rows that are left, and what is known of the others; ``None`` where all must stay.
@@ -40,14 +44,35 @@ def digest_rows(rows: Rows, measures: Sequence[Measure], final: bool) -> tuple[R
             _, scores = score(measures, table.query, table.preds, table.target)
         except EmptyQueryError:  # it belongs to whoever asks for the value
             return None
+        if settles and all(measure.formula != "curve" and _is_named(measure.aggregation) for measure in measures):
+            return _chosen(rows, slice(0)), _settled(pieces, measures, scores)
         places = torch.arange(known.shape[1])  # one for all measures that leave no query out
-        values = {measure: _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
+        values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
         return _chosen(rows, slice(0)), Digest(known, None, values)
     top_k = largest_cut_off(measures)
     if top_k is None or len(table) < _WORTH * top_k * known.shape[1] or not can_compact(measures, preds, target):
         return None
     kept, lost = compact(table.query, table.preds, table.target, top_k)
     return _chosen(rows, kept), Digest(known, lost)
+
+
+def _is_named(aggregation: object) -> bool:
+    """Whether torchmetrics aggregates, and no function of the user's, which would be called too early."""
+    return isinstance(aggregation, str)
+
+
+def _settled(pieces: Pieces, measures: Sequence[Measure], scores: Sequence[Scores]) -> Settled:
+    values = {
+        _bare(measure): (cast(float, aggregate(measure, own.values)), own.values.numel())
+        for measure, own in zip(measures, scores, strict=True)
+    }
+    rows = pieces.rows
+    return Settled(int(rows.sum()), rows.numel(), int(rows.max()), are_full(rows, pieces.relevant), values)
+
+
+def _bare(measure: Measure) -> Measure:
+    """The measure without its metric, which must not live as long as its value."""
+    return replace(measure, metric=None)
 
 
 def _small(values: Values, places: Tensor) -> Values:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, cut_pieces, mix
+from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, are_full, cut_pieces, mix
 from lightning_retrieval_guard.settings import QueryScope
 
 _SKETCH = 8
@@ -158,25 +158,27 @@ def gather_facts(
     pieces = cut_pieces(table, may_fold=scope != "batch")
     queries = join_pieces(pieces)
     sampled = _known(samples, table.updates)
+    settled = table.settled.values()
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
-    full = not pieces.folded and bool(((pieces.rows >= 2) & (pieces.relevant >= 1)).all())
+    for update, known in table.settled.items():
+        queries_an_update[update] = known.queries
+    full = not pieces.folded and are_full(pieces.rows, pieces.relevant) and all(known.full for known in settled)
     whole = full and _same(queries_an_update, sampled)
+    count = queries.query.numel() + sum(known.queries for known in settled)
     facts = RowFacts(
         updates=table.updates,
-        rows=int(pieces.rows.sum()),
-        queries=queries.query.numel(),
-        pieces=pieces.query.numel(),
-        id_min=int(queries.query[0]),
-        id_max=int(queries.query[-1]),
-        id_step=_step(queries.query),
+        rows=int(pieces.rows.sum()) + sum(known.rows for known in settled),
+        queries=count,
+        pieces=pieces.query.numel() + sum(known.queries for known in settled),
+        **_range(queries.query),
         sketch=_sketch(queries) if owners > 1 else (),
         shares=_shares(queries, owners, keep) if owners > 1 and (scope != "auto" or not whole) else (),
         keep=keep,
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
-        longest_query=int(queries.rows.max()),
-        longest_piece=int(pieces.rows.max()),
+        longest_query=longest(queries.rows, table),
+        longest_piece=longest(pieces.rows, table),
         restarts=pieces.met if pieces.folded else _count_restarts(pieces, queries),
-        spans=pieces.parted if queries.query.numel() > _MANY_MORE * pieces.widest else 0,
+        spans=pieces.parted if count > _MANY_MORE * max([pieces.widest, *(own.queries for own in settled)]) else 0,
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
         one_row_a_sample=_same(table.sizes, sampled),
@@ -200,6 +202,17 @@ def _count_restarts(pieces: Pieces, queries: Queries) -> int:
     again = queries.of_piece[1:] == queries.of_piece[:-1]
     differs = pieces.fingerprint[1:] != pieces.fingerprint[:-1]
     return int(queries.of_piece[1:][again & differs].unique().numel())
+
+
+def longest(rows: Tensor, table: RowTable) -> int:
+    """The most rows of any query, from the numbers of rows of those that are not settled."""
+    held = int(rows.max()) if rows.numel() else 0
+    return max([held, *(known.longest for known in table.settled.values())])
+
+
+def _range(ids: Tensor) -> dict[str, int]:
+    """Smallest and largest of ascending ids; only between ranks does it matter, and then no life is settled."""
+    return {"id_min": int(ids[0]), "id_max": int(ids[-1]), "id_step": _step(ids)} if ids.numel() else {}
 
 
 def _step(ids: Tensor) -> int:

@@ -32,6 +32,9 @@ class Numbers:
         table = self._table
         known = [digest.pieces[0].to(table.query.device) for digest in table.digests.values()]
         held = [part for part in (table.query, *known) if part.numel()]
+        if not held:  # everything is settled
+            self._low, self._span = 0, 1
+            return
         self._low = min(int(part.min()) for part in held)
         self._span = max(int(part.max()) for part in held) - self._low + 1
         if self._span * len(self._lives) >= _LIMIT:  # dense numbers in the place of ids that lie far apart

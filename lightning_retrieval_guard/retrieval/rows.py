@@ -48,6 +48,25 @@ class Digest:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What is known of an update that was a whole metric life in a run of one process, so that nothing can add to it.
+
+    Attributes:
+        rows: The rows that it had.
+        queries: The distinct ids among them.
+        longest: The most rows of a query.
+        full: Whether each query had two rows or more and one relevant row or more.
+        values: What each measure made of them all, and of how many queries.
+    """
+
+    rows: int
+    queries: int
+    longest: int
+    full: bool
+    values: Mapping[Measure, tuple[float, int]]
+
+
+@dataclass(frozen=True)
 class RowTable:
     """Rows in the order in which they came.
 
@@ -58,6 +77,7 @@ class RowTable:
         ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
         segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
         digests: What is known of updates whose rows are not all here.
+        settled: What is known of updates of which nothing else was kept.
     """
 
     query: Tensor
@@ -66,6 +86,7 @@ class RowTable:
     ends: Tensor
     segments: Tensor
     digests: Mapping[int, Digest] = field(default_factory=dict)
+    settled: Mapping[int, Settled] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.query.numel()
@@ -79,14 +100,15 @@ class RowTable:
     def sizes(self) -> Tensor:
         """The number of rows that every update had, int64 of shape ``(updates,)`` on the CPU."""
         sizes = self.ends.diff(prepend=self.ends.new_zeros(1)).cpu()
-        for update, digest in self.digests.items():
-            sizes[update] = digest.rows
+        known: Mapping[int, Digest | Settled] = {**self.digests, **self.settled}
+        for update, own in known.items():
+            sizes[update] = own.rows
         return sizes
 
     @property
     def is_scored(self) -> bool:
         """Whether values have taken the place of some rows."""
-        return any(digest.values is not None for digest in self.digests.values())
+        return bool(self.settled) or any(digest.values is not None for digest in self.digests.values())
 
     @property
     def lives(self) -> int:
@@ -123,15 +145,16 @@ class RowTable:
         return replace(self, query=self.query[rows], preds=self.preds[rows], target=self.target[rows], ends=ends)
 
 
-def build_table(segments: Sequence[States], digests: Mapping[int, Digest] | None = None) -> RowTable | None:
+def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled] | None = None) -> RowTable | None:
     """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
     Args:
         segments: The lives.
-        digests: What is known of updates whose rows are not all there, by their numbers over all lives.
+        known: What is known of updates whose rows are not all there, by their numbers over all lives.
     """
     ids = [part for states in segments for part in states[0]]
-    if not digests and not any(part.numel() for part in ids):
+    known = known or {}
+    if not known and not any(part.numel() for part in ids):
         return None
     sizes = torch.tensor([part.numel() for part in ids])
     owner = [number for number, states in enumerate(segments) for _ in states[0]]
@@ -143,18 +166,22 @@ def build_table(segments: Sequence[States], digests: Mapping[int, Digest] | None
         target=_cat([part for states in segments for part in states[2]], device),
         ends=sizes.cumsum(0).to(device),
         segments=torch.tensor(owner),
-        digests=digests or {},
+        digests={update: own for update, own in known.items() if isinstance(own, Digest)},
+        settled={update: own for update, own in known.items() if isinstance(own, Settled)},
     )
 
 
 def _cat(parts: Sequence[Tensor], device: torch.device) -> Tensor:
     flat = [part.detach().reshape(-1).to(device) for part in parts]
-    return flat[0] if len(flat) == 1 else torch.cat(flat)
+    full = [part for part in flat if part.numel()] or flat[:1]
+    if len(full) == 1 and all(part.dtype == full[0].dtype for part in flat):
+        return full[0]  # a copy would take as much memory again
+    return torch.cat(flat)
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The rows of one query in one update, for every query and update.
+    """The rows of one query in one update, for every query and update that is not settled.
 
     Ordered by query, segment and update; int64 of shape ``(pieces,)`` on the CPU.
 
@@ -238,11 +265,12 @@ class _Cutter:
 
     def pieces(self) -> Pieces:
         """All pieces."""
+        parts = self._parts or [torch.zeros(5, 0, dtype=torch.int64)]
         if not self._folded:
-            query, update, rows, relevant, fingerprint = _joined(self._parts)
+            query, update, rows, relevant, fingerprint = _joined(parts)
             segment = self._segments[update]
             return Pieces(query, segment, update, rows, relevant, fingerprint, widest=self._widest)
-        query, segment, rows, relevant, fingerprint, count, bare = _join(torch.cat(self._parts, dim=1))
+        query, segment, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
         met, parted = int((count > 1).sum()), int(((bare > 0) & (relevant > 0)).sum())
         return Pieces(query, segment, segment, rows, relevant, fingerprint, True, met, parted, self._widest)
 
@@ -252,8 +280,12 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _is_full(runs: Tensor) -> bool:
-    """Whether each of the pieces could be a whole query: with two rows or more and one relevant row or more."""
-    return bool(((runs[2] >= 2) & (runs[3] >= 1)).all())
+    return are_full(runs[2], runs[3])
+
+
+def are_full(rows: Tensor, relevant: Tensor) -> bool:
+    """Whether all pieces with so many rows could be whole queries: two rows or more and one relevant row or more."""
+    return bool(((rows >= 2) & (relevant >= 1)).all())
 
 
 def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:

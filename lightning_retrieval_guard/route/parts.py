@@ -48,7 +48,7 @@ def part_of(lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int
             continue
         own = []
         for update, info in enumerate(infos):
-            rows = life.digests[update].rows if update in life.digests else ids[update].numel()
+            rows = life.known[update].rows if update in life.known else ids[update].numel()
             if stage.is_over(info.epoch):
                 stale += rows
                 sanity = sanity and info.stage == "sanity_check"

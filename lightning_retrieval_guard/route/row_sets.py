@@ -13,7 +13,7 @@ from lightning_retrieval_guard.observe.segments import Life
 from lightning_retrieval_guard.retrieval.compaction import can_compact
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, RowTable, States, build_table
+from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, RowTable, Settled, build_table
 from lightning_retrieval_guard.retrieval.score import largest_cut_off
 
 Lives = Sequence[Life]
@@ -55,7 +55,7 @@ class RowSets:
     """The rows that were met at one meeting, each set once."""
 
     def __init__(self) -> None:
-        self._by_parts: dict[tuple[Any, ...], tuple[RowSet, Sequence[States]]] = {}
+        self._by_parts: dict[tuple[Any, ...], tuple[RowSet, tuple[object, ...]]] = {}
         self._by_size: dict[tuple[Any, ...], list[RowSet]] = {}
 
     def find(self, about: tuple[Any, ...], lives: Lives, tell_facts: Callable[[RowSet], Any]) -> RowSet:
@@ -66,17 +66,18 @@ class RowSets:
             lives: The metric lives.
             tell_facts: Tells facts and pieces of a new set.
         """
-        states, digests = [life.states() for life in lives], _digests(lives)
-        parts = (about, *(id(part) for own in states for column in own for part in column))
+        states, known = [life.states() for life in lives], _known_of(lives)
+        held = (*(part for own in states for column in own for part in column), *known.values())
+        parts = (about, *map(id, held))
         if parts in self._by_parts:
             return self._by_parts[parts][0]
-        table = build_table(states, digests)
+        table = build_table(states, known)
         alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
         rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
         if rows is None:
             rows = RowSet(table, tell_facts)
             alike.append(rows)
-        self._by_parts[parts] = (rows, states)  # the tensors are kept so that their ids stay their own
+        self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
         return rows
 
     def clear(self) -> None:
@@ -85,12 +86,12 @@ class RowSets:
         self._by_size.clear()
 
 
-def _digests(lives: Lives) -> dict[int, Digest]:
+def _known_of(lives: Lives) -> dict[int, Digest | Settled]:
     """What is known of updates whose rows are not all kept, by their numbers over all lives."""
-    found: dict[int, Digest] = {}
+    found: dict[int, Digest | Settled] = {}
     start = 0
     for life in lives:
-        found.update({start + update: digest for update, digest in life.digests.items()})
+        found.update({start + update: known for update, known in life.known.items()})
         start += len(life.states()[0])
     return found
 
@@ -98,7 +99,7 @@ def _digests(lives: Lives) -> dict[int, Digest]:
 def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:
     if one is None or other is None:
         return one is other
-    if one.digests or other.digests:
+    if any(table.digests or table.settled for table in (one, other)):
         return False
     columns = ((one.ends, other.ends), (one.query, other.query), (one.preds, other.preds), (one.target, other.target))
     return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in columns)

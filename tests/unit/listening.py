@@ -17,6 +17,7 @@ class Listener:
 
     routes = True
     final = False
+    is_only_rank = False
 
     def __init__(self, hook: str | None = None) -> None:
         self._hook = hook

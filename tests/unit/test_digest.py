@@ -25,12 +25,13 @@ from torchmetrics.retrieval import (
 )
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe import ended
 from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
 from lightning_retrieval_guard.observe.segments import Segment
 from lightning_retrieval_guard.retrieval.digest import digest_rows
 from lightning_retrieval_guard.retrieval.facts import gather_facts
 from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import build_table
+from lightning_retrieval_guard.retrieval.rows import Digest, build_table
 from lightning_retrieval_guard.route.sources import RowSet
 
 from .listening import Listener
@@ -60,7 +61,7 @@ def rows_of(seed: int, updates: int, queries: int, rows: int, source: int = 0) -
 
 
 def ranks_of(
-    lives: Sequence[LivesOfRank], metric: Metric, final: bool, digest: bool, scope: str = "auto"
+    lives: Sequence[LivesOfRank], metric: Metric, final: bool, digest: bool, scope: str = "auto", settles: bool = False
 ) -> tuple[list[Rank], int]:
     """Ranks that have digested all updates but the last, and how many rows they hold."""
     ranks, held = [], 0
@@ -70,13 +71,13 @@ def ranks_of(
             kept = []
             for rows in life:
                 is_last = life is own[-1] and rows is life[-1]
-                found = digest_rows((rows[0], rows[1], rows[2]), [measure_of(metric)], final) if digest else None
-                if found is not None and not is_last:
-                    rows, digests[number] = found
+                if digest and not is_last and not (settles and len(life) > 1):
+                    found = digest_rows((rows[0], rows[1], rows[2]), [measure_of(metric)], final, settles)
+                    rows, digests[number] = found or (rows, None)
                 kept.append(rows)
                 number += 1
             states.append(tuple(zip(*kept, strict=True)))
-        table = build_table(states, digests)
+        table = build_table(states, {update: known for update, known in digests.items() if known is not None})
         held += len(table)
         ranks.append(Rank(_row_set(table, metric, len(lives), len(own) == 1, scope)))
     return ranks, held
@@ -154,6 +155,52 @@ def test_complete_queries_need_no_rows(
         assert one.facts == other.facts
     for one, other in zip(values(full, metric, "auto"), values(digested, metric, "auto"), strict=True):
         same(one, other)
+
+
+@pytest.mark.parametrize("kind", [*METRICS, RetrievalRPrecision])
+@quick
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(1, 6),
+    last=st.integers(0, 2),
+    action=st.sampled_from(["neg", "pos", "skip"]),
+    aggregation=st.sampled_from(["mean", "median", "max"]),
+    scope=st.sampled_from(["auto", "global", "batch"]),
+)
+def test_of_whole_lives_their_values_are_enough(
+    kind: type[Metric], seed: int, queries: int, last: int, action: str, aggregation: str, scope: str
+) -> None:
+    """One process, each update a metric life of its own, but for the last life with no row, one update or two."""
+    cut = None if kind is RetrievalRPrecision else 5
+    metric = make(kind, cut, empty_target_action=action, aggregation=aggregation)
+    *before, one, other = rows_of(seed, 6, queries, 12)
+    nothing = (one[0][:0], one[1][:0], one[2][:0])
+    lives = [*([rows] for rows in before), [[nothing], [one], [one, other]][last]]
+    [full], _ = ranks_of([lives], metric, False, False, scope)
+    [settled], left = ranks_of([lives], metric, True, True, scope, settles=True)
+    assert left == 12 * last
+    assert bool(settled.rows.table.settled) == (kind is not RetrievalPrecisionRecallCurve)
+    counts = ("updates", "rows", "queries", "pieces", "longest_query", "longest_piece", "one_query_a_sample")
+    for name in counts:
+        assert getattr(full.facts, name) == getattr(settled.facts, name) or full.rows.pieces.folded, name
+    assert [bool(rank.facts.restarts) for rank in (full, settled)] in ([True, True], [False, False])
+    [expected], [found] = values([full], metric, scope), values([settled], metric, scope)
+    same(expected, found)
+
+
+def test_a_key_that_showed_other_settings_before_has_no_value_of_its_own() -> None:
+    rows = rows_of(0, 2, 3, 25)
+    kept, known = digest_rows(rows[0], [measure_of(RetrievalRecall(top_k=2))], True, True)
+    table = build_table([tuple(zip(kept, strict=True)), tuple(zip(rows[1], strict=True))], {0: known})
+    rank = Rank(_row_set(table, RetrievalRecall(top_k=5), 1, False, "auto"))
+    decide([rank], RetrievalRecall(top_k=5))
+    assert rank.local.outcome(NAME).value is None
+
+
+def test_a_function_of_the_users_aggregates_only_where_the_value_is_asked_for() -> None:
+    metric = RetrievalRecall(aggregation=lambda values, dim=0: 1 / 0)
+    _, known = digest_rows(rows_of(0, 1, 3, 25)[0], [measure_of(metric)], True, True)
+    assert isinstance(known, Digest)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +292,54 @@ def test_metrics_of_a_step_leave_what_can_matter(watched: Any, top_k: int | None
     assert max(before) <= most
     assert len(before) == 6
     assert last <= 200
+
+
+def test_metrics_of_steps_leave_one_record_for_all(watched: Any) -> None:
+    watch, listener = watched
+    listener.final = listener.is_only_rank = True
+    segments = run_steps(watch, 8, top_k=5)
+    gc.collect()
+    watch.start_batch()
+    assert kept_rows(segments)[:6] == [0] * 6
+    before = segments[:6]
+    assert len({id(segment.metric) for segment in before}) == len({id(segment.record) for segment in before}) == 1
+    assert all(measure_of(segment.metric) == measure_of(RetrievalRecall(top_k=5)) for segment in before)
+    assert all(measure.metric is None for segment in before for measure in segment.known[0].values)
+
+
+def set_limits(watch: MetricWatch, monkeypatch: pytest.MonkeyPatch, limits: dict[int, int]) -> None:
+    monkeypatch.setattr(ended, "_LIMITS", limits)
+    monkeypatch.setattr(watch._ended, "_limits", dict(limits))
+
+
+@pytest.mark.parametrize(("limit", "enabled", "waits"), [(1000, True, False), (10**6, True, True), (1000, False, True)])
+def test_many_rows_that_wait_for_the_garbage_collector_call_it(
+    watched: Any, monkeypatch: pytest.MonkeyPatch, limit: int, enabled: bool, waits: bool
+) -> None:
+    watch, listener = watched
+    listener.final = listener.is_only_rank = True
+    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+    set_limits(watch, monkeypatch, {1: limit, 2: limit})
+    gc.disable()
+    try:
+        segments = run_steps(watch, 8, top_k=5)
+        watch.start_batch()
+        rows = [sum(part.numel() for part in segment.states()[0]) for segment in segments]
+    finally:
+        gc.enable()
+    assert rows == [200] * 8 if waits else rows[:5] == [0] * 5
+
+
+def test_rows_of_metrics_that_the_program_keeps_are_not_looked_for_again_and_again(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, _ = watched
+    calls: list[int] = []
+    monkeypatch.setattr(gc, "collect", calls.append)
+    set_limits(watch, monkeypatch, {1: 1 << 10, 2: 1 << 30})
+    run_steps(watch, 40, [], top_k=5)
+    # 3,200 bytes a step: the limit doubles from what was still there
+    assert 1 <= len(calls) <= 6
 
 
 def test_a_metric_that_the_program_keeps_is_left_alone(watched: Any) -> None:
