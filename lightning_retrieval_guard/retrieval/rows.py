@@ -35,11 +35,13 @@ class Digest:
             CPU, in ascending order of id.
         lost: What was left out.
         values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
+        low: Whether any relevant row had a score of zero or less.
     """
 
     pieces: Tensor
     lost: Lost | None
     values: Mapping[Measure, Values] | None = None
+    low: bool = False
 
     @property
     def rows(self) -> int:

@@ -197,13 +197,19 @@ class Bundle:
         owned = 0 if self._verdict is None else sum(sizes[place][0] for sizes in self._split_sizes)
         return facts.queries + owned
 
+    @property
+    def _lows(self) -> bool:
+        """Whether any rank holds a relevant row with a score of zero or less, so that its effect travels too."""
+        return any(facts.low for facts in self.plan.facts)
+
     def _width(self, name: str) -> int:
         columns = max(own.columns for own in self._members[name].told.values())
         return columns or 2 * self.plan.longest
 
     def _words(self, place: int) -> list[int]:
         """The words of the parts of a rank's block."""
-        sizes = [Sum.words(self._members[name].mean, self._width(name), self._limit(place)) for name in self._wanted]
+        limit, lows = self._limit(place), self._lows
+        sizes = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
         return [_HEAD, *(size for size in sizes for _ in range(self._ways))]
 
     def block_bytes(self, rank: int) -> int:
@@ -218,7 +224,9 @@ class Bundle:
         if not self._takes_part:
             return torch.zeros(0, dtype=torch.uint8)
         limit = self._limit(self._place)
-        sums = [own.pack(self._members[name].mean, limit) for name in self._wanted for own in self._sums(name)]
+        sums = [
+            own.pack(self._members[name].mean, limit, self._lows) for name in self._wanted for own in self._sums(name)
+        ]
         words = torch.cat([self._head(), *sums]).view(torch.uint8)
         return torch.cat([words, self._shown()]) if self._shows_rows else words
 
@@ -266,7 +274,7 @@ class Bundle:
         way = 1 if self._is_open and self.plan.duplicates else 0
         for number, name in enumerate(self._wanted):
             mean, width = self._members[name].mean, self._width(name)
-            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width) for own in parts]
+            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width, self._lows) for own in parts]
             if shown is not None and name not in self.local.panel.measures:
                 continue  # a rank that never met the metric cannot score the rows
             if shown is not None:

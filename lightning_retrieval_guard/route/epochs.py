@@ -197,7 +197,8 @@ class Epochs:
 
     def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
-        if self._settings.corrects or plan.uneven or plan.restarting or plan.left_out:
+        # where findings raise, all ranks must come to the same ones
+        if self._settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
             return True
         told = [SourceFacts.from_message(own["sources"][name]) for own in messages if name in own["sources"]]
         if not all(own.synchronises for own in told) or any(own.stale or own.shared for own in told):

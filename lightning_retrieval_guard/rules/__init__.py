@@ -16,6 +16,8 @@ from lightning_retrieval_guard.rules.lrg206_keys_differ import KeysDiffer
 from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
 from lightning_retrieval_guard.rules.lrg302_mean_of_batches import MeanOfBatches
+from lightning_retrieval_guard.rules.lrg303_non_positive_scores import NonPositiveScores
+from lightning_retrieval_guard.rules.lrg304_tied_scores import TiedScores
 from lightning_retrieval_guard.rules.lrg401_stale_state import StaleState
 from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
@@ -38,6 +40,8 @@ REGISTRY: dict[str, Rule] = {
         SyncInStep(),
         RestartingQueryIds(),
         MeanOfBatches(),
+        NonPositiveScores(),
+        TiedScores(),
         StaleState(),
         RunningValue(),
         PaddedSamples(),

@@ -14,7 +14,7 @@ from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
 from lightning_retrieval_guard.retrieval.combine import LocalRows
 from lightning_retrieval_guard.retrieval.facts import tell
 from lightning_retrieval_guard.retrieval.plan import Plan
-from lightning_retrieval_guard.retrieval.values import Outcome
+from lightning_retrieval_guard.retrieval.values import Outcome, Tally
 
 
 @dataclass
@@ -117,6 +117,19 @@ class SourceView:
     def value(self) -> float | None:
         """The reference value where it is one number."""
         return _number(self.outcome.value)
+
+    @cached_property
+    def tally(self) -> Tally | None:
+        """What decides the values of queries: of all ranks, or of this one where no values have travelled."""
+        if self.combined is None and (self.plan.is_ambiguous or self.plan.split):
+            return None  # parts of queries tell nothing
+        outcome = self.outcome if self.tells_of_all else self.local.outcome(self.name)
+        return outcome.tally if outcome.error is None and outcome.tally.queries else None
+
+    @property
+    def tells_of_all(self) -> bool:
+        """Whether the tally is that of all ranks."""
+        return self.combined is not None or self.plan.gathered or len(self.plan.facts) == 1
 
     @cached_property
     def value_as_combined(self) -> float | None:
