@@ -1,4 +1,7 @@
-"""Chromium without a window, told what to do over a pipe (the Chrome DevTools protocol)."""
+"""Chromium without a window, told what to do over a pipe (the Chrome DevTools protocol).
+
+`python -m report.browser` in tests/ ends with 0 where there is one.
+"""
 
 from __future__ import annotations
 
@@ -141,3 +144,7 @@ class Browser:
     def pdf(self) -> bytes:
         """The page as it would be printed."""
         return base64.b64decode(self.send("Page.printToPDF")["data"])
+
+
+if __name__ == "__main__":
+    sys.exit(find_browser() is None)
