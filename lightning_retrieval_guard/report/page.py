@@ -106,7 +106,7 @@ _KEY_COLUMNS = ("Key", "Logged", "Reference", "Upper bar logged, lower bar refer
 def _key_row(key: KeyVerdict, findings: Sequence[Finding]) -> str:
     label = "wrong in an earlier epoch" if key.earlier and key.state is State.WRONG else key.state.value
     numbers = key.numbers
-    replaced = numbers.corrected and key.state is State.CORRECTED
+    replaced = numbers.logged is not None and key.state is State.CORRECTED
     logged = f"{show(numbers.logged)}<small>would have been logged</small>" if replaced else show(numbers.logged)
     links = " ".join(f'<a href="#finding-{place}">{escape(findings[place].code)}</a>' for place in key.findings)
     return (

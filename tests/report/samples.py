@@ -53,8 +53,10 @@ LOSS = replace(
     severity=Severity.WARNING,
     key="val_loss",
     line=10,
-    message="'val_loss' is weighted by the loader's batch size of 64, but 4 of 28 batches hold fewer samples.",
-    fix="Pass batch_size=float(len(labels)).",
+    message="'val_loss' is logged with the loader's nominal batch_size while the batch is shorter (rank 3), so the"
+    " short batch weighs as much as a full one.",
+    fix="Pass the number of samples in the batch, such as batch_size=float(len(labels)).",
+    ranks=(3,),
     corrected=False,
     effect=Effect(1.4382, 1.3127),
 )
@@ -65,8 +67,9 @@ MARGIN = replace(
     severity=Severity.ERROR,
     key="val_margin",
     line=13,
-    message="'val_margin' differs between the ranks and nothing combines it: the logger shows the value of rank 0.",
+    message="'val_margin' is a rank's own value, never combined over 4 ranks: the logger shows the shard of rank 0.",
     fix="Pass sync_dist=True.",
+    ranks=(0, 1, 2, 3),
     effect=None,
 )
 UNEVEN = replace(
@@ -75,8 +78,9 @@ UNEVEN = replace(
     rule="uneven-updates",
     key="val_mrr",
     line=9,
-    message="'val_mrr' was updated 8, 8, 8 and 4 times on the ranks, and torchmetrics gathers every update by itself.",
-    fix="Give every rank the same number of batches, or use mode='correct'.",
+    message="RetrievalMRR 'mrr' was updated 8, 8, 8, 4 times on the 4 ranks, and torchmetrics gathers every update by"
+    " itself: the ranks wait for each other, or abort.",
+    fix="Update it equally often on every rank, or let the guard run with mode='correct'.",
     count=1,
     effect=None,
 )
@@ -86,9 +90,8 @@ NOTE = replace(
     rule="sync-in-step",
     severity=Severity.NOTE,
     line=7,
-    message="'val_recall@1' combined the ranks in 28 steps.",
-    fix="Log the Metric object, or call compute() in on_validation_epoch_end.",
-    count=28,
+    message="'val_recall@1' combined 4 ranks within steps 28 times; each time all ranks wait for the slowest.",
+    fix="Update in the step, and log the metric object.",
     corrected=False,
     effect=None,
 )

@@ -14,6 +14,7 @@ from lightning_retrieval_guard.report.document import write_report
 
 from .browser import Browser
 from .samples import EVIL, REPORTS, keep_source
+from .screenshots import FOLDER, HEIGHT, PICTURES, WIDTH, take_pictures
 
 PHONE, DESK = 320, 1000
 EVERY_REPORT = pytest.mark.parametrize("name", REPORTS)
@@ -258,3 +259,24 @@ def test_the_print_is_one_flow(browser: Browser, show: Show) -> None:
     browser.emulate()
     # 200 findings of a fifth of a page or more, several on one page
     assert 40 <= pages < 200
+
+
+# --- pictures -------------------------------------------------------------------------------------------------
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    """Width and height of a PNG."""
+    assert picture.startswith(b"\x89PNG")
+    return int.from_bytes(picture[16:20], "big"), int.from_bytes(picture[20:24], "big")
+
+
+def test_the_pictures_of_the_documentation_can_be_taken_anew(browser: Browser, tmp_path: Path) -> None:
+    take_pictures(browser, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PICTURES)
+    light, dark = ((tmp_path / name).read_bytes() for name in PICTURES)
+    assert light != dark
+    for name in PICTURES:
+        for folder in (tmp_path, FOLDER):
+            assert size_of((folder / name).read_bytes()) == (WIDTH, HEIGHT)
+            assert (folder / name).stat().st_size < 150_000
+        assert f"({name})" in (FOLDER / "report.md").read_text(encoding="utf-8")

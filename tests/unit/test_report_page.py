@@ -110,6 +110,8 @@ def test_a_corrected_key_says_that_the_number_was_not_logged() -> None:
     report = Report("correct", 2, (replace(WRONG, corrected=True),), {"val_recall": Numbers(0.1, 0.2, corrected=True)})
     assert texts(report, "th", role="rowheader") == ["val_recall ✓ corrected LRG201"]
     assert texts(report, "td", role="cell")[:2] == ["0.1000 would have been logged", "0.2000"]
+    unknown = replace(report, keys={"val_recall": Numbers(None, 0.2, corrected=True)})
+    assert texts(unknown, "td", role="cell")[:2] == ["not known", "0.2000"]
 
 
 def test_a_key_says_that_only_an_earlier_epoch_was_wrong() -> None:
