@@ -73,6 +73,13 @@ def test_a_phone_shows_a_key_as_a_block_with_labels(browser: Browser, show: Show
     assert browser.ask(label) == "none"
 
 
+def test_the_headers_of_the_ranks_stay_whole(browser: Browser, show: Show) -> None:
+    show("like a run", width=PHONE)
+    heights = browser.ask("[...document.querySelectorAll('.ranks thead th')].map(one => one.offsetHeight)")
+    assert len(heights) == 8
+    assert max(heights) < 40
+
+
 # --- safety ---------------------------------------------------------------------------------------------------
 
 
