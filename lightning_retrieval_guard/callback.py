@@ -13,9 +13,11 @@ from typing_extensions import override
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
-from lightning_retrieval_guard.report.document import build_document, write_document
+from lightning_retrieval_guard.report.contents import Report, StageCounts
+from lightning_retrieval_guard.report.document import write_report
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.documentation import reason
 from lightning_retrieval_guard.session import Session
 from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
 
@@ -61,6 +63,7 @@ class RetrievalGuard(Callback):
         self._log = FindingLog()
         self._session: Session | None = None
         self._keys: dict[str, Numbers] = {}
+        self._counts: dict[str, StageCounts] = {}
         self._world_size = 1
 
     @property
@@ -146,8 +149,18 @@ class RetrievalGuard(Callback):
         if session is None or path is None or not session.speaks:
             return
         self._keys.update(session.numbers)
-        document = build_document(self.settings.mode, self._world_size, self.findings, self._keys)
-        write_document(path, document)
+        self._counts.update(session.counts)
+        found = self.findings
+        reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
+        report = Report(
+            mode=self.settings.mode,
+            world_size=self._world_size,
+            findings=tuple(found),
+            keys=self._keys,
+            stages=self._counts,
+            reasons={code: text for code, text in reasons.items() if text is not None},
+        )
+        write_report(path, report)
 
     def _close(self) -> None:
         session, self._session = self._session, None

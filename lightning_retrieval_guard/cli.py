@@ -1,15 +1,21 @@
 """The command line: one subcommand a line in COMMANDS."""
 
 import os
+import shutil
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
+from lightning_retrieval_guard.rules import REGISTRY, Rule
+from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule, render_list, render_rule
 
 MAX_SEED = 2**32 - 1
 REPORT_SUFFIXES = (".json", ".html")
+# Longer lines are hard to read, however wide the terminal is.
+MAX_COLUMNS = 100
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,26 @@ def _run_demo(options: Namespace) -> int:
     return run_demo(devices=options.devices, seed=options.seed, report=options.report)
 
 
+def _add_explain_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "rule",
+        nargs="?",
+        type=_rule,
+        metavar="RULE",
+        help="a code or a name, such as LRG201 or gathered-before-sync; without it all rules are listed",
+    )
+
+
+def _run_explain(options: Namespace) -> int:
+    width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
+    try:
+        print(render_list(REGISTRY, width) if options.rule is None else render_rule(options.rule, width))
+    except ValueError as error:  # python -OO
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def _integer_between(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
@@ -85,6 +111,13 @@ def _integer_between(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _rule(text: str) -> Rule:
+    try:
+        return find_rule(text, REGISTRY)
+    except UnknownRuleError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def _report_path(text: str) -> Path:
@@ -107,5 +140,11 @@ COMMANDS = (
         "Train a small retriever, evaluate it on one and on N processes, and compare the numbers.",
         _add_demo_options,
         _run_demo,
+    ),
+    Command(
+        "explain",
+        "Say what a rule flags, why that is wrong, and what to type instead.",
+        _add_explain_options,
+        _run_explain,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -47,8 +47,18 @@ class Effect:
         return same_number(self.logged, self.reference)
 
 
-# logged number and reference of a key, each where it is known
-Numbers = tuple[float | None, float | None]
+class Numbers(NamedTuple):
+    """The numbers of one key, each where it is known.
+
+    Attributes:
+        logged: The value that reaches the logger without a correction.
+        reference: The value of the same program in one process that sees every sample once.
+        corrected: Whether the reference took the place of the logged value.
+    """
+
+    logged: float | None
+    reference: float | None
+    corrected: bool = False
 
 
 def same_number(a: float, b: float) -> bool:
@@ -108,12 +118,15 @@ class Finding:
 
     def text(self) -> str:
         """The whole message without the location: code, verdict, numbers, fix."""
-        numbers = "" if self.effect is None else f" {self._numbers(self.effect)}"
+        numbers = f" {self.numbers_text()}" if self.effect is not None else ""
         return f"{self.code} {self.rule}: {self.message}{numbers} {self.fix}"
 
-    def _numbers(self, effect: Effect) -> str:
+    def numbers_text(self) -> str:
+        """Both numbers in a sentence; empty where they are not known."""
+        if self.effect is None:
+            return ""
         logged = "Would have logged" if self.corrected else "Logged"
-        return f"{logged} {show_number(effect.logged)}, reference {show_number(effect.reference)}."
+        return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}."
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""

@@ -20,6 +20,7 @@ from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.values import Outcome
@@ -66,6 +67,11 @@ class Session:
     def numbers(self) -> dict[str, Numbers]:
         """Logged number and reference of every key so far, each where it is known."""
         return self._epochs.numbers
+
+    @property
+    def counts(self) -> dict[str, StageCounts]:
+        """What each rank saw in the last epoch of every stage so far."""
+        return self._epochs.counts
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 
 import lightning_retrieval_guard
 from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.pages import HEADINGS, documentation, sections
+from lightning_retrieval_guard.rules.documentation import HEADINGS, documentation, sections
 
 RULES = Path(lightning_retrieval_guard.__file__).parent / "rules"
 

@@ -67,6 +67,12 @@ class StageRecord:
         self.batch = _NO_BATCH
 
     @property
+    def samples(self) -> int | None:
+        """Samples seen over all dataloaders; ``None`` where a batch had an unknown size."""
+        known = [seen for seen in self._samples.values() if seen is not None]
+        return sum(known) if len(known) == len(self._samples) else None
+
+    @property
     def feeding(self) -> Feeding:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples

@@ -6,23 +6,28 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from lightning_retrieval_guard.findings import Finding, show_number
+from lightning_retrieval_guard.report.columns import columns, cut_front, cut_middle, pad, printable
 
 _WIDTH = 100
+_GAP = "  "
 _HEADER = ("key", "code", "severity", "logged", "reference", "where")
-_NUMBERS = (3, 4)
+_KEY, _NUMBERS, _WHERE = 0, (3, 4), 5
+# The place is cut before the key; a few columns of each stay.
+_SHORTEST = {_WHERE: 20, _KEY: 8}
 
 
 def render_table(stage: str, findings: Sequence[Finding]) -> str:
     """Findings as aligned text, at most 100 columns wide: key, code, severity, both numbers, file and line."""
     rows = [_HEADER, *(_row(finding) for finding in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    over = max(0, sum(widths) + 2 * (len(widths) - 1) - _WIDTH)
-    widths[5] -= min(over, max(0, widths[5] - 12))
-    over = max(0, sum(widths) + 2 * (len(widths) - 1) - _WIDTH)
-    widths[0] -= min(over, max(0, widths[0] - 8))
-    lines = ["  ".join(_cell(row, column, widths[column]) for column in range(len(row))).rstrip() for row in rows]
-    rule = "-" * max(len(line) for line in lines)
-    return "\n".join([f"RetrievalGuard: findings of {stage}", rule, lines[0], rule, *lines[1:], rule])
+    widths = [max(columns(row[column]) for row in rows) for column in range(len(_HEADER))]
+    for column, shortest in _SHORTEST.items():
+        over = sum(widths) + len(_GAP) * (len(widths) - 1) - _WIDTH
+        widths[column] -= max(0, min(over, widths[column] - shortest))
+    head, *lines = [
+        _GAP.join(_cell(row, column, widths[column]) for column in range(len(row))).rstrip() for row in rows
+    ]
+    rule = "-" * max(map(columns, [head, *lines]))
+    return "\n".join([f"RetrievalGuard: findings of {stage}", rule, head, rule, *lines, rule])
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
@@ -34,10 +39,6 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _cell(row: Sequence[str], column: int, width: int) -> str:
-    text = row[column] if len(row[column]) <= width else f"{row[column][: width - 1]}…"
-    return text.rjust(width) if column in _NUMBERS else text.ljust(width)
-
-
-def printable(text: str) -> str:
-    """The text without control codes, so that a key or file name cannot drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    # the number of the line stands at the end of the place, and what tells keys apart often at the end of the key
+    cut = cut_front if column == _WHERE else cut_middle
+    return pad(cut(row[column], width), width, right=column in _NUMBERS)

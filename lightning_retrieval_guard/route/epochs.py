@@ -15,6 +15,7 @@ from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.plan import Plan, Scope
 from lightning_retrieval_guard.retrieval.values import Outcome
@@ -61,6 +62,7 @@ class Epochs:
         save: Callable[[], None],
     ) -> None:
         self.numbers: dict[str, Numbers] = {}
+        self.counts: dict[str, StageCounts] = {}
         self._trainer = trainer
         self._module = module
         self._settings = settings
@@ -141,6 +143,7 @@ class Epochs:
         if failed:
             raise RanksFailedError(failed)
         epoch.meetings.append(meeting.messages)
+        self.counts[epoch.record.stage] = judge.counts_of(epoch.meetings)
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
         epoch.keys.extend(new)
@@ -157,7 +160,8 @@ class Epochs:
                 return self._message(epoch, keys), sources
             except Exception as error:  # the other ranks wait, and must hear of it
                 failure = failure_text(error)
-        return {"failed": failure, "batches": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}, {}
+        nothing = {"batches": 0, "samples": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}
+        return {"failed": failure, **nothing}, {}
 
     def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
         try:
@@ -173,6 +177,7 @@ class Epochs:
         return {
             "failed": None,
             "batches": epoch.record.batches,
+            "samples": epoch.record.samples,
             "repeated": padding.repeated if padding is not None else 0,
             "monitored": sorted(_compat.monitored_keys(self._trainer)),
             "more": self._has_hook(epoch.record.stage),

@@ -13,6 +13,8 @@ from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
 from lightning_retrieval_guard.observe.site import Site, names_device_count
+from lightning_retrieval_guard.report.contents import RowCounts, StageCounts
+from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.route.meeting import Message
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
@@ -156,4 +158,24 @@ def _like(result: Any, value: float, key: KeyView, module: Any) -> torch.Tensor:
 
 def numbers_of(stage: StageView) -> dict[str, Numbers]:
     """Logged number and reference of every key, each where it is known."""
-    return {key.first.name: (key.logged, key.reference if stage.knows_reference(key) else None) for key in stage.keys}
+    return {
+        key.first.name: Numbers(key.logged, key.reference if stage.knows_reference(key) else None, key.corrected)
+        for key in stage.keys
+    }
+
+
+def counts_of(meetings: Sequence[Sequence[Message]]) -> StageCounts:
+    """What each rank saw of a stage up to its last meeting."""
+    metrics: dict[str, tuple[RowCounts, ...]] = {}
+    for messages in meetings:
+        for name in sorted({name for message in messages for name in message["sources"]}):
+            metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
+    return StageCounts(tuple(message["samples"] for message in meetings[-1]), metrics)
+
+
+def _row_counts(message: Message, name: str) -> RowCounts:
+    source = message["sources"].get(name)
+    if source is None:
+        return RowCounts()
+    facts = RowFacts.from_message(message["rows"][source["rows"]])
+    return RowCounts(facts.updates, facts.queries)

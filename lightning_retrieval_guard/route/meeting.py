@@ -183,7 +183,7 @@ def _vocabulary() -> bytes:
     key = {field.name: None for field in fields(KeyFacts)} | _A_KEY
     rows = {field.name: None for field in fields(RowFacts)}
     source = {field.name: None for field in fields(SourceFacts)} | _A_SOURCE
-    message: Message = {"failed": None, "batches": 1, "repeated": 0, "monitored": [], "more": True}
+    message: Message = {"failed": None, "batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": True}
     text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": source}, "keys": [key]}]
     return json.dumps(text, separators=(",", ":")).encode()
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lightning_retrieval_guard.rules import REGISTRY, Rule
+from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
-HEADINGS = ("What it flags", "Why it is wrong", "Example", "Use instead", "What correct mode does")
 INDEX = "index.md"
 
 _INDEX_TOP = """\
@@ -27,30 +26,6 @@ itself.
 | code | rule | severity | what it flags |
 |---|---|---|---|
 """
-_CODE_BLOCK = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
-
-
-def documentation(rule: Rule) -> str:
-    """The documentation of a rule: the docstring of its module.
-
-    Raises:
-        ValueError: There is none, as with ``python -OO``.
-    """
-    text = sys.modules[type(rule).__module__].__doc__
-    if text is None:
-        raise ValueError(f"{rule.code} has no documentation. Run Python without -OO.")
-    return text
-
-
-def sections(rule: Rule) -> dict[str, str]:
-    """The documentation of a rule by heading, in order."""
-    _, *parts = re.split(r"^## ", documentation(rule), flags=re.MULTILINE)
-    return {heading: body.strip("\n") for heading, _, body in (part.partition("\n") for part in parts)}
-
-
-def code_blocks(text: str) -> list[str]:
-    """The indented blocks of a text, without their indentation."""
-    return [textwrap.dedent(block).strip("\n") for block in _CODE_BLOCK.findall(f"{text}\n")]
 
 
 def page_name(rule: Rule) -> str:
@@ -78,13 +53,12 @@ def render_all(rules: Mapping[str, Rule]) -> dict[str, str]:
 
 
 def _row(rule: Rule) -> str:
-    first_sentence = re.split(r"(?<=\.)\s", " ".join(sections(rule)[HEADINGS[0]].split()), maxsplit=1)[0]
-    cell = first_sentence.replace("|", r"\|")
+    cell = first_sentence(rule).replace("|", r"\|")
     return f"| [{rule.code}]({page_name(rule)}) | {rule.slug} | {rule.severity.value} | {cell} |\n"
 
 
 def _fenced(text: str) -> str:
-    fenced = _CODE_BLOCK.sub(lambda block: f"```python\n{code_blocks(block[0])[0]}\n```\n", f"{text}\n")
+    fenced = CODE_BLOCK.sub(lambda block: f"```python\n{code_blocks(block[0])[0]}\n```\n", f"{text}\n")
     return fenced.strip("\n")
 
 

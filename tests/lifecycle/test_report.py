@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
+from lightning_retrieval_guard.rules import REGISTRY
 
 SAMPLES = 8
 FINDING_FIELDS = {
@@ -86,6 +88,32 @@ def test_the_html_report_escapes_the_key(tmp_path: Path) -> None:
     page = path.read_text()
     assert "mrr &lt;b&gt;" in page
     assert "mrr <b>" not in page
+
+
+def test_the_html_report_shows_the_line_the_reason_and_the_samples(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    validate(RetrievalGuard(report=path))
+    page = path.read_text()
+    assert "self.log(&quot;mrr &lt;b&gt;&quot;, self.metric)</span></mark>" in page
+    assert f"{Path(__file__)}:" in page
+    assert "<summary>Why it is wrong</summary><p>torchmetrics groups rows by id" in page
+    assert "<h1>The logged key is wrong.</h1>" in page
+    assert "Samples: 8. Updates: 2. Queries: 4." in page
+
+
+def test_correct_mode_reports_what_was_corrected(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    validate(RetrievalGuard(mode="correct", report=path))
+    assert "<h1>The logged key was corrected.</h1>" in path.read_text()
+
+
+def test_without_docstrings_the_report_has_no_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[type(REGISTRY["LRG301"]).__module__], "__doc__", None)
+    path = tmp_path / "report.html"
+    validate(RetrievalGuard(report=path))
+    page = path.read_text()
+    assert "LRG301" in page
+    assert "<details" not in page
 
 
 @pytest.mark.timeout(60)

@@ -12,7 +12,6 @@ from lightning_retrieval_guard.rules.view import KeyView
 from .factories import at_end, facts, found, source, stage, the_finding
 
 ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
-FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
 
 
 def stale(**changed: object) -> KeyView:
@@ -26,7 +25,10 @@ def test_rows_that_count(sanity: bool, origin: str) -> None:
     assert finding.severity is Severity.ERROR
     assert (finding.effect.logged, finding.effect.reference) == (0.75, 0.5)
     assert not finding.corrected
-    assert (finding.message, finding.fix) == (f"RetrievalMRR 'recall' still counts 8 rows of {origin}.", FIX)
+    assert finding.text() == (
+        f"LRG401 stale-state: RetrievalMRR 'recall' still counts 8 rows of {origin}. Logged 0.7500, reference 0.5000."
+        " Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
+    )
 
 
 def test_rows_that_were_dropped() -> None:

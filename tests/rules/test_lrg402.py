@@ -23,11 +23,11 @@ def test_the_mean_of_running_values() -> None:
     finding = the_finding("LRG402", stage(running(1.0, 0.75)))
     assert finding.severity is Severity.ERROR
     assert (finding.effect.logged, finding.effect.reference) == pytest.approx((0.875, 0.75))
-    assert finding.message == (
-        "'val_mrr' is the mean of 2 running values: RetrievalMRR goes on growing while its compute() is logged in every"
-        " step."
+    assert finding.text() == (
+        "LRG402 running-value: 'val_mrr' is the mean of 2 running values: RetrievalMRR goes on growing while its"
+        " compute() is logged in every step. Logged 0.8750, reference 0.7500."
+        " Log the metric object in the step, or compute() once at the end of the epoch."
     )
-    assert finding.fix == "Log the metric object in the step, or compute() once at the end of the epoch."
 
 
 def test_another_metric() -> None:

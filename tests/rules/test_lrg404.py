@@ -23,8 +23,11 @@ def test_rows_of_another_dataloader() -> None:
     finding = the_finding("LRG404", stage(shared(6)))
     assert finding.severity is Severity.ERROR
     assert (finding.effect.logged, finding.effect.reference) == (0.75, 0.5)
-    assert finding.message == "'val_mrr' shows a RetrievalMRR that also holds 6 rows of another dataloader or stage."
-    assert finding.fix == "Make one metric for each dataloader and stage, in a ModuleList or a ModuleDict."
+    assert finding.text() == (
+        "LRG404 shared-metric: 'val_mrr' shows a RetrievalMRR that also holds 6 rows of another dataloader or stage."
+        " Logged 0.7500, reference 0.5000. Make one metric for each dataloader and stage, in a ModuleList or a"
+        " ModuleDict."
+    )
 
 
 def test_another_metric() -> None:

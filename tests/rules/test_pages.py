@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from lightning_retrieval_guard.rules import REGISTRY, Rule
+from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
 from lightning_retrieval_guard.rules.pages import (
-    code_blocks,
-    documentation,
     main,
     page_name,
     render_index,

@@ -3,9 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wcwidth import wcswidth
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.report.table import printable, render_table
+from lightning_retrieval_guard.report.columns import columns
+from lightning_retrieval_guard.report.table import render_table
 
 from .test_findings import EFFECT, FINDING
 
@@ -46,9 +50,54 @@ def test_columns_stay_aligned_when_they_are_cut() -> None:
     assert rows[0].count("…") == 2
 
 
-def test_the_place_is_cut_before_the_key() -> None:
+def test_the_place_is_cut_before_the_key_and_keeps_its_line() -> None:
     row = render_table("validate", [long(key=20, path=300)]).splitlines()[4]
-    assert row.startswith("k" * 20)
+    assert row.startswith("k" * 20 + "  LRG201")
+    assert row.endswith("p.py:12345")
+    assert " …ppp" in row
+    assert len(row) == 100
+
+
+def test_a_long_key_keeps_its_end() -> None:
+    finding = replace(CORRECTED, key=f"{'prefix/' * 30}recall@10")
+    row = render_table("validate", [finding]).splitlines()[4]
+    assert row.startswith("prefix/")
+    assert "recall@10  LRG201  error, corrected  0.2109     0.4219  module.py:212" in row
+
+
+def test_wide_letters_stay_in_their_columns() -> None:
+    _, _, header, _, *rows, rule = render_table(
+        "validate", [replace(CORRECTED, key="精度@1"), replace(NOTE, path="評価.py"), CORRECTED]
+    ).splitlines()
+    ends = [columns(row[: row.index("LRG2")]) for row in rows]
+    assert ends == [header.index("code")] * 3
+    assert max(map(wcswidth, [header, *rows])) == len(rule)
+
+
+@given(st.lists(st.builds(replace, st.sampled_from([CORRECTED, NOTE]), key=st.text(), path=st.text()), min_size=1))
+def test_it_fits_100_columns_whatever_the_strings(findings: list[Finding]) -> None:
+    table = render_table("sanity_check", findings).split("\n")
+    assert len(table) == len(findings) + 5
+    assert all(0 <= wcswidth(line) <= 100 for line in table)
+
+
+@given(st.floats(), st.floats())
+def test_it_fits_100_columns_whatever_the_numbers(logged: float, reference: float) -> None:
+    finding = replace(long(300, 300), severity=Severity.WARNING, effect=Effect(logged, reference))
+    assert all(len(line) <= 100 for line in render_table("sanity_check", [finding]).splitlines())
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_severity_says_what_became_of_it(severity: Severity, corrected: bool) -> None:
+    row = render_table("test", [replace(FINDING, severity=severity, corrected=corrected)]).splitlines()[4]
+    told = f"{severity.value}, corrected" if corrected else severity.value
+    assert row.split("  ")[2].strip() == told
+
+
+@pytest.mark.parametrize("stage", ["train", "sanity_check", "validate", "test"])
+def test_the_title_names_the_stage(stage: str) -> None:
+    assert render_table(stage, [NOTE]).splitlines()[0] == f"RetrievalGuard: findings of {stage}"
 
 
 def test_control_codes_do_not_reach_the_terminal() -> None:
@@ -57,8 +106,3 @@ def test_control_codes_do_not_reach_the_terminal() -> None:
     assert "?[31mred??new?" in table
     assert "a?]0;title.py:212" in table
     assert all(line.isprintable() for line in table.split("\n"))
-
-
-def test_letters_of_all_languages_are_printable() -> None:
-    assert printable("Größe-精度 @1") == "Größe-精度 @1"
-    assert printable("a\tb\u202ec\u200b") == "a?b?c?"

@@ -1,0 +1,100 @@
+"""The rules' documentation as plain text for a terminal."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Mapping
+
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, first_sentence, sections
+
+# Narrower than this, the list's last column would be a word a line.
+_NARROWEST = 24
+_MOST_NEAR = 5
+
+
+class UnknownRuleError(LookupError):
+    """No rule has that code or slug."""
+
+
+def find_rule(name: str, rules: Mapping[str, Rule]) -> Rule:
+    """The rule with that code or slug, in upper or lower case.
+
+    Raises:
+        UnknownRuleError: There is none; the message names those that are spelled alike.
+    """
+    known = {spelling.lower(): rule for rule in rules.values() for spelling in (rule.code, rule.slug)}
+    wanted = name.strip().lower()
+    if wanted not in known:
+        near = ", ".join(f"{rule.code} {rule.slug}" for rule in _near(wanted, known))
+        hint = f"near: {near}" if near else "'explain' without an argument lists all"
+        raise UnknownRuleError(f"{name!r} is no code or name of a rule; {hint}")
+    return known[wanted]
+
+
+def _near(wanted: str, known: Mapping[str, Rule]) -> list[Rule]:
+    """The rules that are spelled alike, and then those whose spelling contains it."""
+    spellings = difflib.get_close_matches(wanted, known)
+    if wanted:
+        spellings += [spelling for spelling in known if wanted in spelling]
+    return list({known[spelling].code: known[spelling] for spelling in spellings}.values())[:_MOST_NEAR]
+
+
+def render_rule(rule: Rule, width: int) -> str:
+    """The whole documentation of a rule.
+
+    Args:
+        rule: The rule.
+        width: Of the lines of prose, in columns; code is not wrapped.
+    """
+    parts = [f"{rule.code} {rule.slug} ({rule.severity.value})"]
+    for heading, body in sections(rule).items():
+        parts += [heading, *_blocks(body, width)]
+    return "\n\n".join(parts)
+
+
+def _blocks(text: str, width: int) -> list[str]:
+    """Paragraphs, filled, and blocks of code, in order and indented."""
+    pieces = re.split(rf"({CODE_BLOCK.pattern})", f"{text}\n", flags=re.MULTILINE)
+    found = []
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            found.append(piece.rstrip("\n"))
+        else:
+            paragraphs = filter(str.strip, re.split(r"\n{2,}", piece))
+            found += [_fill(paragraph, width, "  ", "  ") for paragraph in paragraphs]
+    return found
+
+
+def render_list(rules: Mapping[str, Rule], width: int) -> str:
+    """All rules in order of their codes: code, slug, severity and what each flags, in one sentence.
+
+    Args:
+        rules: The rules by code.
+        width: Of the lines, in columns.
+    """
+    known = [rule for _, rule in sorted(rules.items())]
+    slug = max(len(rule.slug) for rule in known)
+    severity = max(len(rule.severity.value) for rule in known)
+    heads = [f"{rule.code}  {rule.slug:{slug}}  {rule.severity.value:{severity}}  " for rule in known]
+    if width - len(heads[0]) < _NARROWEST:
+        return "\n".join(
+            f"{head.rstrip()}\n{_fill(first_sentence(rule), width, '    ', '    ')}"
+            for head, rule in zip(heads, known, strict=True)
+        )
+    return "\n".join(
+        _fill(first_sentence(rule), width, head, " " * len(head)) for head, rule in zip(heads, known, strict=True)
+    )
+
+
+def _fill(text: str, width: int, first: str, other: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        width,
+        initial_indent=first,
+        subsequent_indent=other,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

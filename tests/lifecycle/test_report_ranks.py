@@ -1,0 +1,79 @@
+"""The HTML report of a run on two ranks tells what each of them saw."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed.evaluate import make_trainer, recorded_warnings
+from distributed.harness import Pool
+from distributed.programs.data import Batch, queries
+from torch.utils.data import DataLoader, Subset
+
+from lightning_retrieval_guard import RetrievalGuard
+
+from .programs import Right
+
+BATCH = 6
+
+
+class Uneven(Right):
+    """As many queries as the rank is told, in one dataloader or spread over two."""
+
+    def __init__(self, held: list[int], loaders: int) -> None:
+        super().__init__()
+        self.held, self.loaders = held, loaders
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def val_dataloader(self) -> Any:
+        first = sum(self.held[: self.global_rank])
+        mine = range(first, first + self.held[self.global_rank])
+        data = queries(sum(self.held), empty=False)
+        parts = [Subset(data, mine[part :: self.loaders]) for part in range(self.loaders)]
+        return [DataLoader(part, batch_size=BATCH) for part in parts]
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx)
+
+
+def evaluate(held: list[int], loaders: int, report: str) -> None:
+    """Validate on this rank."""
+    guard = RetrievalGuard(mode="correct", report=report)
+    trainer = make_trainer([guard], False, use_distributed_sampler=False)
+    with recorded_warnings():
+        trainer.validate(Uneven(held, loaders), verbose=False)
+
+
+def rows_of_ranks(page: str) -> dict[str, list[list[str]]]:
+    """For each table of ranks its rows, by title."""
+    found = {}
+    for title, table in re.findall(r"<h3>((?:(?!</h3>).)*)</h3><p class=\"evenness\">.*?<tbody>(.*?)</tbody>", page):
+        rows = re.findall("<tr>(.*?)</tr>", table)
+        cells = [re.findall(r"<t[hd][^>]*>(\d+|not known)", row) for row in rows]
+        found[re.sub("<[^>]*>", "", title)] = cells
+    return found
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("held", "loaders", "rows"),
+    [
+        ([12, 12], 1, [["0", "12", "2", "12"], ["1", "12", "2", "12"]]),
+        ([18, 5], 1, [["0", "18", "3", "18"], ["1", "5", "1", "5"]]),
+        ([18, 0], 1, [["0", "18", "3", "18"], ["1", "0", "0", "0"]]),
+        ([24, 12], 2, [["0", "24", "4", "24"], ["1", "12", "2", "12"]]),
+    ],
+    ids=["even", "uneven", "empty", "loaders"],
+)
+def test_samples_updates_and_queries_of_each_rank(
+    pool: Pool, tmp_path: Path, held: list[int], loaders: int, rows: list[list[str]]
+) -> None:
+    path = tmp_path / "report.html"
+    case = f"{held} in {loaders}"
+    outcomes = pool.run(f"{__name__}:evaluate", case=case, held=held, loaders=loaders, report=str(path))
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    page = path.read_text(encoding="utf-8")
+    assert rows_of_ranks(page) == {"validate: metric": rows}
+    assert ("uneven" in page.partition("What each rank saw")[2]) == (held[0] != held[1])
