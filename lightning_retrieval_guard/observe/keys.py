@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.observe.segments import ForwardRows, Segment
+from lightning_retrieval_guard.observe.suppressions import Suppressed
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
@@ -130,7 +131,7 @@ class Weights(WeightCounts):
 
 @dataclass
 class KeyRecord(LogCall):
-    """One logged key of one epoch on this rank."""
+    """One logged key of one epoch on this rank; ``suppressed`` holds what silences rules at all of its log calls."""
 
     on_epoch: bool = True
     calls: int = 0
@@ -138,6 +139,7 @@ class KeyRecord(LogCall):
     mixed: bool = False
     segments: list[Segment | ForwardRows] = field(default_factory=list)
     weights: Weights = field(default_factory=Weights)
+    suppressed: Suppressed = ()
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

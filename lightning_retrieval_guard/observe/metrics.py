@@ -20,6 +20,7 @@ from lightning_retrieval_guard.observe.patches import Patches
 from lightning_retrieval_guard.observe.row_store import RowStore, digest_segments, give_back, settle
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
+from lightning_retrieval_guard.observe.suppressions import Suppressions
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -54,6 +55,8 @@ class Feeding:
 
 class MetricListener(Protocol):
     """What the watch asks and tells while a metric works."""
+
+    suppressions: Suppressions
 
     @property
     def routes(self) -> bool:
@@ -302,6 +305,7 @@ class MetricWatch:
         record.infos.append(UpdateInfo(epoch, samples))
         if record.first_update is None:
             record.first_update = user_site()
+            record.suppressed = self._listener.suppressions.at(record.first_update)
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         segment = record.segment() if record.is_rows and record.metric() is not None else None

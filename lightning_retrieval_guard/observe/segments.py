@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.site import Site
+from lightning_retrieval_guard.observe.suppressions import Suppressed
 from lightning_retrieval_guard.retrieval.rows import Digest, Rows, States
 
 
@@ -123,6 +124,8 @@ class MetricRecord:
     generation: int = 0
     infos: list[UpdateInfo] = field(default_factory=list)
     first_update: Site | None = None
+    # what silences rules at the first update
+    suppressed: Suppressed = ()
     samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.report.loggers import log_counts
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
+from lightning_retrieval_guard.route.quiet import Quiet, Terms, sources_behind
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder, name_of
-from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView, orders_that_meet
 from lightning_retrieval_guard.settings import QueryScope, Settings
 
@@ -56,6 +57,7 @@ class Epochs:
         log: FindingLog,
         exchange: Exchange,
         watch: MetricWatch,
+        quiet: Quiet,
         save: Callable[[], None],
     ) -> None:
         self.numbers: dict[str, Numbers] = {}
@@ -65,6 +67,7 @@ class Epochs:
         self._log = log
         self._exchange = exchange
         self._watch = watch
+        self._quiet = quiet
         self._save = save
         self._finder = SourceFinder(trainer, module, watch, exchange, settings)
         self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
@@ -123,13 +126,14 @@ class Epochs:
     def _meet(self, epoch: Epoch, point: str, failure: str | None, find: Find) -> None:
         label = f"{epoch.record.stage}/{epoch.record.dataloader or 0}/{point}"
         message, sources = self._prepare(epoch, failure, find)
-        meeting = self._hold(label, message, sources, self._wants)
-        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
-        if failed:
-            raise RanksFailedError(failed)
+        meeting = self._hold(label, message, sources, self._wants, self._table)
         epoch.meetings.append(meeting.messages)
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
+        if self._quiet.concerns(new):
+            view = self._view(epoch, [replace(key, corrected=True) for key in new])
+            self._speaking(epoch, judge.judge(view, self._settings), view)
+            new = self._quiet.settle(new, view, lambda terms, names: self._meet_on(terms, epoch, label, names))
         epoch.keys.extend(new)
         self._act(epoch, new)
 
@@ -145,13 +149,37 @@ class Epochs:
                 failure = failure_text(error)
         return {"failed": failure, "batches": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}, {}
 
-    def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
+    def _hold(
+        self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, table: Table
+    ) -> Meeting:
         try:
-            return self._table.meet(label, message, sources, wants)
+            meeting = table.meet(label, message, sources, wants)
         except ExchangeError as error:
             if self._settings.mode == "warn":
                 raise
             raise GuardError(why_ranks_missed(error)) from error
+        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
+        if failed:
+            raise RanksFailedError(failed)
+        return meeting
+
+    def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
+        """Combine rows once more, on terms that all ranks have come to know."""
+        message, local = self._prepare(
+            epoch, None, lambda _: {name: own for name, own in epoch.local.items() if name in names}
+        )
+        repeated = 0 if terms.repeated else message["repeated"]
+        scope: QueryScope = "global" if terms.merged else self._scope
+        table = Table(self._exchange, scope, self._settings.corrects, self._finder.metric)
+        point = f"{label}/{'merged' * terms.merged}/{'repeated' * terms.repeated}"
+        return self._hold(point, {**message, "repeated": repeated}, local, self._wants, table).sources
+
+    def _speaking(self, epoch: Epoch, findings: Sequence[Finding], view: StageView) -> list[Finding]:
+        return self._quiet.speaking(findings, view, epoch.record.keys, epoch.local)
+
+    def _judge(self, epoch: Epoch, before_reduction: bool = False) -> list[Finding]:
+        view = self._view(epoch, epoch.keys)
+        return self._speaking(epoch, judge.judge(view, self._settings, before_reduction), view)
 
     def _message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
         results = _compat.results_of(self._trainer) or {}
@@ -191,10 +219,9 @@ class Epochs:
                 self._put_in_order(epoch, results)
                 judge.correct(results, new, self._settings, self._module)
         elif self._settings.mode == "strict":
-            self.refuse(judge.judge(self._view(epoch), self._settings))
+            self.refuse(self._judge(epoch))
         else:
-            early = judge.judge(self._view(epoch), self._settings, before_reduction=True)
-            self._log.add(early, say=self._exchange.speaks)
+            self._log.add(self._judge(epoch, before_reduction=True), say=self._exchange.speaks)
 
     def _put_in_order(self, epoch: Epoch, results: Any) -> None:
         """Give Lightning's reductions the same order on every rank, or refuse where a key is missing."""
@@ -202,19 +229,22 @@ class Epochs:
         orders = orders_that_meet(map(judge.order_of_reductions, told), [message["batches"] for message in told])
         if len({tuple(order) for order in orders}) <= 1:
             return
+        found = [finding for finding in self._judge(epoch, before_reduction=True) if finding.code == "LRG206"]
+        if not found:
+            return
         if len({frozenset(order) for order in orders}) > 1:
-            self.refuse(list(REGISTRY["LRG206"].check(self._view(epoch))))
+            self.refuse(found)
         _compat.sort_results(results)
         for key in epoch.keys:
             key.corrected = key.corrected or any(key.first.storage in order for order in orders)
 
-    def _view(self, epoch: Epoch) -> StageView:
+    def _view(self, epoch: Epoch, keys: list[KeyView]) -> StageView:
         last = epoch.meetings[-1] if epoch.meetings else []
         return StageView(
             stage=epoch.record.stage,
             world_size=self._exchange.world_size,
-            keys=epoch.keys,
-            sources=list(epoch.sources.values()),
+            keys=keys,
+            sources=sources_behind(keys, epoch.sources.values()),
             orders=[_order(messages) for messages in zip(*epoch.meetings, strict=True)],
             batches=[message["batches"] for message in last],
             repeated=max((min(message["repeated"] for message in told) for told in epoch.meetings), default=0),
@@ -256,7 +286,7 @@ class Epochs:
     def _judge_weights(self, epoch: Epoch, facts: KeyFacts) -> list[Finding]:
         world_size = self._exchange.world_size
         view = StageView(epoch.record.stage, world_size, [KeyView((facts,) * world_size)])
-        found = judge.judge(view, self._settings)
+        found = self._speaking(epoch, judge.judge(view, self._settings), view)
         return [finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")]
 
     def end(self) -> None:
@@ -266,11 +296,13 @@ class Epochs:
             return
         for key, computed in self._computed(epoch):
             key.computed = computed
-        view = self._view(epoch)
-        self.numbers.update(judge.numbers_of(view))
-        self._log.add(judge.judge(view, self._settings), say=self._exchange.speaks)
+        self.numbers.update(judge.numbers_of(self._view(epoch, epoch.keys)))
+        findings = self._judge(epoch)
+        self._log.add(findings, say=self._exchange.speaks)
         if self._exchange.speaks:
             self._log.print_table(epoch.record.stage)
+            if self._settings.log_findings and epoch.record.stage != "sanity_check":
+                log_counts(self._trainer.loggers, findings, self._trainer.global_step)
 
     def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
         """What Lightning computed, where the guard put nothing in its place."""
@@ -311,7 +343,7 @@ class Epochs:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
         local = self._finder.of_metric(record, epoch.record)
         label = f"{epoch.record.stage}/compute/{local.name}"
-        meeting = self._hold(label, self._message(epoch, []), {local.name: local}, lambda *_: True)
+        meeting = self._hold(label, self._message(epoch, []), {local.name: local}, lambda *_: True, self._table)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         return epoch.sources[local.name]

@@ -12,7 +12,9 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
 from lightning_retrieval_guard.observe.site import Site, names_device_count
+from lightning_retrieval_guard.observe.suppressions import patterns_of
 from lightning_retrieval_guard.route.meeting import Message
+from lightning_retrieval_guard.route.quiet import may_speak
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.view import KeyFacts, KeyView, SourceView, StageView
 from lightning_retrieval_guard.settings import Settings
@@ -39,6 +41,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts
         names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(site),
         lacks_value=float(weights.value),
         lacks_weight=float(weights.weight),
+        suppressed=patterns_of(key.suppressed),
     )
 
 
@@ -110,15 +113,15 @@ def correct(results: Any, keys: Iterable[KeyView], settings: Settings, module: A
 
 def _correction(key: KeyView, settings: Settings) -> float | None:
     first, reference = key.first, key.reference
-    if reference is None or not key.is_shared:
+    if reference is None or key.left_alone or not key.is_shared:
         return None
     if key.shows_source:
         assert key.source is not None
-        local = key.world_size == 1 and not key.source.plan.restarting
+        local = key.world_size == 1 and not key.source.plan.restarting and not key.as_declared
         as_logged = local and (first.kind == "metric" or not first.in_step)
         return None if as_logged else reference
     absent = len(key.present) < key.world_size
-    return reference if absent or any(settings.allows(code) for code in _faults(key)) else None
+    return reference if absent or any(may_speak(code, key, settings) for code in _faults(key)) else None
 
 
 def _faults(key: KeyView) -> list[str]:

@@ -18,6 +18,7 @@ from lightning_retrieval_guard.observe.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.observe.segments import ForwardRows, MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import Site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.suppressions import Suppressed, patterns_of
 from lightning_retrieval_guard.retrieval.compaction import can_compact
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts, tell
 from lightning_retrieval_guard.retrieval.measures import measure_of
@@ -43,6 +44,7 @@ class SourceFacts:
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
         group: The ranks that it combines, where these are not all.
+        suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
     rows: int
@@ -55,6 +57,7 @@ class SourceFacts:
     mean: bool = True
     columns: int = 1
     group: tuple[int, ...] | None = None
+    suppressed: Sequence[str] = ()
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -118,6 +121,11 @@ class LocalSource:
     def __post_init__(self) -> None:
         self._updates = [len(life.states()[0]) for life in self.lives]
 
+    @property
+    def suppressed(self) -> Suppressed:
+        """What silences rules at the first update."""
+        return self.lives[-1].record.suppressed
+
     def shows(self, lives: Lives) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
         if len(lives) != len(self.lives) or any(not _same_life(*pair) for pair in zip(lives, self.lives, strict=True)):
@@ -139,6 +147,7 @@ class LocalSource:
             mean=_compat.aggregation_of(self.metric) == "mean",
             columns=1 if measure is None else measure.columns,
             group=self.group,
+            suppressed=patterns_of(self.suppressed),
         )
 
 

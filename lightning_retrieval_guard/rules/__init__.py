@@ -17,6 +17,7 @@ from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
+from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
 
 REGISTRY: dict[str, Rule] = {
     rule.code: rule
@@ -35,6 +36,7 @@ REGISTRY: dict[str, Rule] = {
         RestartingQueryIds(),
         PaddedSamples(),
         GuardDisabled(),
+        UnusedSuppression(),
     )
 }
 

@@ -34,6 +34,7 @@ class KeyFacts(WeightCounts, LogCall):
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
         lacks_value: What ``value`` lacks to be weighted by samples.
         lacks_weight: What ``weight`` lacks to be the number of samples.
+        suppressed: Codes and prefixes of rules that stay silent at its log calls.
     """
 
     calls: int = 0
@@ -44,6 +45,7 @@ class KeyFacts(WeightCounts, LogCall):
     names_devices: bool = False
     lacks_value: float = 0.0
     lacks_weight: float = 0.0
+    suppressed: Sequence[str] = ()
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
@@ -80,6 +82,7 @@ class SourceView:
         plan: Which rows count.
         local: This rank's rows.
         combined: The value over all ranks, where rows or sums have travelled for it.
+        suppressed: For every rank that has it the codes and prefixes of rules that stay silent at its first update.
     """
 
     name: str
@@ -92,6 +95,7 @@ class SourceView:
     plan: Plan
     local: LocalRows
     combined: Outcome | None = None
+    suppressed: Sequence[Sequence[str]] = ()
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -131,6 +135,8 @@ class KeyView:
         evaluates: Whether the stage is no training, so that a number is meant to be a result.
         corrected: Whether the guard put the reference in the place of the logged number.
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        as_declared: Whether ``source`` counts rows as the program does, where the rules against it may not speak.
+        left_alone: Whether nothing takes the place of the logged number, as no rule against it may speak.
     """
 
     facts: tuple[KeyFacts | None, ...]
@@ -139,6 +145,8 @@ class KeyView:
     replaced: bool = False
     evaluates: bool = True
     corrected: bool = False
+    as_declared: bool = False
+    left_alone: bool = False
 
     @cached_property
     def present(self) -> list[KeyFacts]:

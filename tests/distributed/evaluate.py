@@ -178,11 +178,19 @@ def _run(module: LightningModule, guard: list[Callback], method: str) -> dict[st
         "callback_metrics": _floats(trainer.callback_metrics),
         "logged_metrics": _floats(trainer.logged_metrics),
         "progress_bar_metrics": _floats(trainer.progress_bar_metrics),
-        "logger": recorder.received,
+        "logger": [(metrics, step) for metrics, step in recorder.received if not _is_guards(metrics)],
+        "counts": [(metrics, step) for metrics, step in recorder.received if _is_guards(metrics)],
         "findings": [finding.to_dict() for callback in guard for finding in callback.findings],
         "collectives": dict(collectives),
         "random": int(torch.random.get_rng_state().sum()),
     }
+
+
+def _is_guards(metrics: dict[str, float]) -> bool:
+    """The guard's own call, which holds nothing of the program's."""
+    own = [key.startswith("guard/") for key in metrics]
+    assert all(own) or not any(own), metrics
+    return all(own) and bool(own)
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:
