@@ -49,12 +49,13 @@ def terms_of(key: KeyView, settings: Settings) -> Terms:
 def declared_source(key: KeyView, settings: Settings) -> SourceView | None:
     """The rows behind a key with the value that the program gives them, where no rule may object; else ``None``."""
     source, first = key.source, key.first
-    if source is None or first.kind == "forward" or (first.kind == "compute" and first.in_step):
+    if source is None or first.kind == "forward" or not key.shows_source:
         return None
     if source.plan.gathered:
         as_combined = source.synchronises and not may_speak("LRG201", key, settings)
         return replace(source, combined=Outcome(source.value_as_combined)) if as_combined else None
-    lone = key.world_size > 1 and not source.synchronises and not first.sync_dist
+    once = first.kind == "metric" or not first.in_step
+    lone = once and key.world_size > 1 and not source.synchronises and not first.sync_dist
     if lone and not may_speak("LRG203", key, settings):
         return replace(source, combined=source.local.outcome(source.name))
     return None

@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -150,6 +150,7 @@ def evaluate(
     method: str = "validate",
     right_form: bool = False,
     guard_options: dict[str, Any] | None = None,
+    within: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run one program on this rank.
 
@@ -159,12 +160,14 @@ def evaluate(
         method: "validate" or "test".
         right_form: build the program's right form in its place.
         guard_options: further arguments of RetrievalGuard.
+        within: codes that a block around the run keeps quiet.
     """
     entry = EVERY[program]
     seed_everything(1, verbose=False)
     module = (entry.reference if right_form else entry.factory)(int(os.environ["WORLD_SIZE"]))
     guard = guards(mode, guard_options or {})
-    with recorded_warnings() as warned:
+    quiet = guard[0].ignore(*within) if within else contextlib.nullcontext()
+    with recorded_warnings() as warned, quiet:
         return _run(module, guard, method) | {"warnings": warned}
 
 
