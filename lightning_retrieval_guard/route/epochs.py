@@ -132,8 +132,8 @@ class Epochs:
         new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
         if self._quiet.concerns(new):
             view = self._view(epoch, [replace(key, corrected=True) for key in new])
-            self._speaking(epoch, judge.judge(view, self._settings), view)
             new = self._quiet.settle(new, view, lambda terms, names: self._meet_on(terms, epoch, label, names))
+            self._speaking(epoch, judge.judge(view, self._settings), view)  # notes which suppressions are of use
         epoch.keys.extend(new)
         self._act(epoch, new)
 

@@ -116,12 +116,13 @@ class Quiet:
             stage: The same keys, taken for corrected.
             meet: Combines rows once more.
         """
-        findings = [finding for rule in REGISTRY.values() for finding in rule.check(stage)]
         terms = [terms_of(key, self._settings) for key in keys]
         met: dict[Terms, Mapping[str, SourceView]] = {Terms(): {}}
         for wanted in sorted(set(terms) - set(met)):
             pairs = zip(keys, terms, strict=True)
             met[wanted] = meet(wanted, {key.source.name for key, own in pairs if own == wanted and key.source})
+        # only now, because a rule that fails on one rank must not keep the others waiting
+        findings = [finding for rule in REGISTRY.values() for finding in rule.check(stage)]
         return [self._settled(key, met[own], findings) for key, own in zip(keys, terms, strict=True)]
 
     def _settled(self, key: KeyView, met: Mapping[str, SourceView], findings: Sequence[Finding]) -> KeyView:
