@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
+from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import Report, StageCounts
 from lightning_retrieval_guard.report.document import write_report
 from lightning_retrieval_guard.report.log import FindingLog
@@ -42,6 +44,7 @@ class RetrievalGuard(Callback):
             ``"batch"`` one update call, ``"auto"`` decides by evidence.
         batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
         report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error.
+        log_findings: Whether the run's loggers get ``guard/<code>``, the number of findings of a code in an epoch.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
@@ -57,9 +60,13 @@ class RetrievalGuard(Callback):
         query_scope: QueryScope = "auto",
         batch_size_fn: Callable[[Any], int] | None = None,
         report: PathLike | None = None,
+        log_findings: bool = True,
     ) -> None:
         self.from_environment = False
-        self.settings = build_settings(mode, select, ignore, query_scope, batch_size_fn, report, REGISTRY)
+        self.settings = build_settings(
+            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, known_codes=REGISTRY
+        )
+        self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()
         self._session: Session | None = None
         self._keys: dict[str, Numbers] = {}
@@ -70,6 +77,28 @@ class RetrievalGuard(Callback):
     def findings(self) -> list[Finding]:
         """The findings of this process, merged over ranks after each epoch."""
         return self._log.findings
+
+    def ignore(self, *codes: str) -> AbstractContextManager[None]:
+        """Keep rules silent about the log calls and metric updates inside a ``with`` block.
+
+        In correct mode they are not corrected either, and in strict mode they do not raise. Blocks nest.
+
+        Example:
+            >>> guard = RetrievalGuard()
+            >>> with guard.ignore("LRG203", "LRG3"):
+            ...     pass  # log calls
+
+        Args:
+            codes: Rule codes or prefixes; ``"LRG"`` means all.
+
+        Returns:
+            A context manager, which may be entered several times.
+
+        Raises:
+            ValueError: No code is given, or one that no rule about log calls or metrics starts with.
+            TypeError: A code is not a string.
+        """
+        return self._suppressions.block(codes)
 
     def __getstate__(self) -> dict[str, Any]:
         """The guard without its run, so that it can be copied and sent to other processes."""
@@ -89,7 +118,7 @@ class RetrievalGuard(Callback):
             check_report_writable(self.settings.report)
         self._close()
         self._world_size = trainer.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, self._write_report)
+        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
         self._session.open(lambda: make_exchange(_timeout(trainer), trainer.world_size))
 
     @override
@@ -131,6 +160,8 @@ class RetrievalGuard(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._session is not None:
+            self._session.protect(self._session.end_run)
         self._close()
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -164,6 +195,7 @@ class RetrievalGuard(Callback):
 
     def _close(self) -> None:
         session, self._session = self._session, None
+        self._suppressions.start_over()
         if session is not None:
             session.close()
 

@@ -20,12 +20,16 @@ from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.values import Outcome
-from lightning_retrieval_guard.route.epochs import END_HOOKS, Epochs, why_ranks_missed
+from lightning_retrieval_guard.route.epochs import Epochs
 from lightning_retrieval_guard.route.meeting import RanksFailedError, failure_text
+from lightning_retrieval_guard.route.quiet import Quiet
+from lightning_retrieval_guard.route.sources import may_act
+from lightning_retrieval_guard.route.telling import END_HOOKS, why_ranks_missed
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.settings import Settings
 
@@ -43,13 +47,16 @@ class Session:
         module: Any,
         settings: Settings,
         log: FindingLog,
+        suppressions: Suppressions,
         save: Callable[[], None],
     ) -> None:
         self.world_size = 1
+        self.suppressions = suppressions
         self._trainer = trainer
         self._module = module
         self._settings = settings
         self._log = log
+        self._quiet = Quiet(suppressions, settings)
         self._save = save
         self._exchange = Exchange()
         self._patches = Patches()
@@ -76,7 +83,16 @@ class Session:
     # --- putting on and taking off ----------------------------------------------------------------------------
 
     def _make_epochs(self) -> Epochs:
-        return Epochs(self._trainer, self._module, self._settings, self._log, self._exchange, self._metrics, self._save)
+        return Epochs(
+            self._trainer,
+            self._module,
+            self._settings,
+            self._log,
+            self._exchange,
+            self._metrics,
+            self._quiet,
+            self._save,
+        )
 
     def open(self, connect: Callable[[], Exchange]) -> None:
         """Connect the ranks and put on the patches, on the process that works."""
@@ -199,6 +215,15 @@ class Session:
         if self._failure is None:
             self._epochs.end()
 
+    def end_run(self) -> None:
+        """The run is over without an exception: tell of suppressions that were of no use."""
+        findings = list(self._quiet.unused(self._exchange.rank, self.world_size))
+        if findings:
+            self._log.add(findings, say=self.speaks)
+            self._save()
+            if self.speaks:
+                self._log.print_table("the run")
+
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
         stage = self.stage()
@@ -212,6 +237,10 @@ class Session:
     def routes(self) -> bool:
         """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
         return self._settings.corrects and self._failure is None
+
+    def may_drop(self, record: MetricRecord) -> bool:
+        """Whether a metric may be made to forget what it holds of earlier epochs."""
+        return self.routes and may_act("LRG401", record, self._settings)
 
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""

@@ -26,6 +26,7 @@ class Settings:
         query_scope: Which rows with the same query id belong together.
         batch_size_fn: Counts the samples in a batch.
         report: Where the report goes, or ``None``.
+        log_findings: Whether the run's loggers get the number of findings.
     """
 
     mode: Mode = "warn"
@@ -34,6 +35,7 @@ class Settings:
     query_scope: QueryScope = "auto"
     batch_size_fn: Callable[[Any], int] | None = None
     report: Path | None = None
+    log_findings: bool = True
 
     @property
     def corrects(self) -> bool:
@@ -53,6 +55,7 @@ def build_settings(
     query_scope: str,
     batch_size_fn: Callable[[Any], int] | None,
     report: PathLike | None,
+    log_findings: bool,
     known_codes: Iterable[str],
 ) -> Settings:
     """Validate the arguments of the guard.
@@ -63,6 +66,7 @@ def build_settings(
     """
     _check_choice("mode", mode, get_args(Mode))
     _check_choice("query_scope", query_scope, get_args(QueryScope))
+    _check_choice("log_findings", log_findings, (True, False))
     if batch_size_fn is not None and not callable(batch_size_fn):
         raise TypeError(
             f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
@@ -71,21 +75,33 @@ def build_settings(
     codes = sorted(known_codes)
     return Settings(
         mode=mode,  # type: ignore[arg-type]  # checked above
-        select=None if select is None else _check_codes("select", select, codes),
-        ignore=_check_codes("ignore", ignore, codes),
+        select=None if select is None else check_codes("select", select, codes),
+        ignore=check_codes("ignore", ignore, codes),
         query_scope=query_scope,  # type: ignore[arg-type]  # checked above
         batch_size_fn=batch_size_fn,
         report=None if report is None else _check_report(report),
+        log_findings=log_findings,
     )
 
 
-def _check_choice(name: str, given: object, allowed: Sequence[str]) -> None:
+def _check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
     if given not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name}={given!r} is not one of {choices}.")
 
 
-def _check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Validate rule codes and prefixes.
+
+    Args:
+        name: Of the argument.
+        given: What the user gave.
+        known: The codes that there are.
+
+    Raises:
+        ValueError: One of them is the beginning of no known code; the message names the known ones.
+        TypeError: It is not a sequence of strings.
+    """
     if isinstance(given, str) or not all(isinstance(code, str) for code in given):
         raise TypeError(f"{name}={given!r} must be a sequence of rule codes or prefixes, such as ['LRG2', 'LRG301'].")
     unknown = [code for code in given if not code or not any(rule.startswith(code) for rule in known)]

@@ -40,6 +40,7 @@ SEVERITIES = {
     "LRG404": "error",
     "LRG405": "warning",
     "LRG901": "warning",
+    "LRG902": "note",
 }
 
 each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)

@@ -12,6 +12,7 @@ from lightning_retrieval_guard.observe.behind import Lives
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.observe.segments import ForwardRows, Life, Segment, segment_of
+from lightning_retrieval_guard.observe.suppressions import Suppressed
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
@@ -131,7 +132,7 @@ class Weights(WeightCounts):
 
 @dataclass
 class KeyRecord(LogCall):
-    """One logged key of one epoch on this rank."""
+    """One logged key of one epoch on this rank; ``suppressed`` holds what silences rules at all of its log calls."""
 
     on_epoch: bool = True
     calls: int = 0
@@ -141,6 +142,7 @@ class KeyRecord(LogCall):
     # of metrics that keep no rows
     lives: Lives = field(default_factory=Lives)
     weights: Weights = field(default_factory=Weights)
+    suppressed: Suppressed = ()
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

@@ -13,19 +13,19 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.keys import KeyRecord, Kind
 from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
 from lightning_retrieval_guard.observe.patches import Patches
-from lightning_retrieval_guard.observe.site import user_site
+from lightning_retrieval_guard.observe.site import LOG_METHODS, user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.suppressions import Suppressions
 
 # among the arguments of `log` after name and value
 _BATCH_SIZE_POSITION = 9
-# methods of the user's that only hand a value on
-_LOG_METHODS = ("log", "log_dict")
 
 
 class LogListener(Protocol):
     """What the watch asks and tells."""
 
     world_size: int
+    suppressions: Suppressions
 
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""
@@ -86,9 +86,13 @@ class LogWatch:
         key = stage.keys.get(storage)
         if key is None:
             key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage])
+        elif key.suppressed:
+            key.suppressed = self._listener.suppressions.still(key.suppressed)
         if isinstance(value, Metric):
             origin = self._origin_of_object(value)
             key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
+        if origin is not None:
+            origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
         key.note_origin(kind, origin)
         if kind != "metric" and key.on_epoch and key.in_step and key.reduction == "mean":
@@ -96,7 +100,7 @@ class LogWatch:
         self._listener.logged(key)
 
     def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
-        arguments, site = _compat.result_arguments(result), user_site(past=_LOG_METHODS)
+        arguments, site = _compat.result_arguments(result), user_site(past=LOG_METHODS)
         return KeyRecord(
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
@@ -105,6 +109,7 @@ class LogWatch:
             line=site.line,
             kind=kind,
             in_step=stage.in_step,
+            suppressed=self._listener.suppressions.at(site),
             **vars(arguments),
         )
 

@@ -23,6 +23,7 @@ from lightning_retrieval_guard.observe.row_store import RowStore, give_back, set
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stale import drop_stale
+from lightning_retrieval_guard.observe.suppressions import Suppressions
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -44,9 +45,14 @@ class Origin:
 class MetricListener(RankListener, Protocol):
     """What the watch asks and tells while a metric works."""
 
+    suppressions: Suppressions
+
     @property
     def routes(self) -> bool:
         """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
+
+    def may_drop(self, record: MetricRecord) -> bool:
+        """Whether a metric may be made to forget what it holds of earlier epochs."""
 
     def feeding(self) -> Feeding | None:
         """What feeds metrics at this moment, or ``None`` outside of stages."""
@@ -270,7 +276,7 @@ class MetricWatch:
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
         feeding = self._listener.feeding()
-        if feeding is not None and self._listener.routes:
+        if feeding is not None and self._listener.may_drop(record):
             drop_stale(record, feeding, self.row_records())
 
     def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -290,6 +296,7 @@ class MetricWatch:
         record.infos.append(info)
         if record.first_update is None:
             record.first_update = user_site()
+            record.suppressed = self._listener.suppressions.at(record.first_update)
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         segment = record.segment() if record.is_rows and record.metric() is not None else None

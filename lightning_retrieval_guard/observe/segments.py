@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.site import Site
+from lightning_retrieval_guard.observe.suppressions import Suppressed
 from lightning_retrieval_guard.retrieval.rows import Digest, Rows, Settled, States
 
 KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
@@ -190,6 +191,10 @@ class MetricRecord:
     generation: int = 0
     infos: list[UpdateInfo] = field(default_factory=list)
     first_update: Site | None = None
+    # what silences rules at the first update
+    # what silences rules at the first update, and at the log calls that have shown the metric
+    suppressed: Suppressed = ()
+    suppressed_where_shown: Suppressed = ()
     samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0

@@ -12,6 +12,8 @@ from functools import lru_cache
 from types import FrameType
 
 _LIBRARIES = frozenset({"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics", "torch", "contextlib"})
+# methods that log, of Lightning's or of the user's
+LOG_METHODS = ("log", "log_dict")
 _OWN = __name__.partition(".")[0]
 _OWN_PROGRAMS = f"{_OWN}.demo"
 _DEVICE_COUNT = re.compile(
@@ -57,6 +59,22 @@ def _is_library(module: str) -> bool:
     return root in _LIBRARIES or (root == _OWN and not module.startswith(_OWN_PROGRAMS))
 
 
+def call_lines(site: Site) -> range:
+    """The lines of the call at a site: of the ``log`` call where one stands there, else of the shortest one."""
+    tree = parse_source(site.path)
+    calls = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    spans = [(not is_log_call(call), *_span(call)) for call in calls if _covers(call, site.line)]
+    if not spans:
+        return range(site.line, site.line + 1)
+    _, first, last = min(spans, key=lambda span: (span[0], span[2] - span[1]))
+    return range(first, last + 1)
+
+
+def is_log_call(call: ast.Call) -> bool:
+    """Whether a call is one of a ``log`` or ``log_dict`` method."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr in LOG_METHODS
+
+
 def names_device_count(site: Site) -> bool:
     """Whether the source of the ``batch_size`` argument at a log call names the number of devices.
 
@@ -65,14 +83,14 @@ def names_device_count(site: Site) -> bool:
     argument = _batch_size_argument(site)
     if argument is None:
         return False
-    tree = _parse(site.path)
+    tree = parse_source(site.path)
     names = {node.id for node in ast.walk(argument) if isinstance(node, ast.Name)}
     sources = [argument, *(_assigned(tree, names) if tree is not None else [])]
     return any(_DEVICE_COUNT.search(ast.unparse(source)) for source in sources)
 
 
 def _batch_size_argument(site: Site) -> ast.expr | None:
-    tree = _parse(site.path)
+    tree = parse_source(site.path)
     if tree is None:
         return None
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _covers(node, site.line)]
@@ -84,7 +102,12 @@ def _batch_size_argument(site: Site) -> ast.expr | None:
 
 
 def _covers(node: ast.Call, line: int) -> bool:
-    return node.lineno <= line <= (node.end_lineno or node.lineno)
+    first, last = _span(node)
+    return first <= line <= last
+
+
+def _span(node: ast.Call) -> tuple[int, int]:
+    return node.lineno, node.end_lineno or node.lineno
 
 
 def _assigned(tree: ast.Module, names: set[str]) -> list[ast.expr]:
@@ -98,7 +121,8 @@ def _assigned(tree: ast.Module, names: set[str]) -> list[ast.expr]:
 
 
 @lru_cache(maxsize=32)
-def _parse(path: str) -> ast.Module | None:
+def parse_source(path: str) -> ast.Module | None:
+    """The syntax tree of a file, or ``None`` where it cannot be read as Python."""
     try:
         return ast.parse("".join(linecache.getlines(path)))
     except (SyntaxError, ValueError):  # a notebook cell with magics, or a file that has changed

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
 from lightning_retrieval_guard.report.table import render_table
+
+_Action = Literal["default", "always", "ignore", "module", "once", "error"]
+_ACTIONS: tuple[_Action, ...] = get_args(_Action)
+_CATEGORY = f"{__name__.partition('.')[0]}.{GuardWarning.__name__}"
 
 
 class FindingLog:
@@ -62,5 +69,29 @@ class FindingLog:
 
 def warn_at(finding: Finding) -> None:
     """Emit a finding as a warning at the user's line."""
+    _heed_options(sys.warnoptions)
+    module = _module_at(finding.path)
     # a registry of its own: the interpreter's would swallow a second run's warnings
-    warnings.warn_explicit(finding.text(), GuardWarning, finding.path, finding.line, registry={})
+    warnings.warn_explicit(finding.text(), GuardWarning, finding.path, finding.line, module, registry={})
+
+
+def _module_at(path: str) -> str:
+    """The name of the user's module, by which filters choose; else the path without its suffix, as Python has it."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(file, str) and os.path.abspath(file) == os.path.abspath(path):
+            return name
+    return path.removesuffix(".py")
+
+
+def _heed_options(options: Iterable[str]) -> None:
+    """Filter as ``python -W action:message:category:module:line`` says of the guard's category.
+
+    Python reads these options before it can import the package, and drops them as invalid.
+    """
+    for option in options:
+        action, message, category, module, line = [*map(str.strip, option.split(":")), "", "", "", "", ""][:5]
+        chosen = next((known for known in _ACTIONS if action and known.startswith(action)), None)
+        if category == _CATEGORY and chosen is not None and (line.isdigit() or not line):
+            whole_module = rf"{re.escape(module)}\Z" if module else ""
+            warnings.filterwarnings(chosen, re.escape(message), GuardWarning, whole_module, int(line or 0), append=True)

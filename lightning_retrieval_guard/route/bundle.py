@@ -312,4 +312,5 @@ class Bundle:
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),
+            suppressed=[own.suppressed for own in member.told.values()],
         )

@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers, Severity
-from lightning_retrieval_guard.observe.behind import Behind, ask
+from lightning_retrieval_guard.observe.behind import ask
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.retrieval.plan import Plan, Scope
+from lightning_retrieval_guard.report.loggers import log_counts
+from lightning_retrieval_guard.retrieval.plan import Scope
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
+from lightning_retrieval_guard.route.epoch import Epoch
 from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
-from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder
-from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.route.quiet import Quiet, Terms, sources_behind
+from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder
+from lightning_retrieval_guard.route.telling import Teller, why_ranks_missed
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
 from lightning_retrieval_guard.settings import Settings
 
-END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
-
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
-
-
-class Epoch:
-    """What this rank has seen in one epoch of one stage, and what the ranks told each other of it."""
-
-    def __init__(self, stage: str, number: int, running: Set[int]) -> None:
-        self.record = StageRecord(stage, number, running)
-        self.keys: list[KeyView] = []
-        self.sources: dict[str, SourceView] = {}
-        self.local: dict[str, LocalSource] = {}
-        self.meetings: list[list[Message]] = []
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether anything can be logged since the ranks met; they all know, because they told each other."""
-        return not self.meetings or any(message["more"] for message in self.meetings[-1])
 
 
 class Epochs:
@@ -59,6 +44,7 @@ class Epochs:
         log: FindingLog,
         exchange: Exchange,
         watch: MetricWatch,
+        quiet: Quiet,
         save: Callable[[], None],
     ) -> None:
         self.numbers: dict[str, Numbers] = {}
@@ -69,8 +55,10 @@ class Epochs:
         self._log = log
         self._exchange = exchange
         self._watch = watch
+        self._quiet = quiet
         self._save = save
         self._finder = SourceFinder(trainer, module, watch, exchange, settings)
+        self._teller = Teller(trainer, module, settings, exchange, self._finder)
         self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
@@ -138,14 +126,15 @@ class Epochs:
     def _meet(self, epoch: Epoch, point: str, failure: str | None, find: Find) -> None:
         label = f"{epoch.record.stage}/{epoch.record.dataloader or 0}/{point}"
         message, sources = self._prepare(epoch, failure, find)
-        meeting = self._hold(label, message, sources, self._wants)
-        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
-        if failed:
-            raise RanksFailedError(failed)
+        meeting = self._hold(label, message, sources, self._teller.wants, self._table)
         epoch.meetings.append(meeting.messages)
         self.counts[epoch.record.stage] = judge.counts_of(epoch.meetings)
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
+        if self._quiet.concerns(new):
+            view = self._view(epoch, [replace(key, corrected=True) for key in new])
+            new = self._quiet.settle(new, view, lambda terms, names: self._meet_on(terms, epoch, label, names))
+            self._speaking(epoch, judge.judge(view, self._settings), view)  # notes which suppressions are of use
         epoch.keys.extend(new)
         self._ask(epoch.record, new)
         self._act(epoch, new)
@@ -157,59 +146,43 @@ class Epochs:
                 keys = self._new_keys(epoch)
                 sources = find(keys)
                 epoch.local.update(sources)
-                return self._message(epoch, keys), sources
+                return self._teller.message(epoch, keys), sources
             except Exception as error:  # the other ranks wait, and must hear of it
                 failure = failure_text(error)
         nothing = {"batches": 0, "samples": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}
         return {"failed": failure, **nothing}, {}
 
-    def _hold(self, label: str, message: Message, sources: dict[str, LocalSource], wants: Wants) -> Meeting:
+    def _hold(
+        self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, table: Table
+    ) -> Meeting:
         try:
-            return self._table.meet(label, message, sources, wants)
+            meeting = table.meet(label, message, sources, wants)
         except ExchangeError as error:
             if self._settings.mode == "warn":
                 raise
             raise GuardError(why_ranks_missed(error)) from error
+        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
+        if failed:
+            raise RanksFailedError(failed)
+        return meeting
 
-    def _message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
-        results = _compat.results_of(self._trainer) or {}
-        padding = epoch.record.padding()
-        return {
-            "failed": None,
-            "batches": epoch.record.batches,
-            "samples": epoch.record.samples,
-            "repeated": padding.repeated if padding is not None else 0,
-            "monitored": sorted(_compat.monitored_keys(self._trainer)),
-            "more": self._has_hook(epoch.record.stage),
-            "keys": [
-                judge.tell_key(
-                    key,
-                    results.get(key.storage),
-                    self._finder.name_of(key, epoch.record, epoch.local),
-                    self._behind(key, epoch.record),
-                ).to_message()
-                for key in keys
-            ],
-        }
+    def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
+        """Combine rows once more, on terms that all ranks have come to know."""
+        message, local = self._prepare(
+            epoch, None, lambda _: {name: own for name, own in epoch.local.items() if name in names}
+        )
+        repeated = 0 if terms.repeated else message["repeated"]
+        scope: Scope = "as given" if terms.merged else self._scope
+        table = Table(self._exchange, scope, self._settings.corrects, self._finder.metric)
+        point = f"{label}/{'merged' * terms.merged}/{'repeated' * terms.repeated}"
+        return self._hold(point, {**message, "repeated": repeated}, local, self._teller.wants, table).sources
 
-    def _behind(self, key: KeyRecord, stage: StageRecord) -> Behind:
-        return key.lives.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
+    def _speaking(self, epoch: Epoch, findings: Sequence[Finding], view: StageView) -> list[Finding]:
+        return self._quiet.speaking(findings, view, epoch.record.keys, epoch.local)
 
-    def _has_hook(self, stage: str) -> bool:
-        """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
-        hook = END_HOOKS.get(stage, "on_validation_epoch_end")
-        return any(_compat.defines_hook(owner, hook) for owner in (self._module, *self._trainer.callbacks))
-
-    def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
-        """Whether the value of a source is worth a collective."""
-        # where findings raise, all ranks must come to the same ones
-        if self._settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
-            return True
-        told = [SourceFacts.from_message(own["sources"][name]) for own in messages if name in own["sources"]]
-        if not all(own.synchronises for own in told) or any(own.stale or own.shared for own in told):
-            return True
-        keys = [KeyFacts.from_message(entry) for message in messages for entry in message["keys"]]
-        return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
+    def _judge(self, epoch: Epoch, before_reduction: bool = False) -> list[Finding]:
+        view = self._view(epoch, epoch.keys)
+        return self._speaking(epoch, judge.judge(view, self._settings, before_reduction), view)
 
     # --- what follows -----------------------------------------------------------------------------------------
 
@@ -220,10 +193,9 @@ class Epochs:
                 self._put_in_order(epoch, results)
                 judge.correct(results, new, self._settings, self._module)
         elif self._settings.mode == "strict":
-            self.refuse(judge.judge(self._view(epoch), self._settings))
+            self.refuse(self._judge(epoch))
         else:
-            early = judge.judge(self._view(epoch), self._settings, before_reduction=True)
-            self._log.add(early, say=self._exchange.speaks)
+            self._log.add(self._judge(epoch, before_reduction=True), say=self._exchange.speaks)
 
     def _ask(self, stage: StageRecord, new: Sequence[KeyView]) -> None:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
@@ -244,20 +216,23 @@ class Epochs:
         orders = orders_that_meet(map(judge.order_of_reductions, told), [message["batches"] for message in told])
         if len({tuple(order) for order in orders}) <= 1:
             return
+        found = [finding for finding in self._judge(epoch, before_reduction=True) if finding.code == "LRG206"]
+        if not found:
+            return
         if len({frozenset(order) for order in orders}) > 1:
-            self.refuse(list(REGISTRY["LRG206"].check(self._view(epoch))))
+            self.refuse(found)
         _compat.sort_results(results)
         for key in epoch.keys:
             key.corrected = key.corrected or any(key.first.storage in order for order in orders)
 
-    def _view(self, epoch: Epoch) -> StageView:
+    def _view(self, epoch: Epoch, keys: list[KeyView]) -> StageView:
         last = epoch.meetings[-1] if epoch.meetings else []
         return StageView(
             stage=epoch.record.stage,
             world_size=self._exchange.world_size,
-            keys=epoch.keys,
-            sources=list(epoch.sources.values()),
-            orders=[_order(messages) for messages in zip(*epoch.meetings, strict=True)],
+            keys=keys,
+            sources=sources_behind(keys, epoch.sources.values()),
+            orders=epoch.orders,
             batches=[message["batches"] for message in last],
             repeated=max((min(message["repeated"] for message in told) for told in epoch.meetings), default=0),
             declared_scope=self._settings.query_scope,
@@ -298,7 +273,7 @@ class Epochs:
     def _judge_weights(self, epoch: Epoch, facts: KeyFacts) -> list[Finding]:
         world_size = self._exchange.world_size
         view = StageView(epoch.record.stage, world_size, [KeyView((facts,) * world_size)])
-        found = judge.judge(view, self._settings)
+        found = self._speaking(epoch, judge.judge(view, self._settings), view)
         return [finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")]
 
     def end(self) -> None:
@@ -308,11 +283,13 @@ class Epochs:
             return
         for key, computed in self._computed(epoch):
             key.computed = computed
-        view = self._view(epoch)
-        self.numbers.update(judge.numbers_of(view))
-        self._log.add(judge.judge(view, self._settings), say=self._exchange.speaks)
+        self.numbers.update(judge.numbers_of(self._view(epoch, epoch.keys)))
+        findings = self._judge(epoch)
+        self._log.add(findings, say=self._exchange.speaks)
         if self._exchange.speaks:
             self._log.print_table(epoch.record.stage)
+            if self._settings.log_findings and epoch.record.stage != "sanity_check":
+                log_counts(self._trainer.loggers, findings, self._trainer.global_step)
 
     def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
         """What Lightning computed, where the guard put nothing in its place."""
@@ -354,27 +331,7 @@ class Epochs:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
         local = self._finder.of_metric(record, epoch.record)
         label = f"{epoch.record.stage}/compute/{local.name}"
-        meeting = self._hold(label, self._message(epoch, []), {local.name: local}, lambda *_: True)
+        meeting = self._hold(label, self._teller.message(epoch, []), {local.name: local}, lambda *_: True, self._table)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         return epoch.sources[local.name]
-
-
-def _order(messages: Sequence[Message]) -> list[str]:
-    """The keys of one rank that Lightning combines, in order over all meetings."""
-    return [storage for message in messages for storage in judge.order_of_reductions(message)]
-
-
-def why_ranks_missed(error: ExchangeError) -> str:
-    """The error in words; a metric that some ranks compute alone is a finding with a code of its own."""
-    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
-    if alone:
-        names = ", ".join(sorted(set(alone.values())))
-        return (
-            f"LRG204 rank-zero-sync: compute() of {names} combines all ranks, but only rank(s)"
-            f" {', '.join(map(str, alone))} called it; the others never arrive. Call it on every rank. ({error})"
-        )
-    return (
-        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
-        " on rank zero alone, keeps the others waiting."
-    )

@@ -13,9 +13,11 @@ from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
 from lightning_retrieval_guard.observe.site import Site, names_device_count
+from lightning_retrieval_guard.observe.suppressions import patterns_of
 from lightning_retrieval_guard.report.contents import RowCounts, StageCounts
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.route.meeting import Message
+from lightning_retrieval_guard.route.quiet import may_speak
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView
@@ -44,6 +46,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None, behind: Beh
         names_devices=bool(weights.times_world or weights.times_world_nominal) and names_device_count(site),
         lacks_value=float(weights.value),
         lacks_weight=float(weights.weight),
+        suppressed=patterns_of(key.suppressed),
     )
 
 
@@ -115,15 +118,16 @@ def correct(results: Any, keys: Iterable[KeyView], settings: Settings, module: A
 
 def _correction(key: KeyView, settings: Settings) -> float | None:
     first, reference = key.first, key.reference
-    if reference is None or not key.is_shared:
+    if reference is None or key.left_alone or not key.is_shared:
         return None
     if key.shows_source:
         assert key.source is not None
-        local = key.world_size == 1 and not key.source.plan.restarting and not key.source.holds_others
+        alone = key.world_size == 1 and not key.source.plan.restarting
+        local = alone and not key.source.holds_others and not key.as_declared
         as_logged = local and (first.kind == "metric" or not first.in_step)
         return None if as_logged else reference
     absent = len(key.present) < key.world_size
-    return reference if absent or any(settings.allows(code) for code in _faults(key)) else None
+    return reference if absent or any(may_speak(code, key, settings) for code in _faults(key)) else None
 
 
 def _faults(key: KeyView) -> list[str]:

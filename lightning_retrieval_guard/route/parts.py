@@ -17,7 +17,7 @@ class Part:
     """The rows of some metric lives that belong to an epoch, and how many others these hold.
 
     Attributes:
-        lives: The lives, with no other rows.
+        lives: The lives, with no other rows that count.
         stale: Rows of earlier epochs.
         sanity: Whether they all came from the sanity check.
         shared: Rows that another stage or dataloader fed.
@@ -29,7 +29,9 @@ class Part:
     shared: int = 0
 
 
-def part_of(lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int | None) -> Part:
+def part_of(
+    lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int | None, keeps: Callable[[Life, str], bool]
+) -> Part:
     """What of some lives belongs to an epoch.
 
     Args:
@@ -37,6 +39,7 @@ def part_of(lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int
         infos_of: Finds what is known of the updates of a life.
         stage: The epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
+        keeps: Whether the rows that a rule is about belong to it all the same, because the rule may not speak.
     """
     kept: list[Life] = []
     stale = shared = 0
@@ -49,12 +52,15 @@ def part_of(lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int
         own = []
         for update, info in enumerate(infos):
             rows = life.known[update].rows if update in life.known else ids[update].numel()
+            code = None
             if stage.is_over(info.epoch):
                 stale += rows
                 sanity = sanity and info.stage == "sanity_check"
+                code = "LRG401"
             elif info.epoch not in (None, stage.epoch) or (dataloader is not None and info.dataloader != dataloader):
                 shared += rows
-            else:
+                code = "LRG404"
+            if code is None or keeps(life, code):
                 own.append(update)
         kept.append(life if len(own) == len(ids) else SomeRows(life, own))
     return Part(kept, stale, sanity, shared)

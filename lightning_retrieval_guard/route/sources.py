@@ -25,6 +25,7 @@ from lightning_retrieval_guard.observe.segments import (
 )
 from lightning_retrieval_guard.observe.site import Site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.suppressions import Suppressed, all_silence, patterns_of
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts, tell
 from lightning_retrieval_guard.retrieval.measures import measure_of
 from lightning_retrieval_guard.retrieval.rows import Pieces
@@ -52,6 +53,7 @@ class SourceFacts:
         sanity: Whether they all came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Rows that it holds of another stage or dataloader.
+        suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
     rows: int
@@ -68,6 +70,7 @@ class SourceFacts:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    suppressed: Sequence[str] = ()
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -100,6 +103,11 @@ class LocalSource:
     def __post_init__(self) -> None:
         self._updates = [_updates_of(life) for life in self.part.lives]
 
+    @property
+    def suppressed(self) -> Suppressed:
+        """What silences rules at the first update."""
+        return self.part.lives[-1].record.suppressed
+
     def shows(self, lives: Lives) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
         own = [segment_of(life) for life in self.part.lives]
@@ -126,7 +134,14 @@ class LocalSource:
             sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
             dropped=self.dropped is not None,
             shared=self.part.shared,
+            suppressed=patterns_of(self.suppressed),
         )
+
+
+def may_act(code: str, record: MetricRecord, settings: Settings) -> bool:
+    """Whether a rule may say what belongs to a metric: not where its first update or a log call silences the rule."""
+    suppressed = patterns_of((*record.suppressed, *record.suppressed_where_shown))
+    return settings.allows(code) and not all_silence([suppressed], code)
 
 
 def _updates_of(life: Life) -> list[int]:
@@ -141,7 +156,7 @@ class SourceFinder:
         self._module = module
         self._watch = watch
         self._exchange = exchange
-        self._corrects = settings.corrects
+        self._settings = settings
         self._scope = settings.query_scope
         self._sets = RowSets()
 
@@ -159,7 +174,10 @@ class SourceFinder:
 
     def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._infos, stage, dataloader)
+        return part_of(lives, self._infos, stage, dataloader, self._keeps)
+
+    def _keeps(self, life: Life, code: str) -> bool:
+        return not may_act(code, life.record, self._settings)
 
     def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
         """The source that a key shows, if it is among ``sources``."""
@@ -234,8 +252,8 @@ class SourceFinder:
                 rows.table,
                 samples,
                 self._exchange.world_size,
-                keep=rows.keep if self._corrects else None,
-                owners=owners if self._corrects else 0,
+                keep=rows.keep if self._settings.corrects else None,
+                owners=owners if self._settings.corrects else 0,
                 scope=self._scope,
                 ends_repeated=ends_repeated,
                 single_life=len(lives) == 1,

@@ -23,6 +23,7 @@ from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg404_shared_metric import SharedMetric
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
+from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
 
 REGISTRY: dict[str, Rule] = {
     rule.code: rule
@@ -47,6 +48,7 @@ REGISTRY: dict[str, Rule] = {
         PaddedSamples(),
         SharedMetric(),
         GuardDisabled(),
+        UnusedSuppression(),
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,6 +31,7 @@ class KeyFacts(Behind, WeightCounts, LogCall):
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
         lacks_value: What ``value`` lacks to be weighted by samples.
         lacks_weight: What ``weight`` lacks to be the number of samples.
+        suppressed: Codes and prefixes of rules that stay silent at its log calls.
     """
 
     calls: int = 0
@@ -40,6 +42,7 @@ class KeyFacts(Behind, WeightCounts, LogCall):
     names_devices: bool = False
     lacks_value: float = 0.0
     lacks_weight: float = 0.0
+    suppressed: Sequence[str] = ()
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
@@ -78,6 +81,7 @@ class SourceView:
         sanity: Whether they all came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Rows of another stage or dataloader that it holds, on all ranks.
+        suppressed: For every rank that has it the codes and prefixes of rules that stay silent at its first update.
         plan: Which rows count.
         local: This rank's rows.
         combined: The value over all ranks, where rows or sums have travelled for it.
@@ -98,6 +102,7 @@ class SourceView:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    suppressed: Sequence[Sequence[str]] = ()
 
     @property
     def holds_others(self) -> bool:

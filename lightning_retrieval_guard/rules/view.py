@@ -27,6 +27,8 @@ class KeyView:
         asked: What the metric behind it says itself, where the guard has asked it.
         corrected: Whether the guard put the reference in the place of the logged number.
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        as_declared: Whether ``source`` counts rows as the program does, where the rules against it may not speak.
+        left_alone: Whether nothing takes the place of the logged number, as no rule against it may speak.
     """
 
     facts: tuple[KeyFacts | None, ...]
@@ -36,6 +38,8 @@ class KeyView:
     evaluates: bool = True
     corrected: bool = False
     asked: float | None = None
+    as_declared: bool = False
+    left_alone: bool = False
 
     @cached_property
     def present(self) -> list[KeyFacts]:

@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -150,6 +150,7 @@ def evaluate(
     method: str = "validate",
     right_form: bool = False,
     guard_options: dict[str, Any] | None = None,
+    within: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run one program on this rank.
 
@@ -159,12 +160,14 @@ def evaluate(
         method: "validate" or "test".
         right_form: build the program's right form in its place.
         guard_options: further arguments of RetrievalGuard.
+        within: codes that a block around the run keeps quiet.
     """
     entry = EVERY[program]
     seed_everything(1, verbose=False)
     module = (entry.reference if right_form else entry.factory)(int(os.environ["WORLD_SIZE"]))
     guard = guards(mode, guard_options or {})
-    with recorded_warnings() as warned:
+    quiet = guard[0].ignore(*within) if within else contextlib.nullcontext()
+    with recorded_warnings() as warned, quiet:
         return _run(module, guard, method) | {"warnings": warned}
 
 
@@ -178,11 +181,19 @@ def _run(module: LightningModule, guard: list[Callback], method: str) -> dict[st
         "callback_metrics": _floats(trainer.callback_metrics),
         "logged_metrics": _floats(trainer.logged_metrics),
         "progress_bar_metrics": _floats(trainer.progress_bar_metrics),
-        "logger": recorder.received,
+        "logger": [(metrics, step) for metrics, step in recorder.received if not _is_guards(metrics)],
+        "counts": [(metrics, step) for metrics, step in recorder.received if _is_guards(metrics)],
         "findings": [finding.to_dict() for callback in guard for finding in callback.findings],
         "collectives": dict(collectives),
         "random": int(torch.random.get_rng_state().sum()),
     }
+
+
+def _is_guards(metrics: dict[str, float]) -> bool:
+    """The guard's own call, which holds nothing of the program's."""
+    own = [key.startswith("guard/") for key in metrics]
+    assert all(own) or not any(own), metrics
+    return all(own) and bool(own)
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.route.epochs import Epochs
 from lightning_retrieval_guard.route.sources import SourceFinder
+from lightning_retrieval_guard.route.telling import Teller
 
 from .programs import Restarting, Right, Sharded, floats, make_trainer, merged, reference
 from .test_no_trace import traces
@@ -28,7 +29,7 @@ PARTS: dict[str, tuple[type, str]] = {
     "update": (MetricWatch, "_note_update"),
     "reset": (MetricWatch, "_note_reset"),
     "sources": (SourceFinder, "in_stage"),
-    "message": (Epochs, "_message"),
+    "message": (Teller, "message"),
     "end": (Epochs, "end"),
 }
 FAILING = pytest.mark.parametrize("part", PARTS)

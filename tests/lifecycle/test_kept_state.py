@@ -128,6 +128,20 @@ def test_correct_drops_them(fresh: list[dict[str, float]], sanity: int) -> None:
     assert "dropped before they could count" in found["LRG401 mrr"].message
 
 
+class Knowing(NeverReset):
+    """The user wants all epochs together."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("mrr", self.metric.compute())  # lrg: ignore[LRG401]
+
+
+def test_what_the_user_wants_to_keep_is_kept() -> None:
+    for guard in (RetrievalGuard("correct", ignore=["LRG4"]), RetrievalGuard("correct")):
+        plain, shown = fit(Knowing()), fit(Knowing(), guard)
+        assert [own["mrr"] for own in shown] == pytest.approx([own["mrr"] for own in plain], abs=1e-6)
+        assert not any(key.endswith("mrr") for key in above_note(guard))
+
+
 def test_strict_raises() -> None:
     with pytest.raises(GuardError, match="LRG401 stale-state"):
         fit(NeverReset(), RetrievalGuard("strict"))

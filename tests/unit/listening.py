@@ -7,6 +7,9 @@ from typing import Any
 
 from torchmetrics import Metric
 
+from lightning_retrieval_guard.observe.suppressions import Suppressions
+from lightning_retrieval_guard.rules import REGISTRY
+
 
 class Listener:
     """Lets every metric compute by itself.
@@ -21,6 +24,10 @@ class Listener:
 
     def __init__(self, hook: str | None = None) -> None:
         self._hook = hook
+        self.suppressions = Suppressions(REGISTRY)
+
+    def may_drop(self, record: Any) -> bool:
+        return True
 
     def feeding(self) -> None:
         return None

@@ -14,7 +14,15 @@ CODES = ("LRG301", "LRG101", "LRG104", "LRG203")
 
 
 def build(**changed: Any) -> Settings:
-    given = {"mode": "warn", "select": None, "ignore": (), "query_scope": "auto", "batch_size_fn": None, "report": None}
+    given = {
+        "mode": "warn",
+        "select": None,
+        "ignore": (),
+        "query_scope": "auto",
+        "batch_size_fn": None,
+        "report": None,
+        "log_findings": True,
+    }
     return build_settings(**{**given, **changed}, known_codes=CODES)
 
 

@@ -1,0 +1,88 @@
+"""What a rank tells where the ranks meet, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.exchange import Exchange, ExchangeError
+from lightning_retrieval_guard.observe.behind import Behind
+from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.retrieval.plan import Plan
+from lightning_retrieval_guard.route import judge
+from lightning_retrieval_guard.route.epoch import Epoch
+from lightning_retrieval_guard.route.meeting import Message
+from lightning_retrieval_guard.route.sources import SourceFacts, SourceFinder
+from lightning_retrieval_guard.rules.told import KeyFacts
+from lightning_retrieval_guard.settings import Settings
+
+END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
+
+
+class Teller:
+    """Makes messages of what this rank has seen."""
+
+    def __init__(self, trainer: Any, module: Any, settings: Settings, exchange: Exchange, finder: SourceFinder) -> None:
+        self._trainer = trainer
+        self._module = module
+        self._settings = settings
+        self._exchange = exchange
+        self._finder = finder
+
+    def message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
+        """What this rank tells of an epoch and of some of its keys, besides its sources."""
+        results = _compat.results_of(self._trainer) or {}
+        padding = epoch.record.padding()
+        return {
+            "failed": None,
+            "batches": epoch.record.batches,
+            "samples": epoch.record.samples,
+            "repeated": padding.repeated if padding is not None else 0,
+            "monitored": sorted(_compat.monitored_keys(self._trainer)),
+            "more": self._has_hook(epoch.record.stage),
+            "keys": [
+                judge.tell_key(
+                    key,
+                    results.get(key.storage),
+                    self._finder.name_of(key, epoch.record, epoch.local),
+                    self._behind(key, epoch.record),
+                ).to_message()
+                for key in keys
+            ],
+        }
+
+    def _behind(self, key: KeyRecord, stage: StageRecord) -> Behind:
+        return key.lives.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
+
+    def _has_hook(self, stage: str) -> bool:
+        """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
+        hook = END_HOOKS.get(stage, "on_validation_epoch_end")
+        return any(_compat.defines_hook(owner, hook) for owner in (self._module, *self._trainer.callbacks))
+
+    def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
+        """Whether the value of a source is worth a collective."""
+        # where findings raise, all ranks must come to the same ones
+        if self._settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
+            return True
+        told = [SourceFacts.from_message(own["sources"][name]) for own in messages if name in own["sources"]]
+        if not all(own.synchronises for own in told) or any(own.stale or own.shared for own in told):
+            return True
+        keys = [KeyFacts.from_message(entry) for message in messages for entry in message["keys"]]
+        return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
+
+
+def why_ranks_missed(error: ExchangeError) -> str:
+    """The error in words; a metric that some ranks compute alone is a finding with a code of its own."""
+    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
+    if alone:
+        names = ", ".join(sorted(set(alone.values())))
+        return (
+            f"LRG204 rank-zero-sync: compute() of {names} combines all ranks, but only rank(s)"
+            f" {', '.join(map(str, alone))} called it; the others never arrive. Call it on every rank. ({error})"
+        )
+    return (
+        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
+        " on rank zero alone, keeps the others waiting."
+    )
