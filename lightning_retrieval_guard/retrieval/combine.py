@@ -255,7 +255,8 @@ def _like(table: RowTable | None, preds: Tensor, target: Tensor) -> tuple[Tensor
     if table is None:
         return preds.float(), target
     whole = not table.target.is_floating_point() and bool((target == target.round()).all())
-    return preds.to(table.preds.dtype), target.to(table.target.dtype) if whole else target
+    wide = torch.promote_types(table.target.dtype, torch.int32)  # another rank's may be more than 0 and 1
+    return preds.to(table.preds.dtype), target.to(wide) if whole else target
 
 
 def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
@@ -351,7 +352,7 @@ def _place_rows(table: RowTable, queries: Queries) -> Tensor:
     """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
     held = queries.query.to(table.query.device)
     if table.lives == 1:
-        return torch.searchsorted(held, table.query)
+        return torch.searchsorted(held.to(table.query.dtype), table.query)
     numbers = Numbers(table, restarting=False)
     # the queries are ordered by id first, the numbers by life
     order = torch.argsort(queries.segment, stable=True)

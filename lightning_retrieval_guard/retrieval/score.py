@@ -53,7 +53,7 @@ def score(
 
     Args:
         measures: What to score by.
-        query: Query ids, int64 of shape ``(rows,)``; any values in any order.
+        query: Query ids, int64 or int32 of shape ``(rows,)``; any values in any order.
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer, bool or floating point of shape ``(rows,)``.
         lost: What compaction left out of the rows; the measures must allow compaction.
@@ -72,7 +72,8 @@ def score(
         ids.append(ranked.query)
         blocks.append(score_block(measures, ranked if lost is None else lost.add_to(ranked), preds.dtype))
     if not ids:
-        return query.new_zeros(0), [Scores(_no_values(measure, preds), query.new_zeros(0)) for measure in measures]
+        none = query.new_zeros(0).long()
+        return none, [Scores(_no_values(measure, preds), none) for measure in measures]
     found = torch.cat(ids)
     ascend = bool((found[1:] > found[:-1]).all())
     found, order = (found, torch.arange(found.numel(), device=found.device)) if ascend else found.sort()
@@ -257,5 +258,5 @@ class _Scorer:
         place, of_row = self._ranked.all_rows(queries)
         numbers, sizes = of_row.unique_consecutive(return_counts=True)
         preds = self._ranked.rows.preds.index_select(0, place).split(sizes.tolist())
-        target = self._ranked.rows.target.index_select(0, place).split(sizes.tolist())
+        target = self._ranked.rows.relevance_at(place).split(sizes.tolist())
         return list(zip(numbers.tolist(), preds, target, strict=True))

@@ -85,7 +85,7 @@ class Panel:
         """The queries in ascending order, and what each metric makes of them.
 
         Args:
-            query: Numbers of the queries, int64 of shape ``(rows,)``.
+            query: Numbers of the queries, int64 or int32 of shape ``(rows,)``.
             preds: Scores of shape ``(rows,)``.
             target: Relevance of shape ``(rows,)``.
             lost: What is known of rows that were left out.
@@ -93,7 +93,7 @@ class Panel:
         try:
             ids, scores = score(list(self.measures.values()), query, preds, target, lost=lost)
         except Exception:  # the code or the demand of one metric, which must not take the others with it
-            return query.unique().cpu(), self._score_each(query, preds, target, lost)
+            return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
         return ids.cpu(), {name: values_of(own) for name, own in zip(self.measures, scores, strict=True)}
 
     def _score_each(self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None) -> dict[str, Values]:
