@@ -18,6 +18,7 @@ from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
 from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Values, join_values, total
@@ -282,8 +283,12 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
     return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
-def score_alone(metric: Metric) -> Outcome | None:
+def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
+
+    Args:
+        metric: The metric.
+        recent: Where other metrics ranked the same rows before, and others will.
 
     Returns:
         ``None`` for no rows, where an error is due, and where chance decides.
@@ -293,7 +298,7 @@ def score_alone(metric: Metric) -> Outcome | None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
     panel = Panel({"": metric}, longest)
-    queries, values = panel.score(table.query, table.preds, table.target)
+    queries, values = panel.score(table.query, table.preds, table.target, recent=recent)
     own = values.get("")
     if own is None or own.error is not None or _falls_by_chance(own, table):
         return None

@@ -17,6 +17,7 @@ from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbering import inverse
 from lightning_retrieval_guard.retrieval.ranked import Ranked
 from lightning_retrieval_guard.retrieval.ranking import rank_rows
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 
 # A sum this much smaller than its terms may be zero in one order of adding and not in another.
 _CANCELLED = 1e-4
@@ -47,7 +48,13 @@ class Scores:
 
 
 def score(
-    measures: Sequence[Measure], query: Tensor, preds: Tensor, target: Tensor, *, lost: Lost | None = None
+    measures: Sequence[Measure],
+    query: Tensor,
+    preds: Tensor,
+    target: Tensor,
+    *,
+    lost: Lost | None = None,
+    recent: RecentRanking | None = None,
 ) -> tuple[Tensor, list[Scores]]:
     """Score all queries of some rows.
 
@@ -57,6 +64,7 @@ def score(
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer, bool or floating point of shape ``(rows,)``.
         lost: What compaction left out of the rows; the measures must allow compaction.
+        recent: Where other measures ranked the same rows before, and others will.
 
     Returns:
         The distinct ids in ascending order, int64 of shape ``(queries,)``, and the values for each measure.
@@ -68,7 +76,8 @@ def score(
     ids: list[Tensor] = []
     blocks: list[list[Scores]] = []
     only_relevant = all(measure.formula not in ("auroc", "own") for measure in measures)
-    for ranked in rank_rows(query, preds, target, top_k=largest_cut_off(measures), only_relevant=only_relevant):
+    rank = rank_rows if recent is None else recent.rank
+    for ranked in rank(query, preds, target, top_k=largest_cut_off(measures), only_relevant=only_relevant):
         ids.append(ranked.query)
         blocks.append(score_block(measures, ranked if lost is None else lost.add_to(ranked), preds.dtype))
     if not ids:

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.retrieval.compaction import Lost
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.score import Scores, aggregate, score
 
 _FAILED = -1
@@ -80,7 +81,12 @@ class Panel:
         self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
 
     def score(
-        self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None = None
+        self,
+        query: Tensor,
+        preds: Tensor,
+        target: Tensor,
+        lost: Lost | None = None,
+        recent: RecentRanking | None = None,
     ) -> tuple[Tensor, dict[str, Values]]:
         """The queries in ascending order, and what each metric makes of them.
 
@@ -89,9 +95,10 @@ class Panel:
             preds: Scores of shape ``(rows,)``.
             target: Relevance of shape ``(rows,)``.
             lost: What is known of rows that were left out.
+            recent: Where other metrics ranked the same rows before, and others will.
         """
         try:
-            ids, scores = score(list(self.measures.values()), query, preds, target, lost=lost)
+            ids, scores = score(list(self.measures.values()), query, preds, target, lost=lost, recent=recent)
         except Exception:  # the code or the demand of one metric, which must not take the others with it
             return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
         return ids.cpu(), {name: values_of(own) for name, own in zip(self.measures, scores, strict=True)}
