@@ -231,6 +231,11 @@ def row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return metric.indexes, metric.preds, metric.target
 
 
+def share_rows(metric: Any, other: Any) -> None:
+    """Let another metric keep its rows in the lists of ``metric``, as members of a compute group do."""
+    other.indexes, other.preds, other.target = row_states(metric)
+
+
 def twin(metric: Any) -> Any:
     """The same settings and the same state lists, without anything that would keep the metric alive."""
     other = metric.__class__.__new__(metric.__class__)

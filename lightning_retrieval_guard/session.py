@@ -11,9 +11,10 @@ import torch
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
+from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.log_watch import LogWatch
-from lightning_retrieval_guard.observe.metrics import Feeding, MetricWatch
+from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.patches import Patches
 from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_retrieval_guard.observe.behind import Lives
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
-from lightning_retrieval_guard.observe.segments import ForwardRows, Segment
+from lightning_retrieval_guard.observe.segments import ForwardRows, Life, Segment, segment_of
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
@@ -136,13 +137,17 @@ class KeyRecord(LogCall):
     calls: int = 0
     synced: bool = False
     mixed: bool = False
-    segments: list[Segment | ForwardRows] = field(default_factory=list)
+    segments: list[Life] = field(default_factory=list)
+    # of metrics that keep no rows
+    lives: Lives = field(default_factory=Lives)
     weights: Weights = field(default_factory=Weights)
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
         self.mixed = self.mixed or kind != self.kind
         self.synced = self.synced or (origin is not None and origin.synced)
+        if origin is not None and not origin.record.is_rows:
+            self.lives.note(origin.record)
         if origin is None or origin.segment is None or origin.segment.metric is None:
             return
         origin.segment.hold()
@@ -156,14 +161,13 @@ class KeyRecord(LogCall):
     def _go_on(self, segment: Segment) -> None:
         """Another segment is shown from now on."""
         if self.segments:
-            last = self.segments[-1]
-            (last.segment if isinstance(last, ForwardRows) else last).end()
+            segment_of(self.segments[-1]).end()
         segment.begin()
 
-    def _note_forward(self, last: Segment | ForwardRows | None, segment: Segment, update: int) -> None:
+    def _note_forward(self, last: Life | None, segment: Segment, update: int) -> None:
         if not isinstance(last, ForwardRows) or last.segment is not segment:
             self._go_on(segment)
-            last = ForwardRows(segment)
+            last = ForwardRows(segment, [])
             self.segments.append(last)
         if not last.updates or last.updates[-1] != update:
             last.updates.append(update)

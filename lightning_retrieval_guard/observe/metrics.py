@@ -17,10 +17,12 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.ended import EndedLives, RankListener
+from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.patches import Patches
 from lightning_retrieval_guard.observe.row_store import RowStore, give_back, settle
 from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
+from lightning_retrieval_guard.observe.stale import drop_stale
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -37,20 +39,6 @@ class Origin:
     synced: bool
     segment: Segment | None
     update: int = 0
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
-
-    ``samples_before`` are those seen before the batch at hand, and ``epoch`` is a number that no other epoch has.
-    """
-
-    stage: str
-    epoch: int
-    dataloader: int | None
-    samples: int | None
-    samples_before: int | None
 
 
 class MetricListener(RankListener, Protocol):
@@ -176,6 +164,8 @@ class MetricWatch:
     def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def update(*args: Any, **kwargs: Any) -> Any:
+            if self._installed and not record.in_forward and record.infos:
+                self._listener.protect(lambda: self._drop_stale(record))
             result = original(*args, **kwargs)
             if self._installed and not record.in_forward:
                 self._listener.protect(lambda: self._note_update(record, args, kwargs))
@@ -262,6 +252,8 @@ class MetricWatch:
         record = self.record_of(metric) if self._installed else None
         if record is None or record.in_forward:
             return plain()
+        if record.infos:
+            self._listener.protect(lambda: self._drop_stale(record))
         record.in_forward = True
         try:
             value, synced = self._listener.forward(record, plain)
@@ -275,20 +267,27 @@ class MetricWatch:
         self._listener.protect(note)
         return value
 
+    def _drop_stale(self, record: MetricRecord) -> None:
+        """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
+        feeding = self._listener.feeding()
+        if feeding is not None and self._listener.routes:
+            drop_stale(record, feeding, self.row_records())
+
     def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if record.is_rows and self._listener.routes:
             self._store.take_in(record.metric(), args, kwargs)
             record.follow()
         feeding = self._listener.feeding()
-        epoch = samples = None
+        info = UpdateInfo(None, None)
         if feeding is not None:
-            epoch = feeding.epoch
+            samples = None
             record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
             if feeding.samples is not None:
                 source = (feeding.stage, feeding.dataloader)
                 samples = feeding.samples - record.samples_at_update.get(source, 0)
                 record.samples_at_update[source] = feeding.samples
-        record.infos.append(UpdateInfo(epoch, samples))
+            info = UpdateInfo(feeding.epoch, samples, feeding.dataloader, feeding.stage)
+        record.infos.append(info)
         if record.first_update is None:
             record.first_update = user_site()
 
@@ -317,13 +316,14 @@ class MetricWatch:
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
-        if record is None or record.in_forward or not record.is_rows:
+        if record is None or record.in_forward:
             return
-        ids = _compat.row_states(metric)[0]
-        for other, sharer in self.row_records():
-            # members of a compute group share one list, which the reset of the first of them empties
-            if _compat.row_states(other)[0] is ids:
-                sharer.keep_rows()
+        if record.is_rows:
+            ids = _compat.row_states(metric)[0]
+            for other, sharer in self.row_records():
+                # members of a compute group share one list, which the reset of the first of them empties
+                if _compat.row_states(other)[0] is ids:
+                    sharer.keep_rows()
         record.start_over()
 
     def start_stage(self, stage: str) -> None:

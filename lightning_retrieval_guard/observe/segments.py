@@ -19,10 +19,34 @@ KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class UpdateInfo:
-    """One update of a metric: the epoch, and the samples this rank saw since the update before, if that is certain."""
+    """One update of a metric.
+
+    Attributes:
+        epoch: The epoch in which it came; ``None`` outside of stages.
+        samples: The samples this rank saw since the update before, if that is certain.
+        dataloader: The dataloader at hand, where there are several.
+        stage: The stage of the epoch.
+    """
 
     epoch: int | None
     samples: int | None
+    dataloader: int | None = None
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a metric still held of an earlier epoch and was made to forget.
+
+    Attributes:
+        epoch: The epoch that began then.
+        count: Rows, or updates of a metric that keeps no rows.
+        sanity: Whether they came from the sanity check.
+    """
+
+    epoch: int
+    count: int
+    sanity: bool
 
 
 class Segment:
@@ -170,6 +194,7 @@ class MetricRecord:
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0
     in_forward: bool = False
+    dropped: Dropped | None = None
     # the list of ids and how many of its parts are known to be on the metric's device
     settled: tuple[int, int] = (0, 0)
     _segment: weakref.ref[Segment] | None = None
@@ -201,13 +226,13 @@ class MetricRecord:
         self.settled = (0, 0)
 
 
-class ForwardRows:
-    """The rows of those updates of a segment whose ``forward()`` values were logged."""
+class SomeRows:
+    """The rows of some updates of a segment."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, updates: list[int]) -> None:
         self.segment = segment
         self.record = segment.record
-        self.updates: list[int] = []
+        self.updates = updates
 
     @property
     def metric(self) -> Any:
@@ -228,8 +253,14 @@ class ForwardRows:
         known = self.segment.known
         return {place: known[update] for place, update in enumerate(self.updates) if update in known}
 
-    @property
-    def infos(self) -> list[UpdateInfo]:
-        """What is known of these updates."""
-        infos = self.segment.infos
-        return [infos[one] for one in self.updates if one < len(infos)]
+
+class ForwardRows(SomeRows):
+    """The rows of those updates of a segment whose ``forward()`` values were logged."""
+
+
+Life = Segment | SomeRows
+
+
+def segment_of(life: Life) -> Segment:
+    """The segment that holds the rows."""
+    return life.segment if isinstance(life, SomeRows) else life

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.keys import KeyRecord
-from lightning_retrieval_guard.observe.metrics import Feeding
 from lightning_retrieval_guard.observe.samples import BatchSize, Padding, measure_batch, padding_of
 
 _NO_BATCH = BatchSize(None, None, ())
@@ -28,11 +28,13 @@ class StageRecord:
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
+        running: The numbers of all epochs that run now.
         results: Where Lightning keeps the logged values of the stage, once something was logged.
     """
 
     stage: str
     epoch: int
+    running: Set[int] = frozenset()
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     batches: int = 0
     batch: BatchSize = _NO_BATCH
@@ -69,7 +71,11 @@ class StageRecord:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        return Feeding(self.stage, self.epoch, self.dataloader, samples, before)
+        return Feeding(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
+
+    def is_over(self, epoch: int | None) -> bool:
+        """Whether an epoch began before this one and has ended."""
+        return epoch is not None and epoch < self.epoch and epoch not in self.running
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""

@@ -21,7 +21,7 @@ from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
-from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Values, join_values, total
+from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Tally, Values, join_values, total
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
     measure = panel.measures.get(name)
     length = None if measure is None else panel.length(name, longest)
     try:
-        return Outcome(total(measure, sums, mean, length))
+        return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
     except Exception as error:  # an aggregation of the user's: it belongs to whoever asks for the value
         return Outcome(error=error)
 

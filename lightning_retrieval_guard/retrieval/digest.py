@@ -13,7 +13,7 @@ from lightning_retrieval_guard.retrieval.compaction import can_compact, compact
 from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, Rows, Settled, are_full, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError, Scores, aggregate, largest_cut_off, score
-from lightning_retrieval_guard.retrieval.values import Values, values_of
+from lightning_retrieval_guard.retrieval.values import Values, has_low_hits, values_of
 
 # fewer bytes than a query's row takes are not worth the work
 _WORTH = 2
@@ -39,7 +39,7 @@ def digest_rows(
     is_scored = final and all(_is_settled(measure) for measure in measures)
     if table is None or not (is_scored or (top_k is not None and can_compact(measures, preds, target))):
         return None
-    pieces = cut_pieces(table)
+    pieces, low = cut_pieces(table), has_low_hits(preds, target)
     known = torch.stack([pieces.query, pieces.rows, pieces.relevant, pieces.fingerprint])
     if is_scored:
         try:
@@ -50,11 +50,11 @@ def digest_rows(
             return _chosen(rows, slice(0)), _settled(pieces, measures, scores)
         places = torch.arange(known.shape[1])  # one for all measures that leave no query out
         values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
-        return _chosen(rows, slice(0)), Digest(known, None, values)
+        return _chosen(rows, slice(0)), Digest(known, None, values, low)
     if top_k is None or len(table) < _WORTH * top_k * known.shape[1]:
         return None
     kept, lost = compact(table.query, table.preds, table.target, top_k)
-    return _chosen(rows, kept), Digest(known, lost)
+    return _chosen(rows, kept), Digest(known, lost, low=low)
 
 
 def _is_named(aggregation: object) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, are_full, cut_pieces, mix
+from lightning_retrieval_guard.retrieval.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
 _SKETCH = 8
@@ -42,6 +43,7 @@ class RowFacts:
         spans: Those of them that are certain to go on from update to update: some update holds no relevant row of the
             query while another does, and together the updates hold many more ids than any of them, as they would not
             if ids counted from zero in each.
+        low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
@@ -65,6 +67,7 @@ class RowFacts:
     longest_piece: int = 0
     restarts: int = 0
     spans: int = 0
+    low: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     one_row_a_sample: bool = True
@@ -178,6 +181,7 @@ def gather_facts(
         longest_query=longest(queries.rows, table),
         longest_piece=longest(pieces.rows, table),
         restarts=pieces.met if pieces.folded else _count_restarts(pieces, queries),
+        low=has_low_hits(table.preds, table.target) or any(digest.low for digest in table.digests.values()),
         spans=pieces.parted if count > _MANY_MORE * max([pieces.widest, *(own.queries for own in settled)]) else 0,
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),

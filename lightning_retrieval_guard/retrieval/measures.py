@@ -66,6 +66,7 @@ class Measure:
         empty: What an empty query counts as: ``"neg"``, ``"pos"``, ``"skip"`` or ``"error"``.
         needs_irrelevant: Whether a query is empty when it has no irrelevant row, rather than no relevant one.
         aggregation: ``"mean"``, ``"median"``, ``"min"``, ``"max"`` or a function of values and ``dim``.
+        by_score: Whether rows with a score of zero or less count like any other, as they did before torchmetrics 1.7.4.
         metric: The metric object, for queries that only its own code can score.
     """
 
@@ -77,6 +78,7 @@ class Measure:
     empty: str = "neg"
     needs_irrelevant: bool = False
     aggregation: str | Callable[..., Tensor] = "mean"
+    by_score: bool = False
     metric: Metric | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -87,7 +89,7 @@ class Measure:
     @property
     def needs_positive_score(self) -> bool:
         """Whether rows with a score of zero or less count as irrelevant."""
-        return self.formula in _FUNCTIONS and ignores_low_scores(self.formula)
+        return not self.by_score and self.formula in _FUNCTIONS and ignores_low_scores(self.formula)
 
 
 def measure_of(metric: Any) -> Measure | None:

@@ -37,11 +37,13 @@ class Digest:
             CPU, in ascending order of id.
         lost: What was left out.
         values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
+        low: Whether any relevant row had a score of zero or less.
     """
 
     pieces: Tensor
     lost: Lost | None
     values: Mapping[Measure, Values] | None = None
+    low: bool = False
 
     @property
     def rows(self) -> int:
@@ -266,7 +268,7 @@ class _Cutter:
         if ends:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
-            if self._may_fold and not self._folded and not _is_full(part):
+            if self._may_fold and not self._folded and not are_full(part[2], part[3]):
                 self._folded, self._parts = True, [self._fold(own) for own in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
             self._merge()
@@ -296,10 +298,6 @@ class _Cutter:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else _join(torch.cat(list(parts), dim=1))
-
-
-def _is_full(runs: Tensor) -> bool:
-    return are_full(runs[2], runs[3])
 
 
 def are_full(rows: Tensor, relevant: Tensor) -> bool:

@@ -70,7 +70,10 @@ def _are_decisive(measure: Measure, block: Block, groups: Groups) -> Tensor:
     if measure.formula == "r_precision":
         relevance = block.ranked.relevance.index_select(0, groups.of)
         return (groups.first < relevance) & (relevance <= groups.last)
-    return (groups.first < top_k) & (top_k <= groups.last)
+    at_cut = (groups.first < top_k) & (top_k <= groups.last)
+    if measure.formula == "hit_rate":  # a hit before them decides already
+        at_cut &= groups.first <= block.hits.first_rank.index_select(0, groups.of)
+    return at_cut
 
 
 def ranking_of(measure: Measure, ranked: Ranked) -> int | None:

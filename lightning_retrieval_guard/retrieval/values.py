@@ -13,10 +13,34 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.retrieval.compaction import Lost
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
+from lightning_retrieval_guard.retrieval.numbering import CHUNK
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.score import Scores, aggregate, score
 
 _FAILED = -1
+_HALF = 32  # bits of a word
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many queries have a value that something other than the scores decides.
+
+    Attributes:
+        queries: All queries that count.
+        tied: Queries whose value depends on the order of rows with equal scores.
+        low: Queries whose value would be another one if relevant rows with a score of zero or less counted.
+        shift: The sum of what these values would be more.
+    """
+
+    queries: int = 0
+    tied: int = 0
+    low: int = 0
+    shift: float = 0.0
+
+    @classmethod
+    def together(cls, parts: Sequence[Tally]) -> Tally:
+        """Several as one."""
+        return cls(*(sum(getattr(part, name) for part in parts) for name in ("queries", "tied", "low", "shift")))
 
 
 @dataclass(frozen=True)
@@ -27,11 +51,13 @@ class Outcome:
         value: A number, for a curve a tuple of tensors; ``None`` where there was nothing to score or scoring failed.
         error: What scoring raised, on this rank or another.
         by_chance: Whether it depends on the order of rows with equal scores, and that order may not be torchmetrics'.
+        tally: What decides the values of queries.
     """
 
     value: Any = None
     error: Exception | None = None
     by_chance: bool = False
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True)
@@ -43,17 +69,27 @@ class Values:
         place: Which of the queries each value belongs to, int64 of shape ``(queries,)``.
         error: What scoring raised instead.
         decided_by_ties: How many of the values depend on the order of rows with equal scores.
+        by_score: What the values would be if rows with a score of zero or less counted like any other; ``None`` where
+            that is the same.
     """
 
     values: Tensor
     place: Tensor
     error: Exception | None = None
     decided_by_ties: int = 0
+    by_score: Tensor | None = None
 
     def of(self, queries: Tensor) -> Values:
         """The values of the queries that a boolean mask selects."""
         chosen = queries[self.place]
-        return replace(self, values=self.values[chosen], place=self.place[chosen])
+        by_score = None if self.by_score is None else self.by_score[chosen]
+        return replace(self, values=self.values[chosen], place=self.place[chosen], by_score=by_score)
+
+    @property
+    def tally(self) -> Tally:
+        """What decides the values."""
+        more = torch.zeros(0) if self.by_score is None else self.by_score - self.values
+        return Tally(self.place.numel(), self.decided_by_ties, int((more != 0).sum()), float(more.sum()))
 
 
 def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
@@ -64,7 +100,10 @@ def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
     full = [part for part in parts if part.place.numel()]
     values = torch.cat([part.values.double() for part in full]) if full else parts[0].values
     place = torch.cat([part.place + start for part, start in zip(parts, starts, strict=False)])
-    return Values(values, place, decided_by_ties=sum(part.decided_by_ties for part in parts))
+    by_score = None
+    if any(part.by_score is not None for part in full):
+        by_score = torch.cat([(part.values if part.by_score is None else part.by_score).double() for part in full])
+    return Values(values, place, None, sum(part.decided_by_ties for part in parts), by_score)
 
 
 class Panel:
@@ -97,11 +136,19 @@ class Panel:
             lost: What is known of rows that were left out.
             recent: Where other metrics ranked the same rows before, and others will.
         """
+        measures = list(self.measures.values())
+        others = [replace(own, by_score=True) for own in measures if own.needs_positive_score]
+        others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
-            ids, scores = score(list(self.measures.values()), query, preds, target, lost=lost, recent=recent)
+            ids, scores = score([*measures, *others], query, preds, target, lost=lost, recent=recent)
         except Exception:  # the code or the demand of one metric, which must not take the others with it
             return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
-        return ids.cpu(), {name: values_of(own) for name, own in zip(self.measures, scores, strict=True)}
+        by_score = {own: values_of(found).values for own, found in zip(others, scores[len(measures) :], strict=True)}
+        values = [values_of(own) for own in scores[: len(measures)]]
+        return ids.cpu(), {
+            name: replace(own, by_score=by_score.get(replace(measure, by_score=True)))
+            for (name, measure), own in zip(self.measures.items(), values, strict=True)
+        }
 
     def _score_each(self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None) -> dict[str, Values]:
         def one(measure: Measure) -> Values:
@@ -120,6 +167,14 @@ class Panel:
         """How long a curve is once the most rows of any query are known; ``None`` for what is no curve."""
         measure = self._found[name]
         return measure.top_k or longest if measure.formula == "curve" else None
+
+
+def has_low_hits(preds: Tensor, target: Tensor) -> bool:
+    """Whether any relevant row has a score of zero or less."""
+    return any(
+        bool(((score <= 0) & (own > 0)).any())
+        for score, own in zip(preds.split(CHUNK), target.split(CHUNK), strict=True)
+    )
 
 
 def _with_length(measure: Measure, longest: int) -> Measure:
@@ -142,12 +197,14 @@ class Sum:
         lives: The metric life of each, int64; of no meaning for a mean.
         count: How many queries they are.
         failed: Whether scoring raised.
+        tally: What decides their values.
     """
 
     numbers: Tensor
     lives: Tensor
     count: int
     failed: bool = False
+    tally: Tally = Tally()
 
     @classmethod
     def of(cls, values: Values | None, lives: Tensor, mean: bool, width: int) -> Sum:
@@ -158,8 +215,9 @@ class Sum:
         if not count:
             return cls.nothing(mean, width)
         if mean:
-            return replace(cls.nothing(mean, width), numbers=values.values.sum(dim=0, keepdim=True), count=count)
-        return cls(values.values, lives[values.place], count)
+            summed = values.values.sum(dim=0, keepdim=True)
+            return replace(cls.nothing(mean, width), numbers=summed, count=count, tally=values.tally)
+        return cls(values.values, lives[values.place], count, tally=values.tally)
 
     @classmethod
     def nothing(cls, mean: bool, width: int) -> Sum:
@@ -173,13 +231,17 @@ class Sum:
         numbers = torch.cat([cls.nothing(mean, width).numbers, *(part.numbers for part in parts)])
         lives = torch.cat([cls.nothing(mean, width).lives, *(part.lives for part in parts)])
         count, failed = sum(part.count for part in parts), any(part.failed for part in parts)
+        tally = Tally.together([part.tally for part in parts])
         if mean:
-            return cls(numbers.sum(dim=0, keepdim=True), lives[:1], count, failed)
-        return cls(numbers, lives, count, failed)
+            return cls(numbers.sum(dim=0, keepdim=True), lives[:1], count, failed, tally)
+        return cls(numbers, lives, count, failed, tally)
 
-    def pack(self, mean: bool, limit: int) -> Tensor:
+    def pack(self, mean: bool, limit: int, lows: bool = False) -> Tensor:
         """As int64 words in the size that ``words`` gives."""
-        head = torch.tensor([_FAILED if self.failed else self.count])
+        head = torch.tensor([_FAILED if self.failed else self.count | self.tally.tied << _HALF])
+        if lows:
+            shift = torch.tensor([self.tally.shift], dtype=torch.float64).view(torch.int64)
+            head = torch.cat([head, torch.tensor([self.tally.low]), shift])
         numbers = self.numbers.contiguous().view(torch.int64)
         if mean:
             return torch.cat([head, numbers.reshape(-1)])
@@ -188,20 +250,28 @@ class Sum:
         return torch.cat([head, body.reshape(-1)])
 
     @classmethod
-    def unpack(cls, words: Tensor, mean: bool, width: int) -> Sum:
+    def unpack(cls, words: Tensor, mean: bool, width: int, lows: bool = False) -> Sum:
         """Read what ``pack`` wrote."""
-        count = int(words[0])
+        first = int(words[0])
+        count, tied = (0, 0) if first == _FAILED else (first & ((1 << _HALF) - 1), first >> _HALF)
+        low, shift = (int(words[1]), float(words[2:3].view(torch.float64))) if lows else (0, 0.0)
+        rest = words[_head_words(lows) :]
         if mean:
-            numbers, lives = words[1:].reshape(1, width), torch.zeros(1, dtype=torch.int64)
+            numbers, lives = rest.reshape(1, width), torch.zeros(1, dtype=torch.int64)
         else:
-            body = words[1:].reshape(-1, width + 1)[: max(count, 0)]
+            body = rest.reshape(-1, width + 1)[:count]
             numbers, lives = body[:, :-1], body[:, -1]
-        return cls(numbers.contiguous().view(torch.float64), lives, max(count, 0), count == _FAILED)
+        tally = Tally(count, tied, low, shift)
+        return cls(numbers.contiguous().view(torch.float64), lives, count, first == _FAILED, tally)
 
     @staticmethod
-    def words(mean: bool, width: int, limit: int) -> int:
-        """The number of words that travel for at most ``limit`` queries."""
-        return 1 + (width if mean else limit * (width + 1))
+    def words(mean: bool, width: int, limit: int, lows: bool = False) -> int:
+        """The number of words that travel for at most ``limit`` queries, with or without what low scores would add."""
+        return _head_words(lows) + (width if mean else limit * (width + 1))
+
+
+def _head_words(lows: bool) -> int:
+    return 3 if lows else 1
 
 
 def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int | None) -> Any:

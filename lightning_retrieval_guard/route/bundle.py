@@ -15,7 +15,8 @@ from lightning_retrieval_guard.retrieval.facts import owner_of
 from lightning_retrieval_guard.retrieval.parcels import QUERY_BYTES, Parcel, Summary, parcel_bytes
 from lightning_retrieval_guard.retrieval.plan import Plan, Scope, Verdict, compare_queries
 from lightning_retrieval_guard.retrieval.values import Outcome, Sum
-from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
+from lightning_retrieval_guard.route.row_sets import RowSet
+from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import SourceView
 
 _WORD_BYTES = 8
@@ -196,13 +197,19 @@ class Bundle:
         owned = 0 if self._verdict is None else sum(sizes[place][0] for sizes in self._split_sizes)
         return facts.queries + owned
 
+    @property
+    def _lows(self) -> bool:
+        """Whether any rank holds a relevant row with a score of zero or less, so that its effect travels too."""
+        return any(facts.low for facts in self.plan.facts)
+
     def _width(self, name: str) -> int:
         columns = max(own.columns for own in self._members[name].told.values())
         return columns or 2 * self.plan.longest
 
     def _words(self, place: int) -> list[int]:
         """The words of the parts of a rank's block."""
-        sizes = [Sum.words(self._members[name].mean, self._width(name), self._limit(place)) for name in self._wanted]
+        limit, lows = self._limit(place), self._lows
+        sizes = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
         return [_HEAD, *(size for size in sizes for _ in range(self._ways))]
 
     def block_bytes(self, rank: int) -> int:
@@ -217,7 +224,9 @@ class Bundle:
         if not self._takes_part:
             return torch.zeros(0, dtype=torch.uint8)
         limit = self._limit(self._place)
-        sums = [own.pack(self._members[name].mean, limit) for name in self._wanted for own in self._sums(name)]
+        sums = [
+            own.pack(self._members[name].mean, limit, self._lows) for name in self._wanted for own in self._sums(name)
+        ]
         words = torch.cat([self._head(), *sums]).view(torch.uint8)
         return torch.cat([words, self._shown()]) if self._shows_rows else words
 
@@ -265,7 +274,7 @@ class Bundle:
         way = 1 if self._is_open and self.plan.duplicates else 0
         for number, name in enumerate(self._wanted):
             mean, width = self._members[name].mean, self._width(name)
-            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width) for own in parts]
+            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width, self._lows) for own in parts]
             if shown is not None and name not in self.local.panel.measures:
                 continue  # a rank that never met the metric cannot score the rows
             if shown is not None:
@@ -295,6 +304,11 @@ class Bundle:
             synced_in_steps=max(own.synced_in_steps for own in member.told.values()),
             synchronises=any(own.synchronises for own in member.told.values()),
             shown_by_forward=any(own.shown_by_forward for own in member.told.values()),
+            mean=member.mean,
+            stale=sum(own.stale for own in member.told.values()),
+            sanity=all(own.sanity for own in member.told.values() if own.stale),
+            dropped=any(own.dropped for own in member.told.values()),
+            shared=sum(own.shared for own in member.told.values()),
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),

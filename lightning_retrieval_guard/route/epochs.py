@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers, Severity
+from lightning_retrieval_guard.observe.behind import Behind, ask
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
@@ -19,7 +20,7 @@ from lightning_retrieval_guard.retrieval.plan import Plan, Scope
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
-from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder, name_of
+from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts, SourceFinder
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
@@ -33,8 +34,8 @@ Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
 class Epoch:
     """What this rank has seen in one epoch of one stage, and what the ranks told each other of it."""
 
-    def __init__(self, stage: str, number: int) -> None:
-        self.record = StageRecord(stage, number)
+    def __init__(self, stage: str, number: int, running: Set[int]) -> None:
+        self.record = StageRecord(stage, number, running)
         self.keys: list[KeyView] = []
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
@@ -71,6 +72,7 @@ class Epochs:
         self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
+        self._numbers: set[int] = set()
 
     @property
     def _scope(self) -> Scope:
@@ -83,13 +85,16 @@ class Epochs:
         if stage is None or stage == "predict":
             return None
         if stage not in self._running:
-            self._running[stage] = Epoch(stage, next(self._count))
+            number = next(self._count)
+            self._numbers.add(number)
+            self._running[stage] = Epoch(stage, number, self._numbers)
             self._watch.start_stage(stage)
         return self._running[stage]
 
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
         self._running.clear()
+        self._numbers.clear()
 
     # --- the ranks meet ---------------------------------------------------------------------------------------
 
@@ -113,7 +118,14 @@ class Epochs:
         """This rank has no batch and skips the whole loop; the others wait for it."""
         self.end_batches(failure)
         self.end_hooks(failure)
-        self._running.pop(_compat.stage_name(self._trainer) or "", None)
+        self._leave()
+
+    def _leave(self) -> Epoch | None:
+        """The epoch that runs now is over."""
+        epoch = self._running.pop(_compat.stage_name(self._trainer) or "", None)
+        if epoch is not None:
+            self._numbers.discard(epoch.record.epoch)
+        return epoch
 
     def _new_keys(self, epoch: Epoch) -> list[KeyRecord]:
         record = epoch.record
@@ -132,6 +144,7 @@ class Epochs:
         epoch.sources.update(meeting.sources)
         new = judge.view_keys(epoch.record.stage, meeting.messages, epoch.sources, self._settings.corrects)
         epoch.keys.extend(new)
+        self._ask(epoch.record, new)
         self._act(epoch, new)
 
     def _prepare(self, epoch: Epoch, failure: str | None, find: Find) -> tuple[Message, dict[str, LocalSource]]:
@@ -164,9 +177,18 @@ class Epochs:
             "monitored": sorted(_compat.monitored_keys(self._trainer)),
             "more": self._has_hook(epoch.record.stage),
             "keys": [
-                judge.tell_key(key, results.get(key.storage), name_of(key, epoch.local)).to_message() for key in keys
+                judge.tell_key(
+                    key,
+                    results.get(key.storage),
+                    self._finder.name_of(key, epoch.record, epoch.local),
+                    self._behind(key, epoch.record),
+                ).to_message()
+                for key in keys
             ],
         }
+
+    def _behind(self, key: KeyRecord, stage: StageRecord) -> Behind:
+        return key.lives.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
@@ -175,13 +197,14 @@ class Epochs:
 
     def _wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
-        if self._settings.corrects or plan.uneven or plan.restarting or plan.left_out:
+        # where findings raise, all ranks must come to the same ones
+        if self._settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
             return True
-        told = [message["sources"][name] for message in messages if name in message["sources"]]
-        if not all(SourceFacts.from_message(own).synchronises for own in told):
+        told = [SourceFacts.from_message(own["sources"][name]) for own in messages if name in own["sources"]]
+        if not all(own.synchronises for own in told) or any(own.stale or own.shared for own in told):
             return True
         keys = [KeyFacts.from_message(entry) for message in messages for entry in message["keys"]]
-        return any(key.source == name and not key.sync_dist and key.kind == "forward" for key in keys)
+        return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
 
     # --- what follows -----------------------------------------------------------------------------------------
 
@@ -196,6 +219,19 @@ class Epochs:
         else:
             early = judge.judge(self._view(epoch), self._settings, before_reduction=True)
             self._log.add(early, say=self._exchange.speaks)
+
+    def _ask(self, stage: StageRecord, new: Sequence[KeyView]) -> None:
+        """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
+
+        That makes metrics combine ranks by themselves, so it is done where the number is replaced, or on one device.
+        """
+        for key in new:
+            rule = key.asked_by
+            if rule is None or not self._settings.allows(rule):
+                continue
+            alone = self._exchange.world_size == 1
+            if self._settings.corrects or alone:
+                key.asked = ask(stage.keys[key.first.storage].lives.metric, alone)
 
     def _put_in_order(self, epoch: Epoch, results: Any) -> None:
         """Give Lightning's reductions the same order on every rank, or refuse where a key is missing."""
@@ -262,7 +298,7 @@ class Epochs:
 
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""
-        epoch = self._running.pop(_compat.stage_name(self._trainer) or "", None)
+        epoch = self._leave()
         if epoch is None:
             return
         for key, computed in self._computed(epoch):
@@ -296,7 +332,8 @@ class Epochs:
             epoch: The epoch that runs.
             syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
         """
-        known = next((own for own in epoch.local.values() if own.shows([record.segment()])), None)
+        lives = self._finder.part([record.segment()], epoch.record).lives
+        known = next((own for own in epoch.local.values() if own.shows(lives)), None)
         source = epoch.sources.get(known.name if known is not None else self.name(record))
         if source is None or (known is None and _compat.row_states(record.metric())[0]):
             source = self._meet_for(record, epoch) if syncs else None

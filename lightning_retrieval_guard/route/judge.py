@@ -10,6 +10,7 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import KeyRecord, LogCall, WeightCounts
 from lightning_retrieval_guard.observe.site import Site, names_device_count
 from lightning_retrieval_guard.route.meeting import Message
@@ -19,7 +20,7 @@ from lightning_retrieval_guard.rules.view import KeyView, StageView
 from lightning_retrieval_guard.settings import Settings
 
 
-def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts:
+def tell_key(key: KeyRecord, result: Any | None, source: str | None, behind: Behind | None = None) -> KeyFacts:
     """What this rank tells of one of its keys; reads the running sums, so it is for the end of an epoch."""
     weights = key.weights
     value = weight = None
@@ -32,6 +33,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None) -> KeyFacts
     return KeyFacts(
         **{**call, "kind": "plain"} if key.mixed else call,
         **counts,
+        **vars(behind if behind is not None and not key.mixed else Behind()),
         calls=key.calls,
         synced=key.synced,
         source=None if key.mixed else source,
@@ -115,7 +117,7 @@ def _correction(key: KeyView, settings: Settings) -> float | None:
         return None
     if key.shows_source:
         assert key.source is not None
-        local = key.world_size == 1 and not key.source.plan.restarting
+        local = key.world_size == 1 and not key.source.plan.restarting and not key.source.holds_others
         as_logged = local and (first.kind == "metric" or not first.in_step)
         return None if as_logged else reference
     absent = len(key.present) < key.world_size
@@ -128,6 +130,8 @@ def _faults(key: KeyView) -> list[str]:
     if effect is None or effect.is_nil:
         return []
     first = key.first
+    if key.asked is not None:
+        return [key.asked_by] if key.asked_by else []
     faults: list[str] = [key.weight_fault] if key.weight_fault else []
     if key.floor_effect is not None:
         faults.append("LRG104")

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
-import torch
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import STEP_HOOKS, MetricWatch
-from lightning_retrieval_guard.observe.segments import ForwardRows, MetricRecord, Segment, UpdateInfo
+from lightning_retrieval_guard.observe.segments import (
+    Dropped,
+    ForwardRows,
+    Life,
+    MetricRecord,
+    Segment,
+    SomeRows,
+    UpdateInfo,
+    segment_of,
+)
 from lightning_retrieval_guard.observe.site import Site
 from lightning_retrieval_guard.observe.stage import StageRecord
-from lightning_retrieval_guard.retrieval.compaction import can_compact
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts, tell
 from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, RowTable, Settled, build_table
-from lightning_retrieval_guard.retrieval.score import largest_cut_off
+from lightning_retrieval_guard.retrieval.rows import Pieces
+from lightning_retrieval_guard.route.parts import Part, part_of
+from lightning_retrieval_guard.route.row_sets import Lives, RowSet, RowSets
 from lightning_retrieval_guard.settings import Settings
-
-Lives = Sequence[Segment | ForwardRows]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class SourceFacts:
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
         group: The ranks that it combines, where these are not all.
+        stale: Rows of earlier epochs that it still holds, or held when the epoch began.
+        sanity: Whether they all came from the sanity check.
+        dropped: Whether the guard has dropped them.
+        shared: Rows that it holds of another stage or dataloader.
     """
 
     rows: int
@@ -55,6 +64,10 @@ class SourceFacts:
     mean: bool = True
     columns: int = 1
     group: tuple[int, ...] | None = None
+    stale: int = 0
+    sanity: bool = False
+    dropped: bool = False
+    shared: int = 0
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -65,38 +78,6 @@ class SourceFacts:
         """Read what ``to_message`` wrote."""
         group = message.get("group")
         return cls(**{**message, "group": None if group is None else tuple(group)})
-
-
-class RowSet:
-    """Rows on this rank, and the metrics that saw them."""
-
-    def __init__(self, table: RowTable | None, tell_facts: Callable[[RowSet], tuple[RowFacts, Pieces | None]]) -> None:
-        self.table = table
-        self.metrics: list[Metric] = []
-        self._tell_facts = tell_facts
-
-    @cached_property
-    def told(self) -> tuple[RowFacts, Pieces | None]:
-        """Facts and pieces; for when all metrics that share the rows are known."""
-        return self._tell_facts(self)
-
-    @property
-    def facts(self) -> RowFacts:
-        """What the other ranks hear of the rows."""
-        return self.told[0]
-
-    @property
-    def pieces(self) -> Pieces | None:
-        """The rows of each query in each update."""
-        return self.told[1]
-
-    @property
-    def keep(self) -> int | None:
-        """How many rows of a query can matter for its metrics; ``None`` for all."""
-        measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
-        if self.table is None or not can_compact(measures, self.table.preds, self.table.target):
-            return None
-        return largest_cut_off(measures)
 
 
 @dataclass
@@ -111,23 +92,25 @@ class LocalSource:
     site: Site
     synced_in_steps: int
     shown_by_forward: bool
-    lives: Lives
+    part: Part
     rows: RowSet
     group: tuple[int, ...] | None
+    dropped: Dropped | None = None
 
     def __post_init__(self) -> None:
-        self._updates = [len(life.states()[0]) for life in self.lives]
+        self._updates = [_updates_of(life) for life in self.part.lives]
 
     def shows(self, lives: Lives) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
-        if len(lives) != len(self.lives) or any(not _same_life(*pair) for pair in zip(lives, self.lives, strict=True)):
+        own = [segment_of(life) for life in self.part.lives]
+        if len(lives) != len(own) or any(segment_of(life) is not one for life, one in zip(lives, own, strict=True)):
             return False
-        return self._updates == [len(life.states()[0]) for life in lives]
+        return self._updates == [_updates_of(life) for life in lives]
 
     def facts(self, rows: int) -> SourceFacts:
         """What this rank tells of it, with the place of its rows."""
         measure = measure_of(self.metric)
-        values_of_forward = any(isinstance(life, ForwardRows) for life in self.lives)
+        values_of_forward = any(isinstance(life, ForwardRows) for life in self.part.lives)
         return SourceFacts(
             rows=rows,
             metric=type(self.metric).__name__,
@@ -139,74 +122,15 @@ class LocalSource:
             mean=_compat.aggregation_of(self.metric) == "mean",
             columns=1 if measure is None else measure.columns,
             group=self.group,
+            stale=self.part.stale if self.dropped is None else self.dropped.count,
+            sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
+            dropped=self.dropped is not None,
+            shared=self.part.shared,
         )
 
 
-class RowSets:
-    """The rows that were met at one meeting, each set once."""
-
-    def __init__(self) -> None:
-        self._by_parts: dict[tuple[Any, ...], tuple[RowSet, tuple[object, ...]]] = {}
-        self._by_size: dict[tuple[Any, ...], list[RowSet]] = {}
-
-    def find(self, about: tuple[Any, ...], lives: Lives, tell_facts: Callable[[RowSet], Any]) -> RowSet:
-        """The set of these rows.
-
-        Args:
-            about: What else must be the same.
-            lives: The metric lives.
-            tell_facts: Tells facts and pieces of a new set.
-        """
-        states, known = [life.states() for life in lives], _known_of(lives)
-        held = (*(part for own in states for column in own for part in column), *known.values())
-        parts = (about, *map(id, held))
-        if parts in self._by_parts:
-            return self._by_parts[parts][0]
-        table = build_table(states, known)
-        alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
-        rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
-        if rows is None:
-            rows = RowSet(table, tell_facts)
-            alike.append(rows)
-        self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
-        return rows
-
-    def clear(self) -> None:
-        """Forget all sets."""
-        self._by_parts.clear()
-        self._by_size.clear()
-
-
-def _known_of(lives: Lives) -> dict[int, Digest | Settled]:
-    """What is known of updates whose rows are not all kept, by their numbers over all lives."""
-    found: dict[int, Digest | Settled] = {}
-    start = 0
-    for life in lives:
-        found.update({start + update: known for update, known in life.known.items()})
-        start += len(life.states()[0])
-    return found
-
-
-def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    if any(table.digests or table.settled for table in (one, other)):
-        return False
-    columns = ((one.ends, other.ends), (one.query, other.query), (one.preds, other.preds), (one.target, other.target))
-    return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in columns)
-
-
-def _same_life(one: Segment | ForwardRows, other: Segment | ForwardRows) -> bool:
-    return _segment_of(one) is _segment_of(other)
-
-
-def _segment_of(life: Segment | ForwardRows) -> Segment:
-    return life.segment if isinstance(life, ForwardRows) else life
-
-
-def name_of(key: KeyRecord, sources: Mapping[str, LocalSource]) -> str | None:
-    """The source that a key shows, if it is among ``sources``."""
-    return next((name for name, source in sources.items() if key.segments and source.shows(key.segments)), None)
+def _updates_of(life: Life) -> list[int]:
+    return life.updates if isinstance(life, SomeRows) else list(range(len(life.states()[0])))
 
 
 class SourceFinder:
@@ -229,8 +153,20 @@ class SourceFinder:
         for metric, record in self._fed_in(stage.stage):
             if record.born_in not in STEP_HOOKS and _compat.row_states(metric)[0]:
                 name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
-                found[name] = self._build(name, [record.segment()], stage, shown_by_forward=id(record) in forwarded)
+                part = self.part([record.segment()], stage)
+                found[name] = self._build(name, part, stage, shown_by_forward=id(record) in forwarded)
         return found | self.behind_keys(stage, keys, found)
+
+    def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
+        """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
+        return part_of(lives, self._infos, stage, dataloader)
+
+    def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
+        """The source that a key shows, if it is among ``sources``."""
+        if not key.segments:
+            return None
+        lives = self.part(key.segments, stage, key.dataloader).lives
+        return next((name for name, source in sources.items() if source.shows(lives)), None)
 
     def behind_keys(
         self, stage: StageRecord, keys: Iterable[KeyRecord], known: Mapping[str, LocalSource]
@@ -238,9 +174,10 @@ class SourceFinder:
         """The metrics that the keys show and that are not among the known ones, as they were there."""
         found: dict[str, LocalSource] = {}
         for key in keys:
-            if key.segments and name_of(key, {**known, **found}) is None:
-                name = _free_name(self._name_for(key), found)
-                found[name] = self._build(name, key.segments, stage, shown_by_forward=key.kind == "forward")
+            if key.segments and self.name_of(key, stage, {**known, **found}) is None:
+                part = self.part(key.segments, stage, key.dataloader)
+                name = _free_name(self._name_for(key), {**known, **found})
+                found[name] = self._build(name, part, stage, shown_by_forward=key.kind == "forward")
         self._sets.clear()
         return found
 
@@ -261,7 +198,7 @@ class SourceFinder:
 
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
-        source = self._build(self.name(record), [record.segment()], stage, shown_by_forward=False)
+        source = self._build(self.name(record), self.part([record.segment()], stage), stage, shown_by_forward=False)
         self._sets.clear()
         return source
 
@@ -271,7 +208,8 @@ class SourceFinder:
         shared = {id(_compat.row_states(metric)[0]) for metric, record in records if stage in record.fed_by}
         return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
 
-    def _build(self, name: str, lives: Lives, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
+    def _build(self, name: str, part: Part, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
+        lives = part.lives
         metric, record = lives[-1].metric, lives[-1].record
         site = record.first_update or Site("<unknown>", 1)
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
@@ -279,7 +217,8 @@ class SourceFinder:
         ranks = None if group is None else tuple(self._exchange.ranks_of(group))
         rows = self._rows(lives, stage, len(ranks) if ranks is not None else self._exchange.world_size)
         rows.metrics.append(metric)
-        return LocalSource(name, metric, site, synced, shown_by_forward, lives, rows, ranks)
+        dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
+        return LocalSource(name, metric, site, synced, shown_by_forward, part, rows, ranks, dropped)
 
     def _rows(self, lives: Lives, stage: StageRecord, owners: int) -> RowSet:
         """The rows of the lives, the same object for all metrics that saw the same."""
@@ -304,12 +243,15 @@ class SourceFinder:
 
         return self._sets.find(about, lives, tell_facts)
 
-    def _infos(self, life: Segment | ForwardRows) -> Sequence[UpdateInfo]:
+    def _infos(self, life: Life) -> Sequence[UpdateInfo]:
         """What is known of the updates.
 
         Only the first member of a compute group is updated; the others share its rows, or have copies of them.
         """
         ids = life.states()[0]
+        if isinstance(life, SomeRows):
+            infos = self._infos(life.segment)
+            return [infos[one] for one in life.updates if one < len(infos)]
         if len(life.infos) == len(ids):
             return life.infos
         sizes = [part.numel() for part in ids]

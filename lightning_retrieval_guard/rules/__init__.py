@@ -15,7 +15,13 @@ from lightning_retrieval_guard.rules.lrg205_uneven_updates import UnevenUpdates
 from lightning_retrieval_guard.rules.lrg206_keys_differ import KeysDiffer
 from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
+from lightning_retrieval_guard.rules.lrg302_mean_of_batches import MeanOfBatches
+from lightning_retrieval_guard.rules.lrg303_non_positive_scores import NonPositiveScores
+from lightning_retrieval_guard.rules.lrg304_tied_scores import TiedScores
+from lightning_retrieval_guard.rules.lrg401_stale_state import StaleState
+from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
+from lightning_retrieval_guard.rules.lrg404_shared_metric import SharedMetric
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 
 REGISTRY: dict[str, Rule] = {
@@ -33,7 +39,13 @@ REGISTRY: dict[str, Rule] = {
         KeysDiffer(),
         SyncInStep(),
         RestartingQueryIds(),
+        MeanOfBatches(),
+        NonPositiveScores(),
+        TiedScores(),
+        StaleState(),
+        RunningValue(),
         PaddedSamples(),
+        SharedMetric(),
         GuardDisabled(),
     )
 }

@@ -88,9 +88,9 @@ def effect_of(stage: StageView, key: KeyView) -> Effect | None:
     return key.effect if stage.knows_reference(key) else None
 
 
-def several(count: int, noun: str) -> str:
+def several(count: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, in the plural where it must be."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def listed(ranks: Sequence[int]) -> str:
@@ -98,6 +98,12 @@ def listed(ranks: Sequence[int]) -> str:
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
+
+
+def share_of_queries(source: SourceView, count: int, queries: int) -> str:
+    """A number of queries among those that were looked at, in words."""
+    where = "" if source.tells_of_all else " on this rank"
+    return f"{count} of {several(queries, 'query', 'queries')}{where} ({count / queries:.1%})"
 
 
 def monitored_note(stage: StageView, key: KeyView) -> str:

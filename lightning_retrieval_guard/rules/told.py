@@ -9,15 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
 from lightning_retrieval_guard.retrieval.combine import LocalRows
 from lightning_retrieval_guard.retrieval.facts import tell
 from lightning_retrieval_guard.retrieval.plan import Plan
-from lightning_retrieval_guard.retrieval.values import Outcome
+from lightning_retrieval_guard.retrieval.values import Outcome, Tally
 
 
 @dataclass
-class KeyFacts(WeightCounts, LogCall):
+class KeyFacts(Behind, WeightCounts, LogCall):
     """One logged key on one rank. Numbers are those of the epoch so far, before any reduction over ranks.
 
     Attributes:
@@ -72,6 +73,11 @@ class SourceView:
         synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
         synchronises: Whether the program lets it combine ranks.
         shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
+        mean: Whether its value is a mean over queries.
+        stale: Rows of earlier epochs, on all ranks, that it still holds or held when the epoch began.
+        sanity: Whether they all came from the sanity check.
+        dropped: Whether the guard has dropped them.
+        shared: Rows of another stage or dataloader that it holds, on all ranks.
         plan: Which rows count.
         local: This rank's rows.
         combined: The value over all ranks, where rows or sums have travelled for it.
@@ -84,9 +90,19 @@ class SourceView:
     synced_in_steps: int
     synchronises: bool
     shown_by_forward: bool
+    mean: bool
     plan: Plan
     local: LocalRows
     combined: Outcome | None = None
+    stale: int = 0
+    sanity: bool = False
+    dropped: bool = False
+    shared: int = 0
+
+    @property
+    def holds_others(self) -> bool:
+        """Whether the metric holds rows that do not belong to the epoch."""
+        return self.shared > 0 or (self.stale > 0 and not self.dropped)
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -103,13 +119,26 @@ class SourceView:
         return _number(self.outcome.value)
 
     @cached_property
+    def tally(self) -> Tally | None:
+        """What decides the values of queries: of all ranks, or of this one where no values have travelled."""
+        if self.combined is None and (self.plan.is_ambiguous or self.plan.split):
+            return None  # parts of queries tell nothing
+        outcome = self.outcome if self.tells_of_all else self.local.outcome(self.name)
+        return outcome.tally if outcome.error is None and outcome.tally.queries else None
+
+    @property
+    def tells_of_all(self) -> bool:
+        """Whether the tally is that of all ranks."""
+        return self.combined is not None or self.plan.gathered or len(self.plan.facts) == 1
+
+    @cached_property
     def value_as_combined(self) -> float | None:
         """What torchmetrics makes of the rows, where this rank can tell.
 
         Rows that all ranks hold count once for each rank, and ids that restart merge different queries.
         """
         ranks = len(self.plan.facts)
-        if not self.plan.gathered and ranks > 1:
+        if self.holds_others or (not self.plan.gathered and ranks > 1):
             return None
         merged = self.local.with_plan(replace(self.plan, restarting=False))
         return _number(merged.outcome(self.name, copies=ranks).value)

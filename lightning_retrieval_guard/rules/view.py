@@ -24,6 +24,7 @@ class KeyView:
         source: The rows behind the value, if it came from a retrieval metric.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
         evaluates: Whether the stage is no training, so that a number is meant to be a result.
+        asked: What the metric behind it says itself, where the guard has asked it.
         corrected: Whether the guard put the reference in the place of the logged number.
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
     """
@@ -34,6 +35,7 @@ class KeyView:
     replaced: bool = False
     evaluates: bool = True
     corrected: bool = False
+    asked: float | None = None
 
     @cached_property
     def present(self) -> list[KeyFacts]:
@@ -108,6 +110,8 @@ class KeyView:
     @cached_property
     def reference(self) -> float | None:
         """The reference value, where it is known."""
+        if self.asked is not None or self.is_no_mean:
+            return self.asked
         if self.shows_source:
             assert self.source is not None
             return self._own_global_value if self.source.value is None else self.source.value
@@ -181,6 +185,45 @@ class KeyView:
         if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
             return "LRG102"
         return None
+
+    # --- values of batches ------------------------------------------------------------------------------------
+
+    @property
+    def shows_running(self) -> bool:
+        """Whether the value of a growing metric was logged again and again, and the values are averaged."""
+        first = self.first
+        if first.kind != "compute" or not first.in_step or first.reduction != "mean":
+            return False
+        if self.source is None:
+            return any(own.running for own in self.present)
+        facts = self.source.plan.facts
+        return self.total("calls") > len(self.present) and any(own.single_life and own.updates > 1 for own in facts)
+
+    @property
+    def averages_batches(self) -> bool:
+        """Whether the values of a metric on single batches are averaged."""
+        first = self.first
+        if first.kind not in ("compute", "forward") or not first.in_step or first.reduction != "mean":
+            return False
+        return self.total("calls") > 1 and not self.shows_running
+
+    @property
+    def is_no_mean(self) -> bool:
+        """Whether the mean of the logged values is not the value of the metric behind them, which keeps no rows."""
+        return self.source is None and (self.shows_running or (self.averages_batches and not self.first.mean))
+
+    @property
+    def batch_mean(self) -> float:
+        """The mean of the logged values of all ranks, weighted by samples as far as they are known."""
+        return self._weighted()
+
+    @property
+    def asked_by(self) -> str | None:
+        """The rule for which the metric behind the key is asked itself, as all ranks can."""
+        able = len(self.present) == self.world_size and all(own.whole for own in self.present)
+        if not able or not self.is_shared or not self.is_no_mean:
+            return None
+        return "LRG402" if self.shows_running else "LRG302"
 
     # --- effects ----------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ def source(
         line=7,
         synced_in_steps=synced_in_steps,
         shown_by_forward=shown_by_forward,
+        mean=getattr(metric, "aggregation", "mean") == "mean",
         synchronises=synchronises,
         plan=ranks[0].bundle.plan,
         local=ranks[0].local,

@@ -99,6 +99,8 @@ class Entry:
         notes: rules that must be found as notes.
         fails: without a guard, the program aborts or hangs where `codes` is not empty.
         ambiguous: nobody but the author knows the right number: it is left alone, and no effect is told.
+        asks: only its metrics themselves can combine ranks, which they do in correct mode; in warn mode no effect
+            is told on several ranks.
         in_strict: codes that strict mode may name instead, since it raises before an effect is known.
     """
 
@@ -109,6 +111,7 @@ class Entry:
     notes: frozenset[str] = frozenset()
     fails: bool = False
     ambiguous: bool = False
+    asks: bool = False
     in_strict: frozenset[str] = frozenset()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, gathered, ids, metric_collections, padded, right, shards, uneven, weights
+from . import averages, calls, gathered, ids, metric_collections, padded, right, shards, uneven, weights
 from .base import ComputedAtEnd, Entry, ObjectLogged, wrong
 
 WRONG: dict[str, Entry] = {
@@ -28,6 +28,11 @@ WRONG: dict[str, Entry] = {
     "arange-compute": wrong(ids.ArangeCompute, "LRG301", on=(1, 2, 3), right=ids.DatasetIdsObject),
     "arange-in-step": wrong(ids.ArangeInStep, "LRG301", right=ids.DatasetIdsMeans),
     "counted-on-rank": wrong(ids.CountedOnRank, "LRG301", right=ids.DatasetIdsObject),
+    "spanning-forward": wrong(averages.SpanningForward, "LRG302", on=(1, 2, 3), right=averages.SpanningObject),
+    "no-mean-forward": wrong(averages.NoMeanForward, "LRG302", on=(1, 2, 3), right=averages.NoMeanObject),
+    "class-forward": wrong(averages.ClassForward, "LRG302", on=(1, 2, 3), right=averages.ClassObject, asks=True),
+    "class-running": wrong(averages.ClassRunning, "LRG402", on=(1, 2, 3), right=averages.ClassRunningObject, asks=True),
+    "running-value": wrong(calls.RunningValue, "LRG402", on=(1, 2, 3), right=ObjectLogged),
     "collection-sync-off": wrong(metric_collections.SyncOffCollection, "LRG203", right=metric_collections.Collection),
     "collection-gathered": wrong(metric_collections.GatheredCollection, "LRG201", right=metric_collections.Collection),
     "collection-arange": wrong(
@@ -99,7 +104,6 @@ RIGHT: dict[str, Entry] = {
 # With tests of their own.
 OTHERS: dict[str, Entry] = {
     "missing-key": Entry(calls.MissingKey),
-    "running-value": Entry(calls.RunningValue, right=ObjectLogged),
     "empty-queries": Entry(calls.EmptyQueries),
 }
 

@@ -1,0 +1,48 @@
+"""What metrics still hold of epochs that are over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.feeding import Feeding
+from lightning_retrieval_guard.observe.segments import Dropped, MetricRecord
+
+
+def may_be_stale(metric: Metric, stage: str) -> bool:
+    """Whether a metric that keeps no rows is meant to start anew in each epoch of a stage.
+
+    Aggregators and wrappers may hold the best value of a run, and a training may count on from epoch to epoch.
+    """
+    kept = ("torchmetrics.aggregation", "torchmetrics.wrappers")
+    module = type(metric).__module__
+    return stage != "train" and module.startswith("torchmetrics.") and not module.startswith(kept)
+
+
+def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tuple[Metric, MetricRecord]]) -> None:
+    """Make a metric forget what it was fed in earlier epochs, before the first update of another one.
+
+    Args:
+        record: The metric.
+        feeding: What is about to feed it.
+        row_records: The living metrics that keep rows: members of a compute group share them, and lose them together.
+    """
+    metric = record.metric()
+    if metric is None or not all(feeding.is_over(info.epoch) for info in record.infos):
+        return
+    sanity = all(info.stage == "sanity_check" for info in record.infos)
+    if not record.is_rows:
+        if may_be_stale(metric, feeding.stage):
+            dropped = Dropped(feeding.epoch, len(record.infos), sanity)
+            metric.reset()
+            record.dropped = dropped
+        return
+    ids = _compat.row_states(metric)[0]
+    dropped = Dropped(feeding.epoch, sum(part.numel() for part in ids), sanity)
+    for other, sharer in list(row_records):
+        if _compat.row_states(other)[0] is ids:
+            other.reset()
+            sharer.dropped = dropped
+            _compat.share_rows(metric, other)

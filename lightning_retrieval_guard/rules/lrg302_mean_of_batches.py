@@ -1,0 +1,75 @@
+"""LRG302 mean-of-batches
+
+## What it flags
+Values of a metric on single batches, averaged over the epoch, where that is not the metric's own value: queries go on
+from batch to batch, batches hold unequal numbers of queries, the metric takes the median, minimum or maximum over
+queries, or it is no mean over samples, as AUROC, F1 or a correlation. Silent where nothing tells whether rows with the
+same query id belong together, and on accuracies, errors and losses.
+
+## Why it is wrong
+A batch ranks a part of a query's rows only, so the relevant row has fewer competitors and the mean is too high. The
+number changes with the batch size and the number of devices.
+
+## Example
+    def validation_step(self, batch, batch_idx):
+        scores, target, ids = self.rank(batch)
+        self.log("val_mrr", self.mrr(scores, target, indexes=ids))
+
+## Use instead
+    def validation_step(self, batch, batch_idx):
+        scores, target, ids = self.rank(batch)
+        self.mrr.update(scores, target, indexes=ids)
+        self.log("val_mrr", self.mrr)
+
+## What correct mode does
+It logs the value of the metric over all rows of the epoch, as if the Metric object had been logged. A metric that was
+made in the step has seen one batch only, so its queries count as they are. Metrics other than retrieval metrics are
+asked where they hold just what they were fed in this epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.view import KeyView, StageView
+
+_FIX = "Update the metric in the step, and log the metric object."
+
+
+class MeanOfBatches(Rule):
+    """Values on single batches are averaged, and that is not the value over all of them."""
+
+    code = "LRG302"
+    slug = "mean-of-batches"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            reason = _reason(key) if key.averages_batches and key.is_shared else None
+            if reason is not None:
+                message = (
+                    f"'{key.first.name}' is the mean of {key.total('calls'):.0f} values on single batches, {reason}."
+                )
+                yield self.at_key(stage, key, message, _FIX, effect=effect_of(stage, key))
+
+
+def _reason(key: KeyView) -> str | None:
+    """Why the mean is not the value, where that is certain."""
+    source = key.source
+    if source is None:
+        return None if key.first.mean else f"and {key.first.metric} over all samples is no mean of those"
+    plan = source.plan
+    if not key.shows_source or plan.gathered or plan.left_out or plan.restarting or source.value is None:
+        return None
+    if plan.spans:
+        return "and queries have rows in several batches"
+    if Effect(key.batch_mean, source.value).is_nil:
+        return None
+    if not source.mean:
+        return f"and {source.metric} takes no mean over queries"
+    return "and batches do not count by their numbers of queries"

@@ -1,0 +1,63 @@
+"""LRG303 non-positive-scores
+
+## What it flags
+Relevant rows with a score of zero or less in a metric that leaves such rows out: MRR, MAP, precision and recall of
+torchmetrics 1.7.4 and later. It tells the share of queries whose value that changes.
+
+## Why it is wrong
+A score of zero or less counts as not retrieved, whatever its rank. Cosine similarities, logits and negative distances
+often are below zero, so a relevant document that ranks first can count as missed. Hit rate, nDCG, R-precision and AUROC
+rank by score alone, so metrics of the same run do not agree with each other.
+
+## Example
+    scores = F.cosine_similarity(query[:, None], document[None], dim=-1)
+    self.mrr.update(scores, target, indexes=ids)
+
+## Use instead
+    scores = F.cosine_similarity(query[:, None], document[None], dim=-1)
+    self.mrr.update(scores + 2, target, indexes=ids)  # the same order, and every score above zero
+
+## What correct mode does
+Nothing: one device logs the same number. The finding tells the number that ranking by score alone gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity, show_number
+from lightning_retrieval_guard.rules.base import Rule, share_of_queries
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class NonPositiveScores(Rule):
+    """Relevant rows with a score of zero or less are left out."""
+
+    code = "LRG303"
+    slug = "non-positive-scores"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            source = key.source
+            tally = source.tally if source is not None and any(own.low for own in source.plan.facts) else None
+            if source is None or tally is None or not tally.low:
+                continue
+            share = share_of_queries(source, tally.low, tally.queries)
+            message = (
+                f"'{key.first.name}' leaves out relevant rows with a score of zero or less, which changes the value of"
+                f" {share}.{_by_score(source, tally.shift / tally.queries)}"
+            )
+            fix = "Shift or scale the scores so that all are above zero; their order stays."
+            yield self.at_key(stage, key, message, fix, corrected=False)
+
+
+def _by_score(source: SourceView, more: float) -> str:
+    """What ranking by score alone gives, where the value is a mean over queries and known."""
+    if not source.mean or not source.tells_of_all or source.value is None:
+        return ""
+    return f" Ranked by score alone it is {show_number(source.value + more)} in place of {show_number(source.value)}."

@@ -1,0 +1,59 @@
+"""LRG304 tied-scores
+
+## What it flags
+Queries in which relevant and other rows have the same score just where it decides the value, so that the order of the
+rows does. It tells their share; below one in a thousand it is a note.
+
+## Why it is wrong
+Shuffling the data, another batch size or another number of devices changes the number, although the model is the same.
+A model that gives every document the same score can come out as perfect, when the relevant document happens to stand
+first. bfloat16 and float16 scores, and rounded or saturated ones, tie often.
+
+## Example
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        scores = query @ document.T
+    self.mrr.update(scores, target, indexes=ids)
+
+## Use instead
+    with torch.autocast("cuda", enabled=False):
+        scores = query.float() @ document.float().T
+    self.mrr.update(scores, target, indexes=ids)
+
+## What correct mode does
+Nothing: which order is the right one, nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, share_of_queries
+from lightning_retrieval_guard.rules.view import StageView
+
+_FEW = 1e-3
+
+
+class TiedScores(Rule):
+    """The order of rows with equal scores decides values."""
+
+    code = "LRG304"
+    slug = "tied-scores"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            source = key.source
+            tally = source.tally if source is not None and source.plan.has_rows else None
+            if source is None or tally is None or not tally.tied:
+                continue
+            share = share_of_queries(source, tally.tied, tally.queries)
+            message = (
+                f"'{key.first.name}' depends on the order of rows with equal scores, relevant and not, in {share}."
+            )
+            fix = "Score in float32, and break ties on purpose."
+            severity = Severity.NOTE if tally.tied < _FEW * tally.queries else None
+            yield self.at_key(stage, key, message, fix, severity=severity, corrected=False)

@@ -1,0 +1,75 @@
+"""LRG401 stale-state
+
+## What it flags
+A metric that still holds rows of an earlier epoch, or of the sanity check, when its value is logged. Silent on
+aggregators such as `MaxMetric` and on wrappers, which may hold the best value of the run. In training, only retrieval
+metrics are looked at.
+
+## Why it is wrong
+Without a reset the value mixes the model of this epoch with earlier ones, so it lags behind and never shows the best
+epoch. Rows of the sanity check stay in it for the whole run. Rows with the same query id pile up: each query then has
+several copies of each document.
+
+## Example
+    def on_validation_epoch_end(self):
+        self.log("val_mrr", self.mrr.compute())
+
+## Use instead
+    def on_validation_epoch_end(self):
+        self.log("val_mrr", self.mrr.compute())
+        self.mrr.reset()
+
+## What correct mode does
+It resets the metric before its first update in the epoch, and says how much it dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.view import StageView
+
+_FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
+
+
+class StaleState(Rule):
+    """A metric still holds rows of an earlier epoch."""
+
+    code = "LRG401"
+    slug = "stale-state"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for source in stage.sources:
+            if source.stale:
+                what = f"{source.metric} {source.name!r}"
+                said = _message(what, several(source.stale, "row"), source.sanity, source.dropped)
+                finding = self.at_source(stage, source, said, _FIX)
+                yield _as_dropped(finding) if source.dropped else finding
+        for key in stage.keys:
+            stale = int(key.total("stale"))
+            if stale:
+                sanity = all(own.sanity for own in key.present if own.stale)
+                dropped = any(own.dropped for own in key.present)
+                what = f"{key.first.metric} behind '{key.first.name}'"
+                said = _message(what, several(stale, "update"), sanity, dropped)
+                finding = self.at_key(stage, key, said, _FIX)
+                yield _as_dropped(finding) if dropped else finding
+
+
+def _message(what: str, count: str, sanity: bool, dropped: bool) -> str:
+    origin = "the sanity check" if sanity else "earlier epochs"
+    if dropped:
+        return f"{what} began the epoch with {count} of {origin}, dropped before they could count."
+    return f"{what} still counts {count} of {origin}."
+
+
+def _as_dropped(finding: Finding) -> Finding:
+    """What the value would have been with what was dropped is not known."""
+    return replace(finding, corrected=True, effect=None, severity=StaleState.severity)

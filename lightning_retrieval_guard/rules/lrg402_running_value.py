@@ -1,0 +1,55 @@
+"""LRG402 running-value
+
+## What it flags
+`compute()` of a metric that grows over the epoch, logged in every step, so that Lightning averages the values of the
+metric after one batch, after two, after three.
+
+## Why it is wrong
+Only the last of these values is that of the epoch. The mean counts the first batches again and again, and it changes
+with the order of the data and the number of batches. Where the metric combines ranks, all ranks also wait for each
+other in every step.
+
+## Example
+    def validation_step(self, batch, batch_idx):
+        self.recall.update(*self.rank(batch))
+        self.log("val_recall", self.recall.compute())
+
+## Use instead
+    def validation_step(self, batch, batch_idx):
+        self.recall.update(*self.rank(batch))
+        self.log("val_recall", self.recall)
+
+## What correct mode does
+It logs the value of the metric over the whole epoch, as if the Metric object had been logged. A metric other than a
+retrieval metric is asked where it holds just what it was fed in this epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class RunningValue(Rule):
+    """The value of a growing metric is logged in every step."""
+
+    code = "LRG402"
+    slug = "running-value"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            if key.shows_running and key.is_shared:
+                metric = key.source.metric if key.source is not None else key.first.metric
+                message = (
+                    f"'{key.first.name}' is the mean of {key.first.calls} running values: {metric} goes on growing"
+                    " while its compute() is logged in every step."
+                )
+                fix = "Log the metric object in the step, or compute() once at the end of the epoch."
+                yield self.at_key(stage, key, message, fix, effect=effect_of(stage, key))

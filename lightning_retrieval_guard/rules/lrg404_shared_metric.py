@@ -1,0 +1,54 @@
+"""LRG404 shared-metric
+
+## What it flags
+One Metric object that several dataloaders or stages feed, logged for one of them while it holds rows of another. Silent
+where it is reset in between, and where one number over all dataloaders is logged at the end.
+
+## Why it is wrong
+The number of the second dataloader is that of both. Query ids that both use merge different queries. A metric that
+training and validation share is reset by Lightning after the validation, in the middle of the training epoch.
+
+## Example
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.recall.update(*self.rank(batch))
+        self.log("recall", self.recall)
+
+## Use instead
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        recall = self.recalls[dataloader_idx]  # a ModuleList with one metric a dataloader
+        recall.update(*self.rank(batch))
+        self.log("recall", recall)
+
+## What correct mode does
+It logs for each dataloader and stage the value of the rows that it fed, for retrieval metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule, effect_of, several
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class SharedMetric(Rule):
+    """Several dataloaders or stages feed one metric."""
+
+    code = "LRG404"
+    slug = "shared-metric"
+    severity = Severity.ERROR
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for key in stage.keys:
+            source = key.source
+            others = source.shared if source is not None else int(key.total("shared"))
+            if others and key.first.kind != "forward":
+                metric = source.metric if source is not None else key.first.metric
+                count = several(others, "row" if source is not None else "update")
+                message = f"'{key.first.name}' shows a {metric} that also holds {count} of another dataloader or stage."
+                fix = "Make one metric for each dataloader and stage, in a ModuleList or a ModuleDict."
+                yield self.at_key(stage, key, message, fix, effect=effect_of(stage, key))

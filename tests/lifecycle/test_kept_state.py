@@ -1,0 +1,251 @@
+"""LRG401 and LRG404: a metric holds what it was fed in another epoch, by another dataloader or in another stage."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import pytest
+from distributed.evaluate import Recorder, guards, recorded_warnings
+from distributed.evaluate import make_trainer as make_distributed_trainer
+from distributed.harness import Pool
+from distributed.programs.data import Batch, rows_of
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MaxMetric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
+
+from lightning_retrieval_guard import GuardError, RetrievalGuard
+
+from .programs import BATCH, QUERIES, Trainable, loader, make_trainer
+
+pytestmark = pytest.mark.timeout(90)
+EPOCHS = 3
+
+
+def moved(batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of a batch with other scores in each epoch."""
+    scores, target, ids = rows_of(batch)
+    return scores * (1 + 2.7 * epoch) % 1 + 0.01, target, ids
+
+
+class NeverReset(Trainable, LightningModule):
+    """Scores change from epoch to epoch, and nobody resets the metrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+        self.several = MetricCollection({"first": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+        self.accuracy = BinaryAccuracy()
+        self.best = MaxMetric()
+        self.shown: list[dict[str, float]] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores, target, ids = moved(batch, len(self.shown))
+        self.metric.update(scores, target, ids)
+        self.several.update(scores, target, indexes=ids)
+        self.accuracy.update(scores.clamp(max=1), target)
+
+    def on_validation_epoch_end(self) -> None:
+        value = self.metric.compute()
+        if not self.trainer.sanity_checking:
+            self.best.update(value)
+        self.log_dict({"mrr": value, "accuracy": self.accuracy.compute(), "best": self.best.compute()})
+        self.log_dict(self.several.compute())
+
+    def on_validation_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.shown.append({name: float(value) for name, value in self.trainer.callback_metrics.items()})
+
+
+class Reset(NeverReset):
+    """The right form."""
+
+    def on_validation_epoch_start(self) -> None:
+        for metric in (self.metric, self.accuracy, self.several):
+            metric.reset()
+
+
+def fit(module: Any, *guard: RetrievalGuard, sanity: int = 0, **options: Any) -> list[dict[str, float]]:
+    """The numbers of every validation."""
+    trainer = make_trainer(*guard, max_epochs=EPOCHS, num_sanity_val_steps=sanity, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module)
+    shown: list[dict[str, float]] = module.shown
+    return shown
+
+
+@pytest.fixture(scope="module")
+def fresh() -> list[dict[str, float]]:
+    return fit(Reset())
+
+
+def above_note(guard: RetrievalGuard) -> dict[str, Any]:
+    return {f"{found.code} {found.key}": found for found in guard.findings if found.severity != "note"}
+
+
+STALE = {f"LRG401 {key}" for key in ("mrr", "first", "hit", "accuracy")}
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_warn_tells_of_stale_rows(fresh: list[dict[str, float]], sanity: int) -> None:
+    guard = RetrievalGuard()
+    plain = fit(NeverReset(), sanity=sanity)
+    assert fit(NeverReset(), guard, sanity=sanity) == plain
+    found = above_note(guard)
+    assert set(found) == STALE
+    for key in ("mrr", "first", "hit"):
+        effect = found[f"LRG401 {key}"].effect
+        assert effect.logged == pytest.approx(plain[-1][key], abs=1e-6)
+        assert effect.reference == pytest.approx(fresh[-1][key], abs=1e-6)
+    first = found["LRG401 mrr"]
+    assert "still counts" in first.message
+    assert "rows of earlier epochs" in first.message
+    assert "updates of earlier epochs" in found["LRG401 accuracy"].message
+
+
+def test_the_first_epoch_after_the_sanity_check_tells_of_it() -> None:
+    guard = RetrievalGuard()
+    trainer = make_trainer(guard, max_epochs=1, num_sanity_val_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(NeverReset())
+    assert "rows of the sanity check." in above_note(guard)["LRG401 mrr"].message
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_correct_drops_them(fresh: list[dict[str, float]], sanity: int) -> None:
+    guard = RetrievalGuard("correct")
+    shown = fit(NeverReset(), guard, sanity=sanity)
+    for own, right in zip(shown, fresh, strict=True):
+        assert own == pytest.approx(right, abs=1e-6)
+    found = above_note(guard)
+    assert set(found) == STALE
+    assert all(finding.corrected and finding.effect is None for finding in found.values())
+    assert "dropped before they could count" in found["LRG401 mrr"].message
+
+
+def test_strict_raises() -> None:
+    with pytest.raises(GuardError, match="LRG401 stale-state"):
+        fit(NeverReset(), RetrievalGuard("strict"))
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
+def test_a_metric_that_is_reset_is_right(fresh: list[dict[str, float]], mode: Any) -> None:
+    guard = RetrievalGuard(mode)
+    for own, right in zip(fit(Reset(), guard, sanity=2), fresh, strict=True):
+        assert own == pytest.approx(right, abs=1e-6)
+    assert not above_note(guard)
+
+
+def on_ranks(mode: str, program: str) -> dict[str, Any]:
+    """The numbers and findings of a rank."""
+    guard = guards(mode, {})
+    trainer = make_distributed_trainer(guard, Recorder(), max_epochs=EPOCHS, num_sanity_val_steps=1)
+    module = globals()[program]()
+    with recorded_warnings():
+        trainer.fit(module)
+    assert int(os.environ["WORLD_SIZE"]) == 2
+    return {"shown": module.shown, "codes": {found.code for own in guard for found in own.findings}}
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_two_ranks(pool: Pool, fresh: list[dict[str, float]], mode: str) -> None:
+    outcomes = pool.run(f"{__name__}:on_ranks", mode=mode, program="NeverReset")
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    for outcome in outcomes:
+        assert "LRG401" in outcome.value["codes"]
+        is_right = outcome.value["shown"][-1] == pytest.approx(fresh[-1], abs=1e-6)
+        assert is_right == (mode == "correct")
+
+
+# --- one metric for several dataloaders or stages -----------------------------------------------------------------
+
+
+class TwoLoaders(Trainable, LightningModule):
+    """One metric for two dataloaders that ask different queries with the same ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric, self.accuracy = RetrievalMRR(), BinaryAccuracy()
+
+    def val_dataloader(self) -> Any:
+        return [loader(), loader(count=QUERIES - 2 * BATCH)]
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        scores, target, ids = moved(batch, dataloader_idx)
+        self.metric.update(scores, target, ids)
+        self.accuracy.update(scores.clamp(max=1), target)
+        self.log("mrr", self.metric)
+        self.log("accuracy", self.accuracy)
+
+
+def of_loader(number: int) -> float:
+    metric = RetrievalMRR()
+    for batch in TwoLoaders().val_dataloader()[number]:
+        metric.update(*moved(batch, number))
+    return float(metric.compute())
+
+
+def validated(*guard: RetrievalGuard) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        returned = make_trainer(*guard).validate(TwoLoaders(), verbose=False)
+    return {name: value for own in returned for name, value in own.items()}
+
+
+def test_a_metric_of_two_dataloaders() -> None:
+    plain, warn, correct = validated(), RetrievalGuard(), RetrievalGuard("correct")
+    assert validated(warn) == plain
+    found = above_note(warn)
+    assert set(found) == {"LRG404 mrr/dataloader_idx_1", "LRG404 accuracy/dataloader_idx_1"}
+    effect = found["LRG404 mrr/dataloader_idx_1"].effect
+    assert (effect.logged, effect.reference) == pytest.approx((plain["mrr/dataloader_idx_1"], of_loader(1)), abs=1e-6)
+    assert not effect.is_nil
+    numbers = validated(correct)
+    for number in (0, 1):
+        assert numbers[f"mrr/dataloader_idx_{number}"] == pytest.approx(of_loader(number), abs=1e-6)
+    assert above_note(correct)["LRG404 mrr/dataloader_idx_1"].corrected
+
+
+def test_strict_refuses_a_metric_of_two_dataloaders() -> None:
+    with pytest.raises(GuardError, match="LRG404 shared-metric"):
+        validated(RetrievalGuard("strict"))
+
+
+class TwoStages(NeverReset):
+    """One metric for training and validation, logged as an object in both."""
+
+    def __init__(self, alone: bool = False) -> None:
+        super().__init__()
+        self.alone = alone
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if not self.alone:
+            self.metric.update(*moved(batch, 5))
+            self.log("train_mrr", self.metric, on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metric.update(*moved(batch, len(self.shown)))
+        self.log("mrr", self.metric)
+
+    def on_validation_epoch_end(self) -> None:
+        pass
+
+
+def test_a_metric_of_two_stages() -> None:
+    twice = {"val_check_interval": 2}  # a batch of the training comes after the last validation
+    warn, correct = RetrievalGuard(), RetrievalGuard("correct")
+    assert fit(TwoStages(), warn, **twice) == fit(TwoStages(), **twice)
+    assert set(above_note(warn)) == {"LRG404 mrr", "LRG404 train_mrr"}
+    train, alone = RetrievalMRR(), fit(TwoStages(alone=True), **twice)
+    for batch in loader():
+        train.update(*moved(batch, 5))
+    module = TwoStages()
+    shown = fit(module, correct, **twice)
+    assert [own["mrr"] for own in shown] == pytest.approx([own["mrr"] for own in alone], abs=1e-6)
+    assert float(module.trainer.callback_metrics["train_mrr"]) == pytest.approx(float(train.compute()), abs=1e-6)

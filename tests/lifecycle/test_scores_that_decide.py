@@ -1,0 +1,157 @@
+"""LRG303 and LRG304: low scores and ties decide values; the guard tells of it, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from distributed.evaluate import Recorder, guards, recorded_warnings
+from distributed.evaluate import make_trainer as make_distributed_trainer
+from distributed.harness import Pool
+from distributed.programs.data import Batch, rows_of
+from lightning.pytorch import LightningModule
+from torchmetrics.functional.retrieval import retrieval_recall, retrieval_reciprocal_rank
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalRecall
+
+from lightning_retrieval_guard import GuardError, RetrievalGuard
+from lightning_retrieval_guard.retrieval.measures import ignores_low_scores
+
+from .programs import QUERIES, Trainable, batches, make_trainer
+
+pytestmark = pytest.mark.timeout(90)
+needs_low = pytest.mark.skipif(not ignores_low_scores("recall"), reason="this torchmetrics counts rows with low scores")
+
+SHIFTS = {"low": -0.5, "high": 1.0}
+
+
+class Scored(Trainable, LightningModule):
+    """Logs metrics over scores that were moved, or rounded so that they tie."""
+
+    def __init__(self, scores: str) -> None:
+        super().__init__()
+        self.scores = scores
+        self.metrics = torch.nn.ModuleDict(
+            {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=2), "hit": RetrievalHitRate(top_k=2)}
+        )
+
+    def rows(self, batch: Batch) -> Any:
+        scores, target, ids = rows_of(batch)
+        if self.scores == "tied":
+            return (scores * 4).round() / 4 + 1, target, ids
+        return scores + SHIFTS[self.scores], target, ids
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for name, metric in self.metrics.items():
+            metric.update(*self.rows(batch))
+            self.log(name, metric)
+
+
+def by_query(scores: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Scores and relevance of every query."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for batch in batches():
+        preds, target, ids = Scored(scores).rows(batch)
+        found += [(preds[ids == one], target[ids == one]) for one in ids.unique()]
+    return found
+
+
+def validated(scores: str, *guard: RetrievalGuard) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        [returned] = make_trainer(*guard).validate(Scored(scores), verbose=False)
+    return dict(returned)
+
+
+def found(guard: RetrievalGuard) -> dict[str, Any]:
+    return {f"{finding.code} {finding.key}": finding for finding in guard.findings}
+
+
+@needs_low
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_low_scores(mode: Any) -> None:
+    guard = RetrievalGuard(mode)
+    assert validated("low", guard) == pytest.approx(validated("low"), abs=1e-6)
+    assert set(found(guard)) == {"LRG303 mrr", "LRG303 recall"}
+    plain = torch.stack([retrieval_reciprocal_rank(*query) for query in by_query("low")])
+    moved = torch.stack([retrieval_reciprocal_rank(*query) for query in by_query("high")])
+    assert len(plain) == QUERIES
+    count = int((plain != moved).sum())
+    finding = found(guard)["LRG303 mrr"]
+    assert (finding.severity, finding.effect, finding.corrected) == ("warning", None, False)
+    assert finding.message == (
+        "'mrr' leaves out relevant rows with a score of zero or less, which changes the value of"
+        f" {count} of 30 queries ({count / 30:.1%}). Ranked by score alone it is {float(moved.mean()):.4f} in place of"
+        f" {float(plain.mean()):.4f}."
+    )
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_ties(mode: Any) -> None:
+    guard = RetrievalGuard(mode)
+    assert validated("tied", guard) == validated("tied")
+    assert set(found(guard)) == {"LRG304 mrr", "LRG304 recall", "LRG304 hit"}
+
+    def can_differ(preds: torch.Tensor, target: torch.Tensor) -> bool:
+        """Whether the recall differs when relevant rows come first among equal scores, and when they come last."""
+        ends = [preds + sign * 1e-3 * target for sign in (1, -1)]
+        return len({float(retrieval_recall(scores, target, top_k=2)) for scores in ends}) > 1
+
+    count = sum(can_differ(*query) for query in by_query("tied"))
+    finding = found(guard)["LRG304 recall"]
+    assert count
+    assert (finding.severity, finding.effect) == ("warning", None)
+    assert finding.message == (
+        f"'recall' depends on the order of rows with equal scores, relevant and not, in {count} of 30 queries"
+        f" ({count / 30:.1%})."
+    )
+
+
+def test_scores_above_zero_without_ties_are_right() -> None:
+    for mode in ("warn", "correct", "strict"):
+        guard = RetrievalGuard(mode)  # type: ignore[arg-type]
+        validated("high", guard)
+        assert not guard.findings
+
+
+@pytest.mark.parametrize(("scores", "code"), [pytest.param("low", "LRG303", marks=needs_low), ("tied", "LRG304")])
+def test_strict_raises(scores: str, code: str) -> None:
+    with pytest.raises(GuardError, match=code):
+        validated(scores, RetrievalGuard("strict"))
+
+
+def on_ranks(scores: str, mode: str) -> list[str]:
+    """The findings of a rank."""
+    guard: Any = guards(mode, {})
+    trainer = make_distributed_trainer(guard, Recorder())
+    with recorded_warnings():
+        trainer.validate(Scored(scores), verbose=False)
+    assert int(os.environ["WORLD_SIZE"]) == 2
+    return [f"{finding.code} {finding.message}" for finding in guard[0].findings]
+
+
+def messages(pool: Pool, scores: str, mode: str) -> list[list[str]]:
+    outcomes = pool.run(f"{__name__}:on_ranks", scores=scores, mode=mode)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+@needs_low
+def test_two_ranks_count_all_queries_where_values_travel(pool: Pool) -> None:
+    alone = RetrievalGuard("correct")
+    validated("low", alone)
+    told = [f"{finding.code} {finding.message}" for finding in alone.findings]
+    assert messages(pool, "low", "correct") == [told, told]
+    warned = messages(pool, "low", "warn")[0]
+    assert [text.partition(" ")[0] for text in warned] == ["LRG303", "LRG303"]
+    assert "of 15 queries on this rank" in warned[0]
+    assert "Ranked by score alone" not in warned[0]
+
+
+def test_two_ranks_raise_together(pool: Pool) -> None:
+    outcomes = pool.run(f"{__name__}:on_ranks", scores="tied", mode="strict")
+    assert {outcome.status for outcome in outcomes} == {"raised"}
+    assert len({outcome.error for outcome in outcomes}) == 1
+    assert "LRG304" in outcomes[0].error

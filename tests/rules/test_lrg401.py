@@ -1,0 +1,58 @@
+"""A metric holds rows of an earlier epoch."""
+
+from dataclasses import replace
+
+import pytest
+from torchmetrics.retrieval import RetrievalMRR
+from unit.simulated import update
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules.view import KeyView
+
+from .factories import at_end, facts, found, source, stage, the_finding
+
+ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
+FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
+
+
+def stale(**changed: object) -> KeyView:
+    held = replace(source(ROWS, RetrievalMRR()), **{"stale": 8, **changed})
+    return KeyView((at_end(0.75, "val_mrr", kind="compute", source="recall"),), held)
+
+
+@pytest.mark.parametrize(("sanity", "origin"), [(True, "the sanity check"), (False, "earlier epochs")])
+def test_rows_that_count(sanity: bool, origin: str) -> None:
+    finding = the_finding("LRG401", stage(stale(sanity=sanity)))
+    assert finding.severity is Severity.ERROR
+    assert (finding.effect.logged, finding.effect.reference) == (0.75, 0.5)
+    assert not finding.corrected
+    assert (finding.message, finding.fix) == (f"RetrievalMRR 'recall' still counts 8 rows of {origin}.", FIX)
+
+
+def test_rows_that_were_dropped() -> None:
+    finding = the_finding("LRG401", stage(stale(stale=1, dropped=True)))
+    assert (finding.severity, finding.effect, finding.corrected) == (Severity.ERROR, None, True)
+    assert finding.message == (
+        "RetrievalMRR 'recall' began the epoch with 1 row of earlier epochs, dropped before they could count."
+    )
+
+
+def test_the_merged_value_of_a_logged_object_is_not_guessed() -> None:
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),), stale().source)
+    assert the_finding("LRG401", stage(key)).effect is None
+    key = KeyView(key.facts, key.source, computed=0.8)
+    assert the_finding("LRG401", stage(key)).effect.logged == 0.8
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_another_metric(dropped: bool) -> None:
+    own = at_end(0.75, "val_acc", kind="compute", metric="BinaryAccuracy", stale=3, sanity=True, dropped=dropped)
+    finding = the_finding("LRG401", stage(KeyView((own, own))))
+    assert (finding.severity, finding.effect, finding.corrected) == (Severity.ERROR, None, dropped)
+    assert finding.message.startswith("BinaryAccuracy behind 'val_acc' ")
+    assert "6 updates of the sanity check" in finding.message
+
+
+def test_right_programs_are_silent() -> None:
+    assert not found("LRG401", stage(stale(stale=0)))
+    assert not found("LRG401", stage(KeyView((at_end(0.75, kind="compute", metric="BinaryAccuracy"),))))

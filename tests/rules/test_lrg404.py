@@ -1,0 +1,39 @@
+"""One metric for several dataloaders or stages."""
+
+from dataclasses import replace
+
+import pytest
+from torchmetrics.retrieval import RetrievalMRR
+from unit.simulated import update
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.rules.view import KeyView
+
+from .factories import facts, found, source, stage, steps, the_finding
+
+ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
+
+
+def shared(rows: int, kind: str = "metric") -> KeyView:
+    held = replace(source(ROWS, RetrievalMRR()), shared=rows)
+    return KeyView((facts("val_mrr", kind=kind, source="recall"),), held, computed=0.75)
+
+
+def test_rows_of_another_dataloader() -> None:
+    finding = the_finding("LRG404", stage(shared(6)))
+    assert finding.severity is Severity.ERROR
+    assert (finding.effect.logged, finding.effect.reference) == (0.75, 0.5)
+    assert finding.message == "'val_mrr' shows a RetrievalMRR that also holds 6 rows of another dataloader or stage."
+    assert finding.fix == "Make one metric for each dataloader and stage, in a ModuleList or a ModuleDict."
+
+
+def test_another_metric() -> None:
+    key = KeyView((facts("val_acc", kind="metric", metric="BinaryAccuracy", shared=1),))
+    finding = the_finding("LRG404", stage(key))
+    assert (finding.severity, finding.effect) == (Severity.ERROR, None)
+    assert "a BinaryAccuracy that also holds 1 update of another" in finding.message
+
+
+@pytest.mark.parametrize("key", [shared(0), shared(6, kind="forward"), KeyView((steps((0.5, 2, 2)),))])
+def test_right_programs_are_silent(key: KeyView) -> None:
+    assert not found("LRG404", stage(key))
