@@ -24,6 +24,7 @@ from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route.epochs import Epochs
 from lightning_retrieval_guard.route.meeting import RanksFailedError, failure_text
@@ -62,6 +63,7 @@ class Session:
         self._patches = Patches()
         self._metrics = MetricWatch(self)
         self._epochs = self._make_epochs()
+        self._recent = RecentRanking()
         self._failure: str | None = None
         self._is_open = False
 
@@ -128,6 +130,7 @@ class Session:
             self._patches.undo()
             self._metrics.uninstall()
             self._epochs.clear()
+            self._recent.forget()
             self._exchange.close()
         if self._failure is not None:  # it came after the last meeting
             self._step_aside(self._failure, [self._exchange.rank], say=True)
@@ -228,6 +231,7 @@ class Session:
         """A batch begins."""
         stage = self.stage()
         self._metrics.start_batch()
+        self._recent.forget()
         if stage is not None:
             stage.start_batch(self._trainer, batch, index, dataloader, self._settings.batch_size_fn)
 
@@ -338,7 +342,7 @@ class Session:
 
         def score() -> None:
             nonlocal outcome
-            outcome = score_alone(metric)
+            outcome = score_alone(metric, self._recent)
 
         self.protect(score)
         if outcome is None:

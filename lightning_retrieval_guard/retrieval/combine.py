@@ -18,6 +18,7 @@ from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
 from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Tally, Values, join_values, total
@@ -255,7 +256,8 @@ def _like(table: RowTable | None, preds: Tensor, target: Tensor) -> tuple[Tensor
     if table is None:
         return preds.float(), target
     whole = not table.target.is_floating_point() and bool((target == target.round()).all())
-    return preds.to(table.preds.dtype), target.to(table.target.dtype) if whole else target
+    wide = torch.promote_types(table.target.dtype, torch.int32)  # another rank's may be more than 0 and 1
+    return preds.to(table.preds.dtype), target.to(wide) if whole else target
 
 
 def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
@@ -281,8 +283,12 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
     return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
-def score_alone(metric: Metric) -> Outcome | None:
+def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
+
+    Args:
+        metric: The metric.
+        recent: Where other metrics ranked the same rows before, and others will.
 
     Returns:
         ``None`` for no rows, where an error is due, and where chance decides.
@@ -292,7 +298,7 @@ def score_alone(metric: Metric) -> Outcome | None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
     panel = Panel({"": metric}, longest)
-    queries, values = panel.score(table.query, table.preds, table.target)
+    queries, values = panel.score(table.query, table.preds, table.target, recent=recent)
     own = values.get("")
     if own is None or own.error is not None or _falls_by_chance(own, table):
         return None
@@ -351,7 +357,7 @@ def _place_rows(table: RowTable, queries: Queries) -> Tensor:
     """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
     held = queries.query.to(table.query.device)
     if table.lives == 1:
-        return torch.searchsorted(held, table.query)
+        return torch.searchsorted(held.to(table.query.dtype), table.query)
     numbers = Numbers(table, restarting=False)
     # the queries are ordered by id first, the numbers by life
     order = torch.argsort(queries.segment, stable=True)

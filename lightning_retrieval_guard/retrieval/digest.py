@@ -35,11 +35,13 @@ def digest_rows(
     """
     ids, preds, target = rows
     table = build_table([([ids], [preds], [target])])
-    if table is None:
+    top_k = largest_cut_off(measures)
+    is_scored = final and all(_is_settled(measure) for measure in measures)
+    if table is None or not (is_scored or (top_k is not None and can_compact(measures, preds, target))):
         return None
     pieces, low = cut_pieces(table), has_low_hits(preds, target)
     known = torch.stack([pieces.query, pieces.rows, pieces.relevant, pieces.fingerprint])
-    if final and all(_is_settled(measure) for measure in measures):
+    if is_scored:
         try:
             _, scores = score(measures, table.query, table.preds, table.target)
         except EmptyQueryError:  # it belongs to whoever asks for the value
@@ -49,8 +51,7 @@ def digest_rows(
         places = torch.arange(known.shape[1])  # one for all measures that leave no query out
         values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
         return _chosen(rows, slice(0)), Digest(known, None, values, low)
-    top_k = largest_cut_off(measures)
-    if top_k is None or len(table) < _WORTH * top_k * known.shape[1] or not can_compact(measures, preds, target):
+    if top_k is None or len(table) < _WORTH * top_k * known.shape[1]:
         return None
     kept, lost = compact(table.query, table.preds, table.target, top_k)
     return _chosen(rows, kept), Digest(known, lost, low=low)

@@ -66,7 +66,7 @@ def _rank_part(rows: Rows, runs: Runs, longest: int, top_k: int | None, only_rel
         of_row=found.of_row,
         starts=starts_of(found.of_row, query.numel()),
         place=found.place + runs.begin,
-        target=target.index_select(0, found.place),
+        target=rows.relevance_at(found.place + runs.begin),
         same=found.same,
         longest=longest,
         rows=rows,

@@ -68,7 +68,7 @@ def find_runs(query: Tensor) -> Runs | None:
     """The queries of rows that are grouped already, else ``None``.
 
     Args:
-        query: Query ids, int64 of shape ``(rows,)``, at least one.
+        query: Query ids, int64 or int32 of shape ``(rows,)``, at least one.
     """
     rows = query.numel()
     prefix = query[:_PREFIX]
@@ -77,11 +77,11 @@ def find_runs(query: Tensor) -> Runs | None:
         return None
     length = _length_of_runs(query)
     if length is not None:
-        ids = query[::length].contiguous()
+        ids = query[::length].long().contiguous()
         runs = Runs(ids, torch.full_like(ids, length), 0, rows, length)
     else:
         starts = _starts_of_runs(query)
-        ids, sizes = query.index_select(0, starts), torch.diff(starts, append=starts.new_full((1,), rows))
+        ids, sizes = query.index_select(0, starts).long(), torch.diff(starts, append=starts.new_full((1,), rows))
         runs = Runs(ids, sizes, 0, rows, None)
     ascending = bool((ids[1:] > ids[:-1]).all())
     return runs if ascending or ids.unique().numel() == ids.numel() else None
@@ -119,7 +119,7 @@ class Numbering:
     """Numbers from 0 in ascending order of id.
 
     Args:
-        query: Query ids, int64 of shape ``(rows,)``.
+        query: Query ids, int64 or int32 of shape ``(rows,)``.
         ids: The distinct ones in ascending order, int64 of shape ``(queries,)``.
         lowest: The smallest id.
         table: The number of each id from the smallest on; ``None`` where no id between is missing.
@@ -162,7 +162,7 @@ class Numbering:
     def _of(self, values: Tensor) -> Tensor:
         if self._numbers is not None:
             return values.long()
-        offset = values - self._lowest
+        offset = values.long() - self._lowest
         return offset if self._table is None else self._table.index_select(0, offset)
 
 
@@ -170,14 +170,14 @@ def number_queries(query: Tensor) -> Numbering:
     """Number the distinct ids of rows.
 
     Args:
-        query: Query ids, int64 of shape ``(rows,)``, at least one.
+        query: Query ids, int64 or int32 of shape ``(rows,)``, at least one.
     """
     lowest, highest = (int(bound) for bound in query.aminmax())
     if highest - lowest >= _SPREAD * query.numel():
         return _number_far_apart(query)
     present = torch.zeros(highest - lowest + 1, dtype=torch.bool, device=query.device)
     for part in query.split(CHUNK):
-        present[part - lowest] = True
+        present[part.long() - lowest] = True
     ids = present.nonzero().view(-1) + lowest
     table = None if ids.numel() == present.numel() else present.cumsum(0) - 1
     return Numbering(query, ids, lowest=lowest, table=table)
@@ -191,4 +191,4 @@ def _number_far_apart(query: Tensor) -> Numbering:
     for begin in range(0, query.numel(), size):
         own, of_row = query[begin : begin + size].unique(return_inverse=True)
         numbers[begin : begin + size] = torch.searchsorted(ids, own).index_select(0, of_row)
-    return Numbering(query, ids, numbers=numbers)
+    return Numbering(query, ids.long(), numbers=numbers)

@@ -42,7 +42,7 @@ class Numbers:
             self._span = self._ids.numel()
 
     def of_rows(self) -> Tensor:
-        """For every row, int64 of shape ``(rows,)``."""
+        """For every row, int64 or int32 of shape ``(rows,)``."""
         table = self._table
         if self._are_ids:
             return table.query
@@ -59,6 +59,7 @@ class Numbers:
         return self._number(query, life)
 
     def _number(self, query: Tensor, group: Tensor) -> Tensor:
+        query = query.long()
         ids = query - self._low if self._ids is None else torch.searchsorted(self._ids.to(query.device), query)
         return group * self._span + ids
 

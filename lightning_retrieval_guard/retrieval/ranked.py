@@ -20,9 +20,9 @@ class Rows:
     """Rows in order of arrival.
 
     Attributes:
-        query: Query ids, int64 of shape ``(rows,)``.
+        query: Query ids, int64 or int32 of shape ``(rows,)``.
         preds: Scores, float32 or float64 of the same shape.
-        target: Relevance, int32, int64 or floating point of the same shape.
+        target: Relevance, int8, int32, int64 or floating point of the same shape; int8 for nothing but 0 and 1.
         binary: Whether every relevance is 0 or 1.
         arrival: Where each row stood in the input, or ``None`` where the rows stand as they came.
     """
@@ -35,6 +35,11 @@ class Rows:
 
     def __len__(self) -> int:
         return self.query.numel()
+
+    def relevance_at(self, place: Tensor) -> Tensor:
+        """Relevance of the rows at some places, in a dtype in which one may reckon."""
+        relevance = self.target.index_select(0, place)
+        return relevance.int() if relevance.dtype == torch.int8 else relevance
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def rank_rows(
     """Group rows into queries and rank them.
 
     Args:
-        query: Query ids, int64 of shape ``(rows,)``; any values in any order.
+        query: Query ids, int64 or int32 of shape ``(rows,)``; any values in any order.
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer, bool or floating point of shape ``(rows,)``.
         top_k: The largest cut-off, if everything asked of the ranking has one. Rows that score less than the
@@ -61,14 +61,16 @@ def rank_rows(
 
 def _as_rows(query: Tensor, preds: Tensor, target: Tensor) -> Rows:
     scores = preds.detach() if preds.dtype in (torch.float32, torch.float64) else preds.detach().float()
-    relevance = target if target.is_floating_point() or target.dtype in _INTEGERS else target.long()
-    return Rows(query.detach().long(), scores, relevance.detach(), is_binary(relevance))
+    binary = is_binary(target)
+    keeps = target.is_floating_point() or target.dtype in _INTEGERS or (target.dtype == torch.int8 and binary)
+    return Rows(query.detach(), scores, target.detach() if keeps else target.long(), binary)
 
 
 def _in_order_of_arrival(rows: Rows) -> Rows:
     if len(rows) >= _STABLE_FROM:
         return rows
-    query, arrival = torch.sort(rows.query)
+    # of int64, as torchmetrics does: the order of equal ids is up to what sorts a dtype
+    query, arrival = torch.sort(rows.query.long())
     preds, target = rows.preds.index_select(0, arrival), rows.target.index_select(0, arrival)
     return Rows(query, preds, target, rows.binary, arrival)
 
@@ -170,7 +172,7 @@ def _rank_places(
         of_row=of_row,
         starts=starts_of(of_row, last - first),
         place=place,
-        target=rows.target.index_select(0, place),
+        target=rows.relevance_at(place),
         same=same,
         longest=longest,
         rows=rows,

@@ -21,6 +21,8 @@ _GOLDEN = -0x61C8864680B583EB
 _CHUNK = 1 << 16
 _BUFFER = 1 << 18
 
+_INT32 = torch.iinfo(torch.int32)
+
 
 Rows = tuple[Tensor, Tensor, Tensor]
 States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
@@ -73,9 +75,9 @@ class RowTable:
     """Rows in the order in which they came.
 
     Attributes:
-        query: The query id that the program gave, int64 of shape ``(rows,)``.
+        query: The query id that the program gave, int64 or int32 of shape ``(rows,)``.
         preds: Scores, floating point of shape ``(rows,)``.
-        target: Relevance, integer or floating point of shape ``(rows,)``.
+        target: Relevance, integer or floating point of shape ``(rows,)``; int8 for nothing but 0 and 1.
         ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
         segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
         digests: What is known of updates whose rows are not all here.
@@ -163,9 +165,9 @@ def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled
     # Apple's device knows no float64, in which rows are compared
     device = ids[0].device if ids[0].device.type != "mps" else torch.device("cpu")
     return RowTable(
-        query=_cat(ids, device).long(),
+        query=_cat(ids, device, torch.int32, _INT32.min, _INT32.max),
         preds=_cat([part for states in segments for part in states[1]], device),
-        target=_cat([part for states in segments for part in states[2]], device),
+        target=_cat([part for states in segments for part in states[2]], device, torch.int8, 0, 1),
         ends=sizes.cumsum(0).to(device),
         segments=torch.tensor(owner),
         digests={update: own for update, own in known.items() if isinstance(own, Digest)},
@@ -173,12 +175,28 @@ def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled
     )
 
 
-def _cat(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+def _cat(
+    parts: Sequence[Tensor], device: torch.device, narrow: torch.dtype | None = None, low: int = 0, high: int = 0
+) -> Tensor:
+    """All parts in one, as they are or, where that makes a copy, in a narrow dtype if all values lie in its bounds."""
     flat = [part.detach().reshape(-1).to(device) for part in parts]
     full = [part for part in flat if part.numel()] or flat[:1]
     if len(full) == 1 and all(part.dtype == full[0].dtype for part in flat):
         return full[0]  # a copy would take as much memory again
-    return torch.cat(flat)
+    if narrow is None or device.type != "cpu" or not all(_lies_within(part, low, high) for part in full):
+        return torch.cat(flat)
+    joined = torch.empty(sum(part.numel() for part in full), dtype=narrow)
+    for place, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
+        place.copy_(part)
+    return joined
+
+
+def _lies_within(part: Tensor, low: int, high: int) -> bool:
+    """Whether a part is one of integers, none of which is out of bounds."""
+    if part.is_floating_point() or not part.numel():
+        return not part.is_floating_point()
+    least, most = part.aminmax()
+    return low <= int(least) and int(most) <= high
 
 
 @dataclass(frozen=True)
@@ -250,14 +268,15 @@ class _Cutter:
         if ends:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
-            if self._may_fold and not self._folded and not _is_full(part):
+            if self._may_fold and not self._folded and not are_full(part[2], part[3]):
                 self._folded, self._parts = True, [self._fold(own) for own in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
             self._merge()
 
     def _merge(self) -> None:
         if self._folded and sum(own.shape[1] for own in self._parts) > self._limit:
-            self._parts = [_join(torch.cat(self._parts, dim=1))]
+            parts, self._parts = torch.cat(self._parts, dim=1), []
+            self._parts = [_join(parts)]
             self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
 
     def _fold(self, part: Tensor) -> Tensor:
@@ -279,10 +298,6 @@ class _Cutter:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else _join(torch.cat(list(parts), dim=1))
-
-
-def _is_full(runs: Tensor) -> bool:
-    return are_full(runs[2], runs[3])
 
 
 def are_full(rows: Tensor, relevant: Tensor) -> bool:
@@ -320,7 +335,7 @@ def _known_runs(update: int, digest: Digest) -> Tensor:
 
 def _runs(table: RowTable, first: int, last: int) -> Tensor:
     """What is known of neighbouring rows of one query: query, update, rows, relevant rows, fingerprint."""
-    query, update = table.query[first:last], table.update_of(first, last)
+    query, update = table.query[first:last].long(), table.update_of(first, last)
     begin = (_changes(query) | _changes(update)).nonzero().reshape(-1)
     end = torch.cat([begin[1:], begin.new_tensor([last - first])])
     relevant = (table.target[first:last] > 0).long()
@@ -335,16 +350,24 @@ def _between(values: Tensor, begin: Tensor, end: Tensor) -> Tensor:
 
 def _join(runs: Tensor) -> Tensor:
     """Runs of the same query and update together, ordered by query and update."""
-    if bool((runs[1].diff() < 0).any()):
-        runs = runs[:, torch.argsort(runs[1], stable=True)]
-    runs = runs[:, torch.argsort(runs[0], stable=True)]
-    starts = _changes(runs[0]) | _changes(runs[1])
+    query, update = runs[0], runs[1]
+    order = None
+    if bool((update.diff() < 0).any()):
+        order = torch.argsort(update, stable=True)
+        query = query[order]
+    query, by_query = query.sort(stable=True)
+    order = by_query if order is None else order[by_query]
+    update = update[order]
+    starts = _changes(query) | _changes(update)
     first = starts.nonzero().reshape(-1)
     if first.numel() == runs.shape[1]:
-        return runs
-    sums = torch.zeros(len(runs) - 2, first.numel(), dtype=torch.int64)
-    sums.index_add_(1, torch.cumsum(starts, dim=0) - 1, runs[2:])
-    return torch.cat([runs[:2, first], sums])
+        return runs[:, order]
+    # rows are added where they stand: in another order they would take as much memory again
+    place = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
+    joined = torch.zeros(len(runs), first.numel(), dtype=torch.int64)
+    joined[0], joined[1] = query[first], update[first]
+    joined[2:].index_add_(1, place, runs[2:])
+    return joined
 
 
 def _changes(values: Tensor) -> Tensor:
@@ -357,7 +380,7 @@ def _row_hashes(table: RowTable, first: int, last: int) -> Tensor:
     # adding zero makes -0.0 and 0.0 the same score
     scores = (table.preds[first:last].double() + 0.0).view(torch.int64)
     relevance = (table.target[first:last].double() + 0.0).view(torch.int64)
-    mixed = mix(table.query[first:last])
+    mixed = mix(table.query[first:last].long())
     mixed = mix(mixed ^ scores)
     return mix(mixed ^ relevance)
 

@@ -17,6 +17,7 @@ from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbering import inverse
 from lightning_retrieval_guard.retrieval.ranked import Ranked
 from lightning_retrieval_guard.retrieval.ranking import rank_rows
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 
 # A sum this much smaller than its terms may be zero in one order of adding and not in another.
 _CANCELLED = 1e-4
@@ -47,16 +48,23 @@ class Scores:
 
 
 def score(
-    measures: Sequence[Measure], query: Tensor, preds: Tensor, target: Tensor, *, lost: Lost | None = None
+    measures: Sequence[Measure],
+    query: Tensor,
+    preds: Tensor,
+    target: Tensor,
+    *,
+    lost: Lost | None = None,
+    recent: RecentRanking | None = None,
 ) -> tuple[Tensor, list[Scores]]:
     """Score all queries of some rows.
 
     Args:
         measures: What to score by.
-        query: Query ids, int64 of shape ``(rows,)``; any values in any order.
+        query: Query ids, int64 or int32 of shape ``(rows,)``; any values in any order.
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer, bool or floating point of shape ``(rows,)``.
         lost: What compaction left out of the rows; the measures must allow compaction.
+        recent: Where other measures ranked the same rows before, and others will.
 
     Returns:
         The distinct ids in ascending order, int64 of shape ``(queries,)``, and the values for each measure.
@@ -68,11 +76,13 @@ def score(
     ids: list[Tensor] = []
     blocks: list[list[Scores]] = []
     only_relevant = all(measure.formula not in ("auroc", "own") for measure in measures)
-    for ranked in rank_rows(query, preds, target, top_k=largest_cut_off(measures), only_relevant=only_relevant):
+    rank = rank_rows if recent is None else recent.rank
+    for ranked in rank(query, preds, target, top_k=largest_cut_off(measures), only_relevant=only_relevant):
         ids.append(ranked.query)
         blocks.append(score_block(measures, ranked if lost is None else lost.add_to(ranked), preds.dtype))
     if not ids:
-        return query.new_zeros(0), [Scores(_no_values(measure, preds), query.new_zeros(0)) for measure in measures]
+        none = query.new_zeros(0).long()
+        return none, [Scores(_no_values(measure, preds), none) for measure in measures]
     found = torch.cat(ids)
     ascend = bool((found[1:] > found[:-1]).all())
     found, order = (found, torch.arange(found.numel(), device=found.device)) if ascend else found.sort()
@@ -257,5 +267,5 @@ class _Scorer:
         place, of_row = self._ranked.all_rows(queries)
         numbers, sizes = of_row.unique_consecutive(return_counts=True)
         preds = self._ranked.rows.preds.index_select(0, place).split(sizes.tolist())
-        target = self._ranked.rows.target.index_select(0, place).split(sizes.tolist())
+        target = self._ranked.rows.relevance_at(place).split(sizes.tolist())
         return list(zip(numbers.tolist(), preds, target, strict=True))

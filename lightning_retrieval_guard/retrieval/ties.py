@@ -113,7 +113,7 @@ def rerank(ranked: Ranked, queries: Tensor, top_k: int | None) -> Ranked:
         of_row=of_kept,
         starts=starts,
         place=place,
-        target=ranked.rows.target.index_select(0, place),
+        target=ranked.rows.relevance_at(place),
         same=torch.zeros(max(place.numel() - 1, 0), dtype=torch.bool, device=place.device),
     )
 

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.retrieval.compaction import Lost
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
 from lightning_retrieval_guard.retrieval.numbering import CHUNK
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.score import Scores, aggregate, score
 
 _FAILED = -1
@@ -119,23 +120,29 @@ class Panel:
         self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
 
     def score(
-        self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None = None
+        self,
+        query: Tensor,
+        preds: Tensor,
+        target: Tensor,
+        lost: Lost | None = None,
+        recent: RecentRanking | None = None,
     ) -> tuple[Tensor, dict[str, Values]]:
         """The queries in ascending order, and what each metric makes of them.
 
         Args:
-            query: Numbers of the queries, int64 of shape ``(rows,)``.
+            query: Numbers of the queries, int64 or int32 of shape ``(rows,)``.
             preds: Scores of shape ``(rows,)``.
             target: Relevance of shape ``(rows,)``.
             lost: What is known of rows that were left out.
+            recent: Where other metrics ranked the same rows before, and others will.
         """
         measures = list(self.measures.values())
         others = [replace(own, by_score=True) for own in measures if own.needs_positive_score]
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
-            ids, scores = score([*measures, *others], query, preds, target, lost=lost)
+            ids, scores = score([*measures, *others], query, preds, target, lost=lost, recent=recent)
         except Exception:  # the code or the demand of one metric, which must not take the others with it
-            return query.unique().cpu(), self._score_each(query, preds, target, lost)
+            return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
         by_score = {own: values_of(found).values for own, found in zip(others, scores[len(measures) :], strict=True)}
         values = [values_of(own) for own in scores[: len(measures)]]
         return ids.cpu(), {

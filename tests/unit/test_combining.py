@@ -26,6 +26,7 @@ from torchmetrics.retrieval import (
 )
 
 from lightning_retrieval_guard.retrieval.combine import score_alone
+from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
@@ -373,4 +374,4 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
     for part in zip(*columns, strict=True):
         metric.update(*part)
-    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert score_alone(metric, RecentRanking()).value == pytest.approx(float(metric.compute()), abs=1e-6)
