@@ -59,6 +59,7 @@ class Rule(ABC):
             message=message,
             fix=fix,
             ranks=tuple(seen),
+            world_size=key.world_size,
         ).with_effect(effect)
         return replace(finding, corrected=corrected and key.corrected and finding.severity is not Severity.NOTE)
 
