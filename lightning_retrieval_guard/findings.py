@@ -85,7 +85,7 @@ class Finding:
         fix: What to type instead.
         ranks: The ranks on which it was seen.
         count: How many log calls or epochs showed it.
-        corrected: Whether the logged number was replaced by the reference.
+        corrected: Whether the logged number was replaced by the reference, or what was wrong put right before it.
         effect: Both numbers, where both are known.
         world_size: The number of ranks of the run, for the text alone.
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
@@ -19,6 +20,7 @@ from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.unregistered import bring
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.values import Outcome
@@ -219,6 +221,11 @@ class Session:
         """What feeds metrics now."""
         stage = self.stage()
         return None if stage is None else stage.feeding
+
+    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+        """Before an update with ``inputs``: a metric that is no part of the module comes to where the module is."""
+        if self.stage() is not None:
+            bring(record, self._module, inputs)
 
     def is_final(self, metric: Any, alone: bool) -> bool:
         """Whether no other rank and no other update can add to the queries of an update.

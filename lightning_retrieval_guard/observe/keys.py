@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
-from lightning_retrieval_guard.observe.segments import ForwardRows, Segment
+from lightning_retrieval_guard.observe.segments import ForwardRows, MetricRecord, Segment
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
@@ -136,6 +136,8 @@ class KeyRecord(LogCall):
     calls: int = 0
     synced: bool = False
     mixed: bool = False
+    # the metric whose value was logged last
+    shown: MetricRecord | None = None
     segments: list[Segment | ForwardRows] = field(default_factory=list)
     weights: Weights = field(default_factory=Weights)
 
@@ -143,6 +145,7 @@ class KeyRecord(LogCall):
         """Take in where the value of one log call came from."""
         self.mixed = self.mixed or kind != self.kind
         self.synced = self.synced or (origin is not None and origin.synced)
+        self.shown = self.shown if origin is None else origin.record
         if origin is None or origin.segment is None or origin.segment.metric is None:
             return
         origin.segment.hold()

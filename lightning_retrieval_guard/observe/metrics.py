@@ -79,6 +79,9 @@ class MetricListener(Protocol):
     def score_in_forward(self, metric: Metric | None, plain: Callable[[], Any]) -> Any:
         """Compute a retrieval metric on the one batch that its ``forward`` was given."""
 
+    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+        """Before an update with ``inputs``: move the metric to where it is needed."""
+
     def hook(self) -> str | None:
         """The Lightning hook that runs now."""
 
@@ -154,12 +157,16 @@ class MetricWatch:
                     segment.stand_in()
         self._recent.clear()
 
-    def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
-        """The living metrics that keep rows."""
+    def records(self) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The living metrics."""
         for record in list(self._records.values()):
             metric = record.metric()
-            if metric is not None and record.is_rows:
+            if metric is not None:
                 yield metric, record
+
+    def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The living metrics that keep rows."""
+        return ((metric, record) for metric, record in self.records() if record.is_rows)
 
     # --- what happens to a metric -----------------------------------------------------------------------------
 
@@ -187,6 +194,7 @@ class MetricWatch:
     def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def update(*args: Any, **kwargs: Any) -> Any:
+            self._bring(record, args, kwargs)
             result = original(*args, **kwargs)
             if self._installed and not record.in_forward:
                 self._listener.protect(lambda: self._note_update(record, args, kwargs))
@@ -227,7 +235,7 @@ class MetricWatch:
             def __setstate__(self: Metric, state: dict[str, Any]) -> None:
                 original(self, state)
                 if watch._installed:
-                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=None)))
+                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
 
             return __setstate__
 
@@ -273,6 +281,7 @@ class MetricWatch:
         record = self.record_of(metric) if self._installed else None
         if record is None or record.in_forward:
             return plain()
+        self._bring(record, args, kwargs)
         record.in_forward = True
         try:
             value, synced = self._listener.forward(record, plain)
@@ -285,6 +294,10 @@ class MetricWatch:
 
         self._listener.protect(note)
         return value
+
+    def _bring(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._installed and self._listener.routes and not record.in_forward:
+            self._listener.protect(lambda: self._listener.bring(record, _tensors((args, kwargs))))
 
     def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if record.is_rows and self._listener.routes:

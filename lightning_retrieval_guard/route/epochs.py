@@ -14,6 +14,7 @@ from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.unregistered import tell_unregistered, unregistered_of
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.retrieval.values import Outcome
@@ -156,6 +157,8 @@ class Epochs:
     def _message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
         results = _compat.results_of(self._trainer) or {}
         padding = epoch.record.padding()
+        logged = list(epoch.record.keys.values())
+        strays = tell_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
         return {
             "failed": None,
             "batches": epoch.record.batches,
@@ -165,6 +168,7 @@ class Epochs:
             "keys": [
                 judge.tell_key(key, results.get(key.storage), name_of(key, epoch.local)).to_message() for key in keys
             ],
+            **({"unregistered": strays} if strays else {}),
         }
 
     def _has_hook(self, stage: str) -> bool:
@@ -220,6 +224,7 @@ class Epochs:
             repeated=max((min(message["repeated"] for message in told) for told in epoch.meetings), default=0),
             declared_scope=self._settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
+            unregistered=unregistered_of(epoch.meetings),
         )
 
     def refuse(self, findings: Sequence[Finding]) -> None:

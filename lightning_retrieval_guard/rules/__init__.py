@@ -16,6 +16,7 @@ from lightning_retrieval_guard.rules.lrg206_keys_differ import KeysDiffer
 from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
+from lightning_retrieval_guard.rules.lrg405_unregistered_metric import UnregisteredMetric
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 
 REGISTRY: dict[str, Rule] = {
@@ -34,6 +35,7 @@ REGISTRY: dict[str, Rule] = {
         SyncInStep(),
         RestartingQueryIds(),
         PaddedSamples(),
+        UnregisteredMetric(),
         GuardDisabled(),
     )
 }

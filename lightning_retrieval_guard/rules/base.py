@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.rules.view import KeyView, SourceView, StageView
 
 
@@ -68,18 +69,31 @@ class Rule(ABC):
         for key in stage.keys:
             if key.source is source:
                 return self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
+        return self.at_update(stage, source, message, fix, ranks=range(stage.world_size))
+
+    def at_update(
+        self,
+        stage: StageView,
+        metric: SourceView | Unregistered,
+        message: str,
+        fix: str,
+        *,
+        ranks: Iterable[int],
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding at the first update of a metric."""
         return Finding(
             code=self.code,
             rule=self.slug,
-            severity=self.severity,
-            key=source.name,
+            severity=severity or self.severity,
+            key=metric.name,
             stage=stage.stage,
             hook="update",
-            path=source.path,
-            line=source.line,
+            path=metric.path,
+            line=metric.line,
             message=message,
             fix=fix,
-            ranks=tuple(range(stage.world_size)),
+            ranks=tuple(ranks),
         )
 
 

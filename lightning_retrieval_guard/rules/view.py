@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
+from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.retrieval.combine import LocalRows
 from lightning_retrieval_guard.retrieval.facts import tell
 from lightning_retrieval_guard.retrieval.plan import Plan
@@ -336,6 +337,7 @@ class StageView:
         repeated: How many samples the sampler repeated over all ranks.
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
+        unregistered: Metrics that are no part of the module.
     """
 
     stage: str
@@ -347,6 +349,7 @@ class StageView:
     repeated: int = 0
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
+    unregistered: list[Unregistered] = field(default_factory=list)
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.
