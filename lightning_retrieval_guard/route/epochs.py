@@ -273,7 +273,10 @@ class Epochs:
             key.computed = computed
         view = self._view(epoch)
         self.numbers.update(judge.numbers_of(view))
-        self._log.add(judge.judge(view, self._settings), say=self._exchange.speaks)
+        found = judge.judge_at_end(view, self._settings)
+        if self._settings.mode == "strict" and self._exchange.world_size == 1:
+            self.refuse([finding for finding in found if REGISTRY[finding.code].after_others])
+        self._log.add(found, say=self._exchange.speaks)
         if self._exchange.speaks:
             self._log.print_table(epoch.record.stage)
 

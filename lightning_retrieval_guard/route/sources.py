@@ -92,6 +92,12 @@ class RowSet:
         return self.told[1]
 
     @property
+    def compares_best(self) -> bool:
+        """Whether several metrics tell of each query whether its best row is relevant."""
+        measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
+        return len({measure.formula for measure in measures if measure.is_best_row_relevant}) > 1
+
+    @property
     def keep(self) -> int | None:
         """How many rows of a query can matter for its metrics; ``None`` for all."""
         measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
@@ -296,6 +302,7 @@ class SourceFinder:
                 samples,
                 self._exchange.world_size,
                 keep=rows.keep if self._corrects else None,
+                seek_answer=rows.compares_best,
                 owners=owners if self._corrects else 0,
                 scope=self._scope,
                 ends_repeated=ends_repeated,

@@ -17,6 +17,7 @@ from lightning_retrieval_guard.rules.lrg207_sync_in_step import SyncInStep
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import RestartingQueryIds
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg405_unregistered_metric import UnregisteredMetric
+from lightning_retrieval_guard.rules.lrg501_implausible_value import ImplausibleValue
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 
 REGISTRY: dict[str, Rule] = {
@@ -36,6 +37,7 @@ REGISTRY: dict[str, Rule] = {
         RestartingQueryIds(),
         PaddedSamples(),
         UnregisteredMetric(),
+        ImplausibleValue(),
         GuardDisabled(),
     )
 }

@@ -22,12 +22,14 @@ class Rule(ABC):
         slug: The short name.
         severity: Before the effect is taken into account.
         before_reduction: Whether it must speak before Lightning combines ranks, because that could hang.
+        after_others: Whether it looks, at the end of a stage, for what the other rules do not explain.
     """
 
     code: ClassVar[str]
     slug: ClassVar[str]
     severity: ClassVar[Severity]
     before_reduction: ClassVar[bool] = False
+    after_others: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, stage: StageView) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_retrieval_guard.findings import Effect, same_number
+from lightning_retrieval_guard.findings import Effect, Finding, same_number
 from lightning_retrieval_guard.observe.keys import LogCall, WeightCounts
 from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.retrieval.combine import LocalRows
@@ -338,6 +338,7 @@ class StageView:
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are no part of the module.
+        found: What the other rules say, for a rule that comes after them.
     """
 
     stage: str
@@ -350,6 +351,7 @@ class StageView:
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: list[Unregistered] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.
