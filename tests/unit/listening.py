@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import Metric
 
 
@@ -23,6 +24,9 @@ class Listener:
 
     def feeding(self) -> None:
         return None
+
+    def bring(self, record: Any, inputs: Iterable[Tensor]) -> None:
+        pass
 
     def hook(self) -> str | None:
         return self._hook
