@@ -46,6 +46,16 @@ class Effect:
         """Whether both numbers are the same up to rounding."""
         return same_number(self.logged, self.reference)
 
+    def factor(self, world_size: int) -> str:
+        """In words where one number is the number of ranks times the other, such as ``"1/2 of"``; else nothing."""
+        if world_size == 1 or self.reference == 0 or not math.isfinite(self.logged):
+            return ""
+        if math.isclose(self.logged * world_size, self.reference, rel_tol=TOLERANCE):
+            return f"1/{world_size} of"
+        if math.isclose(self.logged, self.reference * world_size, rel_tol=TOLERANCE):
+            return f"{world_size} x"
+        return ""
+
 
 class Numbers(NamedTuple):
     """The numbers of one key, each where it is known.
@@ -85,8 +95,9 @@ class Finding:
         fix: What to type instead.
         ranks: The ranks on which it was seen.
         count: How many log calls or epochs showed it.
-        corrected: Whether the logged number was replaced by the reference.
+        corrected: Whether the logged number was replaced by the reference, or what was wrong put right before it.
         effect: Both numbers, where both are known.
+        world_size: The number of ranks of the run, for the text alone.
     """
 
     code: str
@@ -103,6 +114,7 @@ class Finding:
     count: int = 1
     corrected: bool = False
     effect: Effect | None = field(default=None)
+    world_size: int = 1
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
@@ -126,7 +138,9 @@ class Finding:
         if self.effect is None:
             return ""
         logged = "Would have logged" if self.corrected else "Logged"
-        return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}."
+        factor = self.effect.factor(self.world_size)
+        factor = f" ({factor} the reference: the number of ranks)" if factor else ""
+        return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}{factor}."
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""

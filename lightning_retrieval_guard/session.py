@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
@@ -21,6 +22,7 @@ from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressions
+from lightning_retrieval_guard.observe.unregistered import bring
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
@@ -264,6 +266,11 @@ class Session:
     def is_only_rank(self) -> bool:
         """Whether there is no other rank."""
         return self.world_size == 1
+
+    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+        """Before an update with ``inputs``: a metric that is no part of the module comes to where the module is."""
+        if self.stage() is not None:
+            bring(record, self._module, inputs)
 
     def is_final(self, metric: Any, alone: bool) -> bool:
         """Whether no other rank and no other update can add to the queries of an update.

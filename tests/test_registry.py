@@ -14,8 +14,8 @@ from lightning_retrieval_guard.rules.documentation import HEADINGS, documentatio
 
 RULES = Path(lightning_retrieval_guard.__file__).parent / "rules"
 
-# 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 9 the guard itself
-RANGES = "12349"
+# 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 5 values, 9 the guard itself
+RANGES = "123459"
 
 # What a rule says before the effect is measured.
 SEVERITIES = {
@@ -39,6 +39,7 @@ SEVERITIES = {
     "LRG403": "warning",
     "LRG404": "error",
     "LRG405": "warning",
+    "LRG501": "warning",
     "LRG901": "warning",
     "LRG902": "note",
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_retrieval_guard.observe.behind import Lives
 from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
-from lightning_retrieval_guard.observe.segments import ForwardRows, Life, Segment, segment_of
+from lightning_retrieval_guard.observe.segments import ForwardRows, Life, MetricRecord, Segment, segment_of
 from lightning_retrieval_guard.observe.suppressions import Suppressed
 
 Kind = Literal["metric", "compute", "forward", "plain"]
@@ -141,6 +141,8 @@ class KeyRecord(LogCall):
     segments: list[Life] = field(default_factory=list)
     # of metrics that keep no rows
     lives: Lives = field(default_factory=Lives)
+    # the metric whose value was logged last
+    shown: MetricRecord | None = None
     weights: Weights = field(default_factory=Weights)
     suppressed: Suppressed = ()
 
@@ -150,6 +152,7 @@ class KeyRecord(LogCall):
         self.synced = self.synced or (origin is not None and origin.synced)
         if origin is not None and not origin.record.is_rows:
             self.lives.note(origin.record)
+        self.shown = self.shown if origin is None else origin.record
         if origin is None or origin.segment is None or origin.segment.metric is None:
             return
         origin.segment.hold()

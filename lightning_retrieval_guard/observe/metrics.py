@@ -66,6 +66,9 @@ class MetricListener(RankListener, Protocol):
     def score_in_forward(self, metric: Metric | None, plain: Callable[[], Any]) -> Any:
         """Compute a retrieval metric on the one batch that its ``forward`` was given."""
 
+    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+        """Before an update with ``inputs``: move the metric to where it is needed."""
+
     def hook(self) -> str | None:
         """The Lightning hook that runs now."""
 
@@ -137,12 +140,16 @@ class MetricWatch:
                     segment.stand_in()
         self._recent.clear()
 
-    def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
-        """The living metrics that keep rows."""
+    def records(self) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The living metrics."""
         for record in list(self._records.values()):
             metric = record.metric()
-            if metric is not None and record.is_rows:
+            if metric is not None:
                 yield metric, record
+
+    def row_records(self) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The living metrics that keep rows."""
+        return ((metric, record) for metric, record in self.records() if record.is_rows)
 
     # --- what happens to a metric -----------------------------------------------------------------------------
 
@@ -172,6 +179,7 @@ class MetricWatch:
         def update(*args: Any, **kwargs: Any) -> Any:
             if self._installed and not record.in_forward and record.infos:
                 self._listener.protect(lambda: self._drop_stale(record))
+            self._bring(record, args, kwargs)
             result = original(*args, **kwargs)
             if self._installed and not record.in_forward:
                 self._listener.protect(lambda: self._note_update(record, args, kwargs))
@@ -212,7 +220,7 @@ class MetricWatch:
             def __setstate__(self: Metric, state: dict[str, Any]) -> None:
                 original(self, state)
                 if watch._installed:
-                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=None)))
+                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
 
             return __setstate__
 
@@ -260,6 +268,7 @@ class MetricWatch:
             return plain()
         if record.infos:
             self._listener.protect(lambda: self._drop_stale(record))
+        self._bring(record, args, kwargs)
         record.in_forward = True
         try:
             value, synced = self._listener.forward(record, plain)
@@ -278,6 +287,10 @@ class MetricWatch:
         feeding = self._listener.feeding()
         if feeding is not None and self._listener.may_drop(record):
             drop_stale(record, feeding, self.row_records())
+
+    def _bring(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._installed and self._listener.routes and not record.in_forward:
+            self._listener.protect(lambda: self._listener.bring(record, _tensors((args, kwargs))))
 
     def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if record.is_rows and self._listener.routes:

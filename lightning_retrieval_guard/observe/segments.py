@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -200,6 +201,8 @@ class MetricRecord:
     synced_in_steps: int = 0
     in_forward: bool = False
     dropped: Dropped | None = None
+    # where it was before the guard brought it to the module's device
+    moved_from: torch.device | None = None
     # the list of ids and how many of its parts are known to be on the metric's device
     settled: tuple[int, int] = (0, 0)
     _segment: weakref.ref[Segment] | None = None

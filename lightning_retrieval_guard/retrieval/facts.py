@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, are_full, cut_pieces, mix
 from lightning_retrieval_guard.retrieval.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
@@ -50,6 +51,8 @@ class RowFacts:
         one_row_a_sample: Every update holds as many rows as samples came in.
         ends_repeated: Whether the last sample of this rank is one that the sampler repeated.
         single_life: Whether the rows stem from one metric life that spans the epoch.
+        one_answer: Whether every query is known to have exactly one relevant row, of relevance one, with a score above
+            zero that no other row of the query has. Not looked for unless metrics can be compared by it.
     """
 
     updates: int = 0
@@ -73,6 +76,7 @@ class RowFacts:
     one_row_a_sample: bool = True
     ends_repeated: bool = False
     single_life: bool = True
+    one_answer: bool = False
 
     def to_message(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -143,6 +147,7 @@ def gather_facts(
     scope: QueryScope = "auto",
     ends_repeated: bool = False,
     single_life: bool = True,
+    seek_answer: bool = False,
 ) -> tuple[RowFacts, Pieces | None]:
     """The facts of a table.
 
@@ -155,6 +160,7 @@ def gather_facts(
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
         ends_repeated: As in ``RowFacts``.
         single_life: As in ``RowFacts``.
+        seek_answer: Whether to look for ``one_answer``.
     """
     if table is None:
         return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
@@ -188,8 +194,21 @@ def gather_facts(
         one_row_a_sample=_same(table.sizes, sampled),
         ends_repeated=ends_repeated,
         single_life=single_life and not table.is_scored,
+        one_answer=seek_answer and _has_one_answer(table, queries),
     )
     return facts, pieces
+
+
+def _has_one_answer(table: RowTable, queries: Queries) -> bool:
+    if table.digests or table.settled or not bool((queries.relevant == 1).all()):
+        return False
+    target, number = table.target, Numbers(table, restarting=False).of_rows()
+    relevant = target > 0
+    asked, order = number[relevant].sort()
+    score = table.preds[relevant][order]
+    same = table.preds == score[torch.searchsorted(asked, number)]
+    is_plain = ((target == 0) | (target == 1)).all() & (score > 0).all()
+    return bool(is_plain & (same.sum() == score.numel()))
 
 
 def _known(samples: Sequence[int | None], updates: int) -> Tensor | None:

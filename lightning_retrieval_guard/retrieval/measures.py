@@ -87,6 +87,11 @@ class Measure:
         return 2 * (self.top_k or 0) if self.formula == "curve" else 1
 
     @property
+    def is_best_row_relevant(self) -> bool:
+        """Whether it is one or zero by the best row, for a query with exactly one relevant row."""
+        return self.top_k == 1 and self.formula in ("reciprocal_rank", "precision", "recall", "hit_rate")
+
+    @property
     def needs_positive_score(self) -> bool:
         """Whether rows with a score of zero or less count as irrelevant."""
         return not self.by_score and self.formula in _FUNCTIONS and ignores_low_scores(self.formula)

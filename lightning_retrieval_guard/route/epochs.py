@@ -15,6 +15,7 @@ from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.unregistered import unregistered_of
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.loggers import log_counts
@@ -26,6 +27,7 @@ from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFaile
 from lightning_retrieval_guard.route.quiet import Quiet, Terms, sources_behind
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.route.telling import Teller, why_ranks_missed
+from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
 from lightning_retrieval_guard.settings import Settings
@@ -58,7 +60,7 @@ class Epochs:
         self._quiet = quiet
         self._save = save
         self._finder = SourceFinder(trainer, module, watch, exchange, settings)
-        self._teller = Teller(trainer, module, settings, exchange, self._finder)
+        self._teller = Teller(trainer, module, settings, exchange, watch, self._finder)
         self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
@@ -237,6 +239,7 @@ class Epochs:
             repeated=max((min(message["repeated"] for message in told) for told in epoch.meetings), default=0),
             declared_scope=self._settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
+            unregistered=unregistered_of(epoch.meetings),
         )
 
     def refuse(self, findings: Sequence[Finding]) -> None:
@@ -283,8 +286,11 @@ class Epochs:
             return
         for key, computed in self._computed(epoch):
             key.computed = computed
-        self.numbers.update(judge.numbers_of(self._view(epoch, epoch.keys)))
-        findings = self._judge(epoch)
+        view = self._view(epoch, epoch.keys)
+        self.numbers.update(judge.numbers_of(view))
+        findings = self._speaking(epoch, judge.judge_at_end(view, self._settings), view)
+        if self._settings.mode == "strict" and self._exchange.world_size == 1:
+            self.refuse([finding for finding in findings if REGISTRY[finding.code].after_others])
         self._log.add(findings, say=self._exchange.speaks)
         if self._exchange.speaks:
             self._log.print_table(epoch.record.stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -89,16 +89,24 @@ def _is_combined(key: KeyFacts) -> bool:
 
 
 def judge(stage: StageView, settings: Settings, before_reduction: bool = False) -> list[Finding]:
-    """Ask the rules that may speak.
+    """Ask the rules that may speak and need not hear the others first.
 
     Args:
         stage: What all ranks told.
         settings: Say which rules may speak.
         before_reduction: Ask only the rules that must speak before Lightning combines ranks.
     """
-    rules = [rule for code, rule in REGISTRY.items() if settings.allows(code)]
+    rules = [rule for code, rule in REGISTRY.items() if settings.allows(code) and not rule.after_others]
     asked = [rule for rule in rules if rule.before_reduction or not before_reduction]
     return [finding for rule in asked for finding in rule.check(stage)]
+
+
+def judge_at_end(stage: StageView, settings: Settings) -> list[Finding]:
+    """Ask all rules that may speak; those that come after the others also hear of the rules that may not."""
+    found = [finding for rule in REGISTRY.values() if not rule.after_others for finding in rule.check(stage)]
+    heard = replace(stage, found=found)
+    last = [finding for rule in REGISTRY.values() if rule.after_others for finding in rule.check(heard)]
+    return [finding for finding in (*found, *last) if settings.allows(finding.code)]
 
 
 def serious(findings: Iterable[Finding]) -> list[Finding]:

@@ -43,6 +43,12 @@ class RowSet:
         return self.told[1]
 
     @property
+    def compares_best(self) -> bool:
+        """Whether several metrics tell of each query whether its best row is relevant."""
+        measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
+        return len({measure.formula for measure in measures if measure.is_best_row_relevant}) > 1
+
+    @property
     def keep(self) -> int | None:
         """How many rows of a query can matter for its metrics; ``None`` for all."""
         measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]

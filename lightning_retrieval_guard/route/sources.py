@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange
+from lightning_retrieval_guard.observe.holders import modules_in
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.observe.segments import (
@@ -253,6 +254,7 @@ class SourceFinder:
                 samples,
                 self._exchange.world_size,
                 keep=rows.keep if self._settings.corrects else None,
+                seek_answer=rows.compares_best,
                 owners=owners if self._settings.corrects else 0,
                 scope=self._scope,
                 ends_repeated=ends_repeated,
@@ -282,18 +284,10 @@ class SourceFinder:
         names = {id(module): path for path, module in self._module.named_modules() if isinstance(module, Metric)}
         owners = [("", self._module), *((type(callback).__name__, callback) for callback in self._trainer.callbacks)]
         for prefix, owner in owners:
-            for path, metric in _metrics_in(vars(owner), prefix):
-                names.setdefault(id(metric), path)
+            for path, part in modules_in(vars(owner), prefix):
+                if isinstance(part, Metric):
+                    names.setdefault(id(part), path)
         return names
-
-
-def _metrics_in(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Metric]]:
-    for name, value in attributes.items():
-        path = f"{prefix}.{name}" if prefix else name
-        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for place, part in ((path, value), *((f"{path}[{place!r}]", part) for place, part in parts)):
-            if isinstance(part, Metric):
-                yield place, part
 
 
 def _name_by_site(record: MetricRecord) -> str:

@@ -9,7 +9,9 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
 from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.observe.unregistered import tell_unregistered
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.epoch import Epoch
@@ -24,17 +26,28 @@ END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "valida
 class Teller:
     """Makes messages of what this rank has seen."""
 
-    def __init__(self, trainer: Any, module: Any, settings: Settings, exchange: Exchange, finder: SourceFinder) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        module: Any,
+        settings: Settings,
+        exchange: Exchange,
+        watch: MetricWatch,
+        finder: SourceFinder,
+    ) -> None:
         self._trainer = trainer
         self._module = module
         self._settings = settings
         self._exchange = exchange
+        self._watch = watch
         self._finder = finder
 
     def message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
         """What this rank tells of an epoch and of some of its keys, besides its sources."""
         results = _compat.results_of(self._trainer) or {}
         padding = epoch.record.padding()
+        logged = list(epoch.record.keys.values())
+        strays = tell_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
         return {
             "failed": None,
             "batches": epoch.record.batches,
@@ -51,6 +64,7 @@ class Teller:
                 ).to_message()
                 for key in keys
             ],
+            **({"unregistered": strays} if strays else {}),
         }
 
     def _behind(self, key: KeyRecord, stage: StageRecord) -> Behind:

@@ -22,6 +22,8 @@ from lightning_retrieval_guard.rules.lrg401_stale_state import StaleState
 from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg404_shared_metric import SharedMetric
+from lightning_retrieval_guard.rules.lrg405_unregistered_metric import UnregisteredMetric
+from lightning_retrieval_guard.rules.lrg501_implausible_value import ImplausibleValue
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
 
@@ -47,6 +49,8 @@ REGISTRY: dict[str, Rule] = {
         RunningValue(),
         PaddedSamples(),
         SharedMetric(),
+        UnregisteredMetric(),
+        ImplausibleValue(),
         GuardDisabled(),
         UnusedSuppression(),
     )

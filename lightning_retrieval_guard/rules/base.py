@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.rules.told import SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView
 
@@ -22,12 +23,14 @@ class Rule(ABC):
         slug: The short name.
         severity: Before the effect is taken into account.
         before_reduction: Whether it must speak before Lightning combines ranks, because that could hang.
+        after_others: Whether it looks, at the end of a stage, for what the other rules do not explain.
     """
 
     code: ClassVar[str]
     slug: ClassVar[str]
     severity: ClassVar[Severity]
     before_reduction: ClassVar[bool] = False
+    after_others: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -60,6 +63,7 @@ class Rule(ABC):
             message=message,
             fix=fix,
             ranks=tuple(seen),
+            world_size=key.world_size,
         ).with_effect(effect)
         return replace(finding, corrected=corrected and key.corrected and finding.severity is not Severity.NOTE)
 
@@ -68,18 +72,31 @@ class Rule(ABC):
         for key in stage.keys:
             if key.source is source:
                 return self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
+        return self.at_update(stage, source, message, fix, ranks=range(stage.world_size))
+
+    def at_update(
+        self,
+        stage: StageView,
+        metric: SourceView | Unregistered,
+        message: str,
+        fix: str,
+        *,
+        ranks: Iterable[int],
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding at the first update of a metric."""
         return Finding(
             code=self.code,
             rule=self.slug,
-            severity=self.severity,
-            key=source.name,
+            severity=severity or self.severity,
+            key=metric.name,
             stage=stage.stage,
             hook="update",
-            path=source.path,
-            line=source.line,
+            path=metric.path,
+            line=metric.line,
             message=message,
             fix=fix,
-            ranks=tuple(range(stage.world_size)),
+            ranks=tuple(ranks),
         )
 
 

@@ -29,6 +29,7 @@ asked where they hold just what they were fed in this epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from typing_extensions import override
@@ -68,7 +69,7 @@ def _reason(key: KeyView) -> str | None:
         return None
     if plan.spans:
         return "and queries have rows in several batches"
-    if Effect(key.batch_mean, source.value).is_nil:
+    if math.isnan(key.batch_mean) or Effect(key.batch_mean, source.value).is_nil:
         return None
     if not source.mean:
         return f"and {source.metric} takes no mean over queries"

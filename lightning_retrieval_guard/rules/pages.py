@@ -20,8 +20,8 @@ _INDEX_TOP = """\
 # Rules
 
 The severity is the one before the effect is measured: a finding that changes no number is a note. Codes are never
-reused; their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 9 the guard
-itself.
+reused; their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 5 values,
+9 the guard itself.
 
 | code | rule | severity | what it flags |
 |---|---|---|---|

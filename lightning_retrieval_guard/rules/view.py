@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from lightning_retrieval_guard.findings import Effect, same_number
+from lightning_retrieval_guard.findings import Effect, Finding, same_number
+from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.settings import QueryScope
 
@@ -278,6 +279,8 @@ class StageView:
         repeated: How many samples the sampler repeated over all ranks.
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
+        unregistered: Metrics that are no part of the module.
+        found: What the other rules say, for a rule that comes after them.
     """
 
     stage: str
@@ -289,6 +292,8 @@ class StageView:
     repeated: int = 0
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
+    unregistered: list[Unregistered] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.

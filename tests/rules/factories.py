@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchmetrics import Metric
@@ -82,9 +82,14 @@ def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> Stag
     return StageView(stage="validate", world_size=size, **{**told, **changed})
 
 
-def source(
+def source(updates: Sequence[Sequence[Update]], metric: Metric | None = None, **changed: Any) -> SourceView:
+    """A retrieval metric with the updates of every rank, as rank zero sees it after the ranks have met."""
+    return sources(updates, {"recall": metric if metric is not None else RetrievalRecall(top_k=1)}, **changed)["recall"]
+
+
+def sources(
     updates: Sequence[Sequence[Update]],
-    metric: Metric | None = None,
+    metrics: Mapping[str, Metric],
     *,
     samples: Sequence[int | None] = (),
     repeated: int = 0,
@@ -93,10 +98,8 @@ def source(
     synced_in_steps: int = 0,
     shown_by_forward: bool = False,
     scope: Any = "auto",
-) -> SourceView:
-    """A retrieval metric with the updates of every rank, as rank zero sees it after the ranks have met."""
-    metric = metric if metric is not None else RetrievalRecall(top_k=1)
-    metrics = {"recall": metric}
+) -> dict[str, SourceView]:
+    """The same for several metrics that saw the same rows, by name."""
     ranks = [
         make_rank(
             [own] if own else [],
@@ -110,20 +113,23 @@ def source(
     ]
     plan = decide(ranks, metrics, scope, repeated)
     travels = len(ranks) > 1 and not plan.gathered and plan.has_rows
-    outcome = combine(ranks, "recall")[0]
-    return SourceView(
-        name="recall",
-        metric=type(metric).__name__,
-        path=PATH,
-        line=7,
-        synced_in_steps=synced_in_steps,
-        shown_by_forward=shown_by_forward,
-        mean=getattr(metric, "aggregation", "mean") == "mean",
-        synchronises=synchronises,
-        plan=ranks[0].bundle.plan,
-        local=ranks[0].local,
-        combined=outcome if travels else None,
-    )
+    outcomes = {name: combine(ranks, name)[0] for name in metrics}
+    return {
+        name: SourceView(
+            name=name,
+            metric=type(metric).__name__,
+            path=PATH,
+            line=7,
+            synced_in_steps=synced_in_steps,
+            shown_by_forward=shown_by_forward,
+            mean=getattr(metric, "aggregation", "mean") == "mean",
+            synchronises=synchronises,
+            plan=ranks[0].bundle.plan,
+            local=ranks[0].local,
+            combined=outcomes[name] if travels else None,
+        )
+        for name, metric in metrics.items()
+    }
 
 
 def found(code: str, seen: StageView) -> list[Finding]:

@@ -51,7 +51,7 @@ def test_the_message_tells_ranks_rows_numbers_and_fix() -> None:
     assert finding.ranks == (0, 1)
     assert finding.text() == (
         "LRG201 gathered-before-sync: 'val_recall' on 2 ranks holds the same 256 rows on every rank, and torchmetrics"
-        " combines them again. Logged 0.2109, reference 0.4219."
+        " combines them again. Logged 0.2109, reference 0.4219 (1/2 of the reference: the number of ranks)."
         " Pass each rank's own rows, or build the metric with sync_on_compute=False."
     )
 
@@ -60,7 +60,7 @@ def test_a_value_computed_in_the_step_is_found_too() -> None:
     own = facts("val_recall", kind="compute", source="recall", synced=True, sync_dist=True)
     told = [facts(**{**vars(own), "value": 32 * 0.2109375, "weight": 32.0})] * 2
     finding = the_finding("LRG201", stage(KeyView(tuple(told), gathered(2))))
-    assert finding.text().count("Logged 0.2109, reference 0.4219.") == 1
+    assert finding.text().count("Logged 0.2109, reference 0.4219 (1/2 of the reference: the number of ranks).") == 1
 
 
 def test_a_metric_whose_number_is_right_by_chance_is_a_note() -> None:

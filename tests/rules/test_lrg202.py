@@ -19,7 +19,7 @@ def test_a_sum_is_too_large_by_the_number_of_ranks() -> None:
     assert (finding.key, finding.hook, finding.ranks) == ("val_recall", "on_validation_epoch_end", (0, 1, 2))
     assert finding.text() == (
         "LRG202 synced-twice: 'val_recall' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it"
-        " up once for each of 3 ranks. Logged 0.7500, reference 0.2500."
+        " up once for each of 3 ranks. Logged 0.7500, reference 0.2500 (3 x the reference: the number of ranks)."
         " Drop sync_dist and reduce_fx, or log the metric."
     )
 

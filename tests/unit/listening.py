@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.observe.suppressions import Suppressions
@@ -31,6 +32,9 @@ class Listener:
 
     def feeding(self) -> None:
         return None
+
+    def bring(self, record: Any, inputs: Iterable[Tensor]) -> None:
+        pass
 
     def hook(self) -> str | None:
         return self._hook

@@ -70,7 +70,8 @@ def make_rank(
 
     def tell_facts(rows: RowSet) -> Any:
         keep, owners = (rows.keep, world_size) if corrects else (None, 0)
-        return gather_facts(rows.table, samples, world_size, keep=keep, owners=owners, scope=scope, **told)
+        found = {"keep": keep, "owners": owners, "scope": scope, "seek_answer": rows.compares_best, **told}
+        return gather_facts(rows.table, samples, world_size, **found)
 
     rows = RowSet(build_table(states), tell_facts)
     rows.metrics.extend(_named(metrics).values())

@@ -51,6 +51,32 @@ def test_a_corrected_number_was_not_logged() -> None:
     assert " Would have logged 0.2109, reference 0.4219. " in replace(FINDING, corrected=True, effect=EFFECT).text()
 
 
+@pytest.mark.parametrize(
+    ("logged", "reference", "ranks", "said"),
+    [
+        (27 / 128, 27 / 64, 2, "Logged 0.2109, reference 0.4219 (1/2 of the reference: the number of ranks)."),
+        (0.25, 0.75, 3, "Logged 0.2500, reference 0.7500 (1/3 of the reference: the number of ranks)."),
+        (1.2, 0.3, 4, "Logged 1.2000, reference 0.3000 (4 x the reference: the number of ranks)."),
+        (-0.5, -0.25, 2, "Logged -0.5000, reference -0.2500 (2 x the reference: the number of ranks)."),
+        (1e-9, 2e-9 * (1 + 0.9 * TOLERANCE), 2, "Logged 1e-09, reference 2e-09 (1/2 of"),
+        (1e-9, 2e-9 * (1 + 1.1 * TOLERANCE), 2, "Logged 1e-09, reference 2e-09."),
+        (0.25, 0.5, 3, "Logged 0.2500, reference 0.5000."),
+        (0.25, 0.25, 1, "Logged 0.2500, reference 0.2500."),
+        (0.0, 0.0, 2, "Logged 0.0000, reference 0.0000."),
+        (0.0, 0.5, 2, "Logged 0.0000, reference 0.5000."),
+        (0.5, 0.0, 2, "Logged 0.5000, reference 0.0000."),
+        (math.inf, math.inf, 2, "Logged inf, reference inf."),
+        (math.nan, 0.5, 2, "Logged nan, reference 0.5000."),
+        (0.5, math.nan, 2, "Logged 0.5000, reference nan."),
+    ],
+)
+def test_a_factor_that_is_the_number_of_ranks_is_named(logged: float, reference: float, ranks: int, said: str) -> None:
+    finding = replace(FINDING, effect=Effect(logged, reference), world_size=ranks)
+    assert f" {said}" in finding.text()
+    assert said.replace("Logged", "Would have logged") in replace(finding, corrected=True).text()
+    assert finding.to_dict()["effect"].keys() == {"logged", "reference"}
+
+
 def test_a_finding_that_changes_nothing_is_a_note() -> None:
     assert FINDING.with_effect(EFFECT).severity is Severity.ERROR
     assert FINDING.with_effect(Effect(0.5, 0.5)).severity is Severity.NOTE

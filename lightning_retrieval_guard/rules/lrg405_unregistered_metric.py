@@ -1,0 +1,73 @@
+"""LRG405 unregistered-metric
+
+## What it flags
+A torchmetrics metric that is updated or shown in a stage and is no part of the module: one in a plain dict or list, in
+a global or in a closure, or held by a callback. A metric that is made in a step or at the end of an epoch is silent. It
+is a note while the metric is where the module is, and silent then where a callback holds it.
+
+## Why it is wrong
+Lightning moves and saves what the module holds. Such a metric stays on the CPU while its inputs are on another device,
+its states cannot travel over NCCL, and a checkpoint leaves it out. Logging the metric object raises in Lightning.
+
+## Example
+    def __init__(self):
+        super().__init__()
+        self.metrics = {"mrr": RetrievalMRR()}
+
+## Use instead
+    def __init__(self):
+        super().__init__()
+        self.metrics = torch.nn.ModuleDict({"mrr": RetrievalMRR()})
+
+## What correct mode does
+It moves the metric to the module's device before an update, where all tensors of that update are there already. It
+does not make checkpoints hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.observe.unregistered import Unregistered
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.view import StageView
+
+
+class UnregisteredMetric(Rule):
+    """A metric is no part of the module."""
+
+    code = "LRG405"
+    slug = "unregistered-metric"
+    severity = Severity.WARNING
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        for metric in stage.unregistered:
+            severity = Severity.WARNING if metric.device else Severity.NOTE
+            key = next((key for key in stage.keys if key.first.storage == metric.storage), None)
+            what = f"{metric.metric} {metric.name!r}" if metric.name != metric.metric else metric.metric
+            message = _message(metric, what if key is None else f"'{key.first.name}' shows {what}, which")
+            fix, ranks = _fix(metric), metric.ranks
+            if key is None:
+                finding = self.at_update(stage, metric, message, fix, ranks=ranks, severity=severity)
+            else:
+                finding = self.at_key(stage, key, message, fix, ranks=ranks, severity=severity)
+            yield replace(finding, corrected=metric.moved)
+
+
+def _message(metric: Unregistered, what: str) -> str:
+    text = f"{what} is no part of the module, so Lightning neither moves nor saves it."
+    if not metric.device:
+        return text
+    was = "was" if metric.moved else "is"
+    return f"{text} It {was} on {metric.device}, the module is on {metric.module_device}."
+
+
+def _fix(metric: Unregistered) -> str:
+    if metric.of_callback:
+        return "Move it in a start hook of the callback: metric.to(pl_module.device)."
+    return "Make it an attribute of the module, or hold it in a ModuleDict, ModuleList or MetricCollection."

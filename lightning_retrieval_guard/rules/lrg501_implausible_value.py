@@ -1,0 +1,159 @@
+"""LRG501 implausible-value
+
+## What it flags
+Logged values of retrieval metrics that cannot all be right, where no other rule says why. A value is below 0, above 1
+or no number. Recall or hit rate falls as `top_k` grows, over the same rows. MRR, recall, hit rate and precision at
+`top_k=1` differ although each query has exactly one relevant row. Ties, scores of zero and less, curves, other
+aggregations than the mean, metrics with a formula of their own, and values that were weighted in another way are left
+out.
+
+## Why it is wrong
+These laws hold for every data set. Where one is broken, at least one of the numbers does not measure what its metric
+is named after: it was changed after `compute()`, or weighted with nothing at all.
+
+## Example
+    recall = self.recall.compute()
+    recall /= self.trainer.world_size
+    self.log("val_recall", recall)
+
+## Use instead
+    self.log("val_recall", self.recall)
+
+## What correct mode does
+It looks at the corrected numbers. Strict mode raises on one device; on several it warns, because each rank has seen its
+own logged values only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from typing_extensions import override
+
+from lightning_retrieval_guard.findings import Finding, Severity, show_number
+from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.rules.view import KeyView, StageView
+
+_FIX = "Log the metric object, or what compute() returns as it is, with batch sizes above zero."
+# sums over many steps in single precision are off by about this much
+_SLACK = 1e-5
+_GROWING = {"recall": "recall", "hit_rate": "hit rate"}
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A number that reached the logger, and what it is said to measure."""
+
+    key: KeyView
+    source: SourceView
+    measure: Measure
+    number: float
+
+    @property
+    def name(self) -> str:
+        return self.key.first.name
+
+    @property
+    def text(self) -> str:
+        return f"'{self.name}' is {show_number(self.number)}"
+
+    @property
+    def top_k(self) -> float:
+        return self.measure.top_k or math.inf
+
+    @property
+    def way(self) -> object:
+        """What must be the same for two numbers to be compared: the rows, and how they became one number."""
+        first, source = self.key.first, self.source
+        arguments = (first.kind, first.in_step, first.sync_dist, first.rank_zero_only, first.reduction)
+        weights = tuple(None if own is None else (own.calls, own.weight) for own in self.key.facts)
+        return (source.plan, source.synchronises, self.measure.empty, arguments, weights)
+
+
+class ImplausibleValue(Rule):
+    """Values that cannot all be right."""
+
+    code = "LRG501"
+    slug = "implausible-value"
+    severity = Severity.WARNING
+    after_others = True
+
+    @override
+    def check(self, stage: StageView) -> Iterator[Finding]:
+        explained = {finding.key for finding in stage.found if finding.severity is not Severity.NOTE}
+        values = [value for key in stage.keys for value in _values(key, explained)]
+        for value in values:
+            if message := _out_of_range(value):
+                yield self.at_key(stage, value.key, message, _FIX)
+        for alike in _grouped(values):
+            for one, other in _falling(alike):
+                message = (
+                    f"{other.text} and {one.text}; both show the same rows, and {_GROWING[one.measure.formula]} does"
+                    f" not fall as top_k grows from {one.measure.top_k} to {other.measure.top_k or 'all rows'}."
+                )
+                yield self.at_key(stage, other.key, message, _FIX)
+            for one, other in _unequal(alike):
+                message = (
+                    f"{other.text} and {one.text}; both tell whether the best row is relevant, which is one number"
+                    " where each query has exactly one relevant row."
+                )
+                yield self.at_key(stage, other.key, message, _FIX)
+
+
+def _values(key: KeyView, explained: set[str]) -> Iterator[_Value]:
+    first, source = key.first, key.source
+    # where a rule may not speak, the user knows better
+    if source is None or key.as_declared or {first.name, source.name} & explained:
+        return
+    measure = measure_of(source.local.metrics.get(source.name))
+    if measure is None or measure.formula in ("curve", "own") or measure.aggregation != "mean":
+        return
+    if first.kind != "metric" and first.reduction != "mean":
+        return
+    number = key.reference if key.corrected and key.reference is not None else key.logged
+    if number is not None:
+        yield _Value(key, source, measure, number)
+
+
+def _out_of_range(value: _Value) -> str | None:
+    if math.isnan(value.number):
+        return f"{value.text}, and {value.source.metric} is always a number."
+    # graded relevance below zero makes anything of nDCG
+    if value.measure.formula != "ndcg" and not -_SLACK <= value.number <= 1 + _SLACK:
+        return f"{value.text}, and {value.source.metric} lies between 0 and 1."
+    return None
+
+
+def _grouped(values: Sequence[_Value]) -> list[list[_Value]]:
+    groups: dict[object, list[_Value]] = {}
+    for value in values:
+        groups.setdefault(value.way, []).append(value)
+    return list(groups.values())
+
+
+def _falling(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
+    for formula in _GROWING:
+        growing = sorted((own for own in values if own.measure.formula == formula), key=lambda own: own.top_k)
+        for one, other in pairwise(growing):
+            if one.top_k < other.top_k and other.number < one.number - _SLACK:
+                yield one, other
+
+
+def _unequal(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
+    """Each value that differs from the first of its kind."""
+    alike = [own for own in values if own.measure.is_best_row_relevant and _has_one_answer(own)]
+    for other in alike[1:]:
+        if abs(other.number - alike[0].number) > _SLACK:
+            yield alike[0], other
+
+
+def _has_one_answer(value: _Value) -> bool:
+    """Whether each query has exactly one relevant row, on all ranks together."""
+    plan = value.source.plan
+    is_whole = not plan.restarting and plan.split == plan.duplicates == 0
+    return is_whole and all(facts.one_answer for facts in plan.facts if facts.rows)

@@ -1,0 +1,216 @@
+"""LRG501 in real runs: numbers that cannot all be right, with no other cause in sight."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from distributed.evaluate import guards, make_trainer, recorded_warnings
+from distributed.harness import Pool
+from distributed.programs.data import Batch, Columns
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
+
+from lightning_retrieval_guard import GuardError, RetrievalGuard
+
+from .programs import Trainable
+from .programs import make_trainer as make_lone_trainer
+
+QUERIES, ROWS = 24, 4
+LOG_CALL = "# the log call"
+
+
+def one_answer() -> Columns:
+    """Queries with one relevant row each; all scores are distinct and positive."""
+    generator = torch.Generator().manual_seed(3)
+    score = (torch.randperm(QUERIES * ROWS, generator=generator).reshape(QUERIES, ROWS) + 1.0) / (QUERIES * ROWS)
+    target = torch.zeros(QUERIES, ROWS, dtype=torch.int64)
+    target[:, 0] = 1
+    return Columns(score=score, target=target, query=torch.arange(QUERIES))
+
+
+def rows_of(batch: Batch) -> tuple[Any, ...]:
+    ids = batch["query"][:, None].expand_as(batch["target"])
+    return batch["score"].flatten(), batch["target"].flatten(), ids.flatten()
+
+
+class AsItIs(Trainable, LightningModule):
+    """A grid of metrics on the same rows, logged as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        recalls = {f"recall@{k}": RetrievalRecall(top_k=k) for k in (1, 2, 4)}
+        hits = {"mrr@1": RetrievalMRR(top_k=1), "hit@1": RetrievalHitRate(top_k=1)}
+        self.metrics = MetricCollection({**recalls, **hits, "precision@1": RetrievalPrecision(top_k=1)})
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(one_answer(), batch_size=3)
+
+    def changed(self, name: str, value: Any) -> Any:
+        return value
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(*rows_of(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.metrics.compute().items():
+            self.log(name, self.changed(name, value))  # the log call
+        self.metrics.reset()
+
+
+class Divided(AsItIs):
+    """One value is divided in place."""
+
+    def changed(self, name: str, value: Any) -> Any:
+        return value.mul_(0.1) if name == "recall@2" else value
+
+
+class Swapped(AsItIs):
+    """One value at the first rank is another."""
+
+    def changed(self, name: str, value: Any) -> Any:
+        return value.mul_(0.5) if name == "mrr@1" else value
+
+
+class Percent(AsItIs):
+    """One value is made a percentage in place."""
+
+    def changed(self, name: str, value: Any) -> Any:
+        return value.mul_(100) if name == "recall@4" else value
+
+
+class NoWeight(AsItIs):
+    """Values of steps, with weights of nothing."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for name, metric in self.metrics.items():
+            self.log(name, metric(*rows_of(batch)), batch_size=0, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        pass
+
+
+class Objects(AsItIs):
+    """Metric objects."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log_dict(self.metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        pass
+
+
+class Forwards(AsItIs):
+    """Values of steps."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for name, metric in self.metrics.items():
+            self.log(name, metric(*rows_of(batch)), batch_size=3, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        pass
+
+
+class Gathered(AsItIs):
+    """Another rule explains it: without a sampler every rank sees all rows, and the metrics combine them again."""
+
+
+def line_of(program: type) -> int:
+    lines, first = inspect.getsourcelines(program)
+    return first + next(number for number, line in enumerate(lines) if line.rstrip().endswith(LOG_CALL))
+
+
+def run(program: str, mode: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the guard found on this rank."""
+    guard = guards(mode, options)
+    with recorded_warnings():
+        make_trainer(guard, False, use_distributed_sampler=program != "Gathered").validate(
+            globals()[program](), verbose=False
+        )
+    return [finding.to_dict() for finding in guard[0].findings]
+
+
+def findings(pool: Pool | None, program: str, mode: str, **options: Any) -> list[dict[str, Any]]:
+    """The findings, which must be the same on all ranks; on one process without a pool."""
+    if pool is None:
+        guard = RetrievalGuard(mode=mode, **options)  # type: ignore[arg-type]
+        with recorded_warnings():
+            make_lone_trainer(guard).validate(globals()[program](), verbose=False)
+        return [finding.to_dict() for finding in guard.findings]
+    first, second = pool.run(f"{__name__}:run", program=program, mode=mode, options=options)
+    assert first.ok, str(first)
+    assert second.ok, str(second)
+    assert first.value == second.value
+    return first.value
+
+
+WORLD = pytest.mark.parametrize("world", [1, 2])
+pytestmark = pytest.mark.timeout(90)
+
+
+@WORLD
+@pytest.mark.parametrize(
+    ("program", "key", "text"),
+    [
+        ("Divided", "recall@2", "both show the same rows, and recall does not fall as top_k grows from 1 to 2."),
+        ("Swapped", "mrr@1", "both tell whether the best row is relevant"),
+        ("Percent", "recall@4", "'recall@4' is 100.0000, and RetrievalRecall lies between 0 and 1."),
+    ],
+)
+def test_warn_names_what_is_broken(pool: Pool, world: int, program: str, key: str, text: str) -> None:
+    [finding] = findings(pool if world == 2 else None, program, "warn")
+    assert (finding["code"], finding["severity"], finding["effect"]) == ("LRG501", "warning", None)
+    assert (finding["path"], finding["line"]) == (__file__, line_of(AsItIs))
+    assert text in finding["message"]
+    assert f"'{key}'" in finding["message"]
+    assert finding["ranks"] == list(range(world))
+
+
+@WORLD
+def test_a_weight_of_nothing(pool: Pool, world: int) -> None:
+    """The others of the epoch are the same: no number is smaller or larger than no number."""
+    told = findings(pool if world == 2 else None, "NoWeight", "warn")
+    assert {finding["code"] for finding in told if finding["severity"] != "note"} == {"LRG501"}
+    assert {finding["key"] for finding in told if "is nan, and" in finding["message"]} == set(AsItIs().metrics)
+
+
+@WORLD
+@pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
+@pytest.mark.parametrize("program", ["AsItIs", "Objects", "Forwards"])
+def test_right_programs_are_silent(pool: Pool, world: int, mode: str, program: str) -> None:
+    told = findings(pool if world == 2 else None, program, mode)
+    assert not [finding for finding in told if finding["code"] == "LRG501"]
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore": ["LRG201"]}, {"select": ["LRG501"]}])
+def test_what_another_rule_explains_is_silent_even_where_that_rule_is(pool: Pool, options: dict[str, Any]) -> None:
+    """MRR@1 comes out right and recall@1 as half of it; the first of these is a note."""
+    told = findings(pool, "Gathered", "warn", **options)
+    assert {finding["code"] for finding in told} == (set() if options else {"LRG201"})
+    explained = {finding["key"]: finding["severity"] for finding in told}
+    assert options or (explained["recall@1"], explained["mrr@1"]) == ("error", "note")
+
+
+@pytest.mark.parametrize("program", ["Divided", "Swapped", "Gathered"])
+def test_corrected_numbers_are_plausible(pool: Pool, program: str) -> None:
+    assert "LRG501" not in {finding["code"] for finding in findings(pool, program, "correct")}
+
+
+def test_ignored_it_is_silent() -> None:
+    assert not findings(None, "Divided", "warn", ignore=["LRG501"])
+
+
+def test_strict_raises_on_one_device() -> None:
+    with pytest.raises(GuardError, match="LRG501 implausible-value: 'recall@2' is 0"):
+        findings(None, "Divided", "strict")
+
+
+def test_strict_warns_on_several(pool: Pool) -> None:
+    """Each rank has seen its own logged values only, and must not raise alone."""
+    [finding] = findings(pool, "Divided", "strict")
+    assert (finding["code"], finding["severity"]) == ("LRG501", "warning")
