@@ -106,7 +106,8 @@ class Weights(WeightCounts):
             self.equal += 1
         else:
             self._note_other(used, given, batch, samples, world_size)
-            self.value = self.value + value * (samples - used)
+            plain = value.detach() if isinstance(value, Tensor) else value
+            self.value = self.value + plain * (samples - used)
             self.weight += samples - used
 
     def _note_ratio(self, used: float, samples: int | None) -> None:

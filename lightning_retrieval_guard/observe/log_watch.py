@@ -81,14 +81,16 @@ class LogWatch:
         storage = _compat.find_result(results, hook, name)
         if storage is None:  # Lightning took the call for something else than a value of this loop
             return
-        origin = self._metrics.origin_of(value) if isinstance(value, Tensor) else None
-        kind: Kind = "metric" if isinstance(value, Metric) else "plain" if origin is None else origin.how
+        is_tensor = isinstance(value, Tensor)
+        is_object = not is_tensor and isinstance(value, Metric)  # asking that of an abstract class takes long
+        origin = self._metrics.origin_of(value) if is_tensor else None
+        kind: Kind = "metric" if is_object else "plain" if origin is None else origin.how
         key = stage.keys.get(storage)
         if key is None:
             key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage])
         elif key.suppressed:
             key.suppressed = self._listener.suppressions.still(key.suppressed)
-        if isinstance(value, Metric):
+        if is_object:
             origin = self._origin_of_object(value)
             key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
         if origin is not None:
@@ -121,8 +123,7 @@ class LogWatch:
         used = given if given is not None else _compat.inferred_batch_size(results)
         if used is None:
             return
-        plain = value.detach() if isinstance(value, Tensor) else value
-        key.weights.note(used, given is not None, stage.batch, plain, self._listener.world_size)
+        key.weights.note(used, given is not None, stage.batch, value, self._listener.world_size)
 
 
 def _given_batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
