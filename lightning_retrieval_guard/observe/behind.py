@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.feeding import Feeding
-from lightning_retrieval_guard.observe.segments import MetricRecord, UpdateInfo
+from lightning_retrieval_guard.observe.segments import Feed, MetricRecord
 from lightning_retrieval_guard.observe.stale import may_be_stale
 
 _TASKS = ("Binary", "Multiclass", "Multilabel")
@@ -143,34 +143,34 @@ class Lives:
         metric = self._record.metric() if self._record is not None else None
         if self._record is None or metric is None or _is_wrapper(metric):
             return Behind()
-        infos, one = self._record.infos, self.count == 1 and self.metric is not None
-        running = kind == "compute" and one and calls > 1 and len(infos) > 1
-        loaders = {info.dataloader for info in infos}
+        feeds, one = self._record.feeds, self.count == 1 and self.metric is not None
+        updates, loaders = sum(feeds.values()), {feed.dataloader for feed in feeds}
+        running = kind == "compute" and one and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
-        fed_now = all(info.epoch == feeding.epoch for info in infos)
+        fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
-        whole = one and combines and fed_here and fed_now and len(infos) == calls
+        whole = one and combines and fed_here and fed_now and updates == calls
         told = Behind(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind == "forward":
             return told
-        shared = sum(_is_of_another(info, dataloader, feeding) for info in infos)
+        shared = sum(count for feed, count in feeds.items() if _is_of_another(feed, dataloader, feeding))
         return replace(told, shared=shared, **self._stale(self._record, metric, feeding))
 
     @staticmethod
     def _stale(record: MetricRecord, metric: Metric, feeding: Feeding) -> dict[str, Any]:
         if record.dropped is not None and record.dropped.epoch == feeding.epoch:
             return {"stale": record.dropped.count, "sanity": record.dropped.sanity, "dropped": True}
-        over = [info for info in record.infos if feeding.is_over(info.epoch)]
+        over = {feed: count for feed, count in record.feeds.items() if feeding.is_over(feed.epoch)}
         if not over or not may_be_stale(metric, feeding.stage):
             return {}
-        return {"stale": len(over), "sanity": all(info.stage == "sanity_check" for info in over)}
+        return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
 
 
-def _is_of_another(info: UpdateInfo, dataloader: int | None, feeding: Feeding) -> bool:
-    """Whether another stage that runs, or another dataloader, fed an update."""
-    if info.epoch == feeding.epoch:
-        return dataloader is not None and info.dataloader != dataloader
-    return info.epoch is not None and not feeding.is_over(info.epoch)
+def _is_of_another(feed: Feed, dataloader: int | None, feeding: Feeding) -> bool:
+    """Whether a feed is that of another stage that runs, or of another dataloader."""
+    if feed.epoch == feeding.epoch:
+        return dataloader is not None and feed.dataloader != dataloader
+    return feed.epoch is not None and not feeding.is_over(feed.epoch)
 
 
 def ask(metric: Any, alone: bool) -> float | None:

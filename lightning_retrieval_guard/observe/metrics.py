@@ -20,7 +20,7 @@ from lightning_retrieval_guard.observe.ended import EndedLives, RankListener
 from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.patches import Patches
 from lightning_retrieval_guard.observe.row_store import RowStore, give_back, settle
-from lightning_retrieval_guard.observe.segments import MetricRecord, Segment, UpdateInfo
+from lightning_retrieval_guard.observe.segments import Feed, MetricRecord, Segment, UpdateInfo
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stale import drop_stale
 from lightning_retrieval_guard.observe.suppressions import Suppressions
@@ -177,7 +177,7 @@ class MetricWatch:
     def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def update(*args: Any, **kwargs: Any) -> Any:
-            if self._installed and not record.in_forward and record.infos:
+            if self._installed and not record.in_forward and record.feeds:
                 self._listener.protect(lambda: self._drop_stale(record))
             self._bring(record, args, kwargs)
             result = original(*args, **kwargs)
@@ -266,7 +266,7 @@ class MetricWatch:
         record = self.record_of(metric) if self._installed else None
         if record is None or record.in_forward:
             return plain()
-        if record.infos:
+        if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
         self._bring(record, args, kwargs)
         record.in_forward = True
@@ -296,17 +296,17 @@ class MetricWatch:
         if record.is_rows and self._listener.routes:
             self._store.take_in(record.metric(), args, kwargs)
             record.follow()
-        feeding = self._listener.feeding()
-        info = UpdateInfo(None, None)
+        feeding, feed, samples = self._listener.feeding(), Feed(), None
         if feeding is not None:
-            samples = None
+            feed = Feed(feeding.epoch, feeding.stage, feeding.dataloader)
             record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
             if feeding.samples is not None:
                 source = (feeding.stage, feeding.dataloader)
                 samples = feeding.samples - record.samples_at_update.get(source, 0)
                 record.samples_at_update[source] = feeding.samples
-            info = UpdateInfo(feeding.epoch, samples, feeding.dataloader, feeding.stage)
-        record.infos.append(info)
+        record.feeds[feed] = record.feeds.get(feed, 0) + 1
+        if record.is_rows:
+            record.infos.append(UpdateInfo(samples, feed))
         if record.first_update is None:
             record.first_update = user_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)

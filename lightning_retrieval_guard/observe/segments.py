@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,19 +21,29 @@ KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class UpdateInfo:
-    """One update of a metric.
+    """One update of a metric that keeps rows.
 
     Attributes:
-        epoch: The epoch in which it came; ``None`` outside of stages.
         samples: The samples this rank saw since the update before, if that is certain.
-        dataloader: The dataloader at hand, where there are several.
-        stage: The stage of the epoch.
+        feed: What fed it.
     """
 
-    epoch: int | None
     samples: int | None
-    dataloader: int | None = None
+    feed: Feed
+
+
+class Feed(NamedTuple):
+    """What fed a metric.
+
+    Attributes:
+        epoch: The epoch; ``None`` outside of stages.
+        stage: Its stage.
+        dataloader: The dataloader at hand, where there are several.
+    """
+
+    epoch: int | None = None
     stage: str | None = None
+    dataloader: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Segment:
         "_past",
         "_shown",
         "_stands_in",
+        "feeds",
         "generation",
         "infos",
         "known",
@@ -76,6 +87,7 @@ class Segment:
         self.record = record
         self.generation = record.generation
         self.infos: list[UpdateInfo] = record.infos
+        self.feeds: Mapping[Feed, int] = record.feeds
         # what is known of updates whose rows are not all kept any more
         self.known: Mapping[int, Digest | Settled] = {}
         self._metric: Metric | None = record.metric()
@@ -164,8 +176,8 @@ class Segment:
             self._metric, self.record = like._metric, like.record
             if self is like:
                 _compat.let_rows_go(self._metric)
-            elif self.infos == like.infos:
-                self.infos = like.infos
+            elif self.infos == like.infos and self.feeds == like.feeds:
+                self.infos, self.feeds = like.infos, like.feeds
 
     @property
     def is_current(self) -> bool:
@@ -191,6 +203,8 @@ class MetricRecord:
     born_in: str | None
     generation: int = 0
     infos: list[UpdateInfo] = field(default_factory=list)
+    # the number of updates by what fed them
+    feeds: dict[Feed, int] = field(default_factory=dict)
     first_update: Site | None = None
     # what silences rules at the first update
     # what silences rules at the first update, and at the log calls that have shown the metric
@@ -231,6 +245,7 @@ class MetricRecord:
         """The metric begins a new life."""
         self.generation += 1
         self.infos = []
+        self.feeds = {}
         self.settled = (0, 0)
 
 

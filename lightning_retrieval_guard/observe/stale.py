@@ -30,12 +30,12 @@ def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tup
         row_records: The living metrics that keep rows: members of a compute group share them, and lose them together.
     """
     metric = record.metric()
-    if metric is None or not all(feeding.is_over(info.epoch) for info in record.infos):
+    if metric is None or not all(feeding.is_over(feed.epoch) for feed in record.feeds):
         return
-    sanity = all(info.stage == "sanity_check" for info in record.infos)
+    sanity = all(feed.stage == "sanity_check" for feed in record.feeds)
     if not record.is_rows:
         if may_be_stale(metric, feeding.stage):
-            dropped = Dropped(feeding.epoch, len(record.infos), sanity)
+            dropped = Dropped(feeding.epoch, sum(record.feeds.values()), sanity)
             metric.reset()
             record.dropped = dropped
         return

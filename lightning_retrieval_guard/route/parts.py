@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from lightning_retrieval_guard.observe.segments import Life, Segment, SomeRows, UpdateInfo
+from lightning_retrieval_guard.observe.segments import Feed, Life, Segment, SomeRows, UpdateInfo
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.route.row_sets import Lives
 
-InfosOf = Callable[[Life], Sequence[UpdateInfo]]
+# what is known of the updates of a life, and what fed them
+FedOf = Callable[[Life], tuple[Sequence[UpdateInfo], Collection[Feed]]]
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Part:
 
 
 def part_of(
-    lives: Lives, infos_of: InfosOf, stage: StageRecord, dataloader: int | None, keeps: Callable[[Life, str], bool]
+    lives: Lives, fed_of: FedOf, stage: StageRecord, dataloader: int | None, keeps: Callable[[Life, str], bool]
 ) -> Part:
     """What of some lives belongs to an epoch.
 
     Args:
         lives: The lives.
-        infos_of: Finds what is known of the updates of a life.
+        fed_of: Finds what is known of the updates of a life.
         stage: The epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
         keeps: Whether the rows that a rule is about belong to it all the same, because the rule may not speak.
@@ -45,22 +46,32 @@ def part_of(
     stale = shared = 0
     sanity = True
     for life in lives:
-        infos, ids = infos_of(life), life.states()[0]
+        (infos, feeds), ids = fed_of(life), life.states()[0]
         if not isinstance(life, Segment) or len(infos) != len(ids):
+            kept.append(life)
+            continue
+        codes = {feed: _rule_against(feed, stage, dataloader) for feed in feeds}
+        if not any(codes.values()):
             kept.append(life)
             continue
         own = []
         for update, info in enumerate(infos):
             rows = life.known[update].rows if update in life.known else ids[update].numel()
-            code = None
-            if stage.is_over(info.epoch):
+            code = codes[info.feed]
+            if code == "LRG401":
                 stale += rows
-                sanity = sanity and info.stage == "sanity_check"
-                code = "LRG401"
-            elif info.epoch not in (None, stage.epoch) or (dataloader is not None and info.dataloader != dataloader):
+                sanity = sanity and info.feed.stage == "sanity_check"
+            elif code == "LRG404":
                 shared += rows
-                code = "LRG404"
             if code is None or keeps(life, code):
                 own.append(update)
         kept.append(life if len(own) == len(ids) else SomeRows(life, own))
     return Part(kept, stale, sanity, shared)
+
+
+def _rule_against(feed: Feed, stage: StageRecord, dataloader: int | None) -> str | None:
+    """The rule that says why rows are not of an epoch and dataloader; ``None`` for those that are."""
+    if stage.is_over(feed.epoch):
+        return "LRG401"
+    is_other = feed.epoch not in (None, stage.epoch) or (dataloader is not None and feed.dataloader != dataloader)
+    return "LRG404" if is_other else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -16,6 +16,7 @@ from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.observe.segments import (
     Dropped,
+    Feed,
     ForwardRows,
     Life,
     MetricRecord,
@@ -175,7 +176,7 @@ class SourceFinder:
 
     def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._infos, stage, dataloader, self._keeps)
+        return part_of(lives, self._fed, stage, dataloader, self._keeps)
 
     def _keeps(self, life: Life, code: str) -> bool:
         return not may_act(code, life.record, self._settings)
@@ -245,7 +246,9 @@ class SourceFinder:
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
         ends_repeated = padding is not None and one_loader and padding.repeats_last(self._exchange.rank)
         # rows of an earlier epoch tell nothing about the ids of this one
-        samples = [info.samples if info.epoch == stage.epoch else None for life in lives for info in self._infos(life)]
+        samples = [
+            info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
+        ]
         about = (tuple(samples), ends_repeated, len(lives), owners)
 
         def tell_facts(rows: RowSet) -> tuple[RowFacts, Pieces | None]:
@@ -264,21 +267,25 @@ class SourceFinder:
         return self._sets.find(about, lives, tell_facts)
 
     def _infos(self, life: Life) -> Sequence[UpdateInfo]:
-        """What is known of the updates.
-
-        Only the first member of a compute group is updated; the others share its rows, or have copies of them.
-        """
-        ids = life.states()[0]
+        """What is known of the updates."""
         if isinstance(life, SomeRows):
             infos = self._infos(life.segment)
             return [infos[one] for one in life.updates if one < len(infos)]
-        if len(life.infos) == len(ids):
-            return life.infos
+        return self._fed(life)[0]
+
+    def _fed(self, life: Life) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
+        """What is known of the updates of a segment, and what fed it.
+
+        Only the first member of a compute group is updated; the others share its rows, or have copies of them.
+        """
+        segment, ids = segment_of(life), segment_of(life).states()[0]
+        if len(segment.infos) == len(ids):
+            return segment.infos, segment.feeds
         sizes = [part.numel() for part in ids]
         for metric, record in self._watch.row_records():
             if len(record.infos) == len(ids) and [part.numel() for part in _compat.row_states(metric)[0]] == sizes:
-                return record.infos
-        return []
+                return record.infos, record.feeds
+        return [], ()
 
     def _names(self) -> dict[int, str]:
         names = {id(module): path for path, module in self._module.named_modules() if isinstance(module, Metric)}

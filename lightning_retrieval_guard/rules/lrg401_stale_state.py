@@ -31,7 +31,8 @@ from dataclasses import replace
 from typing_extensions import override
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.base import Rule, effect_of, several
+from lightning_retrieval_guard.rules.told import SourceView
 from lightning_retrieval_guard.rules.view import StageView
 
 _FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
@@ -48,10 +49,7 @@ class StaleState(Rule):
     def check(self, stage: StageView) -> Iterator[Finding]:
         for source in stage.sources:
             if source.stale:
-                what = f"{source.metric} {source.name!r}"
-                said = _message(what, several(source.stale, "row"), source.sanity, source.dropped)
-                finding = self.at_source(stage, source, said, _FIX)
-                yield _as_dropped(finding) if source.dropped else finding
+                yield from self._about_rows(stage, source)
         for key in stage.keys:
             stale = int(key.total("stale"))
             if stale:
@@ -61,6 +59,18 @@ class StaleState(Rule):
                 said = _message(what, several(stale, "update"), sanity, dropped)
                 finding = self.at_key(stage, key, said, _FIX)
                 yield _as_dropped(finding) if dropped else finding
+
+    def _about_rows(self, stage: StageView, source: SourceView) -> Iterator[Finding]:
+        """Values of ``forward()`` are free of the rows; where nothing shows the metric, dropped rows are a note."""
+        said = _message(f"{source.metric} {source.name!r}", several(source.stale, "row"), source.sanity, source.dropped)
+        keys = [key for key in stage.keys if key.source is source]
+        shown = next((key for key in keys if key.first.kind != "forward"), None)
+        if shown is not None:
+            finding = self.at_key(stage, shown, said, _FIX, effect=effect_of(stage, shown))
+            yield _as_dropped(finding) if source.dropped else finding
+        elif source.dropped and not keys:
+            ranks = range(stage.world_size)
+            yield self.at_update(stage, source, said, _FIX, ranks=ranks, severity=Severity.NOTE)
 
 
 def _message(what: str, count: str, sanity: bool, dropped: bool) -> str:

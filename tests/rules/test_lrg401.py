@@ -55,6 +55,21 @@ def test_another_metric(dropped: bool) -> None:
     assert "6 updates of the sanity check" in finding.message
 
 
+def test_rows_that_no_key_shows() -> None:
+    hidden = stale(dropped=True)
+    view = stage(KeyView((at_end(0.75),)), sources=[hidden.source])
+    finding = the_finding("LRG401", view, line=7)
+    assert (finding.severity, finding.key, finding.hook) == (Severity.NOTE, "recall", "update")
+    assert not found("LRG401", stage(KeyView((at_end(0.75),)), sources=[stale().source]))
+
+
+def test_values_of_forward_are_free_of_them() -> None:
+    for dropped in (False, True):
+        own = stale(dropped=dropped)
+        forward = KeyView((facts("val_mrr", kind="forward", source="recall", value=0.5, weight=1.0),), own.source)
+        assert not found("LRG401", stage(forward))
+
+
 def test_right_programs_are_silent() -> None:
     assert not found("LRG401", stage(stale(stale=0)))
     assert not found("LRG401", stage(KeyView((at_end(0.75, kind="compute", metric="BinaryAccuracy"),))))
