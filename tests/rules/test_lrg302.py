@@ -52,6 +52,16 @@ def test_whole_queries_with_a_hit_in_each_batch_are_left_alone() -> None:
     assert not found("LRG302", stage(of_batches(pools, 0.75, 1.0)))
 
 
+def test_pools_stay_pools_where_another_query_is_in_parts() -> None:
+    pools = [
+        update([1, 1, 2, 2, 9], [0.9, 0.8, 0.7, 0.6, 0.1], [0, 1, 1, 0, 0]),  # nothing is relevant to query 9
+        update([1, 1, 3, 3], [0.5, 0.4, 0.3, 0.2], [1, 0, 1, 0]),
+        update([4, 4, 5, 5, 6, 6, 7, 7], [0.9, 0.1] * 4, [1, 0] * 4),
+        update([10, 10, 11, 11, 12, 12, 13, 13], [0.9, 0.1] * 4, [1, 0] * 4),
+    ]
+    assert not found("LRG302", stage(of_batches(pools, 0.75, 1.0, 1.0, 1.0)))
+
+
 def test_a_median_is_no_mean() -> None:
     updates = [update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1, 2, 2], [0.9, 0.1, 0.8, 0.2], [0, 1, 0, 1])]
     key = of_batches(updates, 1.0, 0.5, metric=RetrievalMRR(aggregation="median"))

@@ -1,7 +1,7 @@
 """The order of rows with equal scores decides values."""
 
 import pytest
-from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 from unit.simulated import update
 
 from lightning_retrieval_guard.findings import Severity
@@ -28,6 +28,11 @@ def test_it_tells_the_share(key: KeyView) -> None:
     )
 
 
+def test_a_tie_at_the_cut_of_a_hit_rate() -> None:
+    tied = update([0, 0, 0], [0.9, 0.5, 0.5], [0, 1, 0])
+    assert the_finding("LRG304", stage(of_ranks([tied], metric=RetrievalHitRate(top_k=2)))).ranks == (0,)
+
+
 def test_a_few_are_a_note() -> None:
     clear = [update([number, number], [0.9, 0.1], [1, 0]) for number in range(2, 1003)]
     assert the_finding("LRG304", stage(of_ranks([TIED, *clear]))).severity is Severity.NOTE
@@ -40,6 +45,8 @@ def test_a_few_are_a_note() -> None:
         of_ranks([CLEAR]),
         of_ranks([TIED], metric=RetrievalNormalizedDCG()),  # it averages ties
         of_ranks([update([0, 0], [0.5, 0.5], [1, 1])]),
+        # a hit above the tie decides already
+        of_ranks([update([0, 0, 0], [0.9, 0.5, 0.5], [1, 1, 0])], metric=RetrievalHitRate(top_k=2)),
         KeyView((facts(value=1.0, weight=1.0),)),
     ],
 )

@@ -1,0 +1,154 @@
+"""What is told of a metric that keeps no rows."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torchmetrics import CohenKappa, MaxMetric, MeanMetric, MinMaxMetric
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MultilabelF1Score,
+)
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef
+from torchmetrics.text import WordErrorRate
+
+from lightning_retrieval_guard.observe.behind import Behind, Lives, ask, is_mean_of_batches
+from lightning_retrieval_guard.observe.feeding import Feeding
+from lightning_retrieval_guard.observe.segments import Dropped, Feed, MetricRecord
+
+OVER = 3
+NOW = Feeding("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+HERE = Feed(7, "validate", 0)
+
+
+class Own(BinaryAccuracy):
+    """A metric of the user's, of which nobody knows what it is."""
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_mean"),
+    [
+        (BinaryAccuracy(), True),
+        (BinaryF1Score(), False),
+        (BinaryAUROC(), False),
+        (MulticlassAccuracy(3), False),
+        (MulticlassAccuracy(3, average="micro"), True),
+        (MulticlassF1Score(3, average="micro"), True),
+        (MulticlassPrecision(3), False),
+        (MultilabelF1Score(3, average="micro"), False),
+        (CohenKappa(task="binary"), False),
+        (MeanSquaredError(), True),
+        (MeanSquaredError(squared=False), False),
+        (MeanAbsoluteError(), True),
+        (PearsonCorrCoef(), False),
+        (WordErrorRate(), False),
+        (MeanMetric(), True),
+        (Own(), True),
+    ],
+)
+def test_which_metrics_are_means(metric: Any, is_mean: bool) -> None:
+    assert is_mean_of_batches(metric) is is_mean
+
+
+def record_of(metric: Any, feeds: dict[Feed, int], **known: Any) -> MetricRecord:
+    return MetricRecord(weakref.ref(metric), False, None, feeds=feeds, **known)
+
+
+def described(
+    metric: Any,
+    feeds: dict[Feed, int],
+    kind: str = "compute",
+    calls: int = 3,
+    dataloader: int | None = None,
+    world_size: int = 1,
+    **known: Any,
+) -> Behind:
+    lives = Lives()
+    lives.note(record_of(metric, feeds, **known))
+    return lives.describe(kind, calls, dataloader, NOW, world_size)
+
+
+def test_a_growing_metric_that_holds_just_this_epoch() -> None:
+    metric = BinaryF1Score()
+    assert described(metric, {HERE: 3}) == Behind("BinaryF1Score", mean=False, running=True, whole=True)
+    assert described(metric, {HERE: 3}, kind="forward") == Behind("BinaryF1Score", mean=False, whole=True)
+    assert not described(metric, {HERE: 1}, calls=1).running
+
+
+@pytest.mark.parametrize(
+    ("feeds", "options"),
+    [
+        ({HERE: 6}, {}),  # it was also updated where nothing was logged
+        ({HERE: 2, Feed(5, "train", None): 1}, {}),
+        ({HERE: 2, HERE._replace(dataloader=1): 1}, {}),
+        ({HERE: 3}, {"dataloader": 1}),
+        ({Feed(): 3}, {}),
+    ],
+)
+def test_a_metric_that_was_fed_otherwise_cannot_be_asked(feeds: dict[Feed, int], options: dict[str, Any]) -> None:
+    metric = BinaryF1Score()
+    assert not described(metric, feeds, **options).whole
+
+
+def test_a_metric_that_does_not_combine_ranks_cannot_be_asked_by_several() -> None:
+    metric = BinaryF1Score(sync_on_compute=False)
+    assert described(metric, {HERE: 3}).whole
+    assert not described(metric, {HERE: 3}, world_size=2).whole
+
+
+def test_a_reset_begins_another_life() -> None:
+    metric, lives = BinaryF1Score(), Lives()
+    record = record_of(metric, {HERE: 1})
+    lives.note(record)
+    record.start_over()
+    lives.note(record)
+    told = lives.describe("compute", 2, None, NOW, 1)
+    assert (lives.count, told.running, told.whole) == (2, False, False)
+
+
+def test_stale_and_shared_updates() -> None:
+    metric = BinaryF1Score()
+    old, sanity, train = Feed(OVER, "validate", 0), Feed(OVER, "sanity_check", 0), Feed(6, "train", None)
+    told = described(metric, {old: 4, sanity: 2, train: 5, HERE: 1})
+    assert (told.stale, told.sanity, told.shared, told.dropped) == (6, False, 5, False)
+    assert described(metric, {sanity: 2}).sanity
+    assert described(metric, {HERE: 1, HERE._replace(dataloader=1): 2}, dataloader=0).shared == 2
+    assert described(metric, {old: 4, train: 5}, kind="forward") == Behind("BinaryF1Score", mean=False)
+    told = described(metric, {HERE: 1}, dropped=Dropped(7, 9, True))
+    assert (told.stale, told.sanity, told.dropped) == (9, True, True)
+    assert described(metric, {HERE: 1}, dropped=Dropped(6, 9, True)).stale == 0
+
+
+@pytest.mark.parametrize("metric", [MaxMetric(), MeanMetric()])
+def test_aggregators_may_hold_on(metric: Any) -> None:
+    assert described(metric, {Feed(OVER, "validate", 0): 4}).stale == 0
+
+
+def test_wrappers_and_metrics_that_are_gone_tell_nothing() -> None:
+    wrapper = MinMaxMetric(BinaryAccuracy())
+    assert described(wrapper, {HERE: 3}) == Behind()
+    metric, lives = BinaryF1Score(), Lives()
+    lives.note(record_of(metric, {HERE: 3}))
+    del metric
+    gc.collect()
+    assert lives.describe("compute", 3, None, NOW, 1) == Behind()
+    assert Lives().describe("compute", 3, None, NOW, 1) == Behind()
+
+
+def test_asking_leaves_the_metric_and_chance_as_they_were() -> None:
+    metric = BinaryF1Score()
+    metric.update(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
+    before = torch.random.get_rng_state()
+    assert ask(metric, alone=True) == pytest.approx(2 / 3)
+    assert metric._computed is None
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert ask(MulticlassPrecision(3, average=None), alone=True) is None
