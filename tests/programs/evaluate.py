@@ -1,0 +1,106 @@
+"""What a rank does with one program: run it under a Trainer of the corpus, and tell what it logged.
+
+By hand, one program: `python -m tests.programs.evaluate NAME [--mode warn] [--devices 2]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import importlib
+import os
+import re
+import sys
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.strategies import DDPStrategy
+
+from tests.distributed.evaluate import GROUP_TIMEOUT, Recorder, guards, recorded_warnings
+from tests.distributed.harness import Pool
+
+# Of Lightning, of steps, and the guard's own counts of findings.
+NOT_OF_EPOCHS = re.compile(r"^epoch$|_step$|^guard/")
+
+TARGET = f"{__package__}.evaluate:evaluate"
+
+
+class Trainers:
+    """Makes the trainers of one program, with the guard under test in them."""
+
+    def __init__(self, mode: str) -> None:
+        self.guard = guards(mode, {})
+        self.recorder = Recorder()
+        self.made: list[Trainer] = []
+
+    def make(self, **options: Any) -> Trainer:
+        """A Trainer over every process of this pool, without any output."""
+        trainer = Trainer(
+            accelerator="cpu",
+            strategy=DDPStrategy(timeout=GROUP_TIMEOUT),
+            devices=int(os.environ["WORLD_SIZE"]),
+            num_nodes=1,
+            logger=self.recorder,
+            callbacks=[*options.pop("callbacks", []), *self.guard],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{"enable_checkpointing": False, **options},
+        )
+        self.made.append(trainer)
+        return trainer
+
+
+def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
+    """Run one program on this rank.
+
+    Args:
+        program: the name of its module in this package, such as "right.corpus_over_batches".
+        mode: "none", "warn", "correct" or "strict".
+    """
+    set_libraries_aside()
+    module = importlib.import_module(f"{__package__}.{program}")
+    trainers = Trainers(mode)
+    seed_everything(1, verbose=False)
+    with recorded_warnings() as warned:
+        module.main(trainers.make)
+    return {
+        "logged": [_of_epochs(metrics) for metrics, _ in trainers.recorder.received],
+        "shown": [_of_epochs(trainer.callback_metrics) for trainer in trainers.made],
+        "findings": [finding.to_dict() for callback in trainers.guard for finding in callback.findings],
+        "warnings": [warning for warning in warned if "GuardWarning" in warning["categories"]],
+    }
+
+
+@functools.cache
+def set_libraries_aside() -> None:
+    """Spare the garbage collector, and the guard's search for metrics, the objects of the libraries."""
+    gc.freeze()
+
+
+def _of_epochs(metrics: dict[str, Any]) -> dict[str, float]:
+    """The program's numbers of epochs; those of steps are each rank's own."""
+    return {name: float(value) for name, value in metrics.items() if not NOT_OF_EPOCHS.search(name)}
+
+
+def main() -> int:
+    """Run one program by hand and print what each rank shows."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--mode", default="warn", choices=["none", "warn", "correct", "strict"])
+    parser.add_argument("--devices", type=int, default=2)
+    arguments = parser.parse_args()
+    pool = Pool(arguments.devices)
+    try:
+        for outcome in pool.run(TARGET, program=arguments.name, mode=arguments.mode):
+            print(f"--- rank {outcome.rank}: {outcome.status}")
+            print(outcome.value["logged"] if outcome.ok else outcome)
+            for finding in outcome.value["findings"] if outcome.ok else ():
+                print(f"{finding['path']}:{finding['line']}: {finding['severity']}: {finding['message']}")
+    finally:
+        pool.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Programs that log on every number of devices what one device logs."""

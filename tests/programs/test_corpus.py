@@ -1,0 +1,173 @@
+"""Every program of the corpus on one and two devices: the findings are those that are right, and the numbers too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_retrieval_guard import rules
+
+from .expectations import WORLDS, Place, Program, read_programs
+from .runs import Runs, numbers_of, off
+from .trust import DOCUMENT, render
+
+PROGRAMS = read_programs()
+# Rules about the guard itself, which no program of a user's sets off.
+OF_THE_GUARD = "LRG9"
+# What these warn of is the same on every number of devices, or chance.
+ADVICE = {"LRG303", "LRG304"}
+# The usages that were counted in public: 27 right and 32 wrong ones, of 5 kinds.
+WRONG_KINDS = {
+    "rank 0's shard only": 12,
+    "colliding ids": 10,
+    "averages what may not be averaged": 6,
+    "depends on pool or weight": 3,
+    "wrong sampler": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    with Runs() as runs:
+        yield runs
+
+
+def cases(wanted: Callable[[Program, int], bool] = lambda program, world: True) -> pytest.MarkDecorator:
+    """Parametrize by program and world size."""
+    pairs = [(program, world) for program in PROGRAMS.values() for world in WORLDS if wanted(program, world)]
+    return pytest.mark.parametrize(("program", "world"), pairs, ids=[f"{own.name}-{world}" for own, world in pairs])
+
+
+def is_wrong(program: Program, world: int) -> bool:
+    """The program logs other numbers than its right form does on one device."""
+    return any(place.code not in ADVICE for place in program.expected(world))
+
+
+def is_comparable(program: Program, world: int) -> bool:
+    return "Pool" not in program.fields and not program.fails(world)
+
+
+def is_corrected(program: Program, world: int) -> bool:
+    """Correct mode logs the numbers of the right form."""
+    certain = not program.fields.keys() & {"Pool", "Stays"}
+    return certain and (world > 1 or is_wrong(program, world))
+
+
+@cases()
+def test_it_finds_what_is_right_and_nothing_else(runs: Runs, program: Program, world: int) -> None:
+    verdict = runs.verdict(program, world)
+    assert {place.code for place in verdict.false} == {code for code in rules if code in program.known_false}
+    assert verdict.missed == program.known_misses(world)
+
+
+@cases()
+def test_notes(runs: Runs, program: Program, world: int) -> None:
+    notes = runs.verdict(program, world).notes
+    expected = program.expected(world, note=True)
+    assert expected == notes if program.is_right else expected <= notes
+
+
+@cases(lambda program, world: not program.fails(world))
+def test_every_rank_holds_the_findings_and_rank_zero_warns(runs: Runs, program: Program, world: int) -> None:
+    first, *others = runs.values(program.name, world, "warn")
+    warned = {(one["text"][:6], one["path"], one["line"]) for one in first["warnings"]}
+    above = [one for one in first["findings"] if one["severity"] != "note"]
+    assert warned == {(one["code"], one["path"], one["line"]) for one in above}
+    for other in others:
+        assert list(map(verdict_of, other["findings"])) == list(map(verdict_of, first["findings"]))
+        assert not other["warnings"]
+
+
+def verdict_of(finding: dict[str, Any]) -> tuple[Any, ...]:
+    """A finding without its numbers, which may be those of one rank."""
+    return tuple(finding[name] for name in ("code", "severity", "key", "stage", "line", "ranks", "corrected"))
+
+
+@cases(lambda program, world: is_comparable(program, world) and not is_wrong(program, world))
+def test_a_program_without_findings_logs_what_one_device_logs(runs: Runs, program: Program, world: int) -> None:
+    for value in runs.values(program.name, world, "warn"):
+        assert not off(program, value, runs.reference(program))
+
+
+@cases(lambda program, world: is_comparable(program, world) and is_wrong(program, world))
+def test_a_program_with_findings_logs_something_else(runs: Runs, program: Program, world: int) -> None:
+    assert off(program, runs.values(program.name, world, "warn")[0], runs.reference(program))
+
+
+@cases(lambda program, world: world > 1 and program.is_right and not program.known_false)
+def test_strict_mode_lets_right_programs_end(runs: Runs, program: Program, world: int) -> None:
+    for value in runs.values(program.name, world, "strict"):
+        assert value["logged"] or value["shown"]
+
+
+@cases(is_corrected)
+def test_correct_mode_logs_what_one_device_logs(runs: Runs, program: Program, world: int) -> None:
+    for value in runs.values(program.name, world, "correct"):
+        assert value["logged"] or value["shown"]
+        assert bool(off(program, value, runs.reference(program))) == bool(program.known_false)
+
+
+@cases(lambda program, world: world > 1 and "Stays" in program.fields)
+def test_correct_mode_leaves_alone_what_it_cannot_know(runs: Runs, program: Program, world: int) -> None:
+    plain, corrected = (runs.values(program.name, world, mode) for mode in ("warn", "correct"))
+    for one, other in zip(plain, corrected, strict=True):
+        assert not off(program, other, numbers_of(one))
+
+
+def test_every_rule_has_a_program_and_every_expectation_a_rule() -> None:
+    expected = {own.place.code for program in PROGRAMS.values() for own in program.expectations}
+    assert {code for code in rules if not code.startswith(OF_THE_GUARD)} == expected
+
+
+def test_the_kinds_are_as_frequent_as_in_public() -> None:
+    wrong = Counter(program.fields["Kind"] for program in PROGRAMS.values() if not program.is_right)
+    right = sum(program.is_right for program in PROGRAMS.values())
+    assert right >= 27
+    for kind, count in WRONG_KINDS.items():
+        assert abs(wrong[kind] - count) <= 2, kind
+    assert abs(sum(wrong[kind] for kind in WRONG_KINDS) - 32) <= 5
+
+
+@cases(lambda program, world: world > 1)
+def test_a_program_says_what_it_is(program: Program, world: int) -> None:
+    assert program.summary.endswith(".")
+    assert program.fields["Kind"]
+    assert program.right_form in PROGRAMS
+    assert 15 < len(program.text.splitlines()) <= 70
+    if program.is_right:
+        assert not any(program.expected(own) for own in WORLDS)
+    else:
+        assert program.expectations or "No rule" in program.fields
+    for expectation in program.expectations:
+        assert ".log" in program.text.splitlines()[expectation.place.line - 1]
+
+
+@pytest.mark.parametrize(
+    ("comment", "place", "world", "note"),
+    [
+        ("# expect: LRG203@2", Place("LRG203", 1), 2, False),
+        ("x = 1  # expect: LRG301", Place("LRG301", 1), None, False),
+        ("# expect: note:LRG207@1", Place("LRG207", 1), 1, True),
+    ],
+)
+def test_an_expectation_is_read(tmp_path: Path, comment: str, place: Place, world: int | None, note: bool) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(comment, encoding="utf-8")
+    [expectation] = Program("right.program", path).expectations
+    assert (expectation.place, expectation.world, expectation.note) == (place, world, note)
+
+
+def test_an_expectation_with_a_slip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("\nx = 1  # expect: LRG20@2", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2: 'LRG20@2' is no expectation"):
+        _ = Program("right.program", path).expectations
+
+
+def test_the_page_is_current(runs: Runs) -> None:
+    verdicts = [runs.verdict(program, world) for program in PROGRAMS.values() for world in WORLDS]
+    assert DOCUMENT.read_text(encoding="utf-8") == render(verdicts), "run python -m tests.programs.trust"

@@ -1,0 +1,129 @@
+"""The page that tells how often the guard is right about the corpus: `python -m tests.programs.trust` writes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .expectations import WORLDS, Place, Program
+from .runs import Runs, Verdict
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "trust.md"
+
+_TOP = """\
+# Trust
+
+A guard that cries wolf is switched off. This page tells what it says of {programs} programs as people write them,
+{right} right and {wrong} wrong, each on one device and on two: **{found} of {expected} findings found, {missed} missed,
+false alarms: {false}.** `python -m tests.programs.trust` writes the page from the runs, and a test keeps it current.
+
+## How the corpus was made
+
+59 public usages of retrieval metrics under Lightning were read and judged: 27 are right on several devices and 32 are
+not. 12 of these show rank 0's shard only, 10 have colliding query ids, 6 average what may not be averaged, 3 depend on
+the number of devices through pool or weight, and 1 has the wrong sampler. The programs in
+[tests/programs](../tests/programs) are written afresh after them, in about these proportions, with small networks and
+data sets that are the same in every run. Right programs of Lightning's and torchmetrics' own documentation, wrong ones
+for the remaining rules, and cases that look wrong and are not were added.
+
+Each program says on the offending line what is right to find there, such as `# expect: LRG203@2` for two devices. That
+was decided from what the rules say of the program. Where the guard said something else, the program was read again: one
+that averaged macro accuracies had been taken for right, and what remains stands below. Numbers check it: a program
+without findings must log on two devices what it logs on one, and one with findings something else. In correct mode both
+must log what one device logs, or what the right form of the program does, unless the rule says that it is left alone.
+
+## What the words mean
+
+A finding is a rule's code at a line of the program, above note, in the mode `warn`; several keys of one line count
+once.
+
+- **Found**: expected, and made at that line.
+- **Missed**: expected, and not made there.
+- **False**: made, and not expected: another rule, another line, or a right program.
+
+Notes change no number and are not counted; the test checks them as well, and that every right program without a false
+alarm ends well in the mode `strict`. The corpus shows what was thought of. It is no proof for programs that nobody here
+has seen.
+
+"""
+
+
+def render(verdicts: Sequence[Verdict]) -> str:
+    """The whole page."""
+    programs = list({verdict.program.name: verdict.program for verdict in verdicts}.values())
+    right = sum(program.is_right for program in programs)
+    expected, found, missed, false = _counts(verdicts)
+    top = _TOP.format(
+        programs=len(programs),
+        right=right,
+        wrong=len(programs) - right,
+        found=found,
+        expected=expected,
+        missed=missed,
+        false=false,
+    )
+    parts = [*_by_kind(verdicts), "", *_limits(programs), "", *_by_program(verdicts)]
+    return top + "\n".join(parts) + "\n"
+
+
+def _counts(verdicts: Iterable[Verdict]) -> tuple[int, int, int, int]:
+    """Expected, found, missed and false."""
+    own = list(verdicts)
+    missed = sum(len(verdict.missed) for verdict in own)
+    expected = sum(len(verdict.expected) for verdict in own)
+    return expected, expected - missed, missed, sum(len(verdict.false) for verdict in own)
+
+
+def _kind(program: Program) -> str:
+    return f"{'right' if program.is_right else 'wrong'}: {program.fields['Kind']}"
+
+
+def _by_kind(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    yield from (
+        "## By kind",
+        "",
+        "| kind | programs | expected | found | missed | false |",
+        "|---|---|---|---|---|---|",
+    )
+    for kind in sorted({_kind(verdict.program) for verdict in verdicts}):
+        own = [verdict for verdict in verdicts if _kind(verdict.program) == kind]
+        cells = (kind, len(own) // len(WORLDS), *_counts(own))
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def _limits(programs: Iterable[Program]) -> Iterator[str]:
+    yield from ("## What is missed, what is wrongly found, and what no rule tells", "")
+    for program in programs:
+        for field in ("Known miss", "Known false", "No rule"):
+            if field in program.fields:
+                yield f"- {_link(program)}, {field.lower()}: {program.fields[field]}."
+
+
+def _by_program(verdicts: Iterable[Verdict]) -> Iterator[str]:
+    yield from ("## Every program", "", "Codes stand with the line, such as LRG203:25.", "")
+    yield from ("| program | devices | expected | found | missed | false |", "|---|---|---|---|---|---|")
+    for verdict in verdicts:
+        sets = (verdict.expected, verdict.found & verdict.expected, verdict.missed, verdict.false)
+        yield f"| {_link(verdict.program)} | {verdict.world_size} | {' | '.join(map(_shown, sets))} |"
+
+
+def _link(program: Program) -> str:
+    folder, _, name = program.name.partition(".")
+    return f"[{folder}/{name}](../tests/programs/{folder}/{name}.py)"
+
+
+def _shown(places: Iterable[Place]) -> str:
+    return ", ".join(f"{place.code}:{place.line}" for place in sorted(places)) or "none"
+
+
+def main() -> int:
+    """Run the corpus and write the page."""
+    with Runs() as runs:
+        page = render([runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS])
+    DOCUMENT.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
