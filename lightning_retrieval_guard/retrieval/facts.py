@@ -41,9 +41,10 @@ class RowFacts:
         longest_query: The most rows of any query.
         longest_piece: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
-        spans: Those of them that are certain to go on from update to update: some update holds no relevant row of the
-            query while another does, and together the updates hold many more ids than any of them, as they would not
-            if ids counted from zero in each.
+        advances: Whether ids come again although together the updates hold many more than any of them, as they would
+            not if ids counted from zero in each.
+        spans: Queries that are certain to go on from update to update: ids advance, and some update, also of another
+            metric life, holds no relevant row of the query while another does.
         low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
@@ -69,6 +70,7 @@ class RowFacts:
     longest_query: int = 0
     longest_piece: int = 0
     restarts: int = 0
+    advances: bool = False
     spans: int = 0
     low: bool = False
     one_query_a_sample: bool = True
@@ -174,6 +176,8 @@ def gather_facts(
     full = not pieces.folded and are_full(pieces.rows, pieces.relevant) and all(known.full for known in settled)
     whole = full and _same(queries_an_update, sampled)
     count = queries.query.numel() + sum(known.queries for known in settled)
+    restarts = pieces.met if pieces.folded else _count_restarts(pieces, queries)
+    advancing = not settled and queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
     facts = RowFacts(
         updates=table.updates,
         rows=int(pieces.rows.sum()) + sum(known.rows for known in settled),
@@ -186,9 +190,10 @@ def gather_facts(
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         longest_query=longest(queries.rows, table),
         longest_piece=longest(pieces.rows, table),
-        restarts=pieces.met if pieces.folded else _count_restarts(pieces, queries),
+        restarts=restarts,
+        advances=advancing and restarts > 0,
+        spans=pieces.parted + _count_parted(queries) if advancing else 0,
         low=has_low_hits(table.preds, table.target) or any(digest.low for digest in table.digests.values()),
-        spans=pieces.parted if count > _MANY_MORE * max([pieces.widest, *(own.queries for own in settled)]) else 0,
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
         one_row_a_sample=_same(table.sizes, sampled),
@@ -236,6 +241,17 @@ def longest(rows: Tensor, table: RowTable) -> int:
 def _range(ids: Tensor) -> dict[str, int]:
     """Smallest and largest of ascending ids; only between ranks does it matter, and then no life is settled."""
     return {"id_min": int(ids[0]), "id_max": int(ids[-1]), "id_step": _step(ids)} if ids.numel() else {}
+
+
+def _count_parted(queries: Queries) -> int:
+    """Ids of which some metric life holds no relevant row while another one does."""
+    ids, of = queries.query.unique_consecutive(return_inverse=True)
+    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in _hits_and_misses(queries))
+    return int(((hits > 0) & (misses > 0)).sum())
+
+
+def _hits_and_misses(queries: Queries) -> tuple[Tensor, Tensor]:
+    return queries.relevant > 0, queries.relevant == 0
 
 
 def _step(ids: Tensor) -> int:

@@ -59,7 +59,9 @@ class Plan:
     @property
     def spans(self) -> bool:
         """Whether queries are certain to go on from one update to another."""
-        return self._meets and (self.scope == "global" or any(facts.spans for facts in self.facts))
+        if self.restarting:
+            return False
+        return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
 
     @property
     def _meets(self) -> bool:
@@ -103,7 +105,7 @@ def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronis
     holders = [own for own in facts if own.rows]
     gathered = len(facts) > 1 and _all_same(facts)
     restarting = scope == "batch" or (
-        scope == "auto" and any(own.restarts for own in holders) and _one_query_a_sample(holders, gathered)
+        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, gathered)
     )
     drop = _what_to_drop(holders) if repeated and not gathered else "nothing"
     plan = Plan(tuple(facts), gathered, restarting, drop, repeated, scope=scope)
@@ -117,6 +119,11 @@ def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronis
 def _all_same(facts: Sequence[RowFacts]) -> bool:
     first = facts[0]
     return first.rows > 0 and all((own.rows, own.fingerprint) == (first.rows, first.fingerprint) for own in facts)
+
+
+def _may_restart(holders: Sequence[RowFacts], gathered: bool) -> bool:
+    """Whether the samples tell that ids restart, and nothing that they come from the data."""
+    return _one_query_a_sample(holders, gathered) and not any(own.advances for own in holders)
 
 
 def _one_query_a_sample(holders: Sequence[RowFacts], gathered: bool) -> bool:
@@ -186,7 +193,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary], scope: Scope) -> tuple
     copy, shared, identical, first = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
     different = shared & ~identical
-    if scope == "auto" and bool(different.any()) and _one_query_a_sample(holders, gathered=False):
+    if scope == "auto" and bool(different.any()) and _may_restart(holders, gathered=False):
         plan, split, counts = replace(plan, restarting=True), torch.zeros_like(shared), torch.ones_like(shared)
     else:
         numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]

@@ -65,6 +65,8 @@ def _reason(key: KeyView) -> str | None:
     if source is None:
         return None if key.first.mean else f"and {key.first.metric} over all samples is no mean of those"
     plan = source.plan
+    if key.parts_queries:
+        return "and queries have rows in several batches"
     if not key.shows_source or plan.gathered or plan.left_out or plan.restarting or source.value is None:
         return None
     if plan.spans:
@@ -73,4 +75,6 @@ def _reason(key: KeyView) -> str | None:
         return None
     if not source.mean:
         return f"and {source.metric} takes no mean over queries"
-    return "and batches do not count by their numbers of queries"
+    # of a metric that was made in a step only the samples tell whether it has seen whole queries
+    whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
+    return "and batches do not count by their numbers of queries" if whole else None

@@ -20,7 +20,7 @@ first. bfloat16 and float16 scores, and rounded or saturated ones, tie often.
     self.mrr.update(scores, target, indexes=ids)
 
 ## What correct mode does
-Nothing: which order is the right one, nobody knows.
+It logs what one device would, with the rows in the order in which they came. Which order is right, nobody knows.
 """
 
 from __future__ import annotations

@@ -117,6 +117,8 @@ class KeyView:
         """The reference value, where it is known."""
         if self.asked is not None or self.is_no_mean:
             return self.asked
+        if self.parts_queries:
+            return None
         if self.shows_source:
             assert self.source is not None
             return self._own_global_value if self.source.value is None else self.source.value
@@ -143,7 +145,7 @@ class KeyView:
         if self.source is None:
             return False
         first = self.first
-        if first.kind == "forward" and self.source.plan.is_ambiguous:
+        if self.parts_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
             return False
         once = first.kind == "compute" and not first.in_step and first.calls <= 1
         return first.kind == "metric" or once or first.reduction == "mean"
@@ -211,6 +213,14 @@ class KeyView:
         if first.kind not in ("compute", "forward") or not first.in_step or first.reduction != "mean":
             return False
         return self.total("calls") > 1 and not self.shows_running
+
+    @property
+    def parts_queries(self) -> bool:
+        """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
+        if self.source is None or not self.averages_batches:
+            return False
+        plan = self.source.plan
+        return plan.spans and not all(own.single_life for own in plan.facts if own.rows)
 
     @property
     def is_no_mean(self) -> bool:

@@ -61,6 +61,8 @@ def test_ranges_of_ids_leave_ranks_without_rows_out() -> None:
 DATASET_IDS = [FIRST, update([1, 1], [0.8, 0.7], [0, 1])]
 HALVES = [update([0], [0.9], [1]), update([0], [0.8], [0])]  # one query, its documents in two batches
 CORPUS = [update([0, 1], [0.9, 0.3], [1, 0]), update([0, 1], [0.8, 0.4], [0, 1])]  # one document a sample
+# a question of the data set that comes again with other candidates
+AGAIN = [FIRST, update([1, 1], [0.8, 0.7], [0, 1]), SECOND]
 NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
 
 
@@ -73,6 +75,8 @@ NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
         restarting(CORPUS),
         restarting(CORPUS[:1], CORPUS[1:]),
         restarting(NOT_RELEVANT),
+        restarting(AGAIN),
+        restarting(AGAIN, [update([1, 1], [0.6, 0.5], [1, 0])]),
         restarting([FIRST, FIRST]),  # identical rows: the same sample twice
         source([[FIRST, SECOND]], RetrievalMRR(), samples=[2, 2]),  # two samples an update, one query
         source([[FIRST, SECOND]], RetrievalMRR(), samples=[None, None]),
@@ -85,6 +89,8 @@ NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
         "corpus-over-batches",
         "corpus-over-ranks",
         "nothing-relevant",
+        "question-again",
+        "question-again-over-ranks",
         "repeated-sample",
         "fewer-queries-than-samples",
         "samples-unknown",

@@ -1,7 +1,6 @@
 """Question and one positive with its negatives as a sample: a question with two positives comes again later on.
 
 Kind: metric object in the step
-Known false: LRG301, because no row tells a question that comes again from one whose id restarts; correct mode parts it
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 Kind: averages what may not be averaged
 Pool: a metric of the step ranks the rows of its batch, and devices hold other batches
+Known miss: LRG302, because every batch holds nearly all users, as it would if ids restarted in each
 """
 
 from collections.abc import Callable
