@@ -87,7 +87,7 @@ def is_mean_of_batches(metric: Metric) -> bool:
 
 @dataclass
 class Behind:
-    """What a rank tells of the metric behind a key that keeps no rows; nothing where there is none.
+    """What a rank tells of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
 
     Attributes:
         metric: Its class.
@@ -151,10 +151,10 @@ class Lives:
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
         whole = one and combines and fed_here and fed_now and updates == calls
         told = Behind(type(metric).__name__, is_mean_of_batches(metric), running, whole)
-        if kind == "forward":
-            return told
-        shared = sum(count for feed, count in feeds.items() if _is_of_another(feed, dataloader, feeding))
-        return replace(told, shared=shared, **self._stale(self._record, metric, feeding))
+        if kind != "forward":
+            shared = sum(count for feed, count in feeds.items() if _is_of_another(feed, dataloader, feeding))
+            told = replace(told, shared=shared, **self._stale(self._record, metric, feeding))
+        return told if told.running or told.stale or told.shared or not told.mean else Behind()
 
     @staticmethod
     def _stale(record: MetricRecord, metric: Metric, feeding: Feeding) -> dict[str, Any]:

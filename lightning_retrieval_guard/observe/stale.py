@@ -12,13 +12,14 @@ from lightning_retrieval_guard.observe.segments import Dropped, MetricRecord
 
 
 def may_be_stale(metric: Metric, stage: str) -> bool:
-    """Whether a metric that keeps no rows is meant to start anew in each epoch of a stage.
+    """Whether a metric is meant to start anew in each epoch of a stage.
 
-    Aggregators and wrappers may hold the best value of a run, and a training may count on from epoch to epoch.
+    A training may count on from epoch to epoch, and aggregators and wrappers may hold the best value of a run.
     """
     kept = ("torchmetrics.aggregation", "torchmetrics.wrappers")
     module = type(metric).__module__
-    return stage != "train" and module.startswith("torchmetrics.") and not module.startswith(kept)
+    known = module.startswith("torchmetrics.") and not module.startswith(kept)
+    return stage != "train" and (known or _compat.is_rows_metric(metric))
 
 
 def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tuple[Metric, MetricRecord]]) -> None:
@@ -30,14 +31,15 @@ def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tup
         row_records: The living metrics that keep rows: members of a compute group share them, and lose them together.
     """
     metric = record.metric()
-    if metric is None or not all(feeding.is_over(feed.epoch) for feed in record.feeds):
+    if metric is None or not may_be_stale(metric, feeding.stage):
+        return
+    if not all(feeding.is_over(feed.epoch) for feed in record.feeds):
         return
     sanity = all(feed.stage == "sanity_check" for feed in record.feeds)
     if not record.is_rows:
-        if may_be_stale(metric, feeding.stage):
-            dropped = Dropped(feeding.epoch, sum(record.feeds.values()), sanity)
-            metric.reset()
-            record.dropped = dropped
+        dropped = Dropped(feeding.epoch, sum(record.feeds.values()), sanity)
+        metric.reset()
+        record.dropped = dropped
         return
     ids = _compat.row_states(metric)[0]
     dropped = Dropped(feeding.epoch, sum(part.numel() for part in ids), sanity)

@@ -72,6 +72,6 @@ def part_of(
 def _rule_against(feed: Feed, stage: StageRecord, dataloader: int | None) -> str | None:
     """The rule that says why rows are not of an epoch and dataloader; ``None`` for those that are."""
     if stage.is_over(feed.epoch):
-        return "LRG401"
+        return "LRG401" if stage.stage != "train" else None  # a training may count on from epoch to epoch
     is_other = feed.epoch not in (None, stage.epoch) or (dataloader is not None and feed.dataloader != dataloader)
     return "LRG404" if is_other else None

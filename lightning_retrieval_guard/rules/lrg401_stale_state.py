@@ -1,9 +1,9 @@
 """LRG401 stale-state
 
 ## What it flags
-A metric that still holds rows of an earlier epoch, or of the sanity check, when its value is logged. Silent on
-aggregators such as `MaxMetric` and on wrappers, which may hold the best value of the run. In training, only retrieval
-metrics are looked at.
+A metric that still holds rows of an earlier epoch, or of the sanity check, when its value is logged. Silent in
+training, where a metric may count on, and on aggregators such as `MaxMetric` and wrappers, which may hold the best
+value of the run.
 
 ## Why it is wrong
 Without a reset the value mixes the model of this epoch with earlier ones, so it lags behind and never shows the best

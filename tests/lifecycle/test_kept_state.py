@@ -176,6 +176,36 @@ def test_two_ranks(pool: Pool, fresh: list[dict[str, float]], mode: str) -> None
         assert is_right == (mode == "correct")
 
 
+class Window(NeverReset):
+    """A metric of the training, logged and reset every third step, whatever the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window: list[float] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.metric.update(*moved(batch, self.global_step))
+        if self.global_step % 3 == 2:
+            self.window.append(float(self.metric.compute()))
+            self.metric.reset()
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        pass
+
+    def on_validation_epoch_end(self) -> None:
+        pass
+
+
+def test_a_training_may_count_on_from_epoch_to_epoch() -> None:
+    plain, guarded, guard = Window(), Window(), RetrievalGuard("correct")
+    fit(plain)
+    fit(guarded, guard)
+    assert guarded.window == pytest.approx(plain.window, abs=1e-6)
+    assert len(plain.window) == QUERIES // BATCH * EPOCHS // 3
+    assert not guard.findings
+
+
 # --- one metric for several dataloaders or stages -----------------------------------------------------------------
 
 

@@ -105,6 +105,12 @@ def test_a_metric_that_does_not_combine_ranks_cannot_be_asked_by_several() -> No
     assert not described(metric, {HERE: 3}, world_size=2).whole
 
 
+def test_of_a_mean_that_is_right_nothing_is_told() -> None:
+    metric = BinaryAccuracy()
+    for kind, calls in (("forward", 3), ("metric", 3), ("compute", 1)):
+        assert described(metric, {HERE: 3}, kind=kind, calls=calls) == Behind()
+
+
 def test_a_reset_begins_another_life() -> None:
     metric, lives = BinaryF1Score(), Lives()
     record = record_of(metric, {HERE: 1})
