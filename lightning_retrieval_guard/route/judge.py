@@ -64,8 +64,10 @@ def view_keys(
     views = []
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
-        names = [own.source for own in facts if own is not None and own.source is not None]
-        view = KeyView(facts, sources.get(names[0]) if names else None, evaluates=stage != "train")
+        names = {own.source for own in facts if own is not None and own.source is not None}
+        # where one rank shows other rows than the next, nothing is known of them together
+        source = sources.get(*names) if len(names) == 1 else None
+        view = KeyView(facts, source, evaluates=stage != "train")
         view.replaced = corrects and _is_replaced(view)
         views.append(view)
     return views

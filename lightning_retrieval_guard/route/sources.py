@@ -196,7 +196,9 @@ class SourceFinder:
         for key in keys:
             if key.segments and self.name_of(key, stage, {**known, **found}) is None:
                 part = self.part(key.segments, stage, key.dataloader)
-                name = _free_name(self._name_for(key), {**known, **found})
+                name = self._name_for(key)
+                name = f"{name} of dataloader {key.dataloader}" if part.shared else name
+                name = _free_name(name, {**known, **found})
                 found[name] = self._build(name, part, stage, shown_by_forward=key.kind == "forward")
         self._sets.clear()
         return found

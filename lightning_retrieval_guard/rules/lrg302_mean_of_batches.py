@@ -65,6 +65,8 @@ def _reason(key: KeyView) -> str | None:
     if source is None:
         return None if key.first.mean else f"and {key.first.metric} over all samples is no mean of those"
     plan = source.plan
+    if key.as_declared:  # the user knows better what the rows are
+        return None
     if key.parts_queries:
         return "and queries have rows in several batches"
     if not key.shows_source or plan.gathered or plan.left_out or plan.restarting or source.value is None:

@@ -23,8 +23,10 @@ from .test_matrix import TARGET, codes, completes, epoch_numbers, guard_warnings
 WORLD = 2
 WRONG = [name for name, entry in PROGRAMS.items() if WORLD in entry.worlds and is_wrong(entry, WORLD)]
 COMPLETE = [name for name in WRONG if completes(PROGRAMS[name], WORLD)]
+# in correct mode no metric combines ranks in a step, so its running values are the rank's own
+LEFT = [name for name in COMPLETE if name != "running-value"]
 # the last program of each rule
-ONE_A_RULE = list({PROGRAMS[name].expected(WORLD): name for name in COMPLETE}.values())
+ONE_A_RULE = list({PROGRAMS[name].expected(WORLD): name for name in LEFT}.values())
 
 
 def quiet_codes(name: str) -> list[str]:
@@ -46,7 +48,8 @@ def plain(pools: Mapping[int, Pool]) -> Callable[[str], list[dict[str, float]]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [*((name, "block") for name in COMPLETE), *((name, "argument") for name in ONE_A_RULE)]
+    ("name", "how"),
+    [*((name, "block") for name in LEFT), *((name, "argument") for name in ONE_A_RULE)],
 )
 def test_correct_leaves_the_number(pools: Mapping[int, Pool], plain: Any, name: str, how: str) -> None:
     silent = quiet_codes(name)

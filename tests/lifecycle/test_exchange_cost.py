@@ -49,8 +49,11 @@ def test_the_count_does_not_grow_with_updates(pool: Pool, way: str, split: bool)
 def test_no_more_than_four_in_an_epoch(pool: Pool, way: str, split: bool) -> None:
     """Those of torchmetrics and Lightning for the logged number included."""
     first, second = seen(pool, way, MANY, split, "correct")
+    # metrics that have seen parts of queries: their mean is Lightning's, which reduces its value and its weight
+    lightnings = ["barrier", "all_reduce"] * 2 if way == "InStep" and split else []
     for rank in (first, second):
-        assert len(rank["in_epoch"]) <= LIMIT, rank["in_epoch"]
+        assert len(rank["in_epoch"]) <= LIMIT + len(lightnings), rank["in_epoch"]
+        assert rank["in_epoch"][-len(lightnings) :] == lightnings or not lightnings
         assert not rank["in_steps"]
     assert first["mrr"] == second["mrr"]
     if way in ("Object", "AtEnd") or not split:  # a mean of batches is another number where queries are split
