@@ -64,13 +64,18 @@ def view_keys(
     views = []
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
-        names = {own.source for own in facts if own is not None and own.source is not None}
-        # where one rank shows other rows than the next, nothing is known of them together
-        source = sources.get(*names) if len(names) == 1 else None
-        view = KeyView(facts, source, evaluates=stage != "train")
+        view = KeyView(facts, _source_of(facts, sources), evaluates=stage != "train")
         view.replaced = corrects and _is_replaced(view)
         views.append(view)
     return views
+
+
+def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
+    """The rows behind a key, under the name that the lowest rank has for them."""
+    names = [own.source for own in facts if own is not None and own.source is not None]
+    found = [sources[name] for name in dict.fromkeys(names) if name in sources]
+    # where some ranks show a part of a metric's rows and others all of them, nothing is known of them together
+    return None if not found or (len(found) > 1 and any(own.shared for own in found)) else found[0]
 
 
 def _is_replaced(key: KeyView) -> bool:

@@ -37,7 +37,7 @@ class Module(LightningModule):
         self.log("mrr", self.metric)  # LINE
 
 
-scores = torch.rand(8, 5)
+scores = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
 target = torch.eye(8, 5, dtype=torch.long).roll(1, 0)
 target[:, 0] = 1
 loader = DataLoader(TensorDataset(scores, target), batch_size=4)
