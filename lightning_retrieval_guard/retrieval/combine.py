@@ -297,7 +297,7 @@ def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
     if table is None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
-    panel = Panel({"": metric}, longest)
+    panel = Panel({"": metric}, longest, seeks_low=False)  # a step shows the value alone
     queries, values = panel.score(table.query, table.preds, table.target, recent=recent)
     own = values.get("")
     if own is None or own.error is not None or _falls_by_chance(own, table):

@@ -112,9 +112,11 @@ class Panel:
     Args:
         metrics: By name; ``None`` where this rank has no such metric.
         longest: The most rows that any query can have, over all ranks: how long a curve without a cut-off can be.
+        seeks_low: Whether to find what low scores change, for the tally.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric | None], longest: int) -> None:
+    def __init__(self, metrics: Mapping[str, Metric | None], longest: int, *, seeks_low: bool = True) -> None:
+        self._seeks_low = seeks_low
         found = {name: measure_of(metric) for name, metric in metrics.items() if metric is not None}
         self._found = {name: measure for name, measure in found.items() if measure is not None}
         self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
@@ -137,7 +139,7 @@ class Panel:
             recent: Where other metrics ranked the same rows before, and others will.
         """
         measures = list(self.measures.values())
-        others = [replace(own, by_score=True) for own in measures if own.needs_positive_score]
+        others = [replace(own, by_score=True) for own in measures if self._seeks_low and own.needs_positive_score]
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
             ids, scores = score([*measures, *others], query, preds, target, lost=lost, recent=recent)

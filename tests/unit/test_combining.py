@@ -25,6 +25,7 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
+from lightning_retrieval_guard.retrieval import values as values_module
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
@@ -375,3 +376,20 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     for part in zip(*columns, strict=True):
         metric.update(*part)
     assert score_alone(metric, RecentRanking()).value == pytest.approx(float(metric.compute()), abs=1e-6)
+
+
+def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    plain = values_module.score
+
+    def score(measures: Any, *rows: Any, **options: Any) -> Any:
+        asked.append(len(measures))
+        return plain(measures, *rows, **options)
+
+    monkeypatch.setattr(values_module, "score", score)
+    metric = RetrievalMRR()
+    metric.update(torch.tensor([-0.1, -0.9]), torch.tensor([1, 0]), torch.tensor([0, 0]))
+    outcome = score_alone(metric, RecentRanking())
+    assert outcome is not None
+    assert outcome.value == pytest.approx(float(metric.compute()))
+    assert asked == [1]
