@@ -206,7 +206,6 @@ class MetricRecord:
     # the number of updates by what fed them
     feeds: dict[Feed, int] = field(default_factory=dict)
     first_update: Site | None = None
-    # what silences rules at the first update
     # what silences rules at the first update, and at the log calls that have shown the metric
     suppressed: Suppressed = ()
     suppressed_where_shown: Suppressed = ()
