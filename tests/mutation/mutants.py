@@ -58,13 +58,15 @@ def mutants(source: str) -> Iterator[Mutant]:
             target = next(own for number, own in enumerate(ast.walk(changed)) if number == place)
             before = ast.unparse(target)
             change(target)
-            line = getattr(node, "lineno", 0)
             text = ast.unparse(ast.fix_missing_locations(changed))
-            yield Mutant(line, f"{_short(before)}  ->  {_short(ast.unparse(target))}", text)
+            yield Mutant(getattr(node, "lineno", 0), _difference(before, ast.unparse(target)), text)
 
 
-def _short(text: str) -> str:
-    return text.splitlines()[0][:100] + (" ..." if "\n" in text else "")
+def _difference(before: str, after: str) -> str:
+    """The first line that is not the same."""
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    old, new = next((old, new) for old, new in pairs if old != new)
+    return f"{old.strip()}  ->  {new.strip()}"
 
 
 def _changes(node: ast.AST) -> Iterator[Callable[..., None]]:

@@ -137,6 +137,13 @@ def test_a_rank_that_does_not_come_is_named_with_what_it_announced(announced: st
         assert error.elsewhere == {1: announced}
 
 
+def test_a_rank_that_never_came_anywhere_is_named() -> None:
+    """What its start has left in the store tells where the others are to look."""
+    _, told = on_ranks(2, lambda exchange: None if exchange.rank == 1 else exchange.meet("first", {}))
+    assert "rank(s) 1 did not come to 'first'" in str(told[0])
+    assert told[0].elsewhere == {1: ""}
+
+
 @pytest.mark.parametrize("sends", [True, False])
 def test_a_rank_that_is_lost_between_is_missed(sends: bool) -> None:
     block = torch.zeros(1, dtype=torch.uint8)
