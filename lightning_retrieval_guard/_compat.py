@@ -30,10 +30,7 @@ _LIGHTNING = ("lightning", "pytorch_lightning")
 # --- versions -------------------------------------------------------------------------------------------------
 
 # What this file was checked with; docs/compatibility.md has what was run.
-CHECKED = {
-    **dict.fromkeys(_LIGHTNING, SpecifierSet(">=2.1,!=2.6.2,!=2.6.3,<2.7")),
-    "torchmetrics": SpecifierSet(">=1.2,<1.10"),
-}
+CHECKED = dict.fromkeys(_LIGHTNING, ">=2.1,!=2.6.2,!=2.6.3,<2.7") | {"torchmetrics": ">=1.2,<1.10"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ def unchecked_versions(*parts: Any) -> Iterator[str]:
     """
     for package in sorted({*map(lightning_of, parts), "torchmetrics"}):
         version, checked = version_of(package), CHECKED[package]
-        if version is None or not checked.contains(version, prereleases=True):
-            yield f"it was not checked with {package} {version or '(no version)'}, but with {package}{checked}"
+        if version is None or not SpecifierSet(checked).contains(version, prereleases=True):
+            yield f"it was not checked with {package} {version or '(no version)'}, but with {checked}"
 
 
 @functools.cache
