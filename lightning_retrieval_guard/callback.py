@@ -204,7 +204,10 @@ class RetrievalGuard(Callback, OtherCallback):
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},
         )
-        write_report(path, report)
+        try:
+            write_report(path, report)
+        except OSError as error:
+            self._log.tell_unwritten(error, *astuple(user_site()))
 
     def _close(self) -> None:
         session, self._session = self._session, None

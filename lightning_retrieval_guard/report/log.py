@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.table import render_table
 
 _Action = Literal["default", "always", "ignore", "module", "once", "error"]
@@ -26,6 +27,7 @@ class FindingLog:
         self._findings: dict[tuple[str, str, str, int], Finding] = {}
         self._said: set[tuple[str, str, str, int]] = set()
         self._tabled: set[tuple[str, str, str, int]] = set()
+        self._unwritten = False
 
     @property
     def findings(self) -> list[Finding]:
@@ -59,6 +61,18 @@ class FindingLog:
             finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
         self._findings[finding.identity] = finding
         return finding
+
+    def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
+        """Warn, once, that the report cannot be written; everything else goes on.
+
+        Args:
+            error: Why.
+            path: The user's file.
+            line: The line in it.
+        """
+        if not self._unwritten:
+            self._unwritten = True
+            _warn(f"RetrievalGuard: the report could not be written ({error}). The run goes on.", path, line)
 
     def print_table(self, stage: str) -> None:
         """Close a stage with a table of the findings that no table has shown yet."""
@@ -94,8 +108,9 @@ def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
 
 def _warn(text: str, path: str, line: int) -> None:
     _heed_options(sys.warnoptions)
+    text, shown = printable(text), printable(path)
     # a registry of its own: the interpreter's would swallow a second run's warnings
-    warnings.warn_explicit(text, GuardWarning, path, line, _module_at(path), registry={})
+    warnings.warn_explicit(text, GuardWarning, shown, line, _module_at(path), registry={})
 
 
 def _module_at(path: str) -> str:
