@@ -6,9 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-OLDEST := $(addprefix tests/,distributed/test_upstream_faults.py distributed/test_matrix.py::test_the_test_stage \
-	distributed/test_unknown_metrics.py lifecycle/test_observation.py lifecycle/test_packages.py \
-	lifecycle/test_report.py lifecycle/test_versions.py unit/test_score.py)
 CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_cache
 
 # The stamp is written last and holds the checkout's path. No stamp, another path (the scripts in
@@ -34,9 +31,9 @@ lint: $(STAMP)
 browser: $(STAMP)
 	@cd tests && ../$(BIN)/python -m report.browser || sh report/install_chromium.sh
 
-# Some tests in the oldest versions that are supported, in an environment of their own.
+# Tests in the oldest versions that are supported, in an environment of their own.
 oldest: $(STAMP)
-	$(BIN)/nox --reuse-existing-virtualenvs --session 'compat(oldest)' -- $(OLDEST)
+	$(BIN)/nox --reuse-existing-virtualenvs --session 'compat(oldest)'
 
 # The same in all versions; writes docs/compatibility.md.
 compat: $(STAMP)
