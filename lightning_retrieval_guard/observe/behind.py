@@ -145,6 +145,8 @@ class Lives:
             return Behind()
         feeds, one = self._record.feeds, self.count == 1 and self.metric is not None
         updates, loaders = sum(feeds.values()), {feed.dataloader for feed in feeds}
+        if one and updates > metric.update_count:
+            return Behind()  # a reset in compiled code is not seen
         running = kind == "compute" and one and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.epoch for feed in feeds)

@@ -35,6 +35,8 @@ def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tup
         return
     if not all(feeding.is_over(feed.epoch) for feed in record.feeds):
         return
+    if not record.is_rows and metric.update_count != sum(record.feeds.values()):
+        return  # updates in compiled code are not seen
     count, sharers = sum(record.feeds.values()), [(metric, record)]
     if record.is_rows:
         ids = _compat.row_states(metric)[0]
