@@ -15,6 +15,7 @@ from lightning_retrieval_guard.report.table import render_table
 
 _Action = Literal["default", "always", "ignore", "module", "once", "error"]
 _ACTIONS: tuple[_Action, ...] = get_args(_Action)
+_versions_told: set[str] = set()
 _CATEGORY = f"{__name__.partition('.')[0]}.{GuardWarning.__name__}"
 
 
@@ -69,10 +70,32 @@ class FindingLog:
 
 def warn_at(finding: Finding) -> None:
     """Emit a finding as a warning at the user's line."""
+    _warn(finding.text(), finding.path, finding.line)
+
+
+def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
+    """Warn of packages whose version the guard was not checked with, of each once in a process.
+
+    Args:
+        unchecked: A clause for each.
+        path: The user's file.
+        line: The line in it.
+    """
+    for told in unchecked:
+        if told not in _versions_told:
+            _versions_told.add(told)
+            _warn(
+                f"RetrievalGuard: {told}. It goes on, and steps aside where it fails, but may judge or correct numbers"
+                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard.",
+                path,
+                line,
+            )
+
+
+def _warn(text: str, path: str, line: int) -> None:
     _heed_options(sys.warnoptions)
-    module = _module_at(finding.path)
     # a registry of its own: the interpreter's would swallow a second run's warnings
-    warnings.warn_explicit(finding.text(), GuardWarning, finding.path, finding.line, module, registry={})
+    warnings.warn_explicit(text, GuardWarning, path, line, _module_at(path), registry={})
 
 
 def _module_at(path: str) -> str:
