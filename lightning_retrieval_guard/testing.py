@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from lightning_retrieval_guard.parity.table import render
 __all__ = ["ParityError", "assert_same_on_any_world_size", "end_processes"]
 
 _processes = Processes()
-# Before multiprocessing waits for its children: exit handlers run in the order opposite to that of their registration.
-atexit.register(_processes.close)
 
 
 def assert_same_on_any_world_size(

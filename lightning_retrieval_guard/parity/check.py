@@ -28,6 +28,10 @@ _GPU = re.compile(r"\bcuda\b|nvidia|\bgpus?\b|\bmps\b", re.IGNORECASE)
 # faulthandler writes the main thread last, the innermost call first
 _MAIN_THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+ .*\(most recent call first\):\n((?:  File .*\n)+)")
 
+PRELOADED = (EVALUATE.partition(":")[0], "torchmetrics.retrieval")
+# The runs bring their own guard, and no GPU is seen.
+ENVIRONMENT = {"LIGHTNING_RETRIEVAL_GUARD": None, "CUDA_VISIBLE_DEVICES": ""}
+
 Say = Callable[[str], None]
 
 
@@ -46,7 +50,7 @@ class Processes:
     def pool(self, world_size: int) -> Pool:
         """The pool of that many processes."""
         if world_size not in self._pools:
-            self._pools[world_size] = Pool(world_size)
+            self._pools[world_size] = Pool(world_size, ENVIRONMENT, PRELOADED)
         return self._pools[world_size]
 
     def close(self) -> None:
@@ -130,16 +134,26 @@ def _problem(outcomes: list[Outcome], options: Options) -> str:
 
 
 def _failed(failed: list[Outcome], count: int) -> str:
-    first = next((own for own in failed if not _CONSEQUENCE.search(own.error) and own.status == "raised"), failed[0])
+    first = min(failed, key=_blame)
     what = f"Rank {first.rank} of {count} " + (
         f"raised {first.error_types[0]}: {first.error}" if first.status == "raised" else f"died: {first.error}."
     )
     lines = [what]
     if _GPU.search(first.error):
         lines.append("Parity runs on the CPU: use self.device in the module in place of a device of your own.")
-    lines.append(f"The end of what rank {first.rank} wrote:")
-    lines += _indented(first.log.splitlines()[-LOG_LINES:])
+    wrote = first.log.splitlines()[-LOG_LINES:]
+    if wrote:
+        lines += [f"The end of what rank {first.rank} wrote:", *_indented(wrote)]
+    elif first.status == "died":
+        lines.append("It may not have started: in a script, make the call under if __name__ == '__main__'.")
     return "\n".join(lines)
+
+
+def _blame(outcome: Outcome) -> int:
+    """Which rank to show first: one with an error of its own, one that died, one that only lost another."""
+    if outcome.status == "died":
+        return 1
+    return 2 if _CONSEQUENCE.search(outcome.error) else 0
 
 
 def _hung(outcomes: list[Outcome], options: Options) -> str:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import importlib
@@ -22,7 +23,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -33,9 +34,8 @@ Status = Literal["ok", "raised", "died", "running", "killed"]
 # Of what a rank wrote: the stacks of many threads must not push the rest out.
 LOG_TAIL = 200_000
 
-PRELOADED = ("lightning_retrieval_guard", "lightning.pytorch", "torchmetrics.retrieval")
-# A launcher around this process speaks of other processes; a second guard would get into the way.
-_FOREIGN = ("SLURM_", "TORCHELASTIC_", "PL_", "LIGHTNING_RETRIEVAL_GUARD")
+# A launcher around this process speaks of other processes.
+_OF_LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "PL_")
 _SECONDS_FOR_STACKS = 0.3
 _POSIX = os.name == "posix"
 
@@ -80,10 +80,16 @@ class Pool:
 
     Args:
         world_size: The number of processes.
+        environment: Variables that they have beside those of this process; ``None`` takes one away.
+        preloaded: Modules that are imported once for all processes, where the system can do that.
     """
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(
+        self, world_size: int, environment: Mapping[str, str | None] | None = None, preloaded: Sequence[str] = ()
+    ) -> None:
         self.world_size = world_size
+        self._environment = dict(environment or {})
+        self._preloaded = preloaded
         self._ranks: list[_Rank] = []
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
 
@@ -97,22 +103,25 @@ class Pool:
             kwargs: The arguments of the function; they must be picklable.
 
         Returns:
-            The outcomes in order of rank. Unless all are ok, the processes are gone.
+            The outcomes in order of rank. Where one is not ok, the next case has new processes.
         """
         if not self._ranks:
             self._start()
         outcomes = self._call(target, kwargs, timeout, grace)
-        if all(outcome.ok for outcome in outcomes) or self._can_go_on(outcomes):
-            return outcomes
-        return self._kill()
+        if any(outcome.status == "running" for outcome in outcomes):
+            return self._kill()
+        if not all(outcome.ok for outcome in outcomes) and not self._can_go_on(outcomes):
+            self._kill()
+        return outcomes
 
     def close(self) -> None:
         """End the processes. May be called twice."""
+        atexit.unregister(self.close)
         self._kill()
         self._folder.cleanup()
 
     def _can_go_on(self, outcomes: list[Outcome]) -> bool:
-        """Whether the processes are still of use after a case that failed."""
+        """Whether the processes are still of use after a case in which each has answered, one with an error."""
         return False
 
     def _start(self) -> None:
@@ -121,13 +130,15 @@ class Pool:
             "MASTER_PORT": str(_free_port()),
             "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
             "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
             "GROUP_RANK": "0",
             "WORLD_SIZE": str(self.world_size),
             "LOCAL_WORLD_SIZE": str(self.world_size),
             **_loopback(),
+            **self._environment,
         }
-        context = _context()
+        context = _context(self._preloaded)
+        # multiprocessing waits for its children when this process ends, and does so after this handler
+        atexit.register(self.close)
         for rank in range(self.world_size):
             self._ranks.append(_Rank(context, rank, environment, Path(self._folder.name)))
 
@@ -163,7 +174,7 @@ class Pool:
 class _Rank:
     """The parent's end of one process."""
 
-    def __init__(self, context: Any, rank: int, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, context: Any, rank: int, environment: Mapping[str, str | None], folder: Path) -> None:
         self.rank = rank
         self.answer = Outcome(rank, "ok")
         self.log = folder / f"rank{rank}.log"
@@ -208,25 +219,23 @@ class _Rank:
         self.connection.close()
 
 
-def _context() -> Any:
+def _context(preloaded: Sequence[str]) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     # A fork server imports the heavy modules once and starts no thread: its children start in milliseconds.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload(list(preloaded))
     return context
 
 
 def _serve(
-    environment: dict[str, str], connection: Connection, log: Path, path: list[str], start_method: str | None
+    environment: dict[str, str | None], connection: Connection, log: Path, path: list[str], start_method: str | None
 ) -> None:
     """The life of one rank: take a case, call it, send the answer."""
     if _POSIX:
         os.setpgrp()  # Ctrl-C on the terminal is for the parent, which ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
-        del os.environ[name]
-    os.environ.update(environment)
+    _set_environment(environment)
     sys.path[:] = path
     multiprocessing.set_start_method(start_method, force=True)  # as in the parent, for the workers of loaders
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -239,6 +248,15 @@ def _serve(
     torch.set_num_threads(1)
     for target, kwargs in _cases(connection):
         connection.send(_answer(target, kwargs))
+
+
+def _set_environment(changes: Mapping[str, str | None]) -> None:
+    taken = {name: None for name in os.environ if name.startswith(_OF_LAUNCHERS)}
+    for name, value in {**taken, **changes}.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _end_with_parent() -> None:

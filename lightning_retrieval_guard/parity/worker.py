@@ -136,11 +136,11 @@ def _trainer(built: Built, guard: RetrievalGuard, options: Options) -> Any:
         process_group_backend="gloo",
         timeout=timedelta(seconds=options.timeout),
     )
-    return package.Trainer(
-        **{**quiet, **built.trainer},
-        callbacks=[*others, guard],
-        accelerator="cpu",
-        devices=int(os.environ["WORLD_SIZE"]),
-        num_nodes=1,
-        strategy=strategy,
-    )
+    fixed = {
+        "callbacks": [*others, guard],
+        "accelerator": "cpu",
+        "devices": int(os.environ["WORLD_SIZE"]),
+        "num_nodes": 1,
+        "strategy": strategy,
+    }
+    return package.Trainer(**{**quiet, **built.trainer, **fixed})
