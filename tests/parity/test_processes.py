@@ -22,7 +22,14 @@ ROOT = str(Path(__file__).parents[2])
 
 
 def surroundings() -> dict[str, object]:
-    names = ("LIGHTNING_RETRIEVAL_GUARD", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS", "PL_GLOBAL_SEED", "RANK")
+    names = (
+        "LIGHTNING_RETRIEVAL_GUARD",
+        "CUDA_VISIBLE_DEVICES",
+        "SLURM_NTASKS",
+        "PL_GLOBAL_SEED",
+        "OF_THE_USER",
+        "RANK",
+    )
     return {
         "pid": os.getpid(),
         "start_method": multiprocessing.get_start_method(),
@@ -57,7 +64,7 @@ def gone_after(seconds: float, pids: list[int]) -> bool:
     return False
 
 
-def told_pids(folder: Path, count: int, seconds: float = 60.0) -> list[int]:
+def told_pids(folder: Path, count: int, seconds: float = 120.0) -> list[int]:
     """The ids that `count` ranks write, each its own and that of its worker."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -79,7 +86,7 @@ def pool() -> Iterator[Pool]:
 
 
 def test_processes_are_kept_and_see_a_world_of_their_own(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LIGHTNING_RETRIEVAL_GUARD", "SLURM_NTASKS", "PL_GLOBAL_SEED"):
+    for name in ("LIGHTNING_RETRIEVAL_GUARD", "SLURM_NTASKS", "PL_GLOBAL_SEED", "OF_THE_USER"):
         monkeypatch.setenv(name, "strict")
     first, second = (pool.run(f"{HERE}:surroundings", timeout=60.0) for _ in range(2))
     assert [outcome.value for outcome in first] == [outcome.value for outcome in second]
@@ -92,6 +99,7 @@ def test_processes_are_kept_and_see_a_world_of_their_own(pool: Pool, monkeypatch
             "CUDA_VISIBLE_DEVICES": "",
             "SLURM_NTASKS": None,
             "PL_GLOBAL_SEED": None,
+            "OF_THE_USER": "strict",
             "RANK": str(rank),
         }
 
@@ -127,6 +135,7 @@ if __name__ == "__main__":
 
 
 @needs_proc
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, None], ids=str)
 def test_processes_end_with_their_parent(how: signal.Signals | None, tmp_path: Path) -> None:
     """Also with one that forgets to close its pool; nothing is then left for it to wait for."""
@@ -138,7 +147,7 @@ def test_processes_end_with_their_parent(how: signal.Signals | None, tmp_path: P
         pids = told_pids(tmp_path, 2)
         if how is not None:
             parent.send_signal(how)
-        assert (parent.wait(60) == 0) is (how is None)
+        assert (parent.wait(100) == 0) is (how is None)
         assert gone_after(15.0, pids)
     finally:
         parent.kill()
