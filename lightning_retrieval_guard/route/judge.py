@@ -33,6 +33,8 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None, behind: Beh
         summed = _compat.result_weight(result)
         weight = None if summed is None else float(summed)
     call, counts = _fields(LogCall, key), _fields(WeightCounts, weights)
+    if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
+        counts["integral"] = False
     site = Site(key.path, key.line)
     return KeyFacts(
         **{**call, "kind": "plain"} if key.mixed else call,

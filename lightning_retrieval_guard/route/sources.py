@@ -176,7 +176,7 @@ class SourceFinder:
 
     def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._fed, stage, dataloader, self._keeps)
+        return part_of(lives, self._fed, stage.feeding, dataloader, self._keeps)
 
     def _keeps(self, life: Life, code: str) -> bool:
         return not may_act(code, life.record, self._settings)
