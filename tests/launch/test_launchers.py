@@ -137,9 +137,11 @@ def watch(nodes: list[subprocess.Popen[bytes]], stderr: Path, limit: float) -> d
     ended = False
     while not ended and time.monotonic() < deadline:
         ended = all(node.poll() is not None for node in nodes)
-        for told in witnesses_in(stderr.read_text()):
-            if told["process"] not in gone and not is_running(told["process"]):
-                gone[told["process"]] = time.time()
+        for process in {told["process"] for told in witnesses_in(stderr.read_text())} - gone.keys():
+            if is_running(process):
+                ended = False
+            else:
+                gone[process] = time.time()
         time.sleep(0.1)
     return gone
 
@@ -237,7 +239,8 @@ def test_every_rank_ends_within_seconds_of_its_error(job: Callable[[str], Job], 
     ended = job(launcher)
     seconds = {one["rank"]: ended.gone[one["process"]] - one["time"] for one in ended.witnesses("strict")}
     assert list(seconds) == ranks_of(launcher), ended
-    assert max(seconds.values()) < ERROR_TO_END, f"{seconds}\n{ended}"
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # a process takes seconds of work to end
+    assert max(seconds.values()) < ERROR_TO_END * busy, f"{seconds}\n{ended}"
 
 
 @LAUNCHERS
