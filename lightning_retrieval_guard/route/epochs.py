@@ -111,7 +111,7 @@ class Epochs:
         """This rank has no batch and skips the whole loop; the others wait for it."""
         self.end_batches(failure)
         self.end_hooks(failure)
-        self._leave()
+        self.end()
 
     def _leave(self) -> Epoch | None:
         """The epoch that runs now is over."""

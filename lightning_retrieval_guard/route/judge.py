@@ -63,10 +63,11 @@ def view_keys(
     """The keys of all ranks, in the order of the lowest rank that logged them."""
     told = [{key.storage: key for key in map(KeyFacts.from_message, message["keys"])} for message in messages]
     storages = dict.fromkeys(storage for own in told for storage in own)
+    idle = frozenset(rank for rank, message in enumerate(messages) if not message["batches"])
     views = []
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
-        view = KeyView(facts, _source_of(facts, sources), evaluates=stage != "train")
+        view = KeyView(facts, _source_of(facts, sources), evaluates=stage != "train", idle=idle)
         view.replaced = corrects and _is_replaced(view)
         views.append(view)
     return views

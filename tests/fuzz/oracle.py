@@ -50,23 +50,25 @@ def meets(table: Table) -> bool:
 
 def tells_restart(table: Table) -> bool:
     """Whether the samples tell that ids restart: one whole query each, and no id that comes from the data."""
-    ranks = [[update for batch in table.updates(rank) for update in batch] for rank in range(table.world_size)]
-    holders = [updates for updates in ranks if updates]
-    whole = all(_one_query_a_sample(updates) for updates in holders)
-    return whole and meets(table) and not any(map(_advances, holders))
+    return has_one_query_a_sample(table) and meets(table) and not any(map(_advances, _ranks(table)))
 
 
-def _one_query_a_sample(updates: Sequence[Update]) -> bool:
-    return all(_is_whole(update, before) for update, before in zip(updates, _samples(updates), strict=True))
+def has_one_query_a_sample(table: Table, *, made_in_step: bool = False) -> bool:
+    """Whether every update holds one whole query for each sample that came in since the update before.
+
+    A metric that was made in the step knows of the samples of its batch alone.
+    """
+    return all(_is_whole(update, made_in_step) for updates in _ranks(table) for update in updates)
 
 
-def _samples(updates: Sequence[Update]) -> list[int]:
-    return [update.samples for update in updates]
+def _ranks(table: Table) -> list[list[Update]]:
+    return [[update for batch in table.updates(rank) for update in batch] for rank in range(table.world_size)]
 
 
-def _is_whole(update: Update, samples: int) -> bool:
+def _is_whole(update: Update, made_in_step: bool) -> bool:
     rows = Counter(row[0] for row in update.rows)
     relevant = Counter(row[0] for row in update.rows if row[2])
+    samples = update.batch if made_in_step else update.samples
     return len(rows) == samples and all(rows[query] >= 2 and relevant[query] for query in rows)
 
 
@@ -80,16 +82,16 @@ def _advances(updates: Sequence[Update]) -> bool:
 def expected(table: Table, metric: Made, way: Way, scope: Scope) -> list[float]:
     """What one device would have logged; several numbers where nothing tells which of them it is.
 
-    A value of single updates stays the mean of them where an id comes again and nothing tells why.
+    A value of single updates stays the mean of them where an id comes again and nothing tells why, or where a metric
+    that was made in a step may have seen parts of queries.
     """
-    updates, counted = table.once, [table.once]
+    counted = [table.once]
     if table.repeated:
-        counted.append(
-            [update for rank in range(table.world_size) for batch in table.updates(rank) for update in batch]
-        )
+        counted.append([update for updates in _ranks(table) for update in updates])
     restarts = scope == "batch" or (scope == "auto" and tells_restart(table))
     together = apart if restarts or way == "step" else merged
     found = [together(metric, own) for own in counted]
-    if meets(table) and not restarts and way in ("forward", "step"):
+    whole = way == "forward" or (way == "step" and has_one_query_a_sample(table, made_in_step=True))
+    if way in ("forward", "step") and not restarts and (meets(table) or not whole):
         found += [averaged(metric, own) for own in counted]
     return found

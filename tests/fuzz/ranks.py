@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,20 +63,12 @@ class Group:
     ranks: tuple[int, ...]
 
 
-@dataclass
-class Outcome:
-    """What one rank returned, or the error that it raised."""
-
-    value: Any = None
-    error: BaseException | None = None
-    trace: str = ""
-
-
 @dataclass(eq=False)
 class _Rank:
     number: int
     body: Callable[[int], Any]
-    outcome: Outcome = field(default_factory=Outcome)
+    returned: Any = None
+    raised: BaseException | None = None
     done: bool = False
     entered: tuple[Any, ...] | None = None
     answer: list[Any] | None = None
@@ -102,11 +93,12 @@ class Ranks:
         self._running: _Rank | None = None
         self._back = threading.Semaphore(0)
 
-    def run(self, body: Callable[[int], Any]) -> list[Outcome]:
-        """Call `body(rank)` on every rank.
+    def run(self, body: Callable[[int], Any]) -> list[Any]:
+        """What `body(rank)` returns on every rank.
 
         Raises:
             TimeoutError: A rank neither entered a collective nor returned.
+            BaseException: What the lowest rank raised that raised anything.
         """
         plain = look()
         self._ranks = [_Rank(number, body, own=plain) for number in range(self.world_size)]
@@ -120,10 +112,12 @@ class Ranks:
                 else:
                     self._answer()
         for rank in self._ranks:
+            if rank.raised is not None:
+                raise rank.raised
             pairs = zip(OF_A_PROCESS, rank.own, plain, strict=True)
             left = [name for (_, name), now, before in pairs if now is not before and name != "_instances"]
             assert not left, f"rank {rank.number} left {left} patched"
-        return [rank.outcome for rank in self._ranks]
+        return [rank.returned for rank in self._ranks]
 
     def has(self, metrics: Callable[[], Sequence[Metric]]) -> None:
         """Name the metrics of the rank that runs, among which the guard looks for those of its process."""
@@ -139,9 +133,9 @@ class Ranks:
     def _live(self, rank: _Rank) -> None:
         rank.turn.acquire()
         try:
-            rank.outcome = Outcome(rank.body(rank.number))
-        except BaseException as error:  # the test judges it
-            rank.outcome = Outcome(error=error, trace=traceback.format_exc())
+            rank.returned = rank.body(rank.number)
+        except BaseException as error:  # it comes up in the thread of the test
+            rank.raised = error
         rank.done = True
         self._back.release()
 
@@ -201,8 +195,8 @@ class Ranks:
             for name in names.split():
                 stack.enter_context(mock.patch.object(torch.distributed, name, getattr(self, f"_{name}")))
             c10d = torch.distributed.distributed_c10d
-            stack.enter_context(mock.patch.object(c10d, "_get_default_store", lambda: self._Store(self)))
-            stack.enter_context(mock.patch.object(watched, "_living_metrics", lambda: list(self._now.metrics())))
+            stack.enter_context(mock.patch.object(c10d, "_get_default_store", return_value=self._Store(self)))
+            stack.enter_context(mock.patch.object(watched, "_living_metrics", self._living_metrics))
             yield
 
     @dataclass
@@ -216,6 +210,9 @@ class Ranks:
             if key not in self.ranks.store:
                 raise RankLostError(f"no {key} in the store")
             return self.ranks.store[key]
+
+    def _living_metrics(self) -> list[Metric]:
+        return list(self._now.metrics())
 
     def _is_initialized(self) -> bool:
         return self.world_size > 1

@@ -7,19 +7,22 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
+from unittest import mock
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.connectors import callback_connector
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import Finding, RetrievalGuard
+from lightning_retrieval_guard.settings import Mode
 
-from .ranks import Outcome, Ranks, SimulatedStrategy
+from .ranks import Ranks, SimulatedStrategy
 
 Row = tuple[int, float, int]  # query, score, relevance
 Sample = tuple[Row, ...]
@@ -92,9 +95,13 @@ class Table:
 
     def updates(self, rank: int) -> list[list[Update]]:
         """The updates of each batch of a rank."""
-        dealt = self.dealt(rank)
-        starts = range(0, len(dealt), self.batch_size)
-        return [self.cut_batch(dealt[start : start + self.batch_size], start) for start in starts]
+        dealt, skipped, batches = self.dealt(rank), 0, []
+        for start in range(0, len(dealt), self.batch_size):
+            batch = dealt[start : start + self.batch_size]
+            first, *others = self.cut_batch(batch, start) or [None]
+            batches.append([] if first is None else [replace(first, samples=first.samples + skipped), *others])
+            skipped = 0 if first is not None else skipped + len(batch)
+        return batches
 
     def cut_batch(self, batch: Sequence[int], before: int) -> list[Update]:
         """The updates of a batch, before which the rank has seen a number of samples."""
@@ -184,26 +191,35 @@ class Shown:
 
     values: dict[str, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    error: Exception | None = None
+
+    def about(self, way: Way) -> list[Finding]:
+        """The findings about what was logged in a way."""
+        return [found for found in self.findings if found.key in (way, f"held.of_{way}")]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the words of Lightning and of the guard."""
+    """Without the words of Lightning and of the guard, and without a search for plug-ins at every Trainer."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        mock.patch.object(callback_connector, "_load_external_callbacks", return_value=[]),
+    ):
         warnings.simplefilter("ignore")
         yield
     logger.setLevel(level)
 
 
-def make_trainer(ranks: Ranks, rank: int, guard: RetrievalGuard | None, **options: Any) -> Trainer:
+def make_trainer(ranks: Ranks, rank: int, *callbacks: Callback, **options: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         devices=1,
         strategy=SimulatedStrategy(ranks, rank),
-        callbacks=[] if guard is None else [guard],
+        callbacks=list(callbacks),
         use_distributed_sampler=False,
         logger=False,
         enable_progress_bar=False,
@@ -213,20 +229,32 @@ def make_trainer(ranks: Ranks, rank: int, guard: RetrievalGuard | None, **option
     )
 
 
-def run(
-    table: Table, metric: Made, ways: Sequence[Way], sync_dist: bool, mode: str | None = None, scope: Scope = "auto"
-) -> list[Outcome]:
-    """What each rank shows, without the guard where no mode is given."""
-    ranks = Ranks(table.world_size)
+@dataclass(frozen=True)
+class Case:
+    """A table, and what a program logs of it."""
 
-    def body(rank: int) -> Shown:
-        module = Program(table, rank, metric, ways, sync_dist)
-        ranks.has(lambda: [part for part in module.modules() if isinstance(part, Metric)])
-        guard = None if mode is None else RetrievalGuard(mode, query_scope=scope)
-        trainer = make_trainer(ranks, rank, guard)
-        trainer.validate(module, table.loader(rank), verbose=False)
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return Shown(values, [] if guard is None else guard.findings)
+    table: Table
+    metric: Made
+    ways: tuple[Way, ...]
+    sync_dist: bool
+    scope: Scope = "auto"
 
-    with quiet():
-        return ranks.run(body)
+    def run(self, mode: Mode | None = None) -> list[Shown]:
+        """What each rank shows, without the guard where no mode is given."""
+        ranks = Ranks(self.table.world_size)
+
+        def body(rank: int) -> Shown:
+            module = Program(self.table, rank, self.metric, self.ways, self.sync_dist)
+            ranks.has(lambda: [part for part in module.modules() if isinstance(part, Metric)])
+            guards = [] if mode is None else [RetrievalGuard(mode, query_scope=self.scope)]
+            trainer, shown = make_trainer(ranks, rank, *guards), Shown()
+            try:
+                trainer.validate(module, self.table.loader(rank), verbose=False)
+            except Exception as error:  # the test judges it
+                shown.error = error
+            shown.values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            shown.findings = [found for guard in guards for found in guard.findings]
+            return shown
+
+        with quiet():
+            return ranks.run(body)
