@@ -69,20 +69,17 @@ def check(options: Options, processes: Processes, say: Say = lambda line: None) 
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         case = Case(options, None, Path(folder) / "weights.pt", os.getcwd())
-        reference = _announced(1, lambda: _reference(case, processes.pool(1)), say)
-        runs = [reference]
-        for world_size in options.world_sizes[1:] if not reference.problem else ():
-            runs.append(_announced(world_size, lambda w=world_size: _other(case, reference, processes.pool(w)), say))
+        runs: list[Run] = []
+        for world_size in options.world_sizes:
+            name, start = processes_text(world_size), time.monotonic()
+            say(f"{name} ...")
+            pool = processes.pool(world_size)
+            run = _other(case, runs[0], pool) if runs else _reference(case, pool)
+            runs.append(replace(run, seconds=time.monotonic() - start))
+            say(f"{name}: {'not possible' if run.problem else 'done'} after {runs[-1].seconds:.1f} s")
+            if runs[0].problem:
+                break  # there is nothing to compare others with
     return compare(options, runs)
-
-
-def _announced(world_size: int, make: Callable[[], Run], say: Say) -> Run:
-    name = processes_text(world_size)
-    say(f"{name} ...")
-    start = time.monotonic()
-    run = replace(make(), seconds=time.monotonic() - start)
-    say(f"{name}: {'not possible' if run.problem else 'done'} after {run.seconds:.1f} s")
-    return run
 
 
 def _reference(case: Case, pool: Pool) -> Run:

@@ -126,6 +126,8 @@ class Pool:
 
     def _start(self) -> None:
         environment = {
+            # a fork server has the variables of the moment in which it started
+            **{name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)},
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,

@@ -90,7 +90,7 @@ def _explained(key: Key, parity: Parity) -> Iterator[str]:
     for own in key.differences:
         yield from _ranks(key.name, own, by_size[own.world_size])
     for finding, sizes in _together(key.differences):
-        yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {finding.text()}", 2)
+        yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {printable(finding.text())}", 2)
     unexplained = [own.world_size for own in key.differences if not own.findings]
     if unexplained:
         yield from _wrapped(f"On {_sizes(unexplained)}: no finding explains it.{_hint(parity)}", 2)
@@ -152,7 +152,7 @@ def _place(finding: Finding) -> str:
 
 def _not_run(run: Run) -> Iterator[str]:
     yield f"{processes_text(run.world_size)}: not possible."
-    for line in run.problem.splitlines():
+    for line in (printable(line.expandtabs()) for line in run.problem.splitlines()):
         # stacks and tracebacks are indented, and stay as they are
         yield from [f"  {line}"] if line.startswith(" ") else _wrapped(line, 2)
 

@@ -84,14 +84,19 @@ def find_target(given: str | Callable[..., Any]) -> Target:
 
 
 def _target_of(function: Callable[..., Any]) -> Target:
-    name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None)
+    name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or ""
     path = Path(sys.modules[module].__file__ or "").resolve() if module in sys.modules else Path()
     if not name.isidentifier() or not path.is_file():
         raise ParityError(
             f"{name or function!r} cannot be found by other processes. Move the function to the top of its module, or"
             f" give its place as text: {FORMS}."
         )
-    return _in_file(f"{module}:{name}", path, name)
+    text, parts = f"{module}:{name}", module.split(".")
+    root = path.parents[len(parts) - 1] if len(parts) <= len(path.parts) - 1 else path.parent
+    by_name = list(path.with_suffix("").parts[-len(parts) :]) == parts
+    if by_name and root in [Path(entry).resolve() for entry in sys.path]:
+        return Target(text, module, str(path), str(root), name)
+    return _in_file(text, path, name)
 
 
 def _in_file(text: str, path: Path, function: str) -> Target:
@@ -145,7 +150,8 @@ def _imported(target: Target) -> ModuleType:
 def _executed(name: str, path: str) -> ModuleType:
     """A file that belongs to no package, under its own name or, where another module has that, under a new one."""
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it has a loader because it ends in .py
+    if spec is None or spec.loader is None:
+        raise ParityError(f"{path!r} cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

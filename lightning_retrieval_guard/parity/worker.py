@@ -7,7 +7,6 @@ import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,6 @@ def _trainer(built: Built, guard: RetrievalGuard, options: Options) -> Any:
     strategy = strategies.DDPStrategy(
         cluster_environment=environments.TorchElasticEnvironment(),
         process_group_backend="gloo",
-        timeout=timedelta(seconds=options.timeout),
     )
     fixed = {
         "callbacks": [*others, guard],

@@ -15,7 +15,8 @@ from lightning.pytorch import LightningModule
 
 from tests.programs.expectations import Program
 
-STAGE = "PARITY_STAGE"
+SEED = 1
+"""With which the corpus seeds its own runs."""
 
 
 class Recorder:
