@@ -89,7 +89,12 @@ def _exchange_weights(module: Any, path: Path) -> None:
             ) from error
         return
     try:
-        module.load_state_dict(torch.load(path, weights_only=False))
+        module.load_state_dict(torch.load(path, weights_only=True))
+    except pickle.UnpicklingError as error:
+        raise ParityError(
+            f"The weights of {type(module).__name__} hold more than tensors and plain values, which is not read back:"
+            f" {str(error).splitlines()[0]}"
+        ) from error
     except RuntimeError as error:
         raise ParityError(
             f"{type(module).__name__} has other weights on {os.environ['WORLD_SIZE']} processes than on one: {error}"

@@ -228,6 +228,18 @@ def unpicklable() -> Any:
     return Unpicklable(), loader()
 
 
+class HoldsCode(Mean):
+    def get_extra_state(self) -> Any:
+        return threading.Thread  # pickled by its name, so that reading it would import
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+def holds_code() -> Any:
+    return HoldsCode(), loader()
+
+
 def other_weights() -> Any:
     module = Mean()
     if world_size() == 2:

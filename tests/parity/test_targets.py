@@ -96,6 +96,7 @@ def test_what_cannot_be_run_at_all(processes: Processes, name: str) -> None:
 
 
 REFUSED_ON_TWO = {
+    "holds_code": "The weights of HoldsCode hold more than tensors and plain values, which is not read back",
     "other_weights": "Mean has other weights on 2 processes than on one: Error(s) in loading state_dict",
     "custom_batches": "The batches of loader 0 cannot be cut into 2: a Pairs makes them. With --keep per-rank",
     "whole_batches": "cannot be cut into 2: it has batch_size=None, so its dataset makes the batches",
