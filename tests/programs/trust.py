@@ -57,8 +57,8 @@ _LINT = """\
 
 A comment `# lint: LRG301` names what [the lint](lint.md) finds in the source alone: {found} of {expected} are found,
 false ones: {false}. These comments were written down from what it finds, after each was read and judged right. So they
-tell of precision, not of what is missed: in right programs it finds {right}, a note that the run has as well, and of the
-{wrong} wrong programs it finds something in {told}. In the others the source alone makes nothing certain.
+tell of precision, not of what is missed. In right programs it finds {right}, a note that the run has as well. It finds
+something in {told} of the {wrong} wrong programs, and is silent about the others.
 """
 _TREES = """
 Other people's code was linted too. Each finding would stand here; there was none, and no crash. One file of torch has
