@@ -82,7 +82,7 @@ def _add_demo_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--report",
-        type=_report_path,
+        type=_path_ending_in(*REPORT_SUFFIXES),
         metavar="PATH",
         help="write what the warn run finds to PATH, as .json or .html",
     )
@@ -117,6 +117,63 @@ def _run_explain(options: Namespace) -> int:
     return 0
 
 
+def _add_parity_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.parity.options import ATOL, KEEPS, MODES, RTOL, STAGES, TIMEOUT, WORLD_SIZES
+
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="path/to/file.py:function or package.module:function; it returns a module, (module, loaders or datamodule)"
+        " or (module, loaders or datamodule, a dict of Trainer arguments)",
+    )
+    parser.add_argument(
+        "--world-sizes",
+        type=_integers,
+        default=WORLD_SIZES,
+        metavar="N,N",
+        help=f"the numbers of processes; 1 is always among them (default: {','.join(map(str, WORLD_SIZES))})",
+    )
+    parser.add_argument("--stage", choices=STAGES, default=STAGES[0], help="what is run (default: %(default)s)")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help="of the guard (default: %(default)s)")
+    parser.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default=KEEPS[0],
+        help="global: all processes together have the batch of one; per-rank: each has the batch that the program makes"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rtol", type=float, default=RTOL, help="relative difference that is none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--atol", type=float, default=ATOL, help="absolute difference that is none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT, metavar="S", help="seconds for each run (default: %(default)g)"
+    )
+    parser.add_argument("--seed", type=_integer_between(0, MAX_SEED), default=0, help="of every process (default: 0)")
+    parser.add_argument("--json", type=_path_ending_in(".json"), metavar="PATH", help="write the result to PATH too")
+
+
+def _run_parity(options: Namespace) -> int:
+    from lightning_retrieval_guard.parity import ParityError, build_options, run_parity
+
+    names = ("world_sizes", "stage", "mode", "keep", "rtol", "atol", "timeout", "seed")
+    try:
+        parity = build_options(options.target, **{name: getattr(options, name) for name in names})
+    except (ParityError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run_parity(parity, options.json)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,2,4")
+    return tuple(map(int, parts))
+
+
 def _add_lint_options(parser: ArgumentParser) -> None:
     from lightning_retrieval_guard.lint.formats import FORMATS
 
@@ -149,18 +206,21 @@ def _rule(text: str) -> Rule:
         raise ArgumentTypeError(str(error)) from error
 
 
-def _report_path(text: str) -> Path:
-    # Looked at here too, so that a typing mistake is not found only after the training.
-    path = Path(text)
-    if path.suffix not in REPORT_SUFFIXES:
-        raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(REPORT_SUFFIXES)}")
-    if path.is_dir():
-        raise ArgumentTypeError(f"{text!r} is a directory")
-    if not path.parent.is_dir():
-        raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
-    return path
+def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
+    def parse(text: str) -> Path:
+        # Looked at here too, so that a typing mistake is not found only after the runs.
+        path = Path(text)
+        if path.suffix not in suffixes:
+            raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        if path.is_dir():
+            raise ArgumentTypeError(f"{text!r} is a directory")
+        if not path.parent.is_dir():
+            raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
+        return path
+
+    return parse
 
 
 COMMANDS = (
@@ -175,6 +235,12 @@ COMMANDS = (
         "Say what a rule flags, why that is wrong, and what to type instead.",
         _add_explain_options,
         _run_explain,
+    ),
+    Command(
+        "parity",
+        "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
+        _add_parity_options,
+        _run_parity,
     ),
     Command(
         "lint",

@@ -119,8 +119,11 @@ class Suppressions:
         """The comments in files of this run's log calls, without those at calls that never ran."""
         at_calls = {own for suppressed in self._sites.values() for own in suppressed}
         for path in sorted({site.path for site in self._sites}):
+            comments = _comments_in(path)
+            if not comments:
+                continue
             ran = {_function_around(path, site.line) for site in self._sites if site.path == path}
-            for own in _comments_in(path):
+            for own in comments:
                 idle = not _stands_at_log_call(own) and _function_around(path, own.line) in {None, *ran}
                 if own in at_calls or idle:
                     yield own
