@@ -105,7 +105,7 @@ def _implies(file: File, test: ast.expr, outcome: bool, depth: int = 0) -> bool:
 def _is_rank(file: File, node: ast.expr) -> bool:
     node = file.classes.resolve(node)
     if isinstance(node, ast.Call):
-        return file.source.dotted(node.func) == "torch.distributed.get_rank" and not node.args
+        return file.calls_torch(node, "get_rank") and not node.args
     return isinstance(node, ast.Attribute) and node.attr in _RANKS
 
 
