@@ -6,7 +6,8 @@ How ranks meet:
 2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
    A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
    length follows, and the frame is larger from then on, on all ranks.
-3. The labels must agree; otherwise the ranks are at different points of the program.
+3. What came is checked before it is used, in the same way on all ranks. The labels must agree; otherwise the ranks are
+   at different points of the program.
 4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
    ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
@@ -17,9 +18,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,7 +29,13 @@ from typing_extensions import override
 
 _FRAME_BYTES = 384
 _LENGTH_BYTES = 4
+# No message is nearly as long; what claims to be is not one, and memory is not spent on it.
+_MOST_BYTES = 1 << 22
+_MOST_TEXT_BYTES = 1 << 26
 _instances = 0
+
+Told = TypeVar("Told")
+Read = TypeVar("Read")
 
 
 class ExchangeError(RuntimeError):
@@ -41,6 +48,43 @@ class ExchangeError(RuntimeError):
     def __init__(self, message: str, elsewhere: Mapping[int, str]) -> None:
         super().__init__(message)
         self.elsewhere = dict(elsewhere)
+
+
+class UnreadableError(ValueError):
+    """What some ranks sent is not what this version of the guard sends; all ranks find that out together.
+
+    Attributes:
+        reasons: What is wrong, by rank.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        told = "; ".join(f"rank {rank} sent what cannot be read: {reason}" for rank, reason in reasons.items())
+        super().__init__(f"{told}. All ranks must run the same version of lightning-retrieval-guard.")
+        self.reasons = dict(reasons)
+
+
+def read_all(read: Callable[[Told], Read], told: Sequence[Told]) -> list[Read]:
+    """Read what every rank sent.
+
+    Args:
+        read: Reads what one rank sent; raises ``ValueError`` where it is malformed.
+        told: What was sent, in order of rank.
+
+    Raises:
+        UnreadableError: With all ranks that sent something malformed.
+    """
+    results = [_try(read, own) for own in told]
+    wrong = {rank: str(result) for rank, result in enumerate(results) if isinstance(result, Exception)}
+    if wrong:
+        raise UnreadableError(wrong)
+    return [result for result in results if not isinstance(result, Exception)]
+
+
+def _try(read: Callable[[Told], Read], told: Told) -> Read | Exception:
+    try:
+        return read(told)
+    except (zlib.error, ValueError, RecursionError) as error:
+        return error
 
 
 class WorldSizeError(RuntimeError):
@@ -72,6 +116,7 @@ class Exchange:
 
         Raises:
             ExchangeError: A rank did not come, or came from another point of the program.
+            UnreadableError: A rank sent something else than a label and a message.
         """
         return [message]
 
@@ -137,14 +182,14 @@ class GroupExchange(Exchange):
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
-        entries = [json.loads(self._decompress(other)) for other in texts]
-        labels = [entry[0] for entry in entries]
+        entries = read_all(self._read, texts)
+        labels = [label for label, _ in entries]
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
             apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
             raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
-        return [entry[1] for entry in entries]
+        return [told for _, told in entries]
 
     @override
     def gather_blocks(self, block: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -183,6 +228,9 @@ class GroupExchange(Exchange):
         frame = self._frame_bytes
         rows = self._all_gather(_pack(text, frame))
         lengths = [int.from_bytes(bytes(row[:_LENGTH_BYTES].tolist()), "little") for row in rows]
+        too_long = {rank: f"{length} bytes" for rank, length in enumerate(lengths) if length > _MOST_BYTES}
+        if too_long:
+            raise UnreadableError(too_long)
         longest = max(lengths) + _LENGTH_BYTES
         if longest > frame:
             self._frame_bytes = 2 * longest
@@ -196,8 +244,15 @@ class GroupExchange(Exchange):
         press = zlib.compressobj(level=9, zdict=self.vocabulary)
         return press.compress(text) + press.flush()
 
+    def _read(self, block: bytes) -> tuple[str, dict[str, Any]]:
+        return _as_entry(json.loads(self._decompress(block)))
+
     def _decompress(self, block: bytes) -> bytes:
-        return zlib.decompressobj(zdict=self.vocabulary).decompress(block)
+        press = zlib.decompressobj(zdict=self.vocabulary)
+        text = press.decompress(block, _MOST_TEXT_BYTES)
+        if not press.eof or press.unused_data:
+            raise ValueError("it is not whole")
+        return text
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
@@ -230,6 +285,12 @@ class GroupExchange(Exchange):
             if came < self._meetings:
                 missing[rank] = point
         return missing
+
+
+def _as_entry(told: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and isinstance(told[1], dict):
+        return told[0], told[1]
+    raise ValueError("it is no label with a message")
 
 
 def _pack(text: bytes, size: int) -> Tensor:

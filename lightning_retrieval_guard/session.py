@@ -23,6 +23,7 @@ from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.observe.unregistered import bring
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.retrieval.combine import score_alone
@@ -182,7 +183,8 @@ class Session:
 
     def _give_up(self, reason: str, ranks: list[int], say: bool) -> None:
         if self._settings.mode == "strict":
-            raise GuardError(f"LRG901 guard-disabled: the guard failed on rank(s) {_joined(ranks)}: {reason}")
+            text = f"LRG901 guard-disabled: the guard failed on rank(s) {_joined(ranks)}: {reason}"
+            raise GuardError(printable(text))
         self._step_aside(reason, ranks, say)
 
     def _step_aside(self, reason: str, ranks: list[int], say: bool) -> None:

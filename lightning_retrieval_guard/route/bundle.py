@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_retrieval_guard.exchange import UnreadableError
 from lightning_retrieval_guard.retrieval.combine import Joined, LocalRows, combined
 from lightning_retrieval_guard.retrieval.facts import owner_of
 from lightning_retrieval_guard.retrieval.parcels import QUERY_BYTES, Parcel, Summary, parcel_bytes
@@ -106,6 +107,13 @@ class Bundle:
         """Complete the plan from the queries of all members."""
         words = [block.clone().view(torch.int64).reshape(4, -1) for block in blocks]
         summaries = [Summary(own[:, Summary(own).rows > 0]) for own in words]
+        wrong = {
+            rank: "its queries have more rows than it has"
+            for rank, own, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
+            if int(own.rows.sum()) > facts.rows
+        }
+        if wrong:
+            raise UnreadableError(wrong)
         self.plan, self._verdict = compare_queries(self.plan, summaries, scope)
         self.local = self.local.with_plan(self.plan)
 

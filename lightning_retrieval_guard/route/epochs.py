@@ -16,6 +16,7 @@ from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.unregistered import unregistered_of
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.loggers import log_counts
@@ -110,7 +111,7 @@ class Epochs:
         """This rank has no batch and skips the whole loop; the others wait for it."""
         self.end_batches(failure)
         self.end_hooks(failure)
-        self._leave()
+        self.end()
 
     def _leave(self) -> Epoch | None:
         """The epoch that runs now is over."""
@@ -162,7 +163,7 @@ class Epochs:
         except ExchangeError as error:
             if self._settings.mode == "warn":
                 raise
-            raise GuardError(why_ranks_missed(error)) from error
+            raise GuardError(printable(why_ranks_missed(error))) from error
         failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
         if failed:
             raise RanksFailedError(failed)
@@ -252,12 +253,8 @@ class Epochs:
         if not serious:
             return
         self._log.add(serious, say=False)
-        lines = [f"{found.path}:{found.line}: {found.text()}" for found in serious]
-        try:
-            self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
-        except OSError as error:
-            lines.append(f"The report could not be written: {error}")
-        raise GuardError("\n".join(lines))
+        self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
+        raise GuardError("\n".join(printable(f"{found.path}:{found.line}: {found.text()}") for found in serious))
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
         """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches.
