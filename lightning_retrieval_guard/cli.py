@@ -1,4 +1,9 @@
-"""The command line: one subcommand a line in COMMANDS."""
+"""The command line: one subcommand a line in COMMANDS.
+
+A command imports what it needs when it is asked for, so that ``lint`` starts without torch.
+"""
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -7,12 +12,10 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
-from lightning_retrieval_guard.parity import ParityError, build_options, run_parity
-from lightning_retrieval_guard.parity.options import ATOL, KEEPS, MODES, RTOL, STAGES, TIMEOUT, WORLD_SIZES
-from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule, render_list, render_rule
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.rules import Rule
 
 MAX_SEED = 2**32 - 1
 REPORT_SUFFIXES = (".json", ".html")
@@ -42,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 when an argument is refused, with code 0 after `--help`.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     command: Command = options.command
     return command.run(options)
 
 
-def _parser() -> ArgumentParser:
+def _parser(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         prog="lightning-retrieval-guard",
         description="The number you log on N devices is the number one device would have logged.",
@@ -55,12 +58,15 @@ def _parser() -> ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
-        command.add_options(subparser)
+        if command.name in arguments:
+            command.add_options(subparser)
         subparser.set_defaults(command=command)
     return parser
 
 
 def _add_demo_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.demo import MAX_DEVICES
+
     parser.add_argument(
         "--devices",
         type=_integer_between(1, MAX_DEVICES),
@@ -83,6 +89,8 @@ def _add_demo_options(parser: ArgumentParser) -> None:
 
 
 def _run_demo(options: Namespace) -> int:
+    from lightning_retrieval_guard.demo import run_demo
+
     return run_demo(devices=options.devices, seed=options.seed, report=options.report)
 
 
@@ -97,6 +105,9 @@ def _add_explain_options(parser: ArgumentParser) -> None:
 
 
 def _run_explain(options: Namespace) -> int:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import render_list, render_rule
+
     width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
     try:
         print(render_list(REGISTRY, width) if options.rule is None else render_rule(options.rule, width))
@@ -107,6 +118,8 @@ def _run_explain(options: Namespace) -> int:
 
 
 def _add_parity_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.parity.options import ATOL, KEEPS, MODES, RTOL, STAGES, TIMEOUT, WORLD_SIZES
+
     parser.add_argument(
         "target",
         metavar="TARGET",
@@ -143,6 +156,8 @@ def _add_parity_options(parser: ArgumentParser) -> None:
 
 
 def _run_parity(options: Namespace) -> int:
+    from lightning_retrieval_guard.parity import ParityError, build_options, run_parity
+
     names = ("world_sizes", "stage", "mode", "keep", "rtol", "atol", "timeout", "seed")
     try:
         parity = build_options(options.target, **{name: getattr(options, name) for name in names})
@@ -159,6 +174,19 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def _add_lint_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.lint.formats import FORMATS
+
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, and folders to look for Python in")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how to show what was found (default: text)")
+
+
+def _run_lint(options: Namespace) -> int:
+    from lightning_retrieval_guard.lint.front import run_lint
+
+    return run_lint(options.paths, options.format)
+
+
 def _integer_between(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
@@ -169,6 +197,9 @@ def _integer_between(low: int, high: int) -> Callable[[str], int]:
 
 
 def _rule(text: str) -> Rule:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule
+
     try:
         return find_rule(text, REGISTRY)
     except UnknownRuleError as error:
@@ -210,5 +241,11 @@ COMMANDS = (
         "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
         _add_parity_options,
         _run_parity,
+    ),
+    Command(
+        "lint",
+        "Find in source what it alone makes certain; runs flake8 with the rules of this package.",
+        _add_lint_options,
+        _run_lint,
     ),
 )
