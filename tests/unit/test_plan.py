@@ -8,7 +8,8 @@ import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
 from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
+from lightning_retrieval_guard.retrieval.parcels import Summary
+from lightning_retrieval_guard.retrieval.plan import Plan, find_copies, make_plan
 
 from .simulated import Update, decide, exchange, make_rank, update
 
@@ -231,3 +232,12 @@ def test_facts_survive_a_message() -> None:
     facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), sketch=(1, 2), shares=((3, 4), (0, 0)), keep=5)
     assert RowFacts.from_message(json.loads(json.dumps(facts.to_message()))) == facts
     assert RowFacts().to_message() == {}
+
+
+def test_an_id_of_another_metric_life_is_another_query() -> None:
+    query, life = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
+    same = torch.ones(4, dtype=torch.int64)
+    _, shared, identical, first = find_copies(Summary.of(query, life, same, same, same))
+    assert shared.tolist() == [False, True, True, False]
+    assert identical.all()
+    assert first.tolist() == [True, True, False, True]

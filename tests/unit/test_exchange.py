@@ -1,0 +1,166 @@
+"""The exchange itself, between simulated ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import torch
+from fuzz.ranks import Ranks
+
+from lightning_retrieval_guard.exchange import Exchange, ExchangeError, WorldSizeError, make_exchange
+
+TIMEOUT = timedelta(seconds=7)
+
+
+def on_ranks(world_size: int, body: Callable[[Exchange], Any]) -> tuple[Ranks, list[Any]]:
+    """What `body(exchange)` returns on each rank, an `ExchangeError` in its place where it raises one."""
+    ranks = Ranks(world_size)
+
+    def run(rank: int) -> Any:
+        exchange = make_exchange(TIMEOUT, world_size)
+        try:
+            return body(exchange)
+        except ExchangeError as error:
+            return error
+        finally:
+            exchange.close()
+
+    return ranks, ranks.run(run)
+
+
+def test_one_process_gets_back_what_it_gives() -> None:
+    exchange = make_exchange(TIMEOUT, 1)
+    block = torch.ones(3, dtype=torch.uint8)
+    assert (exchange.rank, exchange.world_size, exchange.speaks, exchange.ranks_of(None)) == (0, 1, True, [0])
+    assert exchange.meet("here", {"a": 1}) == [{"a": 1}]
+    assert exchange.gather_blocks(block, [3])[0] is block
+    assert exchange.send_blocks([block], [[3]])[0] is block
+
+
+def test_another_number_of_ranks_is_refused() -> None:
+    with pytest.raises(WorldSizeError, match=r"works on 2 ranks, but torch\.distributed connects 1"):
+        make_exchange(TIMEOUT, 2)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_messages_come_in_order_of_rank(world_size: int) -> None:
+    ranks, told = on_ranks(world_size, lambda exchange: exchange.meet("here", {"rank": exchange.rank}))
+    assert told == [[{"rank": rank} for rank in range(world_size)]] * world_size
+    assert ranks.collectives == ["new_group", "all_gather"]
+
+
+def test_only_rank_zero_speaks_and_a_group_has_its_ranks() -> None:
+    _, told = on_ranks(3, lambda exchange: (exchange.rank, exchange.speaks, exchange.ranks_of(None)))
+    assert told == [(rank, rank == 0, [0, 1, 2]) for rank in range(3)]
+
+
+@pytest.mark.parametrize(("size", "collectives"), [(360, 1), (400, 2), (5000, 2)])
+def test_a_long_message_takes_a_second_collective_once(size: int, collectives: int) -> None:
+    """The text is random, so that nothing can be pressed out of it."""
+    text = "".join(chr(33 + int(one)) for one in torch.randint(0, 90, (size,), generator=torch.manual_seed(0)))
+
+    def body(exchange: Exchange) -> list[Any]:
+        return [exchange.meet("here", {"text": text[exchange.rank :]}) for _ in range(2)]
+
+    ranks, told = on_ranks(2, body)
+    assert told == [[[{"text": text}, {"text": text[1:]}]] * 2] * 2
+    assert ranks.collectives == ["new_group", *["all_gather"] * (collectives + 1)]
+
+
+def test_words_that_all_ranks_know_need_not_travel() -> None:
+    """A message that is among them fits in one frame."""
+    text = "".join(chr(33 + int(one)) for one in torch.randint(0, 90, (2000,), generator=torch.manual_seed(0)))
+
+    def body(exchange: Exchange) -> Any:
+        exchange.vocabulary = text.encode()
+        return exchange.meet("here", {"text": text.replace('"', "").replace("\\", "")})
+
+    ranks, _ = on_ranks(2, body)
+    assert ranks.collectives == ["new_group", "all_gather"]
+
+
+def test_blocks_of_unequal_sizes_are_gathered() -> None:
+    sizes = [2, 0, 3]
+
+    def body(exchange: Exchange) -> list[list[int]]:
+        block = torch.full((sizes[exchange.rank],), exchange.rank + 1, dtype=torch.uint8)
+        return [part.tolist() for part in exchange.gather_blocks(block, sizes)]
+
+    _, told = on_ranks(3, body)
+    assert told == [[[1, 1], [], [3, 3, 3]]] * 3
+
+
+def test_nothing_at_all_takes_no_collective() -> None:
+    empty = torch.zeros(0, dtype=torch.uint8)
+    ranks, told = on_ranks(2, lambda exchange: [part.numel() for part in exchange.gather_blocks(empty, [0, 0])])
+    assert told == [[0, 0]] * 2
+    assert ranks.collectives == ["new_group"]
+
+
+def test_each_rank_gets_the_blocks_that_were_meant_for_it() -> None:
+    sizes = [[1, 2, 0], [0, 1, 3], [2, 0, 1]]
+
+    def body(exchange: Exchange) -> list[list[int]]:
+        mine = sizes[exchange.rank]
+        blocks = [torch.full((size,), 10 * exchange.rank + to, dtype=torch.uint8) for to, size in enumerate(mine)]
+        return [part.tolist() for part in exchange.send_blocks(blocks, sizes)]
+
+    _, told = on_ranks(3, body)
+    assert told == [[[10 * one + to] * sizes[one][to] for one in range(3)] for to in range(3)]
+
+
+def test_ranks_at_different_points_hear_of_it() -> None:
+    def body(exchange: Exchange) -> Any:
+        return exchange.meet("there" if exchange.rank == 2 else "here", {})
+
+    _, told = on_ranks(3, body)
+    for error in told:
+        assert str(error) == (
+            "the ranks are at different points of the program: rank 0 at 'here', rank 1 at 'here', rank 2 at 'there'"
+        )
+        assert error.elsewhere == {2: "there"}
+
+
+@pytest.mark.parametrize("announced", ["", "validate/compute/mrr"])
+def test_a_rank_that_does_not_come_is_named_with_what_it_announced(announced: str) -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        exchange.announce(announced)
+        return None if exchange.rank == 1 else exchange.meet("second", {})
+
+    _, told = on_ranks(3, body)
+    for error in (told[0], told[2]):
+        assert str(error) == "rank(s) 1 did not come to 'second' (time-out 7 s): all_gather: connection closed by peer"
+        assert error.elsewhere == {1: announced}
+
+
+def test_a_rank_that_never_came_anywhere_is_named() -> None:
+    """What its start has left in the store tells where the others are to look."""
+    _, told = on_ranks(2, lambda exchange: None if exchange.rank == 1 else exchange.meet("first", {}))
+    assert "rank(s) 1 did not come to 'first'" in str(told[0])
+    assert told[0].elsewhere == {1: ""}
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_rank_that_is_lost_between_is_missed(sends: bool) -> None:
+    block = torch.zeros(1, dtype=torch.uint8)
+
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        if exchange.rank == 1:
+            return None
+        return exchange.send_blocks([block] * 2, [[1, 1]] * 2) if sends else exchange.gather_blocks(block, [1, 1])
+
+    _, told = on_ranks(2, body)
+    assert str(told[0]).startswith("a rank was lost on the way to 'rows' (time-out 7 s): all_")
+
+
+def test_closing_twice_gives_up_the_group_once() -> None:
+    def body(exchange: Exchange) -> None:
+        exchange.close()
+        exchange.close()
+
+    assert on_ranks(2, body)[1] == [None, None]
