@@ -36,7 +36,7 @@ pair are part of `make test`; the newest one runs all tests there.
 _TESTS = """
 ## What was run
 
-The same tests in every pair, on one process and on several, or some of these files:
+The same tests in every pair, on one process and on several, from these files:
 
 {tests}
 Skipped is what a version does not have: aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
