@@ -20,7 +20,7 @@ _WORD = 1 << 63
 _MESSAGE = {
     "failed": str | None,
     "batches": int,
-    "samples": int,
+    "samples": int | None,
     "repeated": int,
     "monitored": list[str],
     "more": bool,
@@ -52,7 +52,8 @@ def _check(message: dict[str, Any], world_size: int) -> None:
     for name, told in message.items():
         _need(_fits(told, _MESSAGE[name]), f"{name!r} is {type(told).__name__}")
     for name in ("batches", "samples", "repeated"):
-        _need(0 <= message[name] < _WORD, f"{name!r} is out of range")
+        # samples are not known where a batch did not show its size
+        _need(message[name] is None or 0 <= message[name] < _WORD, f"{name!r} is out of range")
     for key in message["keys"]:
         _check_fields(key, KeyFacts, may_lack=("storage",))
     for stray in message.get("unregistered", ()):

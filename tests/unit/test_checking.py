@@ -227,3 +227,7 @@ def test_rows_without_their_query_are_refused() -> None:
     parcel = Parcel(Summary(words), torch.tensor([0, 2]), torch.zeros(2).double(), torch.zeros(2))
     with pytest.raises(ValueError, match="rows came without their query"):
         Parcel.unpack(parcel.pack(2, 2), 2, 2)
+
+
+def test_the_number_of_samples_may_be_unknown() -> None:
+    check_messages([message(), message(samples=None)])
