@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
+from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import Report, StageCounts
 from lightning_retrieval_guard.report.document import write_report
@@ -114,12 +115,10 @@ class RetrievalGuard(Callback):
             return  # the one given in code wins
         if any(not other.from_environment for other in others):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
-        if self.settings.report is not None:
-            check_report_writable(self.settings.report)
         self._close()
         self._world_size = trainer.world_size
         self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
-        self._session.open(lambda: make_exchange(_timeout(trainer), trainer.world_size))
+        self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -155,8 +154,11 @@ class RetrievalGuard(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._end_stage()
-        self._close()
+        with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
+            if self._session is not None:
+                self._session.leave(exception)
+            self._end_stage()
+            self._close()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -166,9 +168,16 @@ class RetrievalGuard(Callback):
 
     # --- parts ------------------------------------------------------------------------------------------------
 
+    def _prepare(self, trainer: Trainer) -> timedelta:
+        """Check what only a run can tell of, and say how long ranks wait for each other."""
+        if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
+            check_report_writable(self.settings.report)
+        return _timeout(trainer)
+
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         session = self._session
         if session is not None:
+            session.in_step = True
             session.protect(lambda: session.start_batch(batch, index, dataloader))
 
     def _end_stage(self) -> None:
@@ -194,10 +203,12 @@ class RetrievalGuard(Callback):
         write_report(path, report)
 
     def _close(self) -> None:
-        session, self._session = self._session, None
         self._suppressions.start_over()
-        if session is not None:
-            session.close()
+        try:
+            if self._session is not None:
+                self._session.close()
+        finally:
+            self._session = None
 
 
 def _timeout(trainer: Trainer) -> timedelta:

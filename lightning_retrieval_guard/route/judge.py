@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -121,14 +121,29 @@ def serious(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity is not Severity.NOTE]
 
 
-def correct(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> None:
-    """Put the reference in the place of every logged number that is known to be wrong or comes from rows."""
+@dataclass(frozen=True)
+class Correction:
+    """The reference for the place of a logged number."""
+
+    key: KeyView
+    result: Any
+    value: torch.Tensor
+
+    def install(self) -> None:
+        """Put it there."""
+        _compat.install_result(self.result, self.value)
+        self.key.corrected = True
+
+
+def corrections(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> list[Correction]:
+    """The reference for every logged number that is known to be wrong or comes from rows."""
+    found = []
     for key in keys:
         value = _correction(key, settings)
         result = results.get(key.first.storage)
         if value is not None and result is not None:
-            _compat.install_result(result, _like(result, value, key, module))
-            key.corrected = True
+            found.append(Correction(key, result, _like(result, value, key, module)))
+    return found
 
 
 def _correction(key: KeyView, settings: Settings) -> float | None:

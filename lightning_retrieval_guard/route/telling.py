@@ -49,7 +49,6 @@ class Teller:
         logged = list(epoch.record.keys.values())
         strays = tell_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
         return {
-            "failed": None,
             "batches": epoch.record.batches,
             "samples": epoch.record.samples,
             "repeated": padding.repeated if padding is not None else 0,

@@ -38,7 +38,15 @@ _context.set_forkserver_preload(["lightning.pytorch", "torchmetrics.retrieval", 
 
 
 class CaseTimeout(AssertionError):
-    """No answer in time; the text holds the stacks of every rank."""
+    """No answer in time; the text holds the stacks of every rank.
+
+    Attributes:
+        outcomes: what each rank did until then.
+    """
+
+    def __init__(self, text: str, outcomes: list[Outcome]) -> None:
+        super().__init__(text)
+        self.outcomes = outcomes
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Pool:
             outcomes = self._kill()
             if not any(outcome.failed for outcome in outcomes):
                 stacks = "\n".join(map(str, outcomes))
-                raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}")
+                raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}", outcomes)
         elif len({outcome.error_types for outcome in outcomes}) > 1 or not self._works():
             self._kill()
         return outcomes
