@@ -194,22 +194,18 @@ class GroupExchange(Exchange):
     @override
     def join(self, timeout: timedelta, trouble: str | None = None) -> None:
         self._timeout = timeout
-        if trouble is None:
-            self._tell()
-        else:
+        if trouble is not None:
             self.leave(trouble, failed=True)
+            raise RanksFailedError({self.rank: trouble})
         try:
+            self._tell()
             if self._store.add(f"{self._name}/came", 1) == self.world_size:
                 self._store.set(f"{self._name}/all", "")
-            if trouble is not None:
-                raise RanksFailedError({self.rank: trouble})
             self._store.wait([f"{self._name}/all"], timeout)
             states = self._states()
             if not any(state.failed for state in states.values()):
                 self._group = dist.new_group(backend="gloo", timeout=timeout)
                 return
-        except RanksFailedError:
-            raise
         except RuntimeError as error:
             lost = self._lost("the start", error)
             self.leave(str(lost), failed=True)  # for a rank that comes later
@@ -265,6 +261,7 @@ class GroupExchange(Exchange):
     def leave(self, reason: str, failed: bool) -> None:
         with contextlib.suppress(RuntimeError):  # without a store the others know that a rank is gone
             self._tell(left=reason, failed=failed)
+            self._store.set(f"{self._name}/all", "")  # who waits for all to be ready need not wait for this rank
         self.close()
 
     @override

@@ -118,7 +118,7 @@ class Session:
             trouble = failure_text(error)
         try:
             self._exchange.join(timeout, trouble)
-        except (RanksFailedError, ExchangeError) as error:
+        except Exception as error:
             if refused is not None:
                 self._take_off()
                 raise refused from None
@@ -221,8 +221,12 @@ class Session:
             return Failure(str(error), error.ranks, self.speaks)
         if isinstance(error, ExchangeError):
             return Failure(why_ranks_missed(error), [self._exchange.rank], True)
-        self._exchange.leave(failure_text(error), failed=True)
-        return Failure(failure_text(error), [self._exchange.rank], self.speaks)
+        reason = failure_text(error)
+        try:
+            self._exchange.leave(reason, failed=True)
+        except Exception as another:  # this is where failures end
+            reason = f"{reason}; {failure_text(another)}"
+        return Failure(reason, [self._exchange.rank], self.speaks)
 
     def _give_up(self) -> None:
         assert self._failure is not None
@@ -245,6 +249,10 @@ class Session:
         try:
             if self._settings.allows("LRG901"):
                 self._log.add([failure.finding(self._trainer, self._module)], say=say)
+        except GuardWarning:
+            raise
+        except Exception as error:  # it may be why the guard steps aside
+            print(f"RetrievalGuard stepped aside: {failure.reason}; {failure_text(error)}", file=sys.stderr)
         finally:
             self._save_what_is_known()
 

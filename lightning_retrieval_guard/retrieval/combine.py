@@ -265,8 +265,10 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
     length = None if measure is None else panel.length(name, longest)
     try:
         return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
-    except Exception as error:  # an aggregation of the user's: it belongs to whoever asks for the value
-        return Outcome(error=error)
+    except Exception as error:
+        if measure is None or isinstance(measure.aggregation, str):
+            raise
+        return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
 
 
 def _with_settled(found: Outcome, count: int, measure: Measure, table: RowTable) -> Outcome:

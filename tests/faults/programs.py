@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Sound(Trainable, LightningModule):
     """No fault: the metric is logged as an object."""
 
     timeout = LONG_TIMEOUT
-    trainer_options: dict[str, Any] = {}
+    trainer_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Sound(Trainable, LightningModule):
 class NoBatchSized(Sound):
     """All queries on the other ranks; the sized loader of one is empty."""
 
-    trainer_options = {"use_distributed_sampler": False}
+    trainer_options = MappingProxyType({"use_distributed_sampler": False})
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +256,7 @@ class MissingKey(Sound):
 class MissingKeySilenced(MissingKey):
     """The same, and the rule that would say so is told not to."""
 
-    guard_options = {"ignore": ["LRG206"]}
+    guard_options = MappingProxyType({"ignore": ["LRG206"]})
 
 
 class OtherOrder(Sound):
@@ -320,4 +321,3 @@ def run(program: str, mode: str) -> dict[str, Any]:
     number = trainer.callback_metrics.get("mrr")
     found = {finding.code for one in guard for finding in one.findings if finding.severity != "note"}
     return {"number": None if number is None else float(number), "codes": sorted(found)}
-

@@ -1,0 +1,30 @@
+"""Every fault in real processes: what becomes of the run, within seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from distributed.harness import Pool
+
+from .catalogue import FAULTS, Fault
+from .described import run_fault
+from .table import DOCUMENT, rows_of_faults, rows_of_unusual
+
+CASES = [(fault, mode, world) for fault in FAULTS for mode in fault.shown for world in fault.worlds(mode)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "mode", "world"), CASES, ids=[f"{fault.program}-{mode}-{world}" for fault, mode, world in CASES]
+)
+def test_what_becomes_of_the_run(pools: Mapping[int, Pool], fault: Fault, mode: str, world: int) -> None:
+    assert run_fault(pools, fault, mode, world) == fault.shown[mode]
+
+
+def test_the_page_shows_the_catalogue() -> None:
+    page = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in page if line.startswith("| ")]
+    assert [row for row in rows if not row.startswith("| fault") and not row.startswith("| what")] == [
+        *rows_of_faults({(fault.program, mode): text for fault in FAULTS for mode, text in fault.shown.items()}),
+        *rows_of_unusual(),
+    ]
