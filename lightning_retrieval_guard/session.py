@@ -218,7 +218,7 @@ class Session:
     def _failure_of(self, error: Exception) -> Failure:
         """What to say of a failure; the other ranks hear of one here where they meet."""
         if isinstance(error, RanksFailedError):
-            return Failure(str(error), error.ranks, self.speaks)
+            return Failure(str(error), error.ranks, self._exchange.rank == 0)
         if isinstance(error, ExchangeError):
             return Failure(why_ranks_missed(error), [self._exchange.rank], True)
         reason = failure_text(error)
@@ -226,7 +226,7 @@ class Session:
             self._exchange.leave(reason, failed=True)
         except Exception as another:  # this is where failures end
             reason = f"{reason}; {failure_text(another)}"
-        return Failure(reason, [self._exchange.rank], self.speaks)
+        return Failure(reason, [self._exchange.rank], self._exchange.rank == 0)
 
     def _give_up(self) -> None:
         assert self._failure is not None

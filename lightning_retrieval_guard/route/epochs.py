@@ -39,18 +39,12 @@ class Known(NamedTuple):
     """The rows of a metric when the ranks met.
 
     Attributes:
-        generation: How often it was reset before.
-        rows: The number of updates that it held.
+        stamp: Of the metric's record then.
         source: What the ranks know of them.
     """
 
-    generation: int
-    rows: int
+    stamp: tuple[int, int]
     source: SourceView
-
-    def holds(self, record: MetricRecord) -> bool:
-        """Whether the metric was not fed since."""
-        return (record.generation, len(_compat.row_states(record.metric())[0])) == (self.generation, self.rows)
 
 
 class Epochs:
@@ -200,6 +194,7 @@ class Epochs:
         mode, is_sorted = self._settings.mode, False
         refused: list[Finding] = []
         corrections: list[judge.Correction] = []
+        orders: list[list[str]] = []
         results = _compat.results_of(self._trainer)
         if mode == "strict":
             refused = judge.serious(self._judge(epoch))
@@ -216,12 +211,14 @@ class Epochs:
             self._know(epoch)
         if mode != "warn":
             self._agree(epoch, refused)
+        # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
         if is_sorted:
             _compat.sort_results(results)
             for key in epoch.keys:
-                key.corrected = key.corrected or any(key.first.storage in order for order in self._orders(epoch))
-        for correction in corrections:
-            correction.install()
+                key.corrected = key.corrected or any(key.first.storage in order for order in orders)
+        for key, result, value in corrections:
+            _compat.install_result(result, value)
+            key.corrected = True
 
     def _agree(self, epoch: Epoch, refused: Sequence[Finding] = ()) -> None:
         """Go on where all ranks have come this far and none refuses.
@@ -230,10 +227,10 @@ class Epochs:
             GuardError: With what is refused.
         """
         if not any(message["keys"] or message["sources"] for message in epoch.meetings[-1]):
-            self.refuse(refused)
             return
         answers = self._confirm(bool(refused))
-        self.refuse(refused)
+        if refused:
+            self.refuse(refused)
         if any(answers):
             ranks = ", ".join(str(rank) for rank, answer in enumerate(answers) if answer)
             raise GuardError(f"RetrievalGuard: rank(s) {ranks} refused to go on, and tell why.")
@@ -250,11 +247,10 @@ class Epochs:
         for metric, record in self._watch.row_records():
             lives = self._finder.part([record.segment()], epoch.record).lives
             name = next((name for name, own in names.items() if own.shows(lives)), None)
-            rows = len(_compat.row_states(metric)[0])
-            if name is None and not rows:
+            if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
             if name in epoch.sources:
-                self.known[id(record)] = Known(record.generation, rows, epoch.sources[name])
+                self.known[id(record)] = Known(record.stamp, epoch.sources[name])
 
     def _ask(self, stage: StageRecord, new: Sequence[KeyView]) -> None:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
@@ -363,7 +359,7 @@ class Epochs:
             syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
         """
         known = self.known.get(id(record))
-        source = known.source if known is not None and known.holds(record) else None
+        source = known.source if known is not None and known.stamp == record.stamp else None
         if source is None and syncs:
             source = self._meet_for(record, epoch)
         if source is None or not source.plan.has_rows:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -121,18 +121,12 @@ def serious(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity is not Severity.NOTE]
 
 
-@dataclass(frozen=True)
-class Correction:
+class Correction(NamedTuple):
     """The reference for the place of a logged number."""
 
     key: KeyView
     result: Any
     value: torch.Tensor
-
-    def install(self) -> None:
-        """Put it there."""
-        _compat.install_result(self.result, self.value)
-        self.key.corrected = True
 
 
 def corrections(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> list[Correction]:

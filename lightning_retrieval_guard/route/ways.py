@@ -81,7 +81,7 @@ class Ways:
         known = self._epochs.known.get(id(record))
         if in_step or (known is not None and known.source.plan.gathered):
             return functools.partial(_alone, metric, plain), False
-        outcome = known.source.combined if known is not None and known.holds(record) else None
+        outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
         return (plain, False) if outcome is None else (functools.partial(_take, outcome, metric), True)
 
     def compute_alone(self, metric: Any, plain: Plain) -> Any:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -154,6 +155,25 @@ def validate(*guard: RetrievalGuard) -> dict[str, float]:
     return floats(trainer.callback_metrics)
 
 
+def called_parts() -> list[str]:
+    """The parts that a run without a failure calls on this rank."""
+    names = {function.__code__: name for name, function in find_parts().items()}
+    called: set[str] = set()
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in names:
+            called.add(names[frame.f_code])
+
+    with tempfile.TemporaryDirectory() as folder:
+        guard = make_guard(Path(folder) / "report.html")
+        sys.setprofile(note)
+        try:
+            validate(guard)
+        finally:
+            sys.setprofile(None)
+    return sorted(called)
+
+
 def try_parts(names: list[str], rank: int | None) -> dict[str, Any]:
     """Validate once for each part, where it raises on one rank or on all.
 
@@ -165,7 +185,7 @@ def try_parts(names: list[str], rank: int | None) -> dict[str, Any]:
     told: dict[str, Any] = {"plain": validate(), "correct": validate(make_guard())}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / ("report.html" if ":" in name and "page" in name else "report.json")
+            report = Path(folder) / "report.html"
             told[name] = {"numbers": None, "found": [], "error": ""}
             here = rank is None or torch.distributed.get_rank() == rank
             broken = Broken(parts[name])
