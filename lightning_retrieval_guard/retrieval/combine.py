@@ -342,7 +342,8 @@ def _leave_out_repeated(
     if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
     kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
-    return (kept, cut_pieces(kept, may_fold=pieces.folded)) if len(kept) else (None, None)
+    left = len(kept) or kept.digests or kept.settled
+    return (kept, cut_pieces(kept, may_fold=pieces.folded)) if left else (None, None)
 
 
 def _lost(table: RowTable, numbers: Numbers, copies: int) -> Lost | None:
