@@ -6,19 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-CACHES := .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_cache
 
 # The stamp is written last and holds the checkout's path. No stamp, another path (the scripts in
 # .venv/bin point at the old one), or a Python that does not start: the environment is built anew.
 USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint browser bench clean FORCE
+.PHONY: demo test lint browser oldest compat bench clean FORCE
 
 demo: $(STAMP)
 	$(BIN)/lightning-retrieval-guard demo
 
-test: lint browser
+test: lint browser oldest
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)
@@ -30,6 +30,14 @@ lint: $(STAMP)
 # Tests look at the HTML report in Chromium. Without one they are skipped, or fail where CI=true.
 browser: $(STAMP)
 	@cd tests && ../$(BIN)/python -m report.browser || sh report/install_chromium.sh
+
+# Tests in the oldest versions that are supported, in an environment of their own.
+oldest: $(STAMP)
+	$(BIN)/nox --reuse-existing-virtualenvs --session 'compat(oldest)'
+
+# The same in all versions; writes docs/compatibility.md.
+compat: $(STAMP)
+	$(BIN)/nox --session compat page
 
 bench: $(STAMP)
 	$(PIP) install -c constraints-dev.txt -e '.[bench]'

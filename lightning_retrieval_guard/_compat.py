@@ -6,13 +6,17 @@ same names, so objects of either are reached through attributes and never throug
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
@@ -20,6 +24,65 @@ from torchmetrics.retrieval.base import RetrievalMetric
 
 # Lightning's own default for the time-out of a process group.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+_LIGHTNING = ("lightning", "pytorch_lightning")
+
+# --- versions -------------------------------------------------------------------------------------------------
+
+# What this file was checked with; docs/compatibility.md has what was run.
+CHECKED = dict.fromkeys(_LIGHTNING, ">=2.1,!=2.6.2,!=2.6.3,<2.7") | {"torchmetrics": ">=1.2,<1.10"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What releases of a package do wrong, and a later one may put right: the guard's correction goes with it.
+
+    Attributes:
+        what: In words, with the issue where there is one.
+        versions: The releases that show it; without an upper end while no release is known that does not.
+    """
+
+    what: str
+    versions: SpecifierSet
+
+    def shown_by(self, package: str) -> bool:
+        """Whether the installed version of a package shows it; one that cannot be told is taken to."""
+        version = version_of(package)
+        return version is None or self.versions.contains(version, prereleases=True)
+
+
+# Each has a test in tests/distributed/test_upstream_faults.py that fails where the installed version is put right.
+FLOORED_WEIGHTS = Fault("integer weights are floored (Lightning-AI/pytorch-lightning#21859)", SpecifierSet(">=2.0.7"))
+ORDER_PAIRS_KEYS = Fault("keys are combined by their order alone", SpecifierSet(">=2.0"))
+REFUSED_CALLBACKS = Fault("callbacks of the other package are refused", SpecifierSet("<2.6"))
+UNEVEN_LISTS = Fault("every update is gathered by itself (Lightning-AI/torchmetrics#3336)", SpecifierSet(">=1.0"))
+
+
+def lightning_of(part: Any) -> str:
+    """The package that a trainer, a module or a result belongs to: ``"lightning"`` or ``"pytorch_lightning"``."""
+    roots = (own.__module__.partition(".")[0] for own in type(part).__mro__)
+    return next((root for root in roots if root in _LIGHTNING), _LIGHTNING[0])
+
+
+def unchecked_versions(*parts: Any) -> Iterator[str]:
+    """A clause for each package in use whose version this file was not checked with.
+
+    Args:
+        parts: The trainer and the module.
+    """
+    for package in sorted({*map(lightning_of, parts), "torchmetrics"}):
+        version, checked = version_of(package), CHECKED[package]
+        if version is None or not SpecifierSet(checked).contains(version, prereleases=True):
+            yield f"it was not checked with {package} {version or '(no version)'}, but with {checked}"
+
+
+@functools.cache
+def version_of(package: str) -> Version | None:
+    """The installed version of a package, ``None`` where it is not installed or has no readable version."""
+    try:
+        return Version(importlib.metadata.version(package))
+    except (importlib.metadata.PackageNotFoundError, InvalidVersion):
+        return None
 
 
 # --- Lightning's results (2.1 to 2.6) -------------------------------------------------------------------------
@@ -53,7 +116,7 @@ def defines_hook(owner: Any, hook: str) -> bool:
 
 
 def _is_lightnings(module: str) -> bool:
-    return module.partition(".")[0] in ("lightning", "pytorch_lightning")
+    return module.partition(".")[0] in _LIGHTNING
 
 
 def class_that_logs(module: Any) -> type:

@@ -6,8 +6,9 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import astuple
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
@@ -15,10 +16,11 @@ from typing_extensions import override
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
+from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import Report, StageCounts
 from lightning_retrieval_guard.report.document import write_report
-from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 from lightning_retrieval_guard.session import Session
@@ -27,8 +29,17 @@ from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build
 TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
 
+if (
+    not TYPE_CHECKING
+    and _compat.version_of("pytorch_lightning")
+    and _compat.REFUSED_CALLBACKS.shown_by("pytorch_lightning")
+):
+    from pytorch_lightning import Callback as OtherCallback
+else:
+    OtherCallback = object
 
-class RetrievalGuard(Callback):
+
+class RetrievalGuard(Callback, OtherCallback):
     """Sees to it that the number logged on N devices is the number one device would have logged.
 
     Example:
@@ -116,6 +127,8 @@ class RetrievalGuard(Callback):
         if any(not other.from_environment for other in others):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
         self._close()
+        if trainer.is_global_zero:
+            warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_site()))
         self._world_size = trainer.world_size
         self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
@@ -200,7 +213,10 @@ class RetrievalGuard(Callback):
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},
         )
-        write_report(path, report)
+        try:
+            write_report(path, report)
+        except OSError as error:
+            self._log.tell_unwritten(error, *astuple(user_site()))
 
     def _close(self) -> None:
         self._suppressions.start_over()

@@ -1,4 +1,9 @@
-"""The command line: one subcommand a line in COMMANDS."""
+"""The command line: one subcommand a line in COMMANDS.
+
+A command imports what it needs when it is asked for, so that ``lint`` starts without torch.
+"""
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -7,10 +12,10 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
-from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule, render_list, render_rule
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.rules import Rule
 
 MAX_SEED = 2**32 - 1
 REPORT_SUFFIXES = (".json", ".html")
@@ -40,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 when an argument is refused, with code 0 after `--help`.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     command: Command = options.command
     return command.run(options)
 
 
-def _parser() -> ArgumentParser:
+def _parser(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         prog="lightning-retrieval-guard",
         description="The number you log on N devices is the number one device would have logged.",
@@ -53,12 +58,15 @@ def _parser() -> ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
-        command.add_options(subparser)
+        if command.name in arguments:
+            command.add_options(subparser)
         subparser.set_defaults(command=command)
     return parser
 
 
 def _add_demo_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.demo import MAX_DEVICES
+
     parser.add_argument(
         "--devices",
         type=_integer_between(1, MAX_DEVICES),
@@ -74,13 +82,15 @@ def _add_demo_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--report",
-        type=_report_path,
+        type=_path_ending_in(*REPORT_SUFFIXES),
         metavar="PATH",
         help="write what the warn run finds to PATH, as .json or .html",
     )
 
 
 def _run_demo(options: Namespace) -> int:
+    from lightning_retrieval_guard.demo import run_demo
+
     return run_demo(devices=options.devices, seed=options.seed, report=options.report)
 
 
@@ -95,6 +105,9 @@ def _add_explain_options(parser: ArgumentParser) -> None:
 
 
 def _run_explain(options: Namespace) -> int:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import render_list, render_rule
+
     width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
     try:
         print(render_list(REGISTRY, width) if options.rule is None else render_rule(options.rule, width))
@@ -102,6 +115,76 @@ def _run_explain(options: Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _add_parity_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.parity.options import ATOL, KEEPS, MODES, RTOL, STAGES, TIMEOUT, WORLD_SIZES
+
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="path/to/file.py:function or package.module:function; it returns a module, (module, loaders or datamodule)"
+        " or (module, loaders or datamodule, a dict of Trainer arguments)",
+    )
+    parser.add_argument(
+        "--world-sizes",
+        type=_integers,
+        default=WORLD_SIZES,
+        metavar="N,N",
+        help=f"the numbers of processes; 1 is always among them (default: {','.join(map(str, WORLD_SIZES))})",
+    )
+    parser.add_argument("--stage", choices=STAGES, default=STAGES[0], help="what is run (default: %(default)s)")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help="of the guard (default: %(default)s)")
+    parser.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default=KEEPS[0],
+        help="global: all processes together have the batch of one; per-rank: each has the batch that the program makes"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rtol", type=float, default=RTOL, help="relative difference that is none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--atol", type=float, default=ATOL, help="absolute difference that is none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT, metavar="S", help="seconds for each run (default: %(default)g)"
+    )
+    parser.add_argument("--seed", type=_integer_between(0, MAX_SEED), default=0, help="of every process (default: 0)")
+    parser.add_argument("--json", type=_path_ending_in(".json"), metavar="PATH", help="write the result to PATH too")
+
+
+def _run_parity(options: Namespace) -> int:
+    from lightning_retrieval_guard.parity import ParityError, build_options, run_parity
+
+    names = ("world_sizes", "stage", "mode", "keep", "rtol", "atol", "timeout", "seed")
+    try:
+        parity = build_options(options.target, **{name: getattr(options, name) for name in names})
+    except (ParityError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run_parity(parity, options.json)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,2,4")
+    return tuple(map(int, parts))
+
+
+def _add_lint_options(parser: ArgumentParser) -> None:
+    from lightning_retrieval_guard.lint.formats import FORMATS
+
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, and folders to look for Python in")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how to show what was found (default: text)")
+
+
+def _run_lint(options: Namespace) -> int:
+    from lightning_retrieval_guard.lint.front import run_lint
+
+    return run_lint(options.paths, options.format)
 
 
 def _integer_between(low: int, high: int) -> Callable[[str], int]:
@@ -114,24 +197,30 @@ def _integer_between(low: int, high: int) -> Callable[[str], int]:
 
 
 def _rule(text: str) -> Rule:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule
+
     try:
         return find_rule(text, REGISTRY)
     except UnknownRuleError as error:
         raise ArgumentTypeError(str(error)) from error
 
 
-def _report_path(text: str) -> Path:
-    # Looked at here too, so that a typing mistake is not found only after the training.
-    path = Path(text)
-    if path.suffix not in REPORT_SUFFIXES:
-        raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(REPORT_SUFFIXES)}")
-    if path.is_dir():
-        raise ArgumentTypeError(f"{text!r} is a directory")
-    if not path.parent.is_dir():
-        raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
-    return path
+def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
+    def parse(text: str) -> Path:
+        # Looked at here too, so that a typing mistake is not found only after the runs.
+        path = Path(text)
+        if path.suffix not in suffixes:
+            raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        if path.is_dir():
+            raise ArgumentTypeError(f"{text!r} is a directory")
+        if not path.parent.is_dir():
+            raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
+        return path
+
+    return parse
 
 
 COMMANDS = (
@@ -146,5 +235,17 @@ COMMANDS = (
         "Say what a rule flags, why that is wrong, and what to type instead.",
         _add_explain_options,
         _run_explain,
+    ),
+    Command(
+        "parity",
+        "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
+        _add_parity_options,
+        _run_parity,
+    ),
+    Command(
+        "lint",
+        "Find in source what it alone makes certain; runs flake8 with the rules of this package.",
+        _add_lint_options,
+        _run_lint,
     ),
 )

@@ -7,7 +7,8 @@ How ranks meet:
 2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
    A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
    length follows, and the frame is larger from then on, on all ranks.
-3. The labels must agree; otherwise the ranks are at different points of the program.
+3. What came is checked before it is used, in the same way on all ranks. The labels must agree; otherwise the ranks are
+   at different points of the program.
 4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
    ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
@@ -31,9 +32,14 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_retrieval_guard.unreadable import UnreadableError, as_entry, read_all
+
 _FRAME_BYTES = 384
 _LENGTH_BYTES = 4
 _SOON = timedelta(seconds=1)  # to read what a rank has told, if it has
+# No message is nearly as long; what claims to be is not one, and memory is not spent on it.
+_MOST_BYTES = 1 << 22
+_MOST_TEXT_BYTES = 1 << 26
 _instances = 0
 
 
@@ -99,6 +105,7 @@ class Exchange:
 
         Raises:
             ExchangeError: A rank did not come, or came from another point of the program.
+            UnreadableError: A rank sent something else than a label and a message.
         """
         return [message]
 
@@ -221,14 +228,14 @@ class GroupExchange(Exchange):
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
-        entries = [json.loads(self._decompress(other)) for other in texts]
-        labels = [entry[0] for entry in entries]
+        entries = read_all(self._read, texts)
+        labels = [label for label, _ in entries]
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
             apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
             raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
-        return [entry[1] for entry in entries]
+        return [told for _, told in entries]
 
     @override
     def gather_blocks(self, block: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -278,6 +285,9 @@ class GroupExchange(Exchange):
         frame = self._frame_bytes
         rows = self._all_gather(_pack(text, frame))
         lengths = [int.from_bytes(bytes(row[:_LENGTH_BYTES].tolist()), "little") for row in rows]
+        too_long = {rank: f"{length} bytes" for rank, length in enumerate(lengths) if length > _MOST_BYTES}
+        if too_long:
+            raise UnreadableError(too_long)
         longest = max(lengths) + _LENGTH_BYTES
         if longest > frame:
             self._frame_bytes = 2 * longest
@@ -291,8 +301,15 @@ class GroupExchange(Exchange):
         press = zlib.compressobj(level=9, zdict=self.vocabulary)
         return press.compress(text) + press.flush()
 
+    def _read(self, block: bytes) -> tuple[str, dict[str, Any]]:
+        return as_entry(json.loads(self._decompress(block)))
+
     def _decompress(self, block: bytes) -> bytes:
-        return zlib.decompressobj(zdict=self.vocabulary).decompress(block)
+        press = zlib.decompressobj(zdict=self.vocabulary)
+        text = press.decompress(block, _MOST_TEXT_BYTES)
+        if not press.eof or press.unused_data:
+            raise ValueError("it is not whole")
+        return text
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]

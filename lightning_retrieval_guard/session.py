@@ -22,6 +22,7 @@ from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.observe.unregistered import bring
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.route.epochs import Epochs
@@ -236,7 +237,7 @@ class Session:
         failure, self._failure = self._failure, None
         self._keep(failure, say=False)
         ranks = _joined(failure.ranks)
-        raise GuardError(f"LRG901 guard-disabled: the guard failed on rank(s) {ranks}: {failure.reason}")
+        raise GuardError(printable(f"LRG901 guard-disabled: the guard failed on rank(s) {ranks}: {failure.reason}"))
 
     def _step_aside(self, failure: Failure, say: bool) -> None:
         if self._is_open:

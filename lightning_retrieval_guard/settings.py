@@ -126,13 +126,16 @@ def check_report_writable(path: Path) -> None:
     Raises:
         ValueError: The folder does not exist, or the file or folder may not be written.
     """
-    folder = path.parent
+    target = Path(os.path.realpath(path))
+    folder = target.parent
     if not folder.is_dir():
         raise ValueError(
             f"report={str(path)!r}: the folder {str(folder)!r} does not exist. Make it, or give another path."
         )
     if path.is_dir():
         raise ValueError(f"report={str(path)!r} is a folder. Give the path of a file.")
-    target = path if path.exists() else folder
-    if not os.access(target, os.W_OK):
-        raise ValueError(f"report={str(path)!r} cannot be written: no permission on {str(target)!r}.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"report={str(path)!r} is no regular file. Give the path of a file.")
+    for part in (target, folder):  # a new file takes the place of the old one
+        if part.exists() and not os.access(part, os.W_OK):
+            raise ValueError(f"report={str(path)!r} cannot be written: no permission on {str(part)!r}.")

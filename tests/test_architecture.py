@@ -94,6 +94,30 @@ def private_foreign_names(source: str) -> Iterator[Violation]:
             yield line, name
 
 
+UNTRUSTED = {"eval", "exec", "compile", "__import__"}
+LOADERS = ("pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml")
+
+
+def runs_what_it_reads(source: str) -> Iterator[Violation]:
+    """What can run code that stands in a file or came from another process."""
+    tree = ast.parse(source)
+    for line, name in dotted_names(tree):
+        if name.partition(".")[0] in LOADERS or name in (
+            "torch.load",
+            "torch.jit.load",
+            "numpy.load",
+            "pandas.read_pickle",
+        ):
+            yield line, name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in UNTRUSTED:
+            yield node.lineno, node.func.id
+        if isinstance(node, ast.Attribute) and re.fullmatch(
+            r"(all_gather|broadcast|gather|scatter|send|recv)_object(_list)?", node.attr
+        ):  # they unpickle
+            yield node.lineno, node.attr
+
+
 def too_long(source: str) -> Iterator[Violation]:
     count = len(source.splitlines())
     if count > MAX_LINES:
@@ -124,6 +148,39 @@ def test_only_compat_touches_private_names(path: Path) -> None:
         return
     found = violations(private_foreign_names, path)
     assert not found, f"only _compat.py may touch private names of Lightning or torchmetrics:\n{found}"
+
+
+@each_module
+def test_nothing_that_is_read_is_run(path: Path) -> None:
+    found = violations(runs_what_it_reads, path)
+    assert not found, f"data are read as JSON or numbers, never unpickled or evaluated:\n{found}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load(path)",
+        "from torch import load",
+        "from torch import load as read",
+        "import numpy as np\nnp.load(path, allow_pickle=True)",
+        "import joblib",
+        "eval(text)",
+        "exec(text)",
+        "import torch.distributed as dist\ndist.all_gather_object(found, own)",
+        "import importlib\nimportlib.import_module('torch.load')",
+    ],
+)
+def test_what_runs_data_is_recognised(source: str) -> None:
+    assert list(runs_what_it_reads(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["import json\njson.loads(text)", "import torch\ntorch.save(1, path)", "ast.parse(text)"]
+)
+def test_what_reads_data_is_not_refused(source: str) -> None:
+    assert not list(runs_what_it_reads(source))
 
 
 @each_module

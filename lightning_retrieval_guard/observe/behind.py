@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.observe.feeding import Feeding
-from lightning_retrieval_guard.observe.segments import Feed, MetricRecord
+from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stale import may_be_stale
 
 _TASKS = ("Binary", "Multiclass", "Multilabel")
@@ -145,6 +145,8 @@ class Lives:
             return Behind()
         feeds, one = self._record.feeds, self.count == 1 and self.metric is not None
         updates, loaders = sum(feeds.values()), {feed.dataloader for feed in feeds}
+        if one and updates > metric.update_count:
+            return Behind()  # a reset in compiled code is not seen
         running = kind == "compute" and one and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
@@ -152,7 +154,7 @@ class Lives:
         whole = one and combines and fed_here and fed_now and updates == calls
         told = Behind(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
-            shared = sum(count for feed, count in feeds.items() if _is_of_another(feed, dataloader, feeding))
+            shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
             told = replace(told, shared=shared, **self._stale(self._record, metric, feeding))
         return told if told.running or told.stale or told.shared or not told.mean else Behind()
 
@@ -164,13 +166,6 @@ class Lives:
         if not over or not may_be_stale(metric, feeding.stage):
             return {}
         return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
-
-
-def _is_of_another(feed: Feed, dataloader: int | None, feeding: Feeding) -> bool:
-    """Whether a feed is that of another stage that runs, or of another dataloader."""
-    if feed.epoch == feeding.epoch:
-        return dataloader is not None and feed.dataloader != dataloader
-    return feed.epoch is not None and not feeding.is_over(feed.epoch)
 
 
 def ask(metric: Any, alone: bool) -> float | None:

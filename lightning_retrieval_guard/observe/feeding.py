@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lightning_retrieval_guard.observe.segments import Feed
+
 
 @dataclass(frozen=True)
 class Feeding:
@@ -20,3 +22,16 @@ class Feeding:
     samples: int | None
     samples_before: int | None
     is_over: Callable[[int | None], bool]
+
+    def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
+        """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.
+
+        An update outside of stages belongs to whatever shows it.
+
+        Args:
+            feed: What fed a metric.
+            dataloader: The dataloader of the key that shows the metric; any if ``None``.
+        """
+        if feed.epoch == self.epoch:
+            return dataloader is not None and feed.dataloader != dataloader
+        return feed.epoch is not None and not self.is_over(feed.epoch)

@@ -63,7 +63,7 @@ class WeightCounts:
         guessed: Calls without a weight where Lightning took a leading size that is not the number of samples.
         unsure: Calls where Lightning took the first of several leading sizes and the truth is not known.
         explained: Whether the batch itself explains every weight that is not the number of samples.
-        integral: Whether all weights are integers.
+        integral: Whether all weights are integers, of which Lightning floors the mean over ranks.
     """
 
     equal: int = 0

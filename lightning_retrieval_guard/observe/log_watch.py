@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.compiled import beside_graphs
 from lightning_retrieval_guard.observe.keys import KeyRecord, Kind
 from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
 from lightning_retrieval_guard.observe.patches import Patches
@@ -61,13 +61,12 @@ class LogWatch:
                 patches.put(callback, "log", lambda _: self._module.log)
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(original)
         def log(module: Any, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
             original(module, name, value, *args, **kwargs)
             if module is self._module:
                 self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
 
-        return log
+        return beside_graphs(log, original, lambda *_: True)
 
     def _note(self, name: str, value: Any, given: Any) -> None:
         stage, hook = self._listener.stage(), _compat.current_hook(self._module)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.observe.compiled import beside_graphs
 from lightning_retrieval_guard.observe.ended import EndedLives, RankListener
 from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.patches import Patches
@@ -101,8 +102,6 @@ class MetricWatch:
         self._installed = False
         self._patches.undo()
         give_back(metric for metric, _ in self.row_records())
-        for record in list(self._records.values()):
-            self._unwrap(record.metric())
         self._records.clear()
         self._origins.clear()
         self._recent.clear()
@@ -163,19 +162,11 @@ class MetricWatch:
             record.samples_at_update[feeding.stage, feeding.dataloader] = feeding.samples_before
         own = vars(metric)
         if "compute" in own and not _compat.belongs_to_lightning(metric):
-            own["update"] = self._wrap_update(record, own["update"])
-            own["compute"] = self._wrap_compute(record, own["compute"])
+            self._patches.put(metric, "update", functools.partial(self._wrap_update, record))
+            self._patches.put(metric, "compute", functools.partial(self._wrap_compute, record))
         return record
 
-    def _unwrap(self, metric: Metric | None) -> None:
-        # nothing is remembered about the wrapped methods, because that would keep the metric alive
-        for name in ("update", "compute") if metric is not None else ():
-            method: Any = vars(metric).get(name)
-            if getattr(method, "watch", None) is self:
-                vars(metric)[name] = method.__wrapped__
-
     def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
         def update(*args: Any, **kwargs: Any) -> Any:
             if self._installed and not record.in_forward and record.feeds:
                 self._listener.protect(lambda: self._drop_stale(record))
@@ -185,11 +176,9 @@ class MetricWatch:
                 self._listener.protect(lambda: self._note_update(record, args, kwargs))
             return result
 
-        update.watch = self  # type: ignore[attr-defined]
-        return update
+        return beside_graphs(update, original, lambda *_: record.is_rows)
 
     def _wrap_compute(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
         def compute(*args: Any, **kwargs: Any) -> Any:
             plain = functools.partial(original, *args, **kwargs)
             if not self._installed:
@@ -200,55 +189,44 @@ class MetricWatch:
             self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
             return value
 
-        compute.watch = self  # type: ignore[attr-defined]
-        return compute
+        return beside_graphs(compute, original, lambda *_: record.is_rows)
 
     def _patch_class(self) -> None:
         watch = self
 
-        def wrap_init(original: Callable[..., None]) -> Callable[..., None]:
-            @functools.wraps(original)
-            def __init__(self: Metric, *args: Any, **kwargs: Any) -> None:
+        def leaves(metric: Metric, *_: Any) -> bool:
+            return _compat.is_rows_metric(metric)
+
+        def wrap_maker(original: Callable[..., None]) -> Callable[..., None]:
+            def make(self: Metric, *args: Any, **kwargs: Any) -> None:
                 original(self, *args, **kwargs)
                 if watch._installed:
                     watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
 
-            return __init__
-
-        def wrap_setstate(original: Callable[..., None]) -> Callable[..., None]:
-            @functools.wraps(original)
-            def __setstate__(self: Metric, state: dict[str, Any]) -> None:
-                original(self, state)
-                if watch._installed:
-                    watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
-
-            return __setstate__
+            return beside_graphs(make, original, leaves)
 
         def wrap_reset(original: Callable[..., None]) -> Callable[..., None]:
-            @functools.wraps(original)
             def reset(self: Metric) -> None:
                 if watch._installed:
                     watch._listener.protect(lambda: watch._note_reset(self))
                 original(self)
 
-            return reset
+            return beside_graphs(reset, original, leaves)
 
         def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(original)
-            def __call__(self: Metric, *args: Any, **kwargs: Any) -> Any:
+            def call(self: Metric, *args: Any, **kwargs: Any) -> Any:
                 return watch._forward(self, original, args, kwargs)
 
-            return __call__
+            return beside_graphs(call, original, leaves)
 
         def wrap_to(original: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(original)
             def to(self: Metric, *args: Any, **kwargs: Any) -> Any:
                 return self if watch._stays(self, args, kwargs) else original(self, *args, **kwargs)
 
-            return to
+            return beside_graphs(to, original, leaves)
 
-        self._patches.put(Metric, "__init__", wrap_init)
-        self._patches.put(Metric, "__setstate__", wrap_setstate)
+        self._patches.put(Metric, "__init__", wrap_maker)
+        self._patches.put(Metric, "__setstate__", wrap_maker)
         self._patches.put(Metric, "reset", wrap_reset)
         self._patches.put(Metric, "__call__", wrap_call)
         self._patches.put(Metric, "to", wrap_to)

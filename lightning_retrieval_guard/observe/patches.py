@@ -1,80 +1,127 @@
-"""Patches that come off again: whatever is put on is put back, as long as it is still ours."""
+"""Patches that come off again: whatever is put on is put back, whoever has patched the same since."""
 
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 _MISSING = object()
 
 
-class _PatchedMethod:
-    """Stands in an object's ``__dict__`` for one of its methods.
+class Patch:
+    """Stands in the ``__dict__`` of an object or class for one of its methods, until it is taken off.
+
+    From then on it is what stood there before. Somebody who has laid a patch of their own over it may bring it back by
+    taking theirs off; it then goes at the first call.
 
     A copy of the object, made by ``copy`` or ``pickle``, gets the plain method, bound to the copy.
     """
 
-    def __init__(self, original: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
+    def __init__(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
+        original = getattr(owner, name)
         functools.update_wrapper(self, original)
+        self.is_on = True
+        self._owner = weakref.ref(owner)
+        self._name = name
+        self._before = vars(owner).get(name, _MISSING)
         self._original = original
-        self._stand_in = stand_in
+        self._stand_in = make(original)
+        _write(owner, name, _as_function(self, original) if isinstance(owner, type) else self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the stand-in, or once it is off what was there before."""
+        if not self.is_on:
+            self._clear()
         return self._stand_in(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Callable[..., Any]]]:
         """What ``pickle`` and ``copy`` make of it: the plain method."""
         return _the_same, (self._original,)
 
+    def take_off(self) -> None:
+        """Let go of the stand-in, and put back what was there, unless somebody else has patched the attribute since."""
+        self.is_on = False
+        self._stand_in = self._original
+        self._clear()
+
+    def _clear(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            clear(owner, self._name)
+
+    def restore(self, owner: Any) -> None:
+        """Put back what stood there before."""
+        if self._before is _MISSING:
+            _erase(owner, self._name)
+        else:
+            _write(owner, self._name, self._before)
+
+
+def clear(owner: Any, name: str) -> None:
+    """Put back what stood below patches that are off, as far as nobody else's lies over them."""
+    while True:
+        patch = _patch_in(vars(owner).get(name))
+        if patch is None or patch.is_on:
+            return
+        patch.restore(owner)
+
+
+class Patches:
+    """Replaced attributes, which come off together in whatever order they were put on.
+
+    They are kept no longer than their owners.
+    """
+
+    def __init__(self) -> None:
+        self._patches: weakref.WeakSet[Patch] = weakref.WeakSet()
+
+    def put(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
+        """Replace ``owner.name`` by ``make(original)``.
+
+        The original is what attribute look-up finds now, inherited or own.
+        """
+        clear(owner, name)
+        self._patches.add(Patch(owner, name, make))
+
+    def undo(self) -> None:
+        """Take off all patches. May be called twice."""
+        while self._patches:
+            self._patches.pop().take_off()
+
+
+def _patch_in(value: Any) -> Patch | None:
+    """The patch that a value of a ``__dict__`` is, or stands for."""
+    found = value if isinstance(value, Patch) else getattr(value, "patch_of_guard", None)
+    return found if isinstance(found, Patch) else None
+
+
+def _as_function(patch: Patch, original: Callable[..., Any]) -> Callable[..., Any]:
+    """What a class needs, so that look-up binds it to the object."""
+
+    @functools.wraps(original)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return patch(*args, **kwargs)
+
+    patched.__dict__["patch_of_guard"] = patch
+    return patched
+
 
 def _the_same(method: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-class Patches:
-    """A stack of replaced attributes.
+def _write(owner: Any, name: str, value: Any) -> None:
+    if isinstance(owner, type):
+        setattr(owner, name, value)
+    else:
+        # past `torch.nn.Module.__setattr__`, which treats modules and parameters in its own way
+        owner.__dict__[name] = value
 
-    ``put`` sets an attribute in the ``__dict__`` of an object or class; ``undo`` restores all in reverse order.
-    An attribute that someone else has replaced since is left alone. ``undo`` may be called twice.
-    """
 
-    def __init__(self) -> None:
-        self._undo: list[tuple[Any, str, Any, Any]] = []
-
-    def put(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        """Replace ``owner.name`` by ``make(original)``.
-
-        The original is what attribute look-up finds now, inherited or own.
-        """
-        before = vars(owner).get(name, _MISSING)
-        original = getattr(owner, name)
-        ours = make(original) if isinstance(owner, type) else _PatchedMethod(original, make(original))
-        self._write(owner, name, ours)
-        self._undo.append((owner, name, before, ours))
-
-    def undo(self) -> None:
-        """Take off all patches, the latest first."""
-        while self._undo:
-            owner, name, before, ours = self._undo.pop()
-            if vars(owner).get(name, _MISSING) is not ours:
-                continue
-            if before is _MISSING:
-                self._erase(owner, name)
-            else:
-                self._write(owner, name, before)
-
-    @staticmethod
-    def _write(owner: Any, name: str, value: Any) -> None:
-        if isinstance(owner, type):
-            setattr(owner, name, value)
-        else:
-            # past `torch.nn.Module.__setattr__`, which treats modules and parameters in its own way
-            owner.__dict__[name] = value
-
-    @staticmethod
-    def _erase(owner: Any, name: str) -> None:
-        if isinstance(owner, type):
-            delattr(owner, name)
-        else:
-            del owner.__dict__[name]
+def _erase(owner: Any, name: str) -> None:
+    if isinstance(owner, type):
+        delattr(owner, name)
+    else:
+        del owner.__dict__[name]

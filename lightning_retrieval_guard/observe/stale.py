@@ -35,16 +35,16 @@ def drop_stale(record: MetricRecord, feeding: Feeding, row_records: Iterable[tup
         return
     if not all(feeding.is_over(feed.epoch) for feed in record.feeds):
         return
-    sanity = all(feed.stage == "sanity_check" for feed in record.feeds)
-    if not record.is_rows:
-        dropped = Dropped(feeding.epoch, sum(record.feeds.values()), sanity)
-        metric.reset()
-        record.dropped = dropped
-        return
-    ids = _compat.row_states(metric)[0]
-    dropped = Dropped(feeding.epoch, sum(part.numel() for part in ids), sanity)
-    for other, sharer in list(row_records):
-        if _compat.row_states(other)[0] is ids:
-            other.reset()
-            sharer.dropped = dropped
+    if not record.is_rows and metric.update_count != sum(record.feeds.values()):
+        return  # updates in compiled code are not seen
+    count, sharers = sum(record.feeds.values()), [(metric, record)]
+    if record.is_rows:
+        ids = _compat.row_states(metric)[0]
+        count = sum(part.numel() for part in ids)
+        sharers = [own for own in row_records if _compat.row_states(own[0])[0] is ids]
+    dropped = Dropped(feeding.epoch, count, all(feed.stage == "sanity_check" for feed in record.feeds))
+    for other, sharer in sharers:
+        other.reset()
+        sharer.dropped = dropped
+        if other is not metric:
             _compat.share_rows(metric, other)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-import io
 import linecache
-import re
-import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lightning_retrieval_guard.observe.comments import comments_in
 from lightning_retrieval_guard.observe.site import Site, call_lines, is_log_call, parse_source, user_site
 from lightning_retrieval_guard.settings import check_codes
 
-# every code starts with it
-EVERY_RULE = "LRG"
 # rules about the guard itself, which no log call and no update shows
 _ABOUT_THE_GUARD = "LRG9"
-_COMMENT = re.compile(r"#\s*lrg:\s*ignore(?:\[(?P<codes>[^\]]*)\]?|(?![\w\[-]))")
 
 
 @dataclass(frozen=True)
@@ -124,8 +119,11 @@ class Suppressions:
         """The comments in files of this run's log calls, without those at calls that never ran."""
         at_calls = {own for suppressed in self._sites.values() for own in suppressed}
         for path in sorted({site.path for site in self._sites}):
+            comments = _comments_in(path)
+            if not comments:
+                continue
             ran = {_function_around(path, site.line) for site in self._sites if site.path == path}
-            for own in _comments_in(path):
+            for own in comments:
                 idle = not _stands_at_log_call(own) and _function_around(path, own.line) in {None, *ran}
                 if own in at_calls or idle:
                     yield own
@@ -161,23 +159,8 @@ def _comments_at(site: Site) -> Iterator[Suppression]:
 
 @lru_cache(maxsize=32)
 def _comments_in(path: str) -> tuple[Suppression, ...]:
-    text = "".join(linecache.getlines(path))
-    if not _COMMENT.search(text):
-        return ()
-    try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    except (SyntaxError, tokenize.TokenError):  # a notebook cell with magics, or a file that has changed
-        return ()
-    comments = [token for token in tokens if token.type == tokenize.COMMENT]
-    found = [(token.start[0], match) for token in comments for match in [_COMMENT.search(token.string)] if match]
-    return tuple(Suppression(path, line, match[0], _patterns(match)) for line, match in found)
-
-
-def _patterns(match: re.Match[str]) -> tuple[str, ...]:
-    """The codes and prefixes of a comment; brackets with nothing in them hold one that no code starts with."""
-    if match["codes"] is None:
-        return (EVERY_RULE,)
-    return tuple(filter(None, map(str.strip, match["codes"].split(",")))) or ("[]",)
+    found = comments_in(linecache.getlines(path))
+    return tuple(Suppression(path, own.line, own.text, own.patterns) for own in found)
 
 
 def _stands_at_log_call(comment: Suppression) -> bool:

@@ -11,7 +11,7 @@ _TO_NOTHING = str.maketrans(_VARIATION_SELECTORS)
 
 
 def printable(text: str) -> str:
-    """The text without control codes, so that a key or file name cannot drive the terminal."""
+    """The text on one line and without control codes, so that a key or file name cannot drive the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text.translate(_TO_NOTHING))
 
 

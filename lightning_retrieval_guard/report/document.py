@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,19 @@ def write_report(path: Path, report: Report) -> None:
     """Write the report so that a reader sees the old file or the new one, never half of it.
 
     Args:
-        path: The file; ``.json`` gets JSON, anything else HTML.
+        path: The file, or a link to it; ``.json`` gets JSON, anything else HTML.
         report: What the guard has found.
 
     Raises:
         OSError: The file cannot be written.
     """
     text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else render_page(report)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        os.replace(draft, target)
     except BaseException:
-        os.unlink(name)
+        draft.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.table import render_table
 
 _Action = Literal["default", "always", "ignore", "module", "once", "error"]
 _ACTIONS: tuple[_Action, ...] = get_args(_Action)
+_versions_told: set[str] = set()
 _CATEGORY = f"{__name__.partition('.')[0]}.{GuardWarning.__name__}"
 
 
@@ -25,6 +27,7 @@ class FindingLog:
         self._findings: dict[tuple[str, str, str, int], Finding] = {}
         self._said: set[tuple[str, str, str, int]] = set()
         self._tabled: set[tuple[str, str, str, int]] = set()
+        self._unwritten = False
 
     @property
     def findings(self) -> list[Finding]:
@@ -59,6 +62,18 @@ class FindingLog:
         self._findings[finding.identity] = finding
         return finding
 
+    def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
+        """Warn, once, that the report cannot be written; everything else goes on.
+
+        Args:
+            error: Why.
+            path: The user's file.
+            line: The line in it.
+        """
+        if not self._unwritten:
+            self._unwritten = True
+            _warn(f"RetrievalGuard: the report could not be written ({error}). The run goes on.", path, line)
+
     def print_table(self, stage: str) -> None:
         """Close a stage with a table of the findings that no table has shown yet."""
         new = [finding for finding in self.findings if finding.identity not in self._tabled]
@@ -69,10 +84,33 @@ class FindingLog:
 
 def warn_at(finding: Finding) -> None:
     """Emit a finding as a warning at the user's line."""
+    _warn(finding.text(), finding.path, finding.line)
+
+
+def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
+    """Warn of packages whose version the guard was not checked with, of each once in a process.
+
+    Args:
+        unchecked: A clause for each.
+        path: The user's file.
+        line: The line in it.
+    """
+    for told in unchecked:
+        if told not in _versions_told:
+            _versions_told.add(told)
+            _warn(
+                f"RetrievalGuard: {told}. It goes on, and steps aside where it fails, but may judge or correct numbers"
+                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard.",
+                path,
+                line,
+            )
+
+
+def _warn(text: str, path: str, line: int) -> None:
     _heed_options(sys.warnoptions)
-    module = _module_at(finding.path)
+    text, shown = printable(text), printable(path)
     # a registry of its own: the interpreter's would swallow a second run's warnings
-    warnings.warn_explicit(finding.text(), GuardWarning, finding.path, finding.line, module, registry={})
+    warnings.warn_explicit(text, GuardWarning, shown, line, _module_at(path), registry={})
 
 
 def _module_at(path: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.retrieval import roc
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.ranked import Ranked, sort_key
+from lightning_retrieval_guard.retrieval.ranked import Ranked, sort_key, starts_of
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Hits:
     @cached_property
     def ordinal(self) -> Tensor:
         """How many hits of the same query rank higher, int64 of shape ``(hits,)``."""
-        firsts = torch.searchsorted(self.of, torch.arange(self.queries, device=self.of.device))
-        return torch.arange(self.of.numel(), device=self.of.device).sub_(firsts.index_select(0, self.of))
+        starts = starts_of(self.of, self.queries)
+        return torch.arange(self.of.numel(), device=self.of.device).sub_(starts.index_select(0, self.of))
 
     @cached_property
     def precisions(self) -> Tensor:

@@ -9,8 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lightning_retrieval_guard.retrieval.flags import flags
+
 # Rows that are looked at together, so that what is made of them stays small.
 CHUNK = 1 << 16
+
+# Ids that are compared at once.
+_COMPARED = 1 << 18
 
 # The first rows tell whether a search for runs is worth while.
 _PREFIX = 1 << 12
@@ -93,11 +98,12 @@ def _length_of_runs(query: Tensor) -> int | None:
     length = int(others[0]) if others.numel() else 0
     if not length or query.numel() % length:
         return None
-    for begin in range(0, query.numel() - 1, length * max(1, CHUNK // length)):
-        part = query[begin : begin + length * max(1, CHUNK // length) + 1]
-        changes = part[1:] != part[:-1]
-        ends = changes[length - 1 :: length]
-        if not bool(ends.all()) or int(changes.count_nonzero()) != ends.numel():
+    grid = query.view(-1, length)
+    firsts = grid[:, 0].contiguous()
+    if bool((firsts[1:] == firsts[:-1]).any()):
+        return None
+    for part in grid.split(max(1, _COMPARED // length)):
+        if bool(flags(torch.ne, part, part[:, :1]).sum()):
             return None
     return length
 

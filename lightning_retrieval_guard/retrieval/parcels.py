@@ -86,10 +86,16 @@ class Parcel:
 
     @classmethod
     def unpack(cls, block: Tensor, queries: int, rows: int) -> Parcel:
-        """Read what ``pack`` wrote."""
+        """Read what ``pack`` wrote.
+
+        Raises:
+            ValueError: A row belongs to no query of the parcel.
+        """
         sizes = [queries * QUERY_BYTES, rows * 8, rows * 4, rows * 4]
         words, preds, place, target = (part.clone() for part in block[: sum(sizes)].split(sizes))
         known = place.view(torch.int32) != _NO_QUERY
+        if bool(((place.view(torch.int32)[known] < 0) | (place.view(torch.int32)[known] >= queries)).any()):
+            raise ValueError("rows came without their query")
         return cls(
             Summary(words.view(torch.int64).reshape(4, queries)),
             place.view(torch.int32)[known].long(),

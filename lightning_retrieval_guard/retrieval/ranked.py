@@ -181,5 +181,7 @@ def sort_rows(number: Tensor, preds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def starts_of(of_row: Tensor, queries: int) -> Tensor:
-    """Where the rows of each query begin, and the end, int64 of shape ``(queries + 1,)``."""
-    return torch.searchsorted(of_row, torch.arange(queries + 1, device=of_row.device))
+    """Where the rows of each query begin, and the end, int64 of shape ``(queries + 1,)``; rows stand by query."""
+    ends = torch.zeros(queries + 1, dtype=torch.int64, device=of_row.device)
+    ends.scatter_add_(0, of_row + 1, torch.ones_like(of_row))
+    return ends.cumsum_(0)

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval import selection
+from lightning_retrieval_guard.retrieval.flags import flags, places
 
 # How many rows may be compared for each row there is: beyond that, sorting is quicker.
-_WORTH_WITH_CUT = 1
 _WORTH = 8
 
+# Longer lists have more rows than a sum of ones in single precision can count.
+_COUNTABLE = 1 << 24
+
 # Scores that are compared at once, so that they stay in the cache.
-_COMPARED = 1 << 16
+_COMPARED = 1 << 17
 
 
 def rank_relevant(preds: Tensor, target: Tensor, top_k: int | None) -> tuple[Tensor, Tensor] | None:
@@ -29,18 +32,16 @@ def rank_relevant(preds: Tensor, target: Tensor, top_k: int | None) -> tuple[Ten
         shape ``(ranked,)``. ``None`` where that would not be quicker than sorting, where a relevant row has the score
         of another row, and where a score is no number.
     """
-    length = preds.shape[1]
-    hits = target.reshape(-1).nonzero().view(-1)
-    worth = _WORTH if top_k is None else _WORTH_WITH_CUT
-    if hits.numel() > worth * preds.shape[0]:
-        if top_k is None or not selection.pays(preds.numel(), preds.shape[0], top_k):
-            return None
-        bound = selection.bound_of_grid(preds, top_k)
-        below = preds.view(-1).index_select(0, hits) < bound.index_select(0, _query_of(hits, length))
-        hits = hits.index_select(0, below.logical_not_().nonzero().view(-1))
-        if hits.numel() > _WORTH * preds.shape[0]:
-            return None
-    if bool(preds.max().isnan()):
+    if preds.shape[1] > _COUNTABLE:
+        return None
+    relevant = target.reshape(-1).bool()
+    if top_k is not None and selection.pays(preds.numel(), preds.shape[0], top_k):
+        greatest = selection.bound_of_grid(preds, top_k)
+        relevant = relevant.logical_and_(flags(torch.ge, preds, greatest[:, None]).view(-1).bool())
+    else:
+        greatest = preds
+    hits = places(relevant)
+    if hits.numel() > _WORTH * preds.shape[0] or bool(greatest.max().isnan()):
         return None
     ranks = _count_above(preds, hits)
     return None if ranks is None else (hits, ranks)
@@ -57,7 +58,7 @@ def _count_above(preds: Tensor, hits: Tensor) -> Tensor | None:
     for part in hits.split(max(1, _COMPARED // length)):
         score = preds.view(-1).index_select(0, part)[:, None]
         rows = preds.index_select(0, _query_of(part, length))
-        if int((rows == score).count_nonzero()) > part.numel():
+        if int(flags(torch.eq, rows, score).sum()) > part.numel():
             return None
-        above.append((rows > score).sum(1, dtype=torch.int32).long())
+        above.append(flags(torch.gt, rows, score).sum(1).long())
     return torch.cat(above)

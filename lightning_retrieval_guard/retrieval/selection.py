@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_retrieval_guard.retrieval.flags import flags, places
+
 # Lists shorter than this many times the slots are ranked as they are.
 _WORTH = 3
 
 # Queries whose maxima are sorted at once, so that they stay in the cache.
-_QUERIES = 1 << 12
+_QUERIES = 1 << 13
 
 
 def slots(top_k: int) -> int:
@@ -75,13 +77,22 @@ def select_in_grid(preds: Tensor, top_k: int) -> Tensor:
 
 def bound_of_grid(preds: Tensor, top_k: int) -> Tensor:
     """A score that at least ``top_k`` rows of each query reach, of shape ``(queries,)``; arguments as above."""
-    wide = slots(top_k)
+    return _bound(_fold(preds, slots(top_k)), top_k)
+
+
+def _fold(preds: Tensor, wide: int) -> Tensor:
+    """The greatest scores of disjoint parts of each query, of shape ``(queries, wide)``."""
+    rest = []
+    while preds.shape[1] >= 2 * wide:
+        half = preds.shape[1] // (2 * wide) * wide
+        rest.append(preds[:, 2 * half :])
+        preds = torch.maximum(preds[:, :half], preds[:, half : 2 * half])
     greatest = preds[:, :wide].clone()
-    for begin in range(wide, preds.shape[1], wide):
-        part = preds[:, begin : begin + wide]
-        head = greatest[:, : part.shape[1]]
-        torch.maximum(head, part, out=head)
-    return _bound(greatest, top_k)
+    for columns in (preds[:, wide:], *rest):
+        for part in columns.split(wide, dim=1):
+            head = greatest[:, : part.shape[1]]
+            torch.maximum(head, part, out=head)
+    return greatest
 
 
 def _bound(greatest: Tensor, top_k: int) -> Tensor:
@@ -91,26 +102,28 @@ def _bound(greatest: Tensor, top_k: int) -> Tensor:
 
 
 def _sorted_columns(values: Tensor) -> Tensor:
-    """Sort each column by Batcher's bitonic network, whose steps run along the rows; their number is a power of 2."""
-    width, columns = values.shape
+    """Sort each column in place by Batcher's odd-even merges; the number of rows is a power of two."""
+    width = values.shape[0]
     size = 2
     while size <= width:
-        halves = values.view(-1, 2, size // 2, columns)
-        values = _exchanged(halves[:, 0], halves[:, 1].flip(1), flips=True)
+        merged = values.unflatten(0, (-1, size))
+        _exchange(merged.unflatten(1, (-1, 2, size // 2)))
         step = size // 4
         while step:
-            pairs = values.view(-1, 2, step, columns)
-            values = _exchanged(pairs[:, 0], pairs[:, 1], flips=False)
+            _exchange(merged[:, step : size - step].unflatten(1, (-1, 2, step)))
             step //= 2
         size *= 2
-    return values.view(width, columns)
+    return values
 
 
-def _exchanged(low: Tensor, high: Tensor, *, flips: bool) -> Tensor:
+def _exchange(pairs: Tensor) -> None:
+    """Bring pairs, whose halves stand in the third dimension from the end, into order."""
+    low, high = pairs.unbind(-3)
     greater = torch.maximum(low, high)
-    return torch.stack([torch.minimum(low, high), greater.flip(1) if flips else greater], dim=1)
+    torch.minimum(low, high, out=low)
+    high.copy_(greater)
 
 
 def _not_below(preds: Tensor, bound: Tensor) -> Tensor:
     # A score that is no number is below nothing, and nothing is below a bound that is no number.
-    return (preds < bound).logical_not_().view(-1).nonzero().view(-1)
+    return places(flags(torch.lt, preds, bound).view(-1).bool().logical_not_())

@@ -18,6 +18,7 @@ from lightning_retrieval_guard.retrieval.values import Outcome, Sum
 from lightning_retrieval_guard.route.row_sets import RowSet
 from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.unreadable import UnreadableError
 
 _WORD_BYTES = 8
 _NO_LIMIT = torch.iinfo(torch.int64).max
@@ -106,6 +107,13 @@ class Bundle:
         """Complete the plan from the queries of all members."""
         words = [block.clone().view(torch.int64).reshape(4, -1) for block in blocks]
         summaries = [Summary(own[:, Summary(own).rows > 0]) for own in words]
+        wrong = {
+            rank: "its queries have more rows than it has"
+            for rank, own, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
+            if int(own.rows.sum()) > facts.rows
+        }
+        if wrong:
+            raise UnreadableError(wrong)
         self.plan, self._verdict = compare_queries(self.plan, summaries, scope)
         self.local = self.local.with_plan(self.plan)
 

@@ -16,6 +16,7 @@ from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.unregistered import unregistered_of
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.loggers import log_counts
@@ -125,7 +126,7 @@ class Epochs:
         """This rank has no batch and skips the whole loop; the others wait for it."""
         self.end_batches()
         self.end_hooks()
-        self._leave()
+        self.end()
 
     def _leave(self) -> Epoch | None:
         """The epoch that runs now is over."""
@@ -168,7 +169,7 @@ class Epochs:
         except ExchangeError as error:
             if self._settings.mode == "warn":
                 raise
-            raise GuardError(why_ranks_missed(error)) from error
+            raise GuardError(printable(why_ranks_missed(error))) from error
 
     def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
         """Combine rows once more, on terms that all ranks have come to know."""
@@ -239,7 +240,7 @@ class Epochs:
         try:
             return self._exchange.agree(answer)
         except ExchangeError as error:
-            raise GuardError(why_ranks_missed(error)) from error
+            raise GuardError(printable(why_ranks_missed(error))) from error
 
     def _know(self, epoch: Epoch) -> None:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
@@ -295,12 +296,8 @@ class Epochs:
         if not serious:
             return
         self._log.add(serious, say=False)
-        lines = [f"{found.path}:{found.line}: {found.text()}" for found in serious]
-        try:
-            self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
-        except OSError as error:
-            lines.append(f"The report could not be written: {error}")
-        raise GuardError("\n".join(lines))
+        self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
+        raise GuardError("\n".join(printable(f"{found.path}:{found.line}: {found.text()}") for found in serious))
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
         """Raise if the batch sizes of a key are wrong, in a run of one process.

@@ -14,7 +14,7 @@ from lightning_retrieval_guard.rules import REGISTRY
 
 def failure_text(error: BaseException) -> str:
     """A failure in one line."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @dataclass(frozen=True)

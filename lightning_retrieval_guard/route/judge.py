@@ -33,6 +33,8 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None, behind: Beh
         summed = _compat.result_weight(result)
         weight = None if summed is None else float(summed)
     call, counts = _fields(LogCall, key), _fields(WeightCounts, weights)
+    if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
+        counts["integral"] = False
     site = Site(key.path, key.line)
     return KeyFacts(
         **{**call, "kind": "plain"} if key.mixed else call,
@@ -61,10 +63,11 @@ def view_keys(
     """The keys of all ranks, in the order of the lowest rank that logged them."""
     told = [{key.storage: key for key in map(KeyFacts.from_message, message["keys"])} for message in messages]
     storages = dict.fromkeys(storage for own in told for storage in own)
+    idle = frozenset(rank for rank, message in enumerate(messages) if not message["batches"])
     views = []
     for storage in storages:
         facts = tuple(own.get(storage) for own in told)
-        view = KeyView(facts, _source_of(facts, sources), evaluates=stage != "train")
+        view = KeyView(facts, _source_of(facts, sources), evaluates=stage != "train", idle=idle)
         view.replaced = corrects and _is_replaced(view)
         views.append(view)
     return views

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_retrieval_guard.exchange import Exchange
+from lightning_retrieval_guard.exchange import Exchange, RanksFailedError
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.retrieval.plan import Plan, Scope, make_plan
 from lightning_retrieval_guard.route.bundle import Bundle, Member
+from lightning_retrieval_guard.route.checking import check_messages
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
+from lightning_retrieval_guard.unreadable import UnreadableError
 
 Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
@@ -64,8 +66,19 @@ class Table:
             message: What this rank tells besides its sources; ``"repeated"`` is the number of padded samples.
             sources: The metrics of this rank that hold rows, by name.
             wants: Whether the value of a source is wanted, decided from what all ranks told.
+
+        Raises:
+            RanksFailedError: On all ranks, where one has failed or sent what cannot be read.
         """
+        try:
+            return self._meet(label, message, sources, wants)
+        except UnreadableError as error:
+            raise RanksFailedError(dict.fromkeys(error.reasons, f"{type(error).__name__}: {error}")) from error
+
+    def _meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         messages = self._exchange.meet(label, {**message, **_tell(sources)})
+        if self._exchange.world_size > 1:
+            check_messages(messages)
         bundles = self._bundles(messages, sources)
         self._compare([bundle for bundle in bundles if bundle.plan.compare == "queries"])
         wanted = [bundle for bundle in bundles if bundle.choose(lambda name, plan: wants(name, plan, messages))]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.segments import Feed, Life, Segment, SomeRows, UpdateInfo
-from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.route.row_sets import Lives
 
 # what is known of the updates of a life, and what fed them
@@ -31,14 +31,14 @@ class Part:
 
 
 def part_of(
-    lives: Lives, fed_of: FedOf, stage: StageRecord, dataloader: int | None, keeps: Callable[[Life, str], bool]
+    lives: Lives, fed_of: FedOf, feeding: Feeding, dataloader: int | None, keeps: Callable[[Life, str], bool]
 ) -> Part:
     """What of some lives belongs to an epoch.
 
     Args:
         lives: The lives.
         fed_of: Finds what is known of the updates of a life.
-        stage: The epoch.
+        feeding: What feeds metrics in the epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
         keeps: Whether the rows that a rule is about belong to it all the same, because the rule may not speak.
     """
@@ -50,7 +50,7 @@ def part_of(
         if not isinstance(life, Segment) or len(infos) != len(ids):
             kept.append(life)
             continue
-        codes = {feed: _rule_against(feed, stage, dataloader) for feed in feeds}
+        codes = {feed: _rule_against(feed, feeding, dataloader) for feed in feeds}
         if not any(codes.values()):
             kept.append(life)
             continue
@@ -69,9 +69,8 @@ def part_of(
     return Part(kept, stale, sanity, shared)
 
 
-def _rule_against(feed: Feed, stage: StageRecord, dataloader: int | None) -> str | None:
+def _rule_against(feed: Feed, feeding: Feeding, dataloader: int | None) -> str | None:
     """The rule that says why rows are not of an epoch and dataloader; ``None`` for those that are."""
-    if stage.is_over(feed.epoch):
-        return "LRG401" if stage.stage != "train" else None  # a training may count on from epoch to epoch
-    is_other = feed.epoch not in (None, stage.epoch) or (dataloader is not None and feed.dataloader != dataloader)
-    return "LRG404" if is_other else None
+    if feeding.is_over(feed.epoch):
+        return "LRG401" if feeding.stage != "train" else None  # a training may count on from epoch to epoch
+    return "LRG404" if feeding.is_of_another(feed, dataloader) else None

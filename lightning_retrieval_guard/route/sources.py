@@ -176,7 +176,7 @@ class SourceFinder:
 
     def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._fed, stage, dataloader, self._keeps)
+        return part_of(lives, self._fed, stage.feeding, dataloader, self._keeps)
 
     def _keeps(self, life: Life, code: str) -> bool:
         return not may_act(code, life.record, self._settings)
@@ -251,7 +251,8 @@ class SourceFinder:
         samples = [
             info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
         ]
-        about = (tuple(samples), ends_repeated, len(lives), owners)
+        single_life = len(lives) == 1 and self._spans_epoch(lives[0])
+        about = (tuple(samples), ends_repeated, single_life, owners)
 
         def tell_facts(rows: RowSet) -> tuple[RowFacts, Pieces | None]:
             return gather_facts(
@@ -263,10 +264,14 @@ class SourceFinder:
                 owners=owners if self._settings.corrects else 0,
                 scope=self._scope,
                 ends_repeated=ends_repeated,
-                single_life=len(lives) == 1,
+                single_life=single_life,
             )
 
         return self._sets.find(about, lives, tell_facts)
+
+    def _spans_epoch(self, life: Life) -> bool:
+        """Whether a metric life may span the epoch: not that of a metric that was made in a step for its one batch."""
+        return life.record.born_in not in STEP_HOOKS or any(info.samples != 0 for info in self._infos(life)[1:])
 
     def _infos(self, life: Life) -> Sequence[UpdateInfo]:
         """What is known of the updates."""

@@ -47,6 +47,8 @@ class Teller:
         results = _compat.results_of(self._trainer) or {}
         padding = epoch.record.padding()
         logged = list(epoch.record.keys.values())
+        if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(self._trainer)):
+            keys = sorted(keys, key=lambda key: key.storage)
         strays = tell_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
         return {
             "batches": epoch.record.batches,
@@ -54,6 +56,7 @@ class Teller:
             "repeated": padding.repeated if padding is not None else 0,
             "monitored": sorted(_compat.monitored_keys(self._trainer)),
             "more": self._has_hook(epoch.record.stage),
+            # in the order in which Lightning combines them
             "keys": [
                 judge.tell_key(
                     key,

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG101
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.view import StageView
@@ -38,9 +39,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class BatchSizeTimesWorldSize(Rule):
     """A weight that is the world size times the samples of the rank."""
 
-    code = "LRG101"
-    slug = "batch-size-times-world-size"
-    severity = Severity.WARNING
+    code = LRG101.code
+    slug = LRG101.slug
+    severity = Severity(LRG101.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -57,7 +58,7 @@ class BatchSizeTimesWorldSize(Rule):
                     stage,
                     key,
                     message,
-                    "Pass the number of samples in this rank's own batch, such as batch_size=float(len(labels)).",
+                    LRG101.fix,
                     effect=key.weight_effect,
                     severity=None if certain else Severity.NOTE,
                 )

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG201
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.told import SourceView
@@ -39,9 +40,9 @@ from lightning_retrieval_guard.rules.view import KeyView, StageView
 class GatheredBeforeSync(Rule):
     """All ranks hold the same rows, and the metric combines them again."""
 
-    code = "LRG201"
-    slug = "gathered-before-sync"
-    severity = Severity.ERROR
+    code = LRG201.code
+    slug = LRG201.slug
+    severity = Severity(LRG201.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -54,8 +55,7 @@ class GatheredBeforeSync(Rule):
                 f"'{key.first.name}' on {ranks} holds the same {rows} on every rank, and torchmetrics combines them"
                 " again."
             )
-            fix = "Pass each rank's own rows, or build the metric with sync_on_compute=False."
-            yield self.at_key(stage, key, message, fix, effect=key.effect)
+            yield self.at_key(stage, key, message, LRG201.fix, effect=key.effect)
 
 
 def _combines(key: KeyView, source: SourceView) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG202
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.view import StageView
@@ -31,9 +32,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class SyncedTwice(Rule):
     """A value that combines all ranks already is reduced over the ranks again."""
 
-    code = "LRG202"
-    slug = "synced-twice"
-    severity = Severity.ERROR
+    code = LRG202.code
+    slug = LRG202.slug
+    severity = Severity(LRG202.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -47,9 +48,7 @@ class SyncedTwice(Rule):
                     f" once for each of {several(stage.world_size, 'rank')}."
                 )
                 effect = key.effect if not first.in_step else None
-                yield self.at_key(
-                    stage, key, message, "Drop sync_dist and reduce_fx, or log the metric.", effect=effect
-                )
+                yield self.at_key(stage, key, message, LRG202.fix, effect=effect)
             elif first.reduction == "mean":
                 message = f"'{first.name}' combines all ranks already; sync_dist=True averages equal numbers."
                 yield self.at_key(stage, key, message, "Drop sync_dist.", severity=Severity.NOTE)

@@ -60,7 +60,7 @@ def _shows_one_rank(key: KeyView) -> bool:
         return False
     if first.kind == "metric" or key.replaced:
         return not source.plan.gathered and source.plan.has_rows
-    return not first.synced and len(key.present) == key.world_size and not key.ranks_agree
+    return not first.synced and key.differs
 
 
 def _fix(key: KeyView) -> str:

@@ -35,6 +35,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG204
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
 from lightning_retrieval_guard.rules.view import StageView
@@ -43,9 +44,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class RankZeroSync(Rule):
     """A reduction that rank_zero_only switches off."""
 
-    code = "LRG204"
-    slug = "rank-zero-sync"
-    severity = Severity.ERROR
+    code = LRG204.code
+    slug = LRG204.slug
+    severity = Severity(LRG204.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -56,4 +57,4 @@ class RankZeroSync(Rule):
                     f"'{first.name}' is logged with sync_dist=True and rank_zero_only=True. Lightning then reduces"
                     " nothing, and the logger shows the shard of rank 0."
                 )
-                yield self.at_key(stage, key, message, "Drop rank_zero_only.", effect=effect_of(stage, key))
+                yield self.at_key(stage, key, message, LRG204.fix, effect=effect_of(stage, key))

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.told import SourceView
@@ -42,6 +43,8 @@ class UnevenUpdates(Rule):
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
+        if not _compat.UNEVEN_LISTS.shown_by("torchmetrics"):
+            return
         for source in stage.sources:
             if _combines(stage, source) and source.plan.uneven and not source.plan.gathered:
                 counts = [str(own.updates) for own in source.plan.facts]

@@ -6,7 +6,7 @@ Keys that Lightning combines over ranks, and that the ranks logged in different 
 ## Why it is wrong
 Lightning pairs the reductions by the order in which each rank first logged its keys; no name travels with them. With
 a=0.1 and b=0.9 in opposite order on two ranks, both come out as 0.5. A key that one rank misses makes the others wait,
-or shifts every later key by one.
+or shifts every later key by one. A rank whose dataloader is empty skips the loop, and misses all of them.
 
 ## Example
     for name in set(values):
@@ -17,8 +17,8 @@ or shifts every later key by one.
         self.log(name, values[name], sync_dist=True)
 
 ## What correct mode does
-It puts the keys in the same order on every rank. A key that a rank misses raises an error on every rank, which names
-the key and the ranks that miss it.
+It puts the keys in the same order on every rank, and goes on without a rank that has seen no batch. A key that another
+rank misses raises an error on every rank, which names the key and the ranks that miss it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
-from lightning_retrieval_guard.rules.view import StageView, orders_that_meet
+from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
 
 
 class KeysDiffer(Rule):
@@ -43,17 +43,26 @@ class KeysDiffer(Rule):
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
         orders = orders_that_meet(stage.orders, stage.batches)
-        if len({tuple(order) for order in orders}) <= 1:
-            return
+        agree = len({tuple(order) for order in orders}) <= 1
         for key in stage.keys:
-            holders = [rank for rank, own in enumerate(key.facts) if own is not None]
-            absent = [rank for rank in range(stage.world_size) if rank not in holders and stage.batches[rank]]
-            storage = key.first.storage
-            places = {order.index(storage) for order in orders if storage in order}
-            if places and (absent or len(places) > 1):
+            places = {order.index(key.first.storage) for order in orders if key.first.storage in order}
+            missing = [rank for rank, own in enumerate(key.facts) if own is None]
+            absent = [rank for rank in missing if stage.batches[rank]]
+            if places and not agree and (absent or len(places) > 1):
                 what = f"was not logged on {listed(absent)}" if absent else "was logged in another order on the ranks"
                 message = (
                     f"'{key.first.name}' {what}; Lightning pairs the reductions of the ranks by their order alone."
                 )
                 fix = "Log the same keys in the same order on every rank."
-                yield self.at_key(stage, key, message, fix, effect=None if absent else key.order_effect, ranks=holders)
+                yield self._at(stage, key, message, fix, effect=None if absent else key.order_effect)
+            elif places and missing and key.first.kind != "metric" and not key.corrected:  # LRG205 tells of metrics
+                message = (
+                    f"'{key.first.name}' was not logged on {listed(missing)}, where no batch came; Lightning's"
+                    " reduction of it waits for every rank."
+                )
+                fix = "Give every rank a batch, or let the guard run with mode='correct'."
+                yield self._at(stage, key, message, fix, effect=None)
+
+    def _at(self, stage: StageView, key: KeyView, message: str, fix: str, effect: Effect | None) -> Finding:
+        holders = [rank for rank, own in enumerate(key.facts) if own is not None]
+        return self.at_key(stage, key, message, fix, effect=effect, ranks=holders)

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG207
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.view import StageView
@@ -35,9 +36,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class SyncInStep(Rule):
     """A metric combines ranks in every step."""
 
-    code = "LRG207"
-    slug = "sync-in-step"
-    severity = Severity.NOTE
+    code = LRG207.code
+    slug = LRG207.slug
+    severity = Severity(LRG207.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -48,4 +49,4 @@ class SyncInStep(Rule):
                     f"'{key.first.name}' combined {several(stage.world_size, 'rank')} within steps"
                     f" {several(source.synced_in_steps, 'time')}; each time all ranks wait for the slowest."
                 )
-                yield self.at_key(stage, key, message, "Update in the step, and log the metric object.")
+                yield self.at_key(stage, key, message, LRG207.fix)

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG301
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.view import StageView
@@ -38,9 +39,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class RestartingQueryIds(Rule):
     """Query ids restart, so that different queries merge."""
 
-    code = "LRG301"
-    slug = "restarting-query-ids"
-    severity = Severity.ERROR
+    code = LRG301.code
+    slug = LRG301.slug
+    severity = Severity(LRG301.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -55,7 +56,4 @@ class RestartingQueryIds(Rule):
                     f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')} that"
                     " restart in each batch or on each rank, so different queries merge."
                 )
-                fix = (
-                    "Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'."
-                )
-                yield self.at_key(stage, key, message, fix, effect=key.effect)
+                yield self.at_key(stage, key, message, LRG301.fix, effect=key.effect)

@@ -51,7 +51,7 @@ class MeanOfBatches(Rule):
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
         for key in stage.keys:
-            reason = _reason(key) if key.averages_batches and key.is_shared else None
+            reason = _reason(key, stage) if key.averages_batches and key.is_shared else None
             if reason is not None:
                 message = (
                     f"'{key.first.name}' is the mean of {key.total('calls'):.0f} values on single batches, {reason}."
@@ -59,7 +59,7 @@ class MeanOfBatches(Rule):
                 yield self.at_key(stage, key, message, _FIX, effect=effect_of(stage, key))
 
 
-def _reason(key: KeyView) -> str | None:
+def _reason(key: KeyView, stage: StageView) -> str | None:
     """Why the mean is not the value, where that is certain."""
     source = key.source
     if source is None:
@@ -69,7 +69,9 @@ def _reason(key: KeyView) -> str | None:
         return None
     if key.parts_queries:
         return "and queries have rows in several batches"
-    if not key.shows_source or plan.gathered or plan.left_out or plan.restarting or source.value is None:
+    combined = key.first.synced if key.first.kind == "forward" else source.synchronises
+    told = (plan.gathered and combined) or plan.left_out or (plan.restarting and stage.declared_scope == "auto")
+    if told or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
         return None
     if plan.spans:
         return "and queries have rows in several batches"
@@ -78,5 +80,5 @@ def _reason(key: KeyView) -> str | None:
     if not source.mean:
         return f"and {source.metric} takes no mean over queries"
     # of a metric that was made in a step only the samples tell whether it has seen whole queries
-    whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
+    whole = plan.restarting or all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
     return "and batches do not count by their numbers of queries" if whole else None

@@ -31,6 +31,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.advice import LRG405
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.rules.base import Rule
@@ -40,9 +41,9 @@ from lightning_retrieval_guard.rules.view import StageView
 class UnregisteredMetric(Rule):
     """A metric is no part of the module."""
 
-    code = "LRG405"
-    slug = "unregistered-metric"
-    severity = Severity.WARNING
+    code = LRG405.code
+    slug = LRG405.slug
+    severity = Severity(LRG405.severity)
 
     @override
     def check(self, stage: StageView) -> Iterator[Finding]:
@@ -70,4 +71,4 @@ def _message(metric: Unregistered, what: str) -> str:
 def _fix(metric: Unregistered) -> str:
     if metric.of_callback:
         return "Move it in a start hook of the callback: metric.to(pl_module.device)."
-    return "Make it an attribute of the module, or hold it in a ModuleDict, ModuleList or MetricCollection."
+    return LRG405.fix

@@ -25,6 +25,7 @@ class KeyView:
         source: The rows behind the value, if it came from a retrieval metric.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
         evaluates: Whether the stage is no training, so that a number is meant to be a result.
+        idle: The ranks that have seen no batch.
         asked: What the metric behind it says itself, where the guard has asked it.
         corrected: Whether the guard put the reference in the place of the logged number.
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
@@ -37,6 +38,7 @@ class KeyView:
     computed: float | None = None
     replaced: bool = False
     evaluates: bool = True
+    idle: frozenset[int] = frozenset()
     corrected: bool = False
     asked: float | None = None
     as_declared: bool = False
@@ -145,7 +147,7 @@ class KeyView:
         if self.source is None:
             return False
         first = self.first
-        if self.parts_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
+        if self.parts_queries or self._may_part_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
             return False
         once = first.kind == "compute" and not first.in_step and first.calls <= 1
         return first.kind == "metric" or once or first.reduction == "mean"
@@ -170,11 +172,20 @@ class KeyView:
         return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
 
     @property
+    def differs(self) -> bool:
+        """Whether every rank that has seen a batch logged the key, and not all the same number."""
+        values = [own.own_value for own in self.facts if own is not None]
+        missing = any(own is None and rank not in self.idle for rank, own in enumerate(self.facts))
+        if missing or None in values:
+            return False
+        return not all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+
+    @property
     def is_lone_value(self) -> bool:
         """Whether a value of one rank is shown as a result of all, without rows behind it that would tell more."""
         first = self.first
         alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
-        return alone and self.evaluates and len(self.present) == self.world_size and not self.ranks_agree
+        return alone and self.evaluates and self.differs
 
     @cached_property
     def weight_fault(self) -> WeightFault | None:
@@ -221,6 +232,15 @@ class KeyView:
             return False
         plan = self.source.plan
         return plan.spans and not all(own.single_life for own in plan.facts if own.rows)
+
+    @property
+    def _may_part_queries(self) -> bool:
+        """Whether such metrics may have seen parts of queries, so that nothing tells how much each value counts."""
+        if self.source is None or self.source.synchronises or not self.averages_batches:
+            return False
+        plan = self.source.plan
+        whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
+        return not (whole or plan.restarting or plan.left_out)
 
     @property
     def is_no_mean(self) -> bool:

@@ -163,7 +163,7 @@ def evaluate(
         within: codes that a block around the run keeps quiet.
     """
     entry = EVERY[program]
-    seed_everything(1, verbose=False)
+    seed_everything(1)
     module = (entry.reference if right_form else entry.factory)(int(os.environ["WORLD_SIZE"]))
     guard = guards(mode, guard_options or {})
     quiet = guard[0].ignore(*within) if within else contextlib.nullcontext()

@@ -12,9 +12,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics import Metric
+from torchmetrics import Metric, retrieval
 from torchmetrics.retrieval import (
-    RetrievalAUROC,
     RetrievalFallOut,
     RetrievalHitRate,
     RetrievalMAP,
@@ -29,13 +28,14 @@ from torchmetrics.retrieval import (
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Outcome, Pool
+from .installed import HAS_AGGREGATION, HAS_AUROC
 
 pytestmark = pytest.mark.timeout(120)
 
 Layout = Literal["interleaved", "shuffled", "split", "straddling", "empty-rank"]
 LAYOUTS: tuple[Layout, ...] = ("interleaved", "shuffled", "split", "straddling", "empty-rank")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-CUT = (
+CUT = [
     RetrievalMRR,
     RetrievalMAP,
     RetrievalPrecision,
@@ -43,8 +43,9 @@ CUT = (
     RetrievalFallOut,
     RetrievalHitRate,
     RetrievalNormalizedDCG,
-    RetrievalAUROC,
-)
+]
+if HAS_AUROC:
+    CUT.append(retrieval.RetrievalAUROC)
 QUERIES, IGNORED = 24, -1
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, scores, relevance, grades
 
@@ -56,7 +57,11 @@ def spread(values: Tensor, dim: int | None = None) -> Tensor:
     return values.max(dim=dim).values - 0.5 * values.min(dim=dim).values
 
 
-AGGREGATIONS = ("mean", "median", "min", "max", spread)
+AGGREGATIONS: tuple[dict[str, Any], ...] = tuple(
+    {"aggregation": own} for own in ("mean", "median", "min", "max", spread)
+)
+if not HAS_AGGREGATION:
+    AGGREGATIONS = ({},)
 ACTIONS = ("neg", "pos", "skip")
 
 
@@ -68,14 +73,15 @@ def metrics() -> dict[str, Metric]:
         for top_k, _ in itertools.product((None, 1, 3, 50), range(2)):
             action, aggregation = next(options)
             found[f"{kind.__name__}{len(found)}"] = kind(
-                top_k=top_k, empty_target_action=action, aggregation=aggregation, ignore_index=IGNORED
+                top_k=top_k, empty_target_action=action, ignore_index=IGNORED, **aggregation
             )
     for action, aggregation in itertools.product(ACTIONS, AGGREGATIONS):
         name = f"rprecision{len(found)}"
-        found[name] = RetrievalRPrecision(empty_target_action=action, aggregation=aggregation, ignore_index=IGNORED)
+        found[name] = RetrievalRPrecision(empty_target_action=action, ignore_index=IGNORED, **aggregation)
     for top_k in (2, 50):
         found[f"adaptive{top_k}"] = RetrievalPrecision(top_k=top_k, adaptive_k=True, ignore_index=IGNORED)
-    found["partial"] = RetrievalAUROC(max_fpr=0.4, ignore_index=IGNORED)
+    if HAS_AUROC:
+        found["partial"] = retrieval.RetrievalAUROC(max_fpr=0.4, ignore_index=IGNORED)
     return found
 
 

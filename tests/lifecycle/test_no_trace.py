@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -78,12 +79,17 @@ def traces(trainer: Any, module: Any) -> list[str]:
 def untouched() -> Iterator[None]:
     """The class and the warnings are the same after every test as before it."""
     before = {name: vars(Metric).get(name) for name in CLASS_ATTRIBUTES}
-    filters, shown, formatted = list(warnings.filters), warnings.showwarning, warnings.formatwarning
+    filters, shown, formatted = own_filters(), warnings.showwarning, warnings.formatwarning
     yield
     assert {name: vars(Metric).get(name) for name in CLASS_ATTRIBUTES} == before
     assert not any(is_ours(value) for value in before.values())
-    assert list(warnings.filters) == filters
+    assert own_filters() == filters
     assert (warnings.showwarning, warnings.formatwarning) == (shown, formatted)
+
+
+def own_filters() -> list[Any]:
+    """The filters for warnings of the guard; libraries that are imported late add some of their own."""
+    return [one for one in warnings.filters if issubclass(GuardWarning, one[2]) and one[2] is not Warning]
 
 
 # --- how a run can end ------------------------------------------------------------------------------------------
@@ -144,19 +150,18 @@ def test_after_an_exception_in_a_step(mode: str) -> None:
 def test_after_ctrl_c(mode: str) -> None:
     module = Ends(KeyboardInterrupt())
     trainer = make_trainer(HoldsMetrics(), RetrievalGuard(mode=mode))
-    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+    with contextlib.suppress(KeyboardInterrupt):  # Lightning before 2.6 ends the run without an error
         trainer.validate(module)
-    forget(caught, module.error)
+    forget(None, module.error)
     check(trainer, module)
 
 
 def test_after_ctrl_c_in_fit() -> None:
-    """Lightning ends a fit with SystemExit."""
     module = Ends(KeyboardInterrupt())
     trainer = make_trainer(HoldsMetrics(), RetrievalGuard(mode="correct"), max_epochs=1)
-    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+    with contextlib.suppress(SystemExit, KeyboardInterrupt):
         trainer.fit(module)
-    forget(caught, module.error)
+    forget(None, module.error)
     check(trainer, module)
 
 
@@ -180,16 +185,17 @@ def test_after_a_warning_that_the_user_made_an_error() -> None:
     check(trainer, module)
 
 
-def forget(caught: pytest.ExceptionInfo[BaseException], error: BaseException | None) -> None:
+def forget(caught: pytest.ExceptionInfo[BaseException] | None, error: BaseException | None) -> None:
     """A traceback keeps the frames of the guard alive, as it does those of Lightning."""
-    seen = [caught.value, error]
+    seen = [None if caught is None else caught.value, error]
     while seen:
         one = seen.pop()
         if one is not None:
             one.__traceback__ = None
             seen += [one.__cause__, one.__context__]
             one.__cause__ = one.__context__ = None
-    caught._excinfo = None
+    if caught is not None:
+        caught._excinfo = None
     sys.last_value = sys.last_traceback = None  # type: ignore[assignment]
 
 

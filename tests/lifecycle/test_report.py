@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from distributed.evaluate import make_trainer as make_ddp_trainer
+from distributed.evaluate import recorded_warnings
+from distributed.harness import Pool
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.retrieval import RetrievalMRR
@@ -144,6 +148,52 @@ def test_a_report_that_can_no_longer_be_written_costs_the_report_only(tmp_path: 
     with pytest.warns(GuardWarning) as warned:
         [numbers] = trainer.validate(WholeData(), verbose=False)
     told = [str(one.message) for one in warned if issubclass(one.category, GuardWarning)]
-    assert [text[:6] for text in told] == ["LRG301", "LRG901"]
-    assert "FileNotFoundError" in told[1]
+    assert len(told) == 2
+    assert told[0].startswith("LRG301")
+    assert told[1].startswith("RetrievalGuard: the report could not be written ([Errno 2]")
+    assert told[1].endswith("The run goes on.")
     assert list(numbers) == ["mrr <b>"]
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------
+
+
+def with_full_disk(folder: str, mode: Any) -> dict[str, Any]:
+    """Validate three times on two ranks, where no file may grow beyond a few bytes."""
+    guard = RetrievalGuard(mode=mode, report=Path(folder) / "report.html")
+    trainer = make_ddp_trainer([guard], False, use_distributed_sampler=False)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limit[1]))
+    try:
+        with recorded_warnings() as warned:
+            numbers = [trainer.validate(WholeData(), verbose=False)[0]["mrr <b>"] for _ in range(3)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    said = [one["text"] for one in warned if "GuardWarning" in one["categories"]]
+    return {"numbers": numbers, "said": said, "codes": [finding.code for finding in guard.findings]}
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_costs_the_report_and_not_the_run(pool: Pool, tmp_path: Path) -> None:
+    outcomes = pool.run(f"{__name__}:with_full_disk", folder=str(tmp_path), mode="correct")
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    first, second = (outcome.value for outcome in outcomes)
+    assert first["numbers"] == second["numbers"] == [first["numbers"][0]] * 3
+    assert set(first["codes"]) == set(second["codes"])
+    assert "LRG201" in first["codes"]
+    assert "LRG901" not in first["codes"]
+    assert [text for text in first["said"] if "LRG" not in text] == [
+        "RetrievalGuard: the report could not be written ([Errno 27] File too large). The run goes on."
+    ]
+    assert not second["said"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+def test_strict_raises_on_every_rank_with_a_full_disk(pool: Pool, tmp_path: Path) -> None:
+    outcomes = pool.run(f"{__name__}:with_full_disk", folder=str(tmp_path), mode="strict")
+    for outcome in outcomes:
+        assert "GuardError" in outcome.error_types, str(outcome)
+        assert "LRG201" in outcome.error
+    assert "the report could not be written" in outcomes[0].log
+    assert list(tmp_path.iterdir()) == []

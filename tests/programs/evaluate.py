@@ -61,7 +61,7 @@ def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
     set_libraries_aside()
     module = importlib.import_module(f"{__package__}.{program}")
     trainers = Trainers(mode)
-    seed_everything(1, verbose=False)
+    seed_everything(1)
     with recorded_warnings() as warned:
         module.main(trainers.make)
     return {

@@ -2,7 +2,8 @@
 
 1. A comment `# expect: LRG203@2 note:LRG207@2` names the findings at its line; `@2` is a world size, without it the
    finding is right on every number of devices.
-2. The docstring's last lines are fields, such as `Kind: metric object in the step`.
+2. A comment `# lint: LRG301` names what the lint finds at its line in the source alone.
+3. The docstring's last lines are fields, such as `Kind: metric object in the step`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 WORLDS = (1, 2)
 
 _FOLDER = Path(__file__).parent
-_COMMENT = re.compile(r"# expect: (.+)$")
+_COMMENT = re.compile(r"# expect: ([^#]+)")
+_LINT = re.compile(r"# lint: ([^#]+)")
 _ITEM = re.compile(r"(?P<note>note:)?(?P<code>LRG\d{3})(?:@(?P<world>\d))?")
 _FIELD = re.compile(r"^(Kind|Right form|Stays|Fails|Known miss|Known false|No rule|Own|Pool): (.+)$", re.MULTILINE)
 
@@ -94,7 +96,11 @@ class Program:
 
     @cached_property
     def expectations(self) -> tuple[Expectation, ...]:
-        return tuple(_expectations(self.text))
+        return tuple(_expectations(self.text, _COMMENT))
+
+    def expected_by_lint(self, note: bool = False) -> frozenset[Place]:
+        """The static findings that are right: those above note, or the notes."""
+        return frozenset(own.place for own in _expectations(self.text, _LINT) if own.note == note)
 
     def expected(self, world_size: int, note: bool = False) -> frozenset[Place]:
         """The findings that are right: those above note, or the notes."""
@@ -115,9 +121,9 @@ def _docstring(text: str) -> str:
     return ast.get_docstring(ast.parse(text)) or ""
 
 
-def _expectations(text: str) -> Iterator[Expectation]:
+def _expectations(text: str, comment: re.Pattern[str]) -> Iterator[Expectation]:
     for number, line in enumerate(text.splitlines(), start=1):
-        found = _COMMENT.search(line)
+        found = comment.search(line)
         for item in found[1].split() if found else ():
             parts = _ITEM.fullmatch(item)
             if parts is None:

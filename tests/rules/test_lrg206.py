@@ -89,12 +89,28 @@ def test_keys_before_the_first_difference_are_silent() -> None:
     "seen",
     [
         in_orders("ab", "ab"),
-        in_orders("ab", "", batches=[1, 0]),  # a rank without batches skips the loop
         in_orders("ab"),
     ],
-    ids=["same-order", "rank-without-batches", "one-rank"],
+    ids=["same-order", "one-rank"],
 )
 def test_right_programs_are_silent(seen: StageView) -> None:
+    assert not found("LRG206", seen)
+
+
+def test_a_rank_without_a_batch_skips_the_reductions_and_the_others_wait() -> None:
+    seen = in_orders("ab", "", batches=[1, 0])
+    first, _ = found("LRG206", seen)
+    assert first.ranks == (0,)
+    assert first.text() == (
+        "LRG206 keys-differ: 'a' was not logged on rank 1, where no batch came; Lightning's reduction of it waits for"
+        " every rank. Give every rank a batch, or let the guard run with mode='correct'."
+    )
+
+
+def test_a_number_that_was_replaced_is_not_reduced() -> None:
+    seen = in_orders("ab", "", batches=[1, 0])
+    for key in seen.keys:
+        key.corrected = True
     assert not found("LRG206", seen)
 
 

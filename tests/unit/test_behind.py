@@ -60,6 +60,7 @@ def test_which_metrics_are_means(metric: Any, is_mean: bool) -> None:
 
 
 def record_of(metric: Any, feeds: dict[Feed, int], **known: Any) -> MetricRecord:
+    metric._update_count = sum(feeds.values())
     return MetricRecord(weakref.ref(metric), False, None, feeds=feeds, **known)
 
 

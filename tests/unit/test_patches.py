@@ -1,7 +1,9 @@
 """Patches come off again, as long as they are still ours."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +93,75 @@ def test_what_someone_else_has_put_on_top_stays(owner: Any, patches: Patches) ->
         del owner.greet
 
 
+def laid_over(owner: Any, name: str) -> Callable[[], None]:
+    """Somebody else patches the attribute; returns what takes that off in the usual way."""
+    before = vars(owner)[name]
+    original = getattr(owner, name)
+
+    def foreign(*args: Any) -> str:
+        return f"<{original(*args)}>"
+
+    setattr(owner, name, foreign)
+    return lambda: setattr(owner, name, before)
+
+
+@pytest.mark.parametrize("owner", [Base(), Child], ids=["object", "class"])
+def test_brought_back_by_someone_elses_patch_it_does_nothing_and_goes(owner: Any, patches: Patches) -> None:
+    def greet() -> str:
+        return owner().greet("Ada") if isinstance(owner, type) else owner.greet("Ada")
+
+    before = dict(vars(owner))
+    patches.put(owner, "greet", louder)
+    take_off = laid_over(owner, "greet")
+    assert greet() == "<HELLO ADA>"
+    patches.undo()
+    assert greet() == "<hello Ada>"
+    take_off()
+    assert greet() == "hello Ada"
+    assert dict(vars(owner)) == before
+
+
+def test_brought_back_it_is_not_patched_once_more(patches: Patches) -> None:
+    thing = Base()
+    patches.put(thing, "greet", louder)
+    take_off = laid_over(thing, "greet")
+    patches.undo()
+    take_off()
+    patches.put(thing, "greet", louder)
+    patches.undo()
+    assert vars(thing) == {}
+
+
+@pytest.mark.parametrize("owner", [Base(), Child], ids=["object", "class"])
+def test_what_it_called_is_let_go_although_someone_else_lies_over_it(owner: Any, patches: Patches) -> None:
+    class Watcher:
+        def greet(self, *_: Any) -> str:
+            return "watched"
+
+    watcher = Watcher()
+    watched = weakref.ref(watcher)
+    patches.put(owner, "greet", lambda _, watcher=watcher: watcher.greet)
+    del watcher
+    laid_over(owner, "greet")
+    try:
+        assert watched() is not None
+        patches.undo()
+        gc.collect()
+        assert watched() is None
+    finally:
+        del owner.greet
+
+
+def test_it_keeps_no_owner_alive(patches: Patches) -> None:
+    thing = Base()
+    gone = weakref.ref(thing)
+    patches.put(thing, "greet", louder)
+    del thing
+    gc.collect()
+    assert gone() is None
+    patches.undo()
+
+
 def test_what_someone_else_has_taken_off_stays_off(patches: Patches) -> None:
     thing = Base()
     patches.put(thing, "greet", louder)
@@ -99,14 +170,21 @@ def test_what_someone_else_has_taken_off_stays_off(patches: Patches) -> None:
     assert vars(thing) == {}
 
 
-def test_two_owners_do_not_see_each_other() -> None:
-    thing, one, other = Base(), Patches(), Patches()
-    one.put(thing, "greet", louder)
-    other.put(thing, "greet", lambda original: lambda name: f"<{original(name)}>")
-    other.undo()
-    assert thing.greet("Ada") == "HELLO ADA"
-    one.undo()
-    assert vars(thing) == {}
+@pytest.mark.parametrize("owner", [Base(), Child], ids=["object", "class"])
+@pytest.mark.parametrize("first", [0, 1], ids=["the upper one first", "the lower one first"])
+def test_two_owners_do_not_see_each_other(owner: Any, first: int) -> None:
+    def greet() -> str:
+        return owner().greet("Ada") if isinstance(owner, type) else owner.greet("Ada")
+
+    before = dict(vars(owner))
+    upper, lower = Patches(), Patches()
+    lower.put(owner, "greet", louder)
+    upper.put(owner, "greet", lambda original: lambda *args: f"<{original(*args)}>")
+    assert greet() == "<HELLO ADA>"
+    (lower if first else upper).undo()
+    assert greet() == ("<hello Ada>" if first else "HELLO ADA")
+    (upper if first else lower).undo()
+    assert dict(vars(owner)) == before
 
 
 def test_a_module_is_patched_past_its_own_setattr(patches: Patches) -> None:

@@ -106,3 +106,14 @@ def test_others_may_read_the_file_as_far_as_the_umask_allows(tmp_path: Path) -> 
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(mask)
+
+
+def test_a_link_stays_and_the_file_behind_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "behind").mkdir()
+    target, link = tmp_path / "behind" / "real.json", tmp_path / "report.json"
+    link.symlink_to(target)
+    for _ in range(2):
+        write_report(link, report())
+        assert link.is_symlink()
+        assert json.loads(target.read_text(encoding="utf-8"))["version"] == 1
+        assert os.listdir(tmp_path / "behind") == ["real.json"]

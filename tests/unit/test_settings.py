@@ -117,6 +117,18 @@ def test_a_report_that_cannot_be_written_is_refused_early(tmp_path: Path) -> Non
         check_report_writable(tmp_path / "folder.json")
 
 
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(ValueError, match=r"is no regular file\. Give the path of a file\."):
+        check_report_writable(tmp_path / "report.json")
+
+
+def test_a_link_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "report.json").symlink_to(tmp_path / "missing" / "report.json")
+    with pytest.raises(ValueError, match=r"the folder '.*missing' does not exist"):
+        check_report_writable(tmp_path / "report.json")
+
+
 def test_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.json"
     monkeypatch.setattr("os.access", lambda target, mode: False)

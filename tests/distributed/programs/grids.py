@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.nn import ModuleDict
+from torchmetrics import retrieval
 from torchmetrics.retrieval import (
-    RetrievalAUROC,
     RetrievalFallOut,
     RetrievalHitRate,
     RetrievalMAP,
@@ -20,6 +20,8 @@ from torchmetrics.retrieval import (
 )
 from torchmetrics.retrieval.base import RetrievalMetric
 
+from ..installed import HAS_AGGREGATION, HAS_AUROC
+
 CUT_CLASSES: dict[str, Callable[..., RetrievalMetric]] = {
     "mrr": RetrievalMRR,
     "recall": RetrievalRecall,
@@ -28,8 +30,9 @@ CUT_CLASSES: dict[str, Callable[..., RetrievalMetric]] = {
     "ndcg": RetrievalNormalizedDCG,
     "hit": RetrievalHitRate,
     "fallout": RetrievalFallOut,
-    "auroc": RetrievalAUROC,
 }
+if HAS_AUROC:
+    CUT_CLASSES["auroc"] = retrieval.RetrievalAUROC
 CUTS = (None, 1, 5)
 ACTIONS = ("neg", "pos", "skip")  # "error" stands in `error_grid`: it needs data without empty queries
 AGGREGATIONS = ("mean", "median", "min", "max")
@@ -49,8 +52,13 @@ def named(name: str, **options: Any) -> RetrievalMetric:
 
 
 def grid_of(names: str, **options: Any) -> ModuleDict:
-    """Metrics for a list of names separated by spaces."""
-    return ModuleDict({name: named(name, **options) for name in names.split()})
+    """Metrics for a list of names separated by spaces, without those that the installed version does not know."""
+    return ModuleDict({name: named(name, **options) for name in names.split() if is_known(name)})
+
+
+def is_known(name: str) -> bool:
+    kind, *parts = name.split("_")
+    return kind in (*CUT_CLASSES, "rprecision") and (HAS_AGGREGATION or not set(parts) & set(AGGREGATIONS))
 
 
 # Means over queries in which every query counts: a batch's value is worth as much as the batch has queries.
@@ -67,5 +75,5 @@ def every_name() -> str:
     """Every class with every cut and every aggregation; the actions take turns."""
     kinds = [f"{kind}_{cut}" if cut else kind for kind in CUT_CLASSES for cut in CUTS] + ["rprecision"]
     actions = itertools.cycle(ACTIONS)
-    pairs = itertools.product(kinds, AGGREGATIONS)
-    return " ".join(f"{kind}_{next(actions)}_{aggregation}" for kind, aggregation in pairs)
+    endings = [f"_{aggregation}" for aggregation in AGGREGATIONS] if HAS_AGGREGATION else [""]
+    return " ".join(f"{kind}_{next(actions)}{ending}" for kind, ending in itertools.product(kinds, endings))

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from .base import QueryProgram
 from .data import Batch, rows_of
 from .gathered import GatheredInput
-from .grids import named
+from .grids import grid_of
 
 
 class Collection(QueryProgram):
@@ -21,7 +21,7 @@ class Collection(QueryProgram):
 
     def __init__(self, devices: int) -> None:
         super().__init__(devices)
-        members = {name: named(name, **self.metric_options) for name in self.names.split()}
+        members = dict(grid_of(self.names, **self.metric_options))
         self.metrics = MetricCollection(members)
 
     def update(self, batch: Batch) -> None:

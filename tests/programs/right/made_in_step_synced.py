@@ -23,7 +23,7 @@ class NextItemModel(LightningModule):
         target = batch["candidates"] == batch["next_item"][:, None]
         hit_rate = RetrievalHitRate(top_k=2)
         hit_rate.update(scores, target, indexes=batch["user"][:, None].expand_as(scores))
-        self.log("val_hit@2", hit_rate.compute())  # expect: note:LRG207@2
+        self.log("val_hit@2", hit_rate.compute())  # expect: note:LRG207@2  # lint: note:LRG207
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(sessions(22), batch_size=4)

@@ -32,7 +32,7 @@ class ImageText(LightningModule):
         image, text = (self.all_gather(torch.cat(part)).flatten(0, -2) for part in (self.image, self.text))
         similarity = image @ text.T
         ids = torch.arange(len(similarity))[:, None].expand_as(similarity)
-        self.recall.update(similarity, torch.eye(len(similarity), dtype=torch.bool), indexes=ids)
+        self.recall.update(similarity, torch.eye(len(similarity), dtype=torch.bool), indexes=ids)  # lint: LRG201
         self.log("val_i2t_recall@1", self.recall.compute())  # expect: LRG201@2
         self.recall.reset()
 

@@ -26,7 +26,7 @@ class Bert4Rec(LightningModule):
         scores = self.model(batch["history"], batch["candidates"])
         target = (batch["candidates"] == batch["next_item"][:, None]).long()
         rows = torch.arange(scores.size(0), device=self.device)[:, None].expand_as(scores)
-        self.metrics.update(scores, target, indexes=rows)
+        self.metrics.update(scores, target, indexes=rows)  # lint: LRG301
         self.log_dict(self.metrics, on_step=False, on_epoch=True, sync_dist=True)  # expect: LRG301
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -24,7 +24,7 @@ class CodeSearch(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["question"], batch["passages"])
         indexes = torch.arange(len(scores)).repeat_interleave(scores.shape[1])
-        self.mrr.update(scores.flatten(), batch["labels"].flatten(), indexes=indexes)
+        self.mrr.update(scores.flatten(), batch["labels"].flatten(), indexes=indexes)  # lint: LRG301
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_mrr", self.mrr.compute(), prog_bar=True)  # expect: LRG301

@@ -25,7 +25,7 @@ class Clip(LightningModule):
         similarity = self.model.similarity(batch["image"], batch["text"])
         target = torch.eye(len(similarity), dtype=torch.bool)
         ids = torch.arange(len(similarity))[:, None].expand_as(similarity)
-        self.i2t_recall(similarity, target, indexes=ids)
+        self.i2t_recall(similarity, target, indexes=ids)  # lint: LRG301
         self.log("val_i2t_recall@1", self.i2t_recall, on_epoch=True, batch_size=len(ids))  # expect: LRG301
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -25,7 +25,7 @@ class Recommendation(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["history"], batch["candidates"])
         target = batch["candidates"] == batch["next_item"][:, None]
-        self.map.update(scores, target, indexes=torch.full(scores.shape, batch_idx))
+        self.map.update(scores, target, indexes=torch.full(scores.shape, batch_idx))  # lint: LRG301
         self.log("val_map@5", self.map)  # expect: LRG301@2
 
     def val_dataloader(self) -> DataLoader[Batch]:

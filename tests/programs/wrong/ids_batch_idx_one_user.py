@@ -23,7 +23,7 @@ class UserRanking(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["history"], batch["candidates"])[0]
         target = batch["candidates"][0] == batch["next_item"]
-        self.ndcg.update(scores, target, indexes=torch.full_like(batch["candidates"][0], batch_idx))
+        self.ndcg.update(scores, target, indexes=torch.full_like(batch["candidates"][0], batch_idx))  # lint: LRG301
 
     def on_test_epoch_end(self) -> None:
         self.log("test_ndcg", self.ndcg.compute())  # expect: LRG301@2

@@ -23,7 +23,7 @@ class Reranker(LightningModule):
         scores = self.model(batch["question"], batch["passages"])
         lists = zip(scores, batch["labels"], strict=True)
         precision = torch.stack([retrieval_precision(score, label, top_k=2) for score, label in lists]).mean()
-        self.log("val_p@2", precision, sync_dist=True, rank_zero_only=True)  # expect: LRG204@2
+        self.log("val_p@2", precision, sync_dist=True, rank_zero_only=True)  # expect: LRG204@2  # lint: LRG204
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(passages(20), batch_size=4)

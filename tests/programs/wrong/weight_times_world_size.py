@@ -26,7 +26,7 @@ class AnswerSelection(LightningModule):
         lists = zip(scores, batch["labels"], strict=True)
         mrr = torch.stack([retrieval_reciprocal_rank(score, label) for score, label in lists]).mean()
         global_batch = self.batch_size * self.trainer.world_size
-        self.log("val_mrr", mrr, batch_size=global_batch, sync_dist=True)  # expect: LRG101@2 LRG102@1
+        self.log("val_mrr", mrr, batch_size=global_batch, sync_dist=True)  # expect: LRG101@2 LRG102@1  # lint: LRG101
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(passages(22), batch_size=self.batch_size)

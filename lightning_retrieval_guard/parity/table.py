@@ -1,0 +1,192 @@
+"""What a check found, as text of at most 80 columns."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lightning_retrieval_guard.findings import Finding, Severity, show_number
+from lightning_retrieval_guard.parity.check import processes_text
+from lightning_retrieval_guard.parity.compare import Difference, Key, Parity, Run
+from lightning_retrieval_guard.report.columns import columns, cut_middle, pad, printable
+
+WIDTH = 80
+# Beside the one of the reference; more go into a table of their own.
+NUMBERS_IN_A_ROW = 4
+RANKS_SHOWN = 4
+_GAP = "  "
+
+
+def render(parity: Parity) -> str:
+    """The whole text: table, explanations, what could not be run, verdict."""
+    parts = ["\n".join(_head(parity))]
+    if parity.keys:
+        parts += ["\n".join(lines) for lines in _tables(parity)]
+    parts += ["\n".join(_explained(key, parity)) for key in parity.different]
+    parts += ["\n".join(_not_run(run)) for run in parity.problems]
+    others = list(_other_findings(parity))
+    if others:
+        parts.append("\n".join(others))
+    parts.append("\n".join(_verdict(parity)))
+    return "\n\n".join(parts)
+
+
+def _head(parity: Parity) -> Iterator[str]:
+    options = parity.options
+    yield from _wrapped(f"Parity of {printable(options.target.text)}: {options.stage}, guard in mode {options.mode}", 0)
+    sizes = [
+        f"{'/'.join(str(loader.batch_size or '?') for loader in run.loaders)} on {run.world_size}"
+        for run in parity.runs
+        if run.loaders
+    ]
+    if sizes:
+        yield from _wrapped(f"Batch of each process: {', '.join(sizes)}", 0)
+
+
+def _tables(parity: Parity) -> Iterator[list[str]]:
+    first, *others = parity.keys[0].numbers
+    for start in range(0, max(1, len(others)), NUMBERS_IN_A_ROW):
+        yield _table(parity.keys, [first, *others[start : start + NUMBERS_IN_A_ROW]])
+
+
+def _table(keys: Sequence[Key], sizes: list[int]) -> list[str]:
+    rows = [["processes", *map(str, sizes), "largest difference", ""]]
+    for key in keys:
+        numbers = [_number(key.numbers[size]) for size in sizes]
+        verdict = "different" if key.differences else "same"
+        rows.append([printable(key.name), *numbers, _distance(key.distance), verdict])
+    widths = [max(columns(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths[0] = max(9, min(widths[0], WIDTH - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)))
+    rule = _GAP.join("-" * width for width in widths)
+    head, *lines = [_line(row, widths) for row in rows]
+    return [head, rule, *lines]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [pad(cut_middle(row[0], widths[0]), widths[0])]
+    cells += [pad(text, width, right=True) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
+    return _GAP.join([*cells, row[-1]]).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else show_number(value)
+
+
+def _distance(value: float) -> str:
+    return f"{value:.2g}" if math.isfinite(value) else "-"
+
+
+# --- explanations ---------------------------------------------------------------------------------------------
+
+
+def _explained(key: Key, parity: Parity) -> Iterator[str]:
+    by_size = {run.world_size: run for run in parity.runs}
+    yield from _wrapped(
+        f"{printable(key.name)} is different on {_sizes(own.world_size for own in key.differences)}.", 0
+    )
+    for own in key.differences:
+        yield from _ranks(key.name, own, by_size[own.world_size])
+    for finding, sizes in _together(key.differences):
+        yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {printable(finding.text())}", 2)
+    unexplained = [own.world_size for own in key.differences if not own.findings]
+    if unexplained:
+        yield from _wrapped(f"On {_sizes(unexplained)}: no finding explains it.{_hint(parity)}", 2)
+
+
+def _ranks(name: str, difference: Difference, run: Run) -> Iterator[str]:
+    shown = [numbers.get(name) for numbers in run.ranks]
+    if difference.ranks == tuple(range(len(shown))) and len({_number(own) for own in shown}) == 1:
+        return
+    if all(own is None for own in shown[1:]):
+        return
+    texts = [f"rank {rank} shows {_number(own)}" for rank, own in enumerate(shown[:RANKS_SHOWN])]
+    more = ", ..." if len(shown) > RANKS_SHOWN else ""
+    yield from _wrapped(f"On {processes_text(run.world_size)} {', '.join(texts)}{more}.", 2)
+
+
+def _together(differences: Sequence[Difference]) -> list[tuple[Finding, list[int]]]:
+    """Each finding once, with the numbers of processes on which it was made."""
+    found: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
+    for own in differences:
+        for finding in own.findings:
+            found.setdefault(finding.identity, (finding, []))[1].append(own.world_size)
+    return list(found.values())
+
+
+def _hint(parity: Parity) -> str:
+    reasons = []
+    if any(loader.shuffled for run in parity.runs for loader in run.loaders):
+        reasons.append("A loader draws its samples in a random order, so the batches hold other samples each time.")
+    if parity.options.keep == "per-rank":
+        reasons.append("With --keep per-rank all processes together have larger batches than one.")
+    return "".join(f" {reason}" for reason in reasons)
+
+
+def _other_findings(parity: Parity) -> Iterator[str]:
+    """Findings about numbers that are not different: corrected ones, and those that are wrong everywhere."""
+    explaining = {one.identity for key in parity.different for own in key.differences for one in own.findings}
+    seen: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
+    for run in parity.runs:
+        for finding in run.findings:
+            if finding.severity is not Severity.NOTE and finding.identity not in explaining:
+                seen.setdefault(finding.identity, (finding, []))[1].append(run.world_size)
+    if seen:
+        yield "Findings that go with no difference:"
+    for finding, sizes in seen.values():
+        corrected = ", corrected" if finding.corrected else ""
+        text = f"{_place(finding)}: {finding.code} {finding.rule}: {printable(finding.key)!r}"
+        yield from _wrapped(f"On {_sizes(sizes)}{corrected}: {text}", 2)
+
+
+def _place(finding: Finding) -> str:
+    path = Path(finding.path)
+    here = Path(os.getcwd())
+    return printable(f"{path.relative_to(here) if path.is_relative_to(here) else path}:{finding.line}")
+
+
+# --- the end --------------------------------------------------------------------------------------------------
+
+
+def _not_run(run: Run) -> Iterator[str]:
+    yield f"{processes_text(run.world_size)}: not possible."
+    for line in (printable(line.expandtabs()) for line in run.problem.splitlines()):
+        # stacks and tracebacks are indented, and stay as they are
+        yield from [f"  {line}"] if line.startswith(" ") else _wrapped(line, 2)
+
+
+def _verdict(parity: Parity) -> Iterator[str]:
+    compared = [run.world_size for run in parity.runs if not run.problem]
+    different = len(parity.different)
+    if different:
+        yield f"DIFFERENT: {different} of {_count(len(parity.keys), 'key')}."
+    elif len(compared) > 1:
+        yield f"SAME: {_count(len(parity.keys), 'key')} on {_sizes(compared)}."
+    if parity.problems:
+        yield f"NOT RUN: {_sizes(run.world_size for run in parity.problems)}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _sizes(sizes: Iterator[int] | Sequence[int]) -> str:
+    """Such as "1, 2 and 4 processes"."""
+    own = list(sizes)
+    if len(own) == 1:
+        return processes_text(own[0])
+    return f"{', '.join(map(str, own[:-1]))} and {own[-1]} processes"
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    first = " " * indent
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first + "  " if indent else first,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,217 @@
+"""The function that the user names: finding it, calling it, and checking what it returns."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FORMS = "path/to/file.py:function or package.module:function"
+RETURNS = (
+    "a LightningModule, (module, loaders), (module, datamodule), or either of these with a dict of Trainer arguments"
+    " as the third; loaders may be None where the module brings its own"
+)
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+OWN_ARGUMENTS = ("accelerator", "devices", "num_nodes", "strategy")
+
+
+class ParityError(Exception):
+    """Parity could not be run; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function as every process can find it.
+
+    Attributes:
+        text: As the user gave it.
+        module: The dotted name of its module.
+        path: The module's file, or ``None`` where the name is enough.
+        folder: What goes to the front of ``sys.path`` before the module is imported.
+        function: Its name in the module.
+    """
+
+    text: str
+    module: str
+    path: str | None
+    folder: str
+    function: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the function returned.
+
+    Attributes:
+        module: A LightningModule.
+        package: The package whose Trainer runs it: ``lightning.pytorch`` or ``pytorch_lightning``.
+        data: Arguments of ``validate`` and ``test``: loaders, a datamodule or nothing.
+        trainer: Arguments of the Trainer.
+    """
+
+    module: Any
+    package: str
+    data: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+
+
+def find_target(given: str | Callable[..., Any]) -> Target:
+    """Where a function is, from its text or from the function itself.
+
+    Raises:
+        ParityError: The text has another form, there is no such file, or other processes cannot import the function.
+    """
+    if not isinstance(given, str):
+        return _target_of(given)
+    place, _, function = given.rpartition(":")
+    if not place or not function.isidentifier():
+        raise ParityError(f"{given!r} is no target. Give {FORMS}.")
+    if not place.endswith(".py"):
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise ParityError(f"{given!r} is no target: {place!r} is neither a .py file nor a module. Give {FORMS}.")
+        return Target(given, place, None, os.getcwd(), function)
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise ParityError(f"{given!r}: there is no file {str(path)!r}.")
+    return _in_file(given, path, function)
+
+
+def _target_of(function: Callable[..., Any]) -> Target:
+    name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or ""
+    path = Path(sys.modules[module].__file__ or "").resolve() if module in sys.modules else Path()
+    if not name.isidentifier() or not path.is_file():
+        raise ParityError(
+            f"{name or function!r} cannot be found by other processes. Move the function to the top of its module, or"
+            f" give its place as text: {FORMS}."
+        )
+    text, parts = f"{module}:{name}", module.split(".")
+    root = path.parents[len(parts) - 1] if len(parts) <= len(path.parts) - 1 else path.parent
+    by_name = list(path.with_suffix("").parts[-len(parts) :]) == parts
+    if by_name and root in [Path(entry).resolve() for entry in sys.path]:
+        return Target(text, module, str(path), str(root), name)
+    return _in_file(text, path, name)
+
+
+def _in_file(text: str, path: Path, function: str) -> Target:
+    """The module is named as its packages name it, so that its relative imports work."""
+    folder, parts = path.parent, [path.stem]
+    while (folder / "__init__.py").is_file():
+        folder, parts = folder.parent, [folder.name, *parts]
+    return Target(text, ".".join(parts), str(path), str(folder), function)
+
+
+def build(target: Target) -> Built:
+    """Import the function, call it, and check what it returns.
+
+    Raises:
+        ParityError: One of these is not possible; the text says which, and what is allowed.
+    """
+    module = _imported(target)
+    function = getattr(module, target.function, None)
+    if not callable(function):
+        own = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
+        there = f"It has {', '.join(own)}." if own else "It has no functions."
+        raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {there}")
+    needed = _needed_arguments(function)
+    if needed:
+        raise ParityError(
+            f"{target.text!r} needs the arguments {', '.join(needed)}. It is called without any: give them defaults, or"
+            " name a function that calls this one."
+        )
+    return _checked(target, function())
+
+
+def _imported(target: Target) -> ModuleType:
+    if target.folder not in sys.path:
+        sys.path.insert(0, target.folder)
+    path = target.path
+    known = sys.modules.get(target.module)
+    if path is not None and "." not in target.module and (known is None or _file_of(known) != path):
+        return _executed(target.module if known is None else f"{target.module}_at_{abs(hash(path))}", path)
+    try:
+        module = importlib.import_module(target.module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
+            raise ParityError(
+                f"{target.text!r}: there is no module {error.name!r} in {target.folder} or where Python looks. Give"
+                f" {FORMS}."
+            ) from error
+        raise
+    return module
+
+
+def _executed(name: str, path: str) -> ModuleType:
+    """A file that belongs to no package, under its own name or, where another module has that, under a new one."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ParityError(f"{path!r} cannot be imported as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _file_of(module: ModuleType) -> str | None:
+    file = getattr(module, "__file__", None)
+    return None if file is None else str(Path(file).resolve())
+
+
+def _needed_arguments(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some built-in callables do not tell
+        return []
+    given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [own.name for own in parameters if own.default is own.empty and own.kind not in given]
+
+
+def _checked(target: Target, returned: object) -> Built:
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    package = _package_of(parts[0], "LightningModule") if 1 <= len(parts) <= 3 else None
+    if package is None:
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        got = f"({kinds})" if isinstance(returned, tuple) else kinds
+        raise ParityError(f"{target.text!r} returned {got}. It must return {RETURNS}.")
+    module, data, trainer = (*parts, None, None)[:3]
+    if trainer is not None and not isinstance(trainer, Mapping):
+        raise ParityError(
+            f"{target.text!r} returned {type(trainer).__name__} as the third part, which must be a dict of Trainer"
+            " arguments."
+        )
+    own = [name for name in OWN_ARGUMENTS if name in (trainer or {})]
+    if own:
+        raise ParityError(
+            f"{target.text!r} returned the Trainer arguments {', '.join(own)}, which parity sets itself: it runs on the"
+            " CPU, on each number of processes in turn. Take them out."
+        )
+    return Built(module, package, _data_arguments(target, data, package), trainer or {})
+
+
+def _data_arguments(target: Target, data: Any, package: str) -> dict[str, Any]:
+    if data is None:
+        return {}
+    of = _package_of(data, "LightningDataModule")
+    if of is not None:
+        if of != package:
+            raise ParityError(f"{target.text!r} returned a module of {package} and a datamodule of {of}. Take one.")
+        return {"datamodule": data}
+    if isinstance(data, str) or not hasattr(data, "__iter__"):
+        raise ParityError(f"{target.text!r} returned {type(data).__name__} as the data. It must return {RETURNS}.")
+    return {"dataloaders": data}
+
+
+def _package_of(value: object, name: str) -> str | None:
+    """The package whose class of that name the value is an instance of."""
+    loaded = [package for package in PACKAGES if package in sys.modules]
+    return next((own for own in loaded if isinstance(value, getattr(sys.modules[own], name))), None)

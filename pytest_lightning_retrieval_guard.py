@@ -1,0 +1,19 @@
+"""A pytest plugin: the `parity` fixture.
+
+It stands beside the package, because pytest loads plugins at its start and importing the package imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def parity() -> Iterator[Callable[..., None]]:
+    """`assert_same_on_any_world_size`, with processes that are kept until the session ends."""
+    from lightning_retrieval_guard import testing
+
+    yield testing.assert_same_on_any_world_size
+    testing.end_processes()

@@ -1,0 +1,108 @@
+"""The page that tells in which versions the tests were run; `nox -s compat page` runs this file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from lightning_retrieval_guard import _compat
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "compatibility.md"
+RESULTS = ROOT / ".nox" / "compatibility"
+PACKAGES = ("lightning", "pytorch-lightning", "torchmetrics", "torch")
+
+_TOP = """\
+# Compatibility
+
+The guard is checked with `lightning` and `pytorch_lightning` {lightning}, and `torchmetrics` {torchmetrics}. With other
+versions it says so once, as a `GuardWarning`, and goes on. The releases 2.6.2 and 2.6.3 of Lightning were withdrawn.
+
+`nox -s compat page` installs each pair below on its own, runs the tests and writes this page. The oldest and the newest
+pair are part of `make test`; the newest one runs all tests there.
+
+| Lightning, both packages | torchmetrics | torch | Python | passed | skipped | failed |
+|---|---|---|---|---|---|---|
+"""
+_TESTS = """
+## What was run
+
+The same tests in every pair, on one process and on several: {tests}.
+
+Skipped is what a version does not have: aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
+1.3, and before 2.6 a trainer refuses callbacks of the other Lightning package. The guard is a callback of both then.
+
+"""
+_FAULTS = """\
+## What depends on versions
+
+Some of what the guard does is needed only while Lightning or torchmetrics do something wrong. Each has a test that runs
+the program without the guard, and fails where the installed version has been put right:
+
+| what | in versions |
+|---|---|
+"""
+
+
+def note(result: Path, pair: str) -> None:
+    """Keep what became of the tests in the environment that runs this."""
+    cases = ElementTree.parse(result).iter("testcase")
+    verdicts = [("/".join(case.attrib["classname"].split(".")), case) for case in cases]
+    ended = Counter(_ended(case) for _, case in verdicts)
+    told = {
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "ended": ended,
+        "files": sorted({f"{name}.py" for name, _ in verdicts}),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{pair}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _ended(case: ElementTree.Element) -> str:
+    tags = {part.tag for part in case}
+    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+
+
+def render(results: Sequence[dict[str, Any]]) -> str:
+    """The whole page."""
+    rows = [_row(result) for result in results]
+    files = [f"`{name}`" for name in dict.fromkeys(name for result in results for name in result["files"])]
+    faults = [_compat.FLOORED_WEIGHTS, _compat.ORDER_PAIRS_KEYS, _compat.UNEVEN_LISTS, _compat.REFUSED_CALLBACKS]
+    return "".join(
+        [
+            _TOP.format(**{name: f"`{checked}`" for name, checked in _compat.CHECKED.items()}),
+            *rows,
+            _TESTS.format(tests=", ".join(files)),
+            _FAULTS,
+            *(f"| {fault.what} | {fault.versions} |\n" for fault in faults),
+        ]
+    )
+
+
+def _row(result: dict[str, Any]) -> str:
+    versions, ended = result["versions"], result["ended"]
+    assert versions["lightning"] == versions["pytorch-lightning"]
+    shown = [versions["lightning"], versions["torchmetrics"], versions["torch"], result["python"]]
+    counts = [str(ended.get(name, 0)) for name in ("passed", "skipped", "failed")]
+    return f"| {' | '.join([*shown, *counts])} |\n"
+
+
+def main(command: str, *arguments: str) -> None:
+    if command == "note":
+        result, pair = arguments
+        note(Path(result), pair)
+    else:
+        found = [json.loads((RESULTS / f"{pair}.json").read_text(encoding="utf-8")) for pair in arguments]
+        DOCUMENT.write_text(render(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

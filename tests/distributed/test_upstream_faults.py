@@ -1,0 +1,139 @@
+"""What Lightning and torchmetrics do wrong by themselves, as far as a correction of the guard depends on it.
+
+A test that fails here says that the installed version has been put right: give the fault in `_compat.py` an upper end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import lightning.pytorch
+import pytest
+import pytorch_lightning
+import torch
+from lightning.pytorch import LightningModule
+from packaging.specifiers import SpecifierSet
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.retrieval import RetrievalMRR
+
+from lightning_retrieval_guard import _compat
+
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
+from .harness import CaseTimeout, Pool
+
+pytestmark = pytest.mark.timeout(90)
+
+
+class Plain(LightningModule):
+    """Seven samples, one a batch, on two ranks."""
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(4 - self.global_rank))
+
+
+class LogsOne(Plain):
+    """The constant one, weighted by samples."""
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("one", 1.0, batch_size=len(batch), sync_dist=True)
+
+
+class LogsInOppositeOrder(Plain):
+    """Two constants that are the same on both ranks."""
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        for name, value in sorted({"a": 0.1, "b": 0.9}.items(), reverse=self.global_rank == 1):
+            self.log(name, value, batch_size=1.0, sync_dist=True)
+
+
+class UpdatesUnevenly(Plain):
+    """Four updates on one rank and three on the other, each with the answer in the first place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.metric.update(torch.tensor([0.9, 0.1]), torch.tensor([1, 0]), batch.repeat(2) * 2 + self.global_rank)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("mrr", self.metric.compute())
+
+
+def show(program: str) -> dict[str, float]:
+    """What a program logs on this rank without a guard."""
+    assert os.environ["WORLD_SIZE"] == "2"
+    trainer = make_trainer([], Recorder(), use_distributed_sampler=False)
+    with recorded_warnings():
+        trainer.validate(globals()[program](), verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def shown(pool: Pool, program: type[Plain]) -> list[dict[str, float]]:
+    outcomes = pool.run(f"{__name__}:show", program=program.__name__)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+def test_integer_weights_are_floored(pools: Mapping[int, Pool]) -> None:
+    right = [{"one": pytest.approx(1.0)}] * 2
+    assert (shown(pools[2], LogsOne) != right) == _compat.FLOORED_WEIGHTS.shown_by("lightning")
+
+
+def test_keys_are_combined_by_their_order_alone(pools: Mapping[int, Pool]) -> None:
+    right = [{"a": pytest.approx(0.1), "b": pytest.approx(0.9)}] * 2
+    assert (shown(pools[2], LogsInOppositeOrder) != right) == _compat.ORDER_PAIRS_KEYS.shown_by("lightning")
+
+
+def test_every_update_is_gathered_by_itself(pools: Mapping[int, Pool]) -> None:
+    try:
+        outcomes = pools[2].run(f"{__name__}:show", program=UpdatesUnevenly.__name__, timeout=10.0, grace=1.0)
+    except CaseTimeout:
+        works = False
+    else:
+        works = all(outcome.ok and outcome.value == {"mrr": 1.0} for outcome in outcomes)
+    assert works != _compat.UNEVEN_LISTS.shown_by("torchmetrics")
+
+
+def judge(program: str, fault: str | None) -> set[str]:
+    """What the guard finds in a program, where upstream has put a fault right."""
+    known = getattr(_compat, fault) if fault else None
+    if fault:
+        setattr(_compat, fault, _compat.Fault("", SpecifierSet("<1")))
+    try:
+        guard = guards("correct", {})
+        with recorded_warnings():
+            make_trainer(guard, Recorder(), use_distributed_sampler=False).validate(globals()[program](), verbose=False)
+        return {finding.code for own in guard for finding in own.findings}
+    finally:
+        if fault:
+            setattr(_compat, fault, known)
+
+
+@pytest.mark.parametrize(
+    ("program", "fault", "code"),
+    [
+        (LogsOne, "FLOORED_WEIGHTS", "LRG104"),
+        (LogsInOppositeOrder, "ORDER_PAIRS_KEYS", "LRG206"),
+        (UpdatesUnevenly, "UNEVEN_LISTS", "LRG205"),
+    ],
+)
+def test_a_fault_that_is_put_right_is_no_finding(
+    pools: Mapping[int, Pool], program: type[Plain], fault: str, code: str
+) -> None:
+    for right in (None, fault):
+        outcomes = pools[2].run(f"{__name__}:judge", program=program.__name__, fault=right)
+        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+        assert [outcome.value for outcome in outcomes] == [set() if right else {code}] * 2
+
+
+def test_callbacks_of_the_other_package_are_refused() -> None:
+    try:
+        pytorch_lightning.Trainer(accelerator="cpu", logger=False, callbacks=[lightning.pytorch.Callback()])
+    except (TypeError, ValueError):
+        refused = True
+    else:
+        refused = False
+    assert refused == _compat.REFUSED_CALLBACKS.shown_by("pytorch_lightning")

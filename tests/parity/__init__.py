@@ -1,0 +1,1 @@
+"""Parity: one target on several numbers of processes."""

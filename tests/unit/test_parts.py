@@ -1,0 +1,62 @@
+"""Which updates belong to a key, asked in one way for metrics that keep rows and for those that keep none."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryF1Score
+from torchmetrics.retrieval import RetrievalMRR
+
+from lightning_retrieval_guard.observe.behind import Lives
+from lightning_retrieval_guard.observe.feeding import Feeding
+from lightning_retrieval_guard.observe.segments import Feed, MetricRecord, UpdateInfo
+from lightning_retrieval_guard.route.parts import part_of
+
+OVER = 3
+NOW = Feeding("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+
+
+def is_of_another(feed: Feed, dataloader: int | None) -> tuple[bool, bool]:
+    """What both kinds of metrics say of one update."""
+    return shared_rows(feed, dataloader) > 0, shared_updates(feed, dataloader) > 0
+
+
+def shared_rows(feed: Feed, dataloader: int | None) -> int:
+    metric = RetrievalMRR()
+    metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
+    segment = record_of(metric, feed, is_rows=True).segment()
+    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader, lambda *_: False)
+    assert len(part.lives[0].states()[0]) == (not part.shared and not part.stale)
+    return part.shared
+
+
+def shared_updates(feed: Feed, dataloader: int | None) -> int:
+    metric, lives = BinaryF1Score(), Lives()
+    metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]))
+    lives.note(record_of(metric, feed, is_rows=False))
+    return lives.describe("metric", 1, dataloader, NOW, 1).shared
+
+
+def record_of(metric: Metric, feed: Feed, is_rows: bool) -> MetricRecord:
+    return MetricRecord(weakref.ref(metric), is_rows, None, infos=[UpdateInfo(None, feed)], feeds={feed: 1})
+
+
+@pytest.mark.parametrize(
+    ("feed", "dataloader", "expected"),
+    [
+        (Feed(7, "validate", None), None, False),
+        (Feed(7, "validate", 0), None, False),
+        (Feed(7, "validate", 0), 0, False),
+        (Feed(7, "validate", 1), 0, True),
+        (Feed(5, "train", None), None, True),
+        (Feed(5, "train", None), 0, True),
+        (Feed(OVER, "validate", 1), 0, False),  # that is another rule's
+        (Feed(), None, False),
+        (Feed(), 0, False),  # an update outside of stages belongs to no dataloader
+    ],
+)
+def test_both_kinds_of_metrics_are_judged_alike(feed: Feed, dataloader: int | None, expected: bool) -> None:
+    assert is_of_another(feed, dataloader) == (expected, expected)
