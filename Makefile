@@ -13,7 +13,7 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_
 USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test fuzz lint browser oldest compat bench clean FORCE
+.PHONY: demo test fuzz lint browser oldest compat bench soak clean FORCE
 
 demo: $(STAMP)
 	$(BIN)/lightning-retrieval-guard demo
@@ -46,6 +46,10 @@ compat: $(STAMP)
 bench: $(STAMP)
 	$(PIP) install -c constraints-dev.txt -e '.[bench]'
 	$(BIN)/python -m bench
+
+# 2,000 epochs on two processes, a quarter of an hour at most.
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak
 
 clean:
 	rm -rf $(VENV) build dist lightning_logs reports $(CACHES) *.egg-info

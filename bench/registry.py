@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import check_model, growth, issue_2852, log_calls, memory, others, scoring, sync
+from bench import check_model, growth, issue_2852, lint, log_calls, memory, others, scoring, sync
 from bench.declare import Bench
 
 _IN_ORDER = (
@@ -15,5 +15,6 @@ _IN_ORDER = (
     check_model.BENCH,
     issue_2852.BENCH,
     log_calls.BENCH,
+    lint.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in _IN_ORDER}

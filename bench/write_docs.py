@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bench import figure
 from bench.cost_model import GIB, OURS, WAYS, Cost, Job, Machine, rows_in_memory
+from bench.marks import put
 from bench.metrics import CUTS, KINDS
 from bench.registry import BENCHES
 from bench.rows import LENGTH
@@ -41,14 +41,6 @@ def refresh(entries: Entries) -> None:
     points = entries.get("growth", {}).get("data", {}).get("points")
     if points:
         figure.draw(points, FIGURE)
-
-
-def put(page: str, mark: str, text: str) -> str:
-    """The page with another text between the marks of one part."""
-    between = re.compile(rf"(<!-- {mark}: begin -->\n).*?(<!-- {mark}: end -->)", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"{PAGE.name} has no marks for {mark!r}")
-    return between.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
 
 
 def measured(entries: Entries) -> str | None:

@@ -22,6 +22,11 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
 
+try:
+    from torch.compiler import is_compiling as is_compiling
+except ImportError:  # torch 2.1
+    from torch._dynamo import is_compiling as is_compiling
+
 # Lightning's own default for the time-out of a process group.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +15,7 @@ from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
+from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.report.contents import Report, StageCounts
@@ -125,14 +126,12 @@ class RetrievalGuard(Callback, OtherCallback):
             return  # the one given in code wins
         if any(not other.from_environment for other in others):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
-        if self.settings.report is not None:
-            check_report_writable(self.settings.report)
         self._close()
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_site()))
         self._world_size = trainer.world_size
         self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
-        self._session.open(lambda: make_exchange(_timeout(trainer), trainer.world_size))
+        self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -168,8 +167,11 @@ class RetrievalGuard(Callback, OtherCallback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._end_stage()
-        self._close()
+        with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
+            if self._session is not None:
+                self._session.leave(exception)
+            self._end_stage()
+            self._close()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -179,9 +181,16 @@ class RetrievalGuard(Callback, OtherCallback):
 
     # --- parts ------------------------------------------------------------------------------------------------
 
+    def _prepare(self, trainer: Trainer) -> timedelta:
+        """Check what only a run can tell of, and say how long ranks wait for each other."""
+        if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
+            check_report_writable(self.settings.report)
+        return _timeout(trainer)
+
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         session = self._session
         if session is not None:
+            session.in_step = True
             session.protect(lambda: session.start_batch(batch, index, dataloader))
 
     def _end_stage(self) -> None:
@@ -210,10 +219,12 @@ class RetrievalGuard(Callback, OtherCallback):
             self._log.tell_unwritten(error, *astuple(user_site()))
 
     def _close(self) -> None:
-        session, self._session = self._session, None
         self._suppressions.start_over()
-        if session is not None:
-            session.close()
+        try:
+            if self._session is not None:
+                self._session.close()
+        finally:
+            self._session = None
 
 
 def _timeout(trainer: Trainer) -> timedelta:

@@ -2,6 +2,7 @@
 
 How ranks meet:
 
+0. Before the first meeting every rank tells in the store whether it is ready; the group comes to be if all are.
 1. Each rank writes to the store that it has come; writing waits for nobody.
 2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
    A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
@@ -11,31 +12,35 @@ How ranks meet:
 4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
    ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
+6. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
+   error at once, and read in the store what happened.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_retrieval_guard.unreadable import UnreadableError, as_entry, read_all
+
 _FRAME_BYTES = 384
 _LENGTH_BYTES = 4
+_SOON = timedelta(seconds=1)  # to read what a rank has told, if it has
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.
 _MOST_BYTES = 1 << 22
 _MOST_TEXT_BYTES = 1 << 26
 _instances = 0
-
-Told = TypeVar("Told")
-Read = TypeVar("Read")
 
 
 class ExchangeError(RuntimeError):
@@ -50,41 +55,16 @@ class ExchangeError(RuntimeError):
         self.elsewhere = dict(elsewhere)
 
 
-class UnreadableError(ValueError):
-    """What some ranks sent is not what this version of the guard sends; all ranks find that out together.
+class RanksFailedError(RuntimeError):
+    """The guard failed on one rank or more, and all ranks hear of it where they meet.
 
     Attributes:
-        reasons: What is wrong, by rank.
+        ranks: Those on which it failed.
     """
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
-        told = "; ".join(f"rank {rank} sent what cannot be read: {reason}" for rank, reason in reasons.items())
-        super().__init__(f"{told}. All ranks must run the same version of lightning-retrieval-guard.")
-        self.reasons = dict(reasons)
-
-
-def read_all(read: Callable[[Told], Read], told: Sequence[Told]) -> list[Read]:
-    """Read what every rank sent.
-
-    Args:
-        read: Reads what one rank sent; raises ``ValueError`` where it is malformed.
-        told: What was sent, in order of rank.
-
-    Raises:
-        UnreadableError: With all ranks that sent something malformed.
-    """
-    results = [_try(read, own) for own in told]
-    wrong = {rank: str(result) for rank, result in enumerate(results) if isinstance(result, Exception)}
-    if wrong:
-        raise UnreadableError(wrong)
-    return [result for result in results if not isinstance(result, Exception)]
-
-
-def _try(read: Callable[[Told], Read], told: Told) -> Read | Exception:
-    try:
-        return read(told)
-    except (zlib.error, ValueError, RecursionError) as error:
-        return error
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.ranks = list(reasons)
 
 
 class WorldSizeError(RuntimeError):
@@ -99,10 +79,19 @@ class Exchange:
     vocabulary = b""
     """What messages are likely to contain, the same on all ranks: it need not travel."""
 
-    @property
-    def speaks(self) -> bool:
-        """Whether this process is the one that warns, prints and writes."""
-        return self.rank == 0
+    def join(self, timeout: timedelta, trouble: str | None = None) -> None:
+        """Hear from all ranks whether they are ready, before the first meeting.
+
+        Args:
+            timeout: How long ranks wait for each other, here and later.
+            trouble: Why this rank is not ready.
+
+        Raises:
+            RanksFailedError: A rank is not ready; every rank gets that.
+            ExchangeError: A rank did not come.
+        """
+        if trouble is not None:
+            raise RanksFailedError({self.rank: trouble})
 
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Exchange one message with every rank.
@@ -144,9 +133,29 @@ class Exchange:
         """
         return list(blocks)
 
+    def agree(self, answer: bool) -> list[bool]:
+        """Meet once more before anything is done, so that it is done on all ranks or on none.
+
+        Args:
+            answer: What this rank tells the others.
+
+        Returns:
+            The answers of all ranks, in order of rank.
+        """
+        sizes = [1] * self.world_size
+        return [bool(block) for block in self.gather_blocks(torch.tensor([answer], dtype=torch.uint8), sizes)]
+
     def ranks_of(self, group: Any) -> list[int]:
         """The ranks of a process group; of ``None`` all ranks."""
         return list(range(self.world_size))
+
+    def leave(self, reason: str, failed: bool) -> None:
+        """Meet no more, and let nobody wait for this rank.
+
+        Args:
+            reason: Why, for the others.
+            failed: Whether the guard failed here, so that all ranks go on without it; else the run ends on this rank.
+        """
 
     def announce(self, point: str) -> None:
         """Tell, without waiting for anyone, that this rank starts something that needs all ranks; empty when done."""
@@ -155,30 +164,67 @@ class Exchange:
         """Give up the group. May be called twice."""
 
 
+@dataclass(frozen=True)
+class _State:
+    """What a rank tells in the store.
+
+    Attributes:
+        meeting: The last meeting it came to.
+        point: What it does that needs all ranks, or an empty text.
+        left: Why it has left, if it has.
+        failed: Whether it left because the guard failed there.
+    """
+
+    meeting: int = 0
+    point: str = ""
+    left: str | None = None
+    failed: bool = False
+
+
 class GroupExchange(Exchange):
     """Exchanges through a gloo group of its own over all ranks."""
 
-    def __init__(self, timeout: timedelta) -> None:
+    def __init__(self) -> None:
         global _instances
         _instances += 1
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
-        self._timeout = timeout
+        self._timeout = timedelta()
         self._frame_bytes = _FRAME_BYTES
         self._meetings = 0
         # every rank makes its guards in the same order, so the number names the same guard everywhere
         self._name = f"lightning_retrieval_guard/{_instances}"
         self._store: Any = dist.distributed_c10d._get_default_store()
-        self._come(0)
-        self.announce("")
-        self._group: Any = dist.new_group(backend="gloo", timeout=timeout)
+        self._group: Any = None
+        self._state = _State()
+
+    @override
+    def join(self, timeout: timedelta, trouble: str | None = None) -> None:
+        self._timeout = timeout
+        if trouble is not None:
+            self.leave(trouble, failed=True)
+            raise RanksFailedError({self.rank: trouble})
+        try:
+            self._tell()
+            if self._store.add(f"{self._name}/came", 1) == self.world_size:
+                self._store.set(f"{self._name}/all", "")
+            self._store.wait([f"{self._name}/all"], timeout)
+            states = self._states()
+            if not any(state.failed for state in states.values()):
+                self._group = dist.new_group(backend="gloo", timeout=timeout)
+                return
+        except RuntimeError as error:
+            lost = self._lost("the start", error)
+            self.leave(str(lost), failed=True)  # for a rank that comes later
+            raise lost from error
+        raise _failure_of(states)
 
     @override
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         self._meetings += 1
         text = self._compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
-            self._come(self._meetings)
+            self._tell(meeting=self._meetings)
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
@@ -206,10 +252,10 @@ class GroupExchange(Exchange):
 
     @override
     def send_blocks(self, blocks: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-        incoming = [own[self.rank] for own in sizes]
+        incoming, outgoing = [own[self.rank] for own in sizes], list(sizes[self.rank])
         received = torch.empty(sum(incoming), dtype=torch.uint8)
         try:
-            dist.all_to_all_single(received, torch.cat(list(blocks)), incoming, list(sizes[self.rank]), self._group)
+            dist.all_to_all_single(received, torch.cat(list(blocks)), incoming, outgoing, self._own_group())
         except RuntimeError as error:
             raise self._lost("rows", error) from error
         return list(received.split(incoming))
@@ -217,6 +263,17 @@ class GroupExchange(Exchange):
     @override
     def ranks_of(self, group: Any) -> list[int]:
         return super().ranks_of(group) if group is None else sorted(dist.get_process_group_ranks(group))
+
+    @override
+    def leave(self, reason: str, failed: bool) -> None:
+        with contextlib.suppress(RuntimeError):  # without a store the others know that a rank is gone
+            self._tell(left=reason, failed=failed)
+            self._store.set(f"{self._name}/all", "")  # who waits for all to be ready need not wait for this rank
+        self.close()
+
+    @override
+    def announce(self, point: str) -> None:
+        self._tell(point=point)
 
     @override
     def close(self) -> None:
@@ -245,7 +302,7 @@ class GroupExchange(Exchange):
         return press.compress(text) + press.flush()
 
     def _read(self, block: bytes) -> tuple[str, dict[str, Any]]:
-        return _as_entry(json.loads(self._decompress(block)))
+        return as_entry(json.loads(self._decompress(block)))
 
     def _decompress(self, block: bytes) -> bytes:
         press = zlib.decompressobj(zdict=self.vocabulary)
@@ -256,41 +313,54 @@ class GroupExchange(Exchange):
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
-        dist.all_gather(blocks, block, group=self._group)
+        dist.all_gather(blocks, block, group=self._own_group())
         return blocks
 
-    @override
-    def announce(self, point: str) -> None:
-        self._store.set(f"{self._name}/{self.rank}/point", point)
+    def _own_group(self) -> Any:
+        if self._group is None:  # which would mean the program's
+            raise RuntimeError("this rank has left")
+        return self._group
 
-    def _come(self, meeting: int) -> None:
-        self._store.set(f"{self._name}/{self.rank}/meeting", str(meeting))
+    def _tell(self, **news: Any) -> None:
+        """Write to the store what the others may have to know of this rank."""
+        self._state = replace(self._state, **news)
+        self._store.set(f"{self._name}/{self.rank}", json.dumps(asdict(self._state)))
 
-    def _lost(self, label: str, error: RuntimeError) -> ExchangeError:
-        elsewhere = self._elsewhere()
-        ranks = ", ".join(map(str, elsewhere))
-        who = f"rank(s) {ranks} did not come" if elsewhere else "a rank was lost on the way"
+    def _lost(self, label: str, error: RuntimeError) -> RuntimeError:
+        """What to raise where ranks did not meet."""
+        states = self._states()
+        if any(state.failed for state in states.values()):
+            return _failure_of(states)
+        left = {rank: state.left for rank, state in states.items() if state.left is not None and rank != self.rank}
+        if left:
+            why = "; ".join(dict.fromkeys(left.values()))
+            return ExchangeError(f"rank(s) {_joined(left)} left the run before {label!r}: {why}", left)
+        away = {rank: state.point for rank, state in states.items() if state.meeting < self._meetings}
+        silent = [rank for rank in range(self.world_size) if rank not in states]
+        elsewhere = away | (dict.fromkeys(silent, "") if self.rank in states else {})  # else the store is gone
+        who = f"rank(s) {_joined(elsewhere)} did not come" if elsewhere else "a rank was lost on the way"
         limit = f"time-out {self._timeout.total_seconds():g} s"
         return ExchangeError(f"{who} to {label!r} ({limit}): {str(error).splitlines()[0]}", elsewhere)
 
-    def _elsewhere(self) -> dict[int, str]:
-        """The ranks that have not come to this meeting, each with what it announced."""
-        missing: dict[int, str] = {}
+    def _states(self) -> dict[int, _State]:
+        """What is known of every rank that has told anything."""
+        found: dict[int, _State] = {}
         for rank in range(self.world_size):
+            key = f"{self._name}/{rank}"
             try:
-                came = int(self._store.get(f"{self._name}/{rank}/meeting"))
-                point = self._store.get(f"{self._name}/{rank}/point").decode()
-            except RuntimeError:  # the store went away with the process that held it
-                return missing
-            if came < self._meetings:
-                missing[rank] = point
-        return missing
+                self._store.wait([key], _SOON)
+                found[rank] = _State(**json.loads(self._store.get(key)))
+            except RuntimeError:  # it never came, or the store went away with the process that held it
+                continue
+        return found
 
 
-def _as_entry(told: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and isinstance(told[1], dict):
-        return told[0], told[1]
-    raise ValueError("it is no label with a message")
+def _failure_of(states: Mapping[int, _State]) -> RanksFailedError:
+    return RanksFailedError({rank: state.left or "" for rank, state in states.items() if state.failed})
+
+
+def _joined(ranks: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))
 
 
 def _pack(text: bytes, size: int) -> Tensor:
@@ -301,11 +371,10 @@ def _pack(text: bytes, size: int) -> Tensor:
     return block
 
 
-def make_exchange(timeout: timedelta, world_size: int) -> Exchange:
+def make_exchange(world_size: int) -> Exchange:
     """The exchange for this process: over all ranks where several processes run, else with itself.
 
     Args:
-        timeout: How long ranks wait for each other.
         world_size: The number of ranks that the trainer works with.
 
     Raises:
@@ -314,4 +383,4 @@ def make_exchange(timeout: timedelta, world_size: int) -> Exchange:
     connected = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if connected != world_size:
         raise WorldSizeError(f"the trainer works on {world_size} ranks, but torch.distributed connects {connected}")
-    return GroupExchange(timeout) if connected > 1 else Exchange()
+    return GroupExchange() if connected > 1 else Exchange()

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
+from lightning_retrieval_guard.exchange import Exchange, ExchangeError, RanksFailedError
+from lightning_retrieval_guard.findings import GuardError, GuardWarning, Numbers
 from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.log_watch import LogWatch
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.patches import Patches
-from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord
-from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.observe.unregistered import bring
 from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.retrieval.combine import score_alone
-from lightning_retrieval_guard.retrieval.recent import RecentRanking
-from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route.epochs import Epochs
-from lightning_retrieval_guard.route.meeting import RanksFailedError, failure_text
+from lightning_retrieval_guard.route.failure import Failure, failure_text
 from lightning_retrieval_guard.route.quiet import Quiet
 from lightning_retrieval_guard.route.sources import may_act
 from lightning_retrieval_guard.route.telling import END_HOOKS, why_ranks_missed
-from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.route.ways import Plain, Ways
 from lightning_retrieval_guard.settings import Settings
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-Plain = Callable[[], Any]
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 
 
@@ -55,6 +50,7 @@ class Session:
         save: Callable[[], None],
     ) -> None:
         self.world_size = 1
+        self.in_step = False
         self.suppressions = suppressions
         self._trainer = trainer
         self._module = module
@@ -66,14 +62,14 @@ class Session:
         self._patches = Patches()
         self._metrics = MetricWatch(self)
         self._epochs = self._make_epochs()
-        self._recent = RecentRanking()
-        self._failure: str | None = None
+        self._ways = self._make_ways()
+        self._failure: Failure | None = None
         self._is_open = False
 
     @property
     def speaks(self) -> bool:
         """Whether this process is the one that warns, prints and writes."""
-        return self._exchange.speaks
+        return self._exchange.rank == 0
 
     @property
     def numbers(self) -> dict[str, Numbers]:
@@ -99,25 +95,45 @@ class Session:
             self._save,
         )
 
-    def open(self, connect: Callable[[], Exchange]) -> None:
-        """Connect the ranks and put on the patches, on the process that works."""
+    def _make_ways(self) -> Ways:
+        return Ways(self._epochs, self._exchange, self._settings, self.protect)
+
+    def open(self, connect: Callable[[], Exchange], prepare: Callable[[], timedelta]) -> None:
+        """Put on the patches, on the process that works, and connect the ranks, if all are ready.
+
+        Args:
+            connect: Makes the exchange, without a word to other ranks.
+            prepare: Checks what the user gave, and says how long ranks wait for each other.
+        """
         self._is_open = True
+        timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
         try:
             self._connect(connect)
+            try:
+                timeout = prepare()
+            except (GuardError, ValueError) as error:
+                refused = error
+                raise
             self._install()
-        except GuardError:
-            raise
-        except Exception as error:  # the same on every rank, so none has to wait for the others to hear of it
-            self._give_up(failure_text(error), [self._exchange.rank], say=self.speaks)
+        except Exception as error:  # the other ranks hear of it before anything is changed
+            trouble = failure_text(error)
+        try:
+            self._exchange.join(timeout, trouble)
+        except Exception as error:
+            if refused is not None:
+                self._take_off()
+                raise refused from None
+            self._failure = self._failure_of(error)
+            self._give_up()
 
     def _install(self) -> None:
         self._metrics.install()
         LogWatch(self._trainer, self._module, self._metrics, self).install(self._patches)
         connector = _compat.logger_connector(self._trainer)
-        self._patches.put(connector, "epoch_end_reached", self._before(self._end_batches))
-        self._patches.put(connector, "on_epoch_end", self._after(self._end_epoch))
+        self._patches.put(connector, "epoch_end_reached", self._before(self._epochs.end_batches))
+        self._patches.put(connector, "on_epoch_end", self._after(self._epochs.end, meets=False))
         for hook in END_HOOKS.values():
-            self._patches.put(self._module, hook, self._after(self._end_hooks))
+            self._patches.put(self._module, hook, self._after(self._epochs.end_hooks))
         for loop in _compat.evaluation_loops(self._trainer):
             self._patches.put(loop, "run", self._after(functools.partial(self._end_loop, loop)))
 
@@ -125,33 +141,55 @@ class Session:
         self._exchange = connect()
         self.world_size = self._exchange.world_size
         self._epochs = self._make_epochs()
+        self._ways = self._make_ways()
 
     def close(self) -> None:
         """Take off the patches. May be called twice."""
         if self._is_open:
-            self._is_open = False
-            self._patches.undo()
-            self._metrics.uninstall()
-            self._epochs.clear()
-            self._recent.forget()
-            self._exchange.close()
+            self._take_off()
         if self._failure is not None:  # it came after the last meeting
-            self._step_aside(self._failure, [self._exchange.rank], say=True)
+            self._step_aside(self._failure, say=True)
+
+    def _take_off(self) -> None:
+        self._is_open = False
+        parts = (
+            self._patches.undo,
+            self._metrics.uninstall,
+            self._epochs.clear,
+            self._ways.forget,
+            self._exchange.close,
+        )
+        for part in parts:
+            self._take_off_part(part)
+
+    def _take_off_part(self, part: Callable[[], None]) -> None:
+        try:
+            part()
+        except Exception as error:  # the rest must come off all the same
+            self._failure = self._failure or self._failure_of(error)
 
     def _before(self, action: Callable[[], None]) -> Wrap:
-        return functools.partial(self._wrapped, action, None)
+        return functools.partial(self._wrapped, action, None, True)
 
-    def _after(self, action: Callable[[], None]) -> Wrap:
-        return functools.partial(self._wrapped, None, action)
+    def _after(self, action: Callable[[], None], meets: bool = True) -> Wrap:
+        return functools.partial(self._wrapped, None, action, meets)
 
     def _wrapped(
-        self, before: Callable[[], None] | None, after: Callable[[], None] | None, original: Callable[..., Any]
+        self,
+        before: Callable[[], None] | None,
+        after: Callable[[], None] | None,
+        meets: bool,
+        original: Callable[..., Any],
     ) -> Callable[..., Any]:
+        act = self._meet if meets else self.protect
+
         @functools.wraps(original)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            self._at_boundary(before)
+            if before is not None:
+                act(before)
             result = original(*args, **kwargs)
-            self._at_boundary(after)
+            if after is not None:
+                act(after)
             return result
 
         return wrapped
@@ -160,67 +198,81 @@ class Session:
 
     def protect(self, action: Callable[[], None]) -> None:
         """Run a part of the guard; its failure must not bring the run down."""
-        if self._failure is None:
-            self._at_boundary(action)
-
-    def _at_boundary(self, action: Callable[[], None] | None) -> None:
-        """The same, also after a failure, because the other ranks must hear of it."""
-        if action is None or not self._is_open:
+        if self._failure is not None or not self._is_open:
             return
         try:
             action()
         except (GuardError, GuardWarning):
             raise
-        except RanksFailedError as error:
-            self._give_up(str(error), error.ranks, say=self.speaks)
-        except ExchangeError as error:
-            self._give_up(why_ranks_missed(error), [self._exchange.rank], say=True)
         except Exception as error:
+            self._failure = self._failure_of(error)
             if self.world_size == 1:
-                self._give_up(failure_text(error), [self._exchange.rank], say=True)
-            else:
-                self._failure = failure_text(error)  # the other ranks hear of it where they meet
+                self._give_up()
 
-    def _give_up(self, reason: str, ranks: list[int], say: bool) -> None:
-        if self._settings.mode == "strict":
-            text = f"LRG901 guard-disabled: the guard failed on rank(s) {_joined(ranks)}: {reason}"
-            raise GuardError(printable(text))
-        self._step_aside(reason, ranks, say)
+    def _meet(self, action: Callable[[], None]) -> None:
+        """Run a part where the ranks meet, and step aside where any of them has failed."""
+        self.in_step = False
+        self.protect(action)
+        if self._failure is not None and self._is_open:
+            self._give_up()
 
-    def _step_aside(self, reason: str, ranks: list[int], say: bool) -> None:
+    def _failure_of(self, error: Exception) -> Failure:
+        """What to say of a failure; the other ranks hear of one here where they meet."""
+        if isinstance(error, RanksFailedError):
+            return Failure(str(error), error.ranks, self._exchange.rank == 0)
+        if isinstance(error, ExchangeError):
+            return Failure(why_ranks_missed(error), [self._exchange.rank], True)
+        reason = failure_text(error)
+        try:
+            self._exchange.leave(reason, failed=True)
+        except Exception as another:  # this is where failures end
+            reason = f"{reason}; {failure_text(another)}"
+        return Failure(reason, [self._exchange.rank], self._exchange.rank == 0)
+
+    def _give_up(self) -> None:
+        assert self._failure is not None
+        if self._settings.mode != "strict":
+            self._step_aside(self._failure, self._failure.say)
+            return
+        failure, self._failure = self._failure, None
+        self._keep(failure, say=False)
+        ranks = _joined(failure.ranks)
+        raise GuardError(printable(f"LRG901 guard-disabled: the guard failed on rank(s) {ranks}: {failure.reason}"))
+
+    def _step_aside(self, failure: Failure, say: bool) -> None:
+        if self._is_open:
+            self._take_off()
         self._failure = None
-        self.close()
-        rule, site = REGISTRY["LRG901"], user_site()
-        finding = Finding(
-            code=rule.code,
-            rule=rule.slug,
-            severity=rule.severity,
-            key="",
-            stage=_compat.stage_name(self._trainer) or "",
-            hook=_compat.current_hook(self._module) or "",
-            path=site.path,
-            line=site.line,
-            message=f"the guard failed and stepped aside ({reason}). Numbers from here on are not checked.",
-            fix="Please report it with this message.",
-            ranks=tuple(ranks),
-        )
-        self._log.add([finding] if self._settings.allows(rule.code) else [], say=say)
+        self._keep(failure, say)
+
+    def _keep(self, failure: Failure, say: bool) -> None:
+        """Add a failure to what was found, and write all of that, because no later moment may."""
+        try:
+            if self._settings.allows("LRG901"):
+                self._log.add([failure.finding(self._trainer, self._module)], say=say)
+        except GuardWarning:
+            raise
+        except Exception as error:  # it may be why the guard steps aside
+            print(f"RetrievalGuard stepped aside: {failure.reason}; {failure_text(error)}", file=sys.stderr)
+        finally:
+            self._save_what_is_known()
+
+    def _save_what_is_known(self) -> None:
+        try:
+            self._save()
+        except Exception as error:  # it may be why the guard steps aside
+            print(f"RetrievalGuard: the report could not be written: {failure_text(error)}", file=sys.stderr)
+
+    def leave(self, reason: BaseException) -> None:
+        """The run ends on this rank: let no other wait for it, unless the others brought that about."""
+        if not isinstance(reason.__cause__, ExchangeError):
+            self.protect(lambda: self._exchange.leave(failure_text(reason), failed=False))
 
     # --- the moments of an epoch ------------------------------------------------------------------------------
 
-    def _end_batches(self) -> None:
-        self._epochs.end_batches(self._failure)
-
-    def _end_hooks(self) -> None:
-        self._epochs.end_hooks(self._failure)
-
     def _end_loop(self, loop: Any) -> None:
         if self.world_size > 1 and _compat.skipped_for_lack_of_batches(loop):
-            self._epochs.join_from_outside(self._failure)
-
-    def _end_epoch(self) -> None:
-        if self._failure is None:
-            self._epochs.end()
+            self._epochs.join_from_outside()
 
     def end_run(self) -> None:
         """The run is over without an exception: tell of suppressions that were of no use."""
@@ -235,7 +287,7 @@ class Session:
         """A batch begins."""
         stage = self.stage()
         self._metrics.start_batch()
-        self._recent.forget()
+        self._ways.forget()
         if stage is not None:
             stage.start_batch(self._trainer, batch, index, dataloader, self._settings.batch_size_fn)
 
@@ -286,21 +338,20 @@ class Session:
         return alone and (self.world_size == 1 or not _compat.syncs_on_compute(metric))
 
     def logged(self, key: KeyRecord) -> None:
-        """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
-        if self._settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
+        """A log call was taken in; strict mode raises at once, unless other ranks would go on to wait for this one."""
+        if self._settings.mode != "strict" or not key.weights.varies or not key.on_epoch or self.world_size > 1:
             return
-        loader = _compat.loader_at(self._trainer, key.dataloader)
         epoch = self._epochs.current()
-        if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
+        if epoch is not None:
             self._epochs.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Compute a metric: in a step on this rank alone, at the end of the epoch over all ranks."""
-        return self._run(self._way_to_compute, record, plain)
+        return self._run(self._ways.to_compute, record, plain)
 
     def forward(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Run ``forward``, which in correct mode stays on this rank for retrieval metrics."""
-        return self._run(self._way_to_forward, record, plain)
+        return self._run(self._ways.to_forward, record, plain)
 
     def _run(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Choose a way under protection and go it without, because what it raises is the program's own."""
@@ -311,84 +362,14 @@ class Session:
             way, synced = choose(record, plain)
 
         self.protect(choose_way)
-        metric = record.metric()
-        if self._failure is not None and self.world_size > 1 and record.is_rows and self._settings.corrects:
-            way = functools.partial(self._alone, metric, plain)  # the other ranks would not come
+        if self._failure is not None:
+            way, synced = self._ways.after_failure(record, plain, self.in_step)
         return way(), synced
-
-    def _way_to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
-        metric, epoch = record.metric(), self._epochs.current()
-        syncs = self.world_size > 1 and _compat.syncs_on_compute(metric)
-        if metric is None or epoch is None:
-            return plain, syncs
-        if not record.is_rows or not self._settings.corrects:
-            others = functools.partial(self._compute_with_others, record, epoch.record, plain)
-            return (others if syncs else plain), syncs
-        if epoch.record.in_step:
-            return functools.partial(self._compute_alone, metric, plain), False
-        outcome = self._epochs.outcome(record, epoch, syncs)
-        return (plain, syncs) if outcome is None else (functools.partial(_take, outcome, metric), True)
-
-    def _way_to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
-        metric, stage = record.metric(), self.stage()
-        syncs = self.world_size > 1 and _compat.syncs_in_forward(metric)
-        if not syncs or stage is None:
-            return plain, syncs
-        if record.is_rows and self._settings.corrects:
-            return functools.partial(self._alone, metric, plain), False
-        record.synced_in_steps += stage.in_step
-        return plain, True
-
-    @staticmethod
-    def _alone(metric: Any, plain: Plain) -> Any:
-        _compat.forget_computed(metric)
-        with _compat.WithoutSync(metric):
-            return plain()
-
-    def _compute_alone(self, metric: Any, plain: Plain) -> Any:
-        """The value of this rank's rows, which the guard scores faster than torchmetrics where both are the same."""
-        outcome: Outcome | None = None
-
-        def score() -> None:
-            nonlocal outcome
-            outcome = score_alone(metric, self._recent)
-
-        self.protect(score)
-        if outcome is None:
-            return self._alone(metric, plain) if self.world_size > 1 else plain()
-        return _take(outcome, metric)
 
     def score_in_forward(self, metric: Any, plain: Plain) -> Any:
         """The value of one batch, as ``forward`` asks for it."""
-        return self._compute_alone(metric, plain) if self.routes and self.stage() is not None else plain()
-
-    def _compute_with_others(self, record: MetricRecord, stage: StageRecord, plain: Plain) -> Any:
-        """The metric combines ranks by itself; outside of steps, say so to whoever will miss this rank."""
-        if stage.in_step:
-            record.synced_in_steps += 1
-            return plain()
-
-        def announce() -> None:
-            site = user_site()
-            name = self._epochs.name(record)
-            self._exchange.announce(f"{stage.stage}/compute/{name} at {site.path}:{site.line}")
-
-        self.protect(announce)
-        value = plain()
-        self.protect(lambda: self._exchange.announce(""))
-        return value
+        return self._ways.compute_alone(metric, plain) if self.routes and self.stage() is not None else plain()
 
 
-def _joined(ranks: list[int]) -> str:
+def _joined(ranks: Sequence[int]) -> str:
     return ", ".join(map(str, ranks))
-
-
-def _take(outcome: Outcome, metric: Any) -> Any:
-    """The value as the metric itself would return it."""
-    if outcome.error is not None:
-        raise outcome.error
-    if not isinstance(outcome.value, float):
-        return tuple(part.to(metric.device) for part in outcome.value) if outcome.value is not None else None
-    preds = _compat.row_states(metric)[1]
-    dtype = preds[-1].dtype if preds else _compat.default_dtype()
-    return torch.tensor(outcome.value, dtype=dtype, device=metric.device)

@@ -22,8 +22,10 @@ PACKAGES = ("lightning", "pytorch-lightning", "torchmetrics", "torch")
 _TOP = """\
 # Compatibility
 
-The guard is checked with `lightning` and `pytorch_lightning` {lightning}, and `torchmetrics` {torchmetrics}. With other
-versions it says so once, as a `GuardWarning`, and goes on. The releases 2.6.2 and 2.6.3 of Lightning were withdrawn.
+The guard is checked with these versions, and warns once where another is in use:
+
+- `lightning` and `pytorch_lightning` {lightning}; 2.6.2 and 2.6.3 were withdrawn
+- `torchmetrics` {torchmetrics}
 
 `nox -s compat page` installs each pair below on its own, runs the tests and writes this page. The oldest and the newest
 pair are part of `make test`; the newest one runs all tests there.
@@ -34,8 +36,9 @@ pair are part of `make test`; the newest one runs all tests there.
 _TESTS = """
 ## What was run
 
-The same tests in every pair, on one process and on several: {tests}.
+The same tests in every pair, on one process and on several, from these files:
 
+{tests}
 Skipped is what a version does not have: aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
 1.3, and before 2.6 a trainer refuses callbacks of the other Lightning package. The guard is a callback of both then.
 
@@ -54,12 +57,11 @@ the program without the guard, and fails where the installed version has been pu
 def note(result: Path, pair: str) -> None:
     """Keep what became of the tests in the environment that runs this."""
     cases = ElementTree.parse(result).iter("testcase")
-    verdicts = [("/".join(case.attrib["classname"].split(".")), case) for case in cases]
-    ended = Counter(_ended(case) for _, case in verdicts)
+    verdicts = [(case.attrib["classname"].replace(".", "/"), _ended(case)) for case in cases]
     told = {
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
-        "ended": ended,
+        "ended": Counter(ended for _, ended in verdicts),
         "files": sorted({f"{name}.py" for name, _ in verdicts}),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -74,13 +76,13 @@ def _ended(case: ElementTree.Element) -> str:
 def render(results: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
     rows = [_row(result) for result in results]
-    files = [f"`{name}`" for name in dict.fromkeys(name for result in results for name in result["files"])]
+    files = sorted({name for result in results for name in result["files"]})
     faults = [_compat.FLOORED_WEIGHTS, _compat.ORDER_PAIRS_KEYS, _compat.UNEVEN_LISTS, _compat.REFUSED_CALLBACKS]
     return "".join(
         [
             _TOP.format(**{name: f"`{checked}`" for name, checked in _compat.CHECKED.items()}),
             *rows,
-            _TESTS.format(tests=", ".join(files)),
+            _TESTS.format(tests="".join(f"- `{name}`\n" for name in files)),
             _FAULTS,
             *(f"| {fault.what} | {fault.versions} |\n" for fault in faults),
         ]

@@ -95,27 +95,30 @@ def private_foreign_names(source: str) -> Iterator[Violation]:
 
 
 UNTRUSTED = {"eval", "exec", "compile", "__import__"}
-LOADERS = ("pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml")
+LOADERS = {"cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
+READERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "torch.jit.load", "numpy.load", "pandas.read_pickle"}
 
 
 def runs_what_it_reads(source: str) -> Iterator[Violation]:
     """What can run code that stands in a file or came from another process."""
     tree = ast.parse(source)
+    safe = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and takes_weights_only(node)}
     for line, name in dotted_names(tree):
-        if name.partition(".")[0] in LOADERS or name in (
-            "torch.load",
-            "torch.jit.load",
-            "numpy.load",
-            "pandas.read_pickle",
-        ):
+        if name.partition(".")[0] in LOADERS or name in READERS or (name == "torch.load" and line not in safe):
             yield line, name
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in UNTRUSTED:
             yield node.lineno, node.func.id
         if isinstance(node, ast.Attribute) and re.fullmatch(
-            r"(all_gather|broadcast|gather|scatter|send|recv)_object(_list)?", node.attr
-        ):  # they unpickle
+            r"(all_gather|broadcast|gather|scatter|send|recv)_object(_list)?",  # they unpickle
+            node.attr,
+        ):
             yield node.lineno, node.attr
+
+
+def takes_weights_only(call: ast.Call) -> bool:
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "weights_only"]
+    return any(isinstance(value, ast.Constant) and value.value is True for value in given)
 
 
 def too_long(source: str) -> Iterator[Violation]:
@@ -159,8 +162,9 @@ def test_nothing_that_is_read_is_run(path: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle",
+        "import pickle\npickle.load(file)",
         "from pickle import loads",
+        "import torch\ntorch.load(path, weights_only=False)",
         "import torch\ntorch.load(path)",
         "from torch import load",
         "from torch import load as read",
@@ -177,7 +181,13 @@ def test_what_runs_data_is_recognised(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["import json\njson.loads(text)", "import torch\ntorch.save(1, path)", "ast.parse(text)"]
+    "source",
+    [
+        "import json\njson.loads(text)",
+        "import torch\ntorch.load(path, weights_only=True)",
+        "import torch\ntorch.save(1, path)",
+        "ast.parse(text)",
+    ],
 )
 def test_what_reads_data_is_not_refused(source: str) -> None:
     assert not list(runs_what_it_reads(source))

@@ -56,6 +56,11 @@ class File:
             if isinstance(call.func, ast.Attribute) and call.func.attr in names:
                 yield call, call.func.value
 
+    def calls_torch(self, call: ast.Call, *names: str) -> bool:
+        """Whether a call is one of torch's functions by its last name, such as ``get_rank``."""
+        dotted = self.source.dotted(call.func)
+        return dotted.startswith("torch.") and dotted.rpartition(".")[2] in names
+
     def is_in_step(self, node: ast.AST) -> bool:
         """Whether a node stands in a step of a LightningModule, and not in a function within it."""
         method = self.source.method_of(node)

@@ -62,7 +62,7 @@ def _records(paths: Sequence[str]) -> list[Record]:
 def _run_flake8(paths: Sequence[str]) -> list[Record]:
     with TemporaryDirectory() as folder:
         output = Path(folder) / "records"
-        form = _RECORD + _FIELD.join(_FIELDS)
+        form = _RECORD + _FIELD.join([*_FIELDS, ""])
         options = [f"--select={EVERY_RULE},{_UNREAD}", f"--format={form}", f"--output-file={output}"]
         # flake8 takes what begins with a dash for an option, also after "--"
         plain = [f"./{path}" if path.startswith("-") else path for path in paths]
@@ -77,6 +77,7 @@ def _run_flake8(paths: Sequence[str]) -> list[Record]:
 
 
 def _parsed(text: str) -> Record:
-    path, line, column, code, message = text.removesuffix("\n").split(_FIELD)
+    # statistics and lines of source may follow, where the user's configuration asks for them
+    path, line, column, code, message, _ = text.split(_FIELD)
     # a file that cannot be opened is reported at line 0
     return Record(path, max(int(line), 1), max(int(column), 1), code, message)

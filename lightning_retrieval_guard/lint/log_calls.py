@@ -11,7 +11,7 @@ from lightning_retrieval_guard.lint.source import MOST_STEPS, Binding
 
 LOG_METHODS = ("log", "log_dict")
 _DEVICE_COUNTS = ("world_size", "num_devices")
-_COUNTING = ("torch.distributed.get_world_size", "torch.cuda.device_count")
+_COUNTING = ("get_world_size", "device_count")
 _NUMBERS = ("int", "float", "round", "max", "min", "len", "sum", "abs")
 # Methods that may return a Metric object, or return what they were called on.
 _PASSING = ("to", "cpu", "cuda", "clone", "detach", "train", "eval")
@@ -105,7 +105,7 @@ def _is_multiplied(file: File, size: ast.expr) -> bool:
 
 def _is_device_count(file: File, node: ast.expr) -> bool:
     if isinstance(node, ast.Call):
-        return file.source.dotted(node.func) in _COUNTING
+        return file.calls_torch(node, *_COUNTING)
     return isinstance(node, ast.Attribute) and node.attr in _DEVICE_COUNTS
 
 

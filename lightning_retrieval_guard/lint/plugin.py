@@ -13,6 +13,8 @@ from lightning_retrieval_guard.lint.source import Source
 from lightning_retrieval_guard.observe.comments import comments_in
 
 _CHECKS = (log_calls.check, rank_tests.check, gathered.check, steps.check, containers.check)
+# Without one of them nothing is said of metrics outside of a LightningModule.
+_OUTSIDE_OF_MODULES = ("is_global_zero", "_rank", "rank_zero", "nn.Module", "Module)")
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
 
 
@@ -59,7 +61,10 @@ def findings(tree: ast.Module, lines: Sequence[str]) -> list[Found]:
 
 def _is_of_interest(text: str) -> bool:
     """Whether a file may hold anything to find; most do not, and cost no more than this."""
-    return "torchmetrics" in text or ("lightning" in text and ("batch_size" in text or "rank_zero_only" in text))
+    metrics = "torchmetrics" in text
+    logs = "LightningModule" in text or "pl_module" in text
+    arguments = "batch_size" in text or "rank_zero_only" in text
+    return (logs and (metrics or arguments)) or (metrics and any(word in text for word in _OUTSIDE_OF_MODULES))
 
 
 def _lines(file: File, found: Found) -> range:

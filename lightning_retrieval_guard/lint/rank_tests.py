@@ -38,8 +38,14 @@ def is_logged(file: File, metric: ast.expr) -> bool:
         for call, _ in file.method_calls(*LOG_METHODS)
         for own in (*call.args, *(keyword.value for keyword in call.keywords))
         for node in ast.walk(own)
-        if isinstance(node, (ast.Name, ast.Attribute))
+        if isinstance(node, (ast.Name, ast.Attribute)) and not _is_used(file, node)
     )
+
+
+def _is_used(file: File, node: ast.expr) -> bool:
+    """Whether an expression is only called, or only has an attribute read."""
+    parent = file.source.parents[node]
+    return (isinstance(parent, ast.Call) and parent.func is node) or isinstance(parent, ast.Attribute)
 
 
 def is_on_rank_zero(file: File, node: ast.AST) -> bool:
@@ -99,7 +105,7 @@ def _implies(file: File, test: ast.expr, outcome: bool, depth: int = 0) -> bool:
 def _is_rank(file: File, node: ast.expr) -> bool:
     node = file.classes.resolve(node)
     if isinstance(node, ast.Call):
-        return file.source.dotted(node.func) == "torch.distributed.get_rank" and not node.args
+        return file.calls_torch(node, "get_rank") and not node.args
     return isinstance(node, ast.Attribute) and node.attr in _RANKS
 
 

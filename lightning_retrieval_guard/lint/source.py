@@ -52,8 +52,12 @@ class Source:
     def __init__(self, tree: ast.Module, lines: Sequence[str]) -> None:
         self.tree = tree
         self.lines = lines
-        self.nodes = list(ast.walk(tree))
-        self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        self.nodes: list[ast.AST] = [tree]
+        self.parents: dict[ast.AST, ast.AST] = {}
+        for node in self.nodes:  # grows on the way
+            children = list(ast.iter_child_nodes(node))
+            self.nodes += children
+            self.parents.update(dict.fromkeys(children, node))
         self._bindings: dict[Function, dict[str, list[Binding]]] = {}
 
     # --- where a node stands --------------------------------------------------------------------------------------

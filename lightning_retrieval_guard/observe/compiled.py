@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from lightning_retrieval_guard import _compat
+
 
 def beside_graphs(
     watched: Callable[..., Any], plain: Callable[..., Any], leaves: Callable[..., bool]
@@ -23,7 +25,7 @@ def beside_graphs(
 
     @functools.wraps(plain)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
+        if not _compat.is_compiling():
             return watched(*args, **kwargs)
         return _outside(watched, *args, **kwargs) if leaves(*args) else plain(*args, **kwargs)
 

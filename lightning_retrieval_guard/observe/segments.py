@@ -228,6 +228,11 @@ class MetricRecord:
             self._segment = weakref.ref(current)
         return current
 
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Another one after every update and every reset of a metric that keeps rows."""
+        return self.generation, len(_compat.row_states(self.metric())[0])
+
     def keep_rows(self) -> None:
         """The metric forgets its rows: hand them to the segment, if somebody holds it."""
         current = self._segment() if self._segment is not None else None

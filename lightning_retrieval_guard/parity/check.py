@@ -68,7 +68,7 @@ def check(options: Options, processes: Processes, say: Say = lambda line: None) 
         say: Gets a line when a run starts, and one when it is over.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        case = Case(options, None, Path(folder) / "weights.pt", os.getcwd())
+        case = Case(options, None, Path(folder), os.getcwd())
         runs: list[Run] = []
         for world_size in options.world_sizes:
             name, start = processes_text(world_size), time.monotonic()

@@ -47,13 +47,15 @@ class Difference:
         world_size: The number of processes.
         ranks: The ranks that show another number than one process.
         size: The largest distance; infinite where one side is missing or not finite.
-        findings: Those of the guard that explain it.
+        findings: Those of the guard about the key.
+        explained: Whether they explain all of it: without what they tell of, the number would be that of one process.
     """
 
     world_size: int
     ranks: tuple[int, ...]
     size: float
     findings: tuple[Finding, ...]
+    explained: bool
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,30 @@ def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> 
     limit = options.atol
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
+    # on one process a number may be wrong too
+    known = [expected, *_references(explanations(name, reference.findings))]
     for run in others:
         distances = _distances(name, expected, run)
         largest = max([largest, *distances.values()])
         ranks = tuple(rank for rank, distance in distances.items() if distance > limit)
         if ranks:
             size = max(distances[rank] for rank in ranks)
-            differences.append(Difference(run.world_size, ranks, size, explanations(name, run.findings)))
+            findings = explanations(name, run.findings)
+            explained = any(_explains(own, known, limit) for own in findings)
+            differences.append(Difference(run.world_size, ranks, size, findings, explained))
     numbers = {run.world_size: run.numbers.get(name) for run in (reference, *others)}
     return Key(name, numbers, largest, tuple(differences))
+
+
+def _explains(finding: Finding, known: Sequence[float | None], limit: float) -> bool:
+    """Whether the number would be one of those known without what a finding tells of; what is corrected is not left."""
+    if finding.corrected:
+        return False
+    return finding.effect is None or any(_distance(right, finding.effect.reference) <= limit for right in known)
+
+
+def _references(findings: Sequence[Finding]) -> list[float]:
+    return [finding.effect.reference for finding in findings if finding.effect is not None]
 
 
 def _distances(name: str, expected: float | None, run: Run) -> dict[int, float]:

@@ -61,7 +61,8 @@ def _key(key: Key) -> dict[str, Any]:
                 "world_size": own.world_size,
                 "ranks": list(own.ranks),
                 "difference": own.size,
-                "explained_by": [
+                "explained": own.explained,
+                "findings": [
                     {"code": finding.code, "path": finding.path, "line": finding.line} for finding in own.findings
                 ],
             }

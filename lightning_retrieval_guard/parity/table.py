@@ -91,9 +91,10 @@ def _explained(key: Key, parity: Parity) -> Iterator[str]:
         yield from _ranks(key.name, own, by_size[own.world_size])
     for finding, sizes in _together(key.differences):
         yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {printable(finding.text())}", 2)
-    unexplained = [own.world_size for own in key.differences if not own.findings]
-    if unexplained:
-        yield from _wrapped(f"On {_sizes(unexplained)}: no finding explains it.{_hint(parity)}", 2)
+    for what, told in (("it", False), ("all of it", True)):
+        sizes = [own.world_size for own in key.differences if not own.explained and bool(own.findings) == told]
+        if sizes:
+            yield from _wrapped(f"On {_sizes(sizes)}: no finding explains {what}.{_hint(parity)}", 2)
 
 
 def _ranks(name: str, difference: Difference, run: Run) -> Iterator[str]:
@@ -120,7 +121,11 @@ def _hint(parity: Parity) -> str:
     reasons = []
     if any(loader.shuffled for run in parity.runs for loader in run.loaders):
         reasons.append("A loader draws its samples in a random order, so the batches hold other samples each time.")
-    if parity.options.keep == "per-rank":
+    if parity.options.keep == "global":
+        reasons.append(
+            "What is computed over the batch of a process, such as in-batch candidates, depends on its size."
+        )
+    else:
         reasons.append("With --keep per-rank all processes together have larger batches than one.")
     return "".join(f" {reason}" for reason in reasons)
 

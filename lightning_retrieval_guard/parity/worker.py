@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightning_retrieval_guard.callback import RetrievalGuard
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.parity.cut import Cutter, Loader
 from lightning_retrieval_guard.parity.options import Options
-from lightning_retrieval_guard.parity.target import Built, ParityError, build
+from lightning_retrieval_guard.parity.target import Built, build
+from lightning_retrieval_guard.parity.weights import load_weights, save_weights
 
 EVALUATE = f"{__name__}:evaluate"
 
@@ -28,7 +26,7 @@ class Case:
     Attributes:
         options: What the user asked for.
         batch_sizes: Of each process, one for each loader; ``None`` leaves them as they are.
-        weights: The file with the module's state; one process writes it, more of them read it.
+        weights: The folder of the weights; one process writes them, more of them read them.
         folder: The working directory.
     """
 
@@ -63,7 +61,8 @@ def evaluate(case: Case) -> Shown:
     options = case.options
     _seed(options.seed)
     built = build(options.target)
-    _exchange_weights(built.module, case.weights)
+    exchange = save_weights if os.environ["WORLD_SIZE"] == "1" else load_weights  # one process runs first
+    exchange(built.module, case.weights)
     cutter, guard = Cutter(case.batch_sizes), _guard(built, options)
     trainer = _trainer(built, guard, options)
     trainer.strategy.process_dataloader = cutter.process_dataloader
@@ -75,25 +74,6 @@ def evaluate(case: Case) -> Shown:
 
 def _seed(seed: int) -> None:
     importlib.import_module("lightning.pytorch").seed_everything(seed, workers=True)
-
-
-def _exchange_weights(module: Any, path: Path) -> None:
-    """One process saves the module's state, before any other number of processes is run; those take it over."""
-    if int(os.environ["WORLD_SIZE"]) == 1:
-        try:
-            torch.save(module.state_dict(), path)
-        except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
-            raise ParityError(
-                f"The weights of {type(module).__name__} cannot be pickled: {error}. The state_dict must hold tensors"
-                " and plain values, so that every process gets the same ones."
-            ) from error
-        return
-    try:
-        module.load_state_dict(torch.load(path, weights_only=False))
-    except RuntimeError as error:
-        raise ParityError(
-            f"{type(module).__name__} has other weights on {os.environ['WORLD_SIZE']} processes than on one: {error}"
-        ) from error
 
 
 def _guard(built: Built, options: Options) -> RetrievalGuard:

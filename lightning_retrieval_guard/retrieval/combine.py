@@ -265,8 +265,10 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
     length = None if measure is None else panel.length(name, longest)
     try:
         return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
-    except Exception as error:  # an aggregation of the user's: it belongs to whoever asks for the value
-        return Outcome(error=error)
+    except Exception as error:
+        if measure is None or isinstance(measure.aggregation, str):
+            raise
+        return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
 
 
 def _with_settled(found: Outcome, count: int, measure: Measure, table: RowTable) -> Outcome:
@@ -340,7 +342,8 @@ def _leave_out_repeated(
     if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
     kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
-    return (kept, cut_pieces(kept, may_fold=pieces.folded)) if len(kept) else (None, None)
+    left = len(kept) or kept.digests or kept.settled
+    return (kept, cut_pieces(kept, may_fold=pieces.folded)) if left else (None, None)
 
 
 def _lost(table: RowTable, numbers: Numbers, copies: int) -> Lost | None:

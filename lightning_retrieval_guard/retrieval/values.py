@@ -15,7 +15,7 @@ from lightning_retrieval_guard.retrieval.compaction import Lost
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
 from lightning_retrieval_guard.retrieval.numbering import CHUNK
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
-from lightning_retrieval_guard.retrieval.score import Scores, aggregate, score
+from lightning_retrieval_guard.retrieval.score import EmptyQueryError, Scores, aggregate, score
 
 _FAILED = -1
 _HALF = 32  # bits of a word
@@ -143,7 +143,10 @@ class Panel:
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
             ids, scores = score([*measures, *others], query, preds, target, lost=lost, recent=recent)
-        except Exception:  # the code or the demand of one metric, which must not take the others with it
+        except Exception as error:
+            if not any(_may_raise(measure, error) for measure in measures):
+                raise
+            # the code or the demand of one metric, which must not take the others with it
             return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
         by_score = {own: values_of(found).values for own, found in zip(others, scores[len(measures) :], strict=True)}
         values = [values_of(own) for own in scores[: len(measures)]]
@@ -156,7 +159,10 @@ class Panel:
         def one(measure: Measure) -> Values:
             try:
                 return values_of(score([measure], query, preds, target, lost=lost)[1][0])
-            except Exception as error:  # it belongs to whoever asks for this metric's value
+            except Exception as error:
+                if not _may_raise(measure, error):
+                    raise
+                # it belongs to whoever asks for this metric's value
                 return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
 
         return {name: one(measure) for name, measure in self.measures.items()}
@@ -169,6 +175,11 @@ class Panel:
         """How long a curve is once the most rows of any query are known; ``None`` for what is no curve."""
         measure = self._found[name]
         return measure.top_k or longest if measure.formula == "curve" else None
+
+
+def _may_raise(measure: Measure, error: Exception) -> bool:
+    """Whether an error is one of the metric, and not of the guard: what it demands, or what its own code raises."""
+    return measure.formula == "own" or isinstance(error, EmptyQueryError)
 
 
 def has_low_hits(preds: Tensor, target: Tensor) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_retrieval_guard.exchange import UnreadableError
 from lightning_retrieval_guard.retrieval.combine import Joined, LocalRows, combined
 from lightning_retrieval_guard.retrieval.facts import owner_of
 from lightning_retrieval_guard.retrieval.parcels import QUERY_BYTES, Parcel, Summary, parcel_bytes
@@ -19,6 +18,7 @@ from lightning_retrieval_guard.retrieval.values import Outcome, Sum
 from lightning_retrieval_guard.route.row_sets import RowSet
 from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import SourceView
+from lightning_retrieval_guard.unreadable import UnreadableError
 
 _WORD_BYTES = 8
 _NO_LIMIT = torch.iinfo(torch.int64).max

@@ -8,17 +8,16 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lightning_retrieval_guard.exchange import read_all
 from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import KeyFacts
+from lightning_retrieval_guard.unreadable import read_all
 
 # No rank holds more rows than this, at 16 bytes a row.
 _MOST_ROWS = 1 << 36
 _WORD = 1 << 63
 _MESSAGE = {
-    "failed": str | None,
     "batches": int,
     "samples": int | None,
     "repeated": int,

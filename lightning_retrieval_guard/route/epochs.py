@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.findings import Finding, GuardError, Numbers, Severity
+from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
 from lightning_retrieval_guard.observe.behind import ask
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
@@ -24,7 +24,7 @@ from lightning_retrieval_guard.retrieval.plan import Scope
 from lightning_retrieval_guard.retrieval.values import Outcome
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.epoch import Epoch
-from lightning_retrieval_guard.route.meeting import Meeting, Message, RanksFailedError, Table, Wants, failure_text
+from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
 from lightning_retrieval_guard.route.quiet import Quiet, Terms, sources_behind
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.route.telling import Teller, why_ranks_missed
@@ -34,6 +34,18 @@ from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that
 from lightning_retrieval_guard.settings import Settings
 
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
+
+
+class Known(NamedTuple):
+    """The rows of a metric when the ranks met.
+
+    Attributes:
+        stamp: Of the metric's record then.
+        source: What the ranks know of them.
+    """
+
+    stamp: tuple[int, int]
+    source: SourceView
 
 
 class Epochs:
@@ -66,6 +78,7 @@ class Epochs:
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
         self._numbers: set[int] = set()
+        self.known: dict[int, Known] = {}
 
     @property
     def _scope(self) -> Scope:
@@ -86,31 +99,33 @@ class Epochs:
 
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
+        self.known.clear()
         self._running.clear()
         self._numbers.clear()
 
     # --- the ranks meet ---------------------------------------------------------------------------------------
 
-    def end_batches(self, failure: str | None) -> None:
+    def end_batches(self) -> None:
         """All batches of a dataloader are over, and Lightning has not combined anything yet."""
         epoch = self.current()
         if epoch is None or not epoch.record.fresh:
             return
+        self.known.clear()
         epoch.record.end_batches()
         self._watch.start_batch()
-        self._meet(epoch, "batches", failure, lambda keys: self._finder.in_stage(epoch.record, keys))
+        self._meet(epoch, "batches", lambda keys: self._finder.in_stage(epoch.record, keys))
 
-    def end_hooks(self, failure: str | None) -> None:
+    def end_hooks(self) -> None:
         """The module's epoch-end hook is over: everything of the epoch is logged."""
         epoch = self.current()
         if epoch is not None and epoch.may_go_on:
             find = self._finder.behind_keys
-            self._meet(epoch, "epoch", failure, lambda keys: find(epoch.record, keys, epoch.local))
+            self._meet(epoch, "epoch", lambda keys: find(epoch.record, keys, epoch.local))
 
-    def join_from_outside(self, failure: str | None) -> None:
+    def join_from_outside(self) -> None:
         """This rank has no batch and skips the whole loop; the others wait for it."""
-        self.end_batches(failure)
-        self.end_hooks(failure)
+        self.end_batches()
+        self.end_hooks()
         self.end()
 
     def _leave(self) -> Epoch | None:
@@ -126,9 +141,12 @@ class Epochs:
         record.judged.update(key.storage for key in keys)
         return keys
 
-    def _meet(self, epoch: Epoch, point: str, failure: str | None, find: Find) -> None:
+    def _meet(self, epoch: Epoch, point: str, find: Find) -> None:
         label = f"{epoch.record.stage}/{epoch.record.dataloader or 0}/{point}"
-        message, sources = self._prepare(epoch, failure, find)
+        keys = self._new_keys(epoch)
+        sources = find(keys)
+        epoch.local.update(sources)
+        message = self._teller.message(epoch, keys)
         meeting = self._hold(label, message, sources, self._teller.wants, self._table)
         epoch.meetings.append(meeting.messages)
         self.counts[epoch.record.stage] = judge.counts_of(epoch.meetings)
@@ -139,41 +157,24 @@ class Epochs:
             new = self._quiet.settle(new, view, lambda terms, names: self._meet_on(terms, epoch, label, names))
             self._speaking(epoch, judge.judge(view, self._settings), view)  # notes which suppressions are of use
         epoch.keys.extend(new)
-        self._ask(epoch.record, new)
+        if self._settings.corrects or self._exchange.world_size == 1:
+            self._ask(epoch.record, new)
         self._act(epoch, new)
-
-    def _prepare(self, epoch: Epoch, failure: str | None, find: Find) -> tuple[Message, dict[str, LocalSource]]:
-        """What this rank brings to a meeting; after a failure, also one in here, nothing but that."""
-        if failure is None:
-            try:
-                keys = self._new_keys(epoch)
-                sources = find(keys)
-                epoch.local.update(sources)
-                return self._teller.message(epoch, keys), sources
-            except Exception as error:  # the other ranks wait, and must hear of it
-                failure = failure_text(error)
-        nothing = {"batches": 0, "samples": 0, "repeated": 0, "monitored": [], "more": True, "keys": []}
-        return {"failed": failure, **nothing}, {}
 
     def _hold(
         self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, table: Table
     ) -> Meeting:
         try:
-            meeting = table.meet(label, message, sources, wants)
+            return table.meet(label, message, sources, wants)
         except ExchangeError as error:
             if self._settings.mode == "warn":
                 raise
             raise GuardError(printable(why_ranks_missed(error))) from error
-        failed = {rank: message["failed"] for rank, message in enumerate(meeting.messages) if message["failed"]}
-        if failed:
-            raise RanksFailedError(failed)
-        return meeting
 
     def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
         """Combine rows once more, on terms that all ranks have come to know."""
-        message, local = self._prepare(
-            epoch, None, lambda _: {name: own for name, own in epoch.local.items() if name in names}
-        )
+        local = {name: own for name, own in epoch.local.items() if name in names}
+        message = self._teller.message(epoch, [])
         repeated = 0 if terms.repeated else message["repeated"]
         scope: Scope = "as given" if terms.merged else self._scope
         table = Table(self._exchange, scope, self._settings.corrects, self._finder.metric)
@@ -190,43 +191,85 @@ class Epochs:
     # --- what follows -----------------------------------------------------------------------------------------
 
     def _act(self, epoch: Epoch, new: Sequence[KeyView]) -> None:
+        """Do what follows from a meeting; nothing is done before all ranks have come to what they will do."""
+        mode, is_sorted = self._settings.mode, False
+        refused: list[Finding] = []
+        corrections: list[judge.Correction] = []
+        orders: list[list[str]] = []
         results = _compat.results_of(self._trainer)
-        if self._settings.corrects:
-            if results is not None:
-                self._put_in_order(epoch, results)
-                judge.correct(results, new, self._settings, self._module)
-        elif self._settings.mode == "strict":
-            self.refuse(self._judge(epoch))
-        else:
-            self._log.add(self._judge(epoch, before_reduction=True), say=self._exchange.speaks)
+        if mode == "strict":
+            refused = judge.serious(self._judge(epoch))
+        elif mode == "warn":
+            self._log.add(self._judge(epoch, before_reduction=True), say=self._exchange.rank == 0)
+        elif results is not None:
+            orders = self._orders(epoch)
+            found = self._judge(epoch, before_reduction=True) if orders else []
+            is_sorted = any(finding.code == "LRG206" for finding in found)
+            if is_sorted and len({frozenset(order) for order in orders}) > 1:
+                refused = [finding for finding in found if finding.code == "LRG206"]
+            corrections = judge.corrections(results, new, self._settings, self._module)
+        if mode == "correct":
+            self._know(epoch)
+        if mode != "warn":
+            self._agree(epoch, refused)
+        # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
+        if is_sorted:
+            _compat.sort_results(results)
+            for key in epoch.keys:
+                key.corrected = key.corrected or any(key.first.storage in order for order in orders)
+        for key, result, value in corrections:
+            _compat.install_result(result, value)
+            key.corrected = True
+
+    def _agree(self, epoch: Epoch, refused: Sequence[Finding] = ()) -> None:
+        """Go on where all ranks have come this far and none refuses.
+
+        Raises:
+            GuardError: With what is refused.
+        """
+        if not any(message["keys"] or message["sources"] for message in epoch.meetings[-1]):
+            return
+        answers = self._confirm(bool(refused))
+        if refused:
+            self.refuse(refused)
+        if any(answers):
+            ranks = ", ".join(str(rank) for rank, answer in enumerate(answers) if answer)
+            raise GuardError(f"RetrievalGuard: rank(s) {ranks} refused to go on, and tell why.")
+
+    def _confirm(self, answer: bool = False) -> list[bool]:
+        try:
+            return self._exchange.agree(answer)
+        except ExchangeError as error:
+            raise GuardError(printable(why_ranks_missed(error))) from error
+
+    def _know(self, epoch: Epoch) -> None:
+        """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
+        names = {name: own for name, own in epoch.local.items() if name in epoch.sources}
+        for metric, record in self._watch.row_records():
+            lives = self._finder.part([record.segment()], epoch.record).lives
+            name = next((name for name, own in names.items() if own.shows(lives)), None)
+            if name is None and not _compat.row_states(metric)[0]:
+                name = self._finder.name(record)
+            if name in epoch.sources:
+                self.known[id(record)] = Known(record.stamp, epoch.sources[name])
 
     def _ask(self, stage: StageRecord, new: Sequence[KeyView]) -> None:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
 
         That makes metrics combine ranks by themselves, so it is done where the number is replaced, or on one device.
         """
-        for key in new:
-            rule = key.asked_by
-            if rule is None or not self._settings.allows(rule):
-                continue
-            alone = self._exchange.world_size == 1
-            if self._settings.corrects or alone:
-                key.asked = ask(stage.keys[key.first.storage].lives.metric, alone)
+        alone = self._exchange.world_size == 1
+        asked = [key for key in new if key.asked_by is not None and self._settings.allows(key.asked_by)]
+        if asked and not alone:
+            self._confirm()
+        for key in asked:
+            key.asked = ask(stage.keys[key.first.storage].lives.metric, alone)
 
-    def _put_in_order(self, epoch: Epoch, results: Any) -> None:
-        """Give Lightning's reductions the same order on every rank, or refuse where a key is missing."""
+    def _orders(self, epoch: Epoch) -> list[list[str]]:
+        """The orders in which ranks would have Lightning combine their keys, where these are not the same."""
         told = epoch.meetings[-1]
         orders = orders_that_meet(map(judge.order_of_reductions, told), [message["batches"] for message in told])
-        if len({tuple(order) for order in orders}) <= 1:
-            return
-        found = [finding for finding in self._judge(epoch, before_reduction=True) if finding.code == "LRG206"]
-        if not found:
-            return
-        if len({frozenset(order) for order in orders}) > 1:
-            self.refuse(found)
-        _compat.sort_results(results)
-        for key in epoch.keys:
-            key.corrected = key.corrected or any(key.first.storage in order for order in orders)
+        return orders if len({tuple(order) for order in orders}) > 1 else []
 
     def _view(self, epoch: Epoch, keys: list[KeyView]) -> StageView:
         last = epoch.meetings[-1] if epoch.meetings else []
@@ -257,27 +300,22 @@ class Epochs:
         raise GuardError("\n".join(printable(f"{found.path}:{found.line}: {found.text()}") for found in serious))
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
-        """Raise if the batch sizes of a key are wrong, on a loader that gives every rank the same batches.
+        """Raise if the batch sizes of a key are wrong, in a run of one process.
 
-        Whether to raise is decided from the sizes alone, which are the same on every rank; only then are the values
-        read, for the message.
+        Whether to raise is decided from the sizes alone; only then are the values read, for the message.
         """
-        if not judge.serious(self._judge_weights(epoch, judge.tell_key(key, None, None))):
-            return
-        results: Any = _compat.results_of(self._trainer)
-        found = self._judge_weights(epoch, judge.tell_key(key, results[key.storage], None))
-        if self._exchange.world_size > 1:
-            found = [replace(finding, severity=Severity.WARNING) for finding in found]
-        self.refuse(found)
+        if judge.serious(self._judge_weights(epoch, judge.tell_key(key, None, None))):
+            results: Any = _compat.results_of(self._trainer)
+            self.refuse(self._judge_weights(epoch, judge.tell_key(key, results[key.storage], None)))
 
     def _judge_weights(self, epoch: Epoch, facts: KeyFacts) -> list[Finding]:
-        world_size = self._exchange.world_size
-        view = StageView(epoch.record.stage, world_size, [KeyView((facts,) * world_size)])
+        view = StageView(epoch.record.stage, 1, [KeyView((facts,))])
         found = self._speaking(epoch, judge.judge(view, self._settings), view)
         return [finding for finding in found if finding.code in ("LRG101", "LRG102", "LRG103")]
 
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""
+        self.known.clear()
         epoch = self._leave()
         if epoch is None:
             return
@@ -288,8 +326,8 @@ class Epochs:
         findings = self._speaking(epoch, judge.judge_at_end(view, self._settings), view)
         if self._settings.mode == "strict" and self._exchange.world_size == 1:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].after_others])
-        self._log.add(findings, say=self._exchange.speaks)
-        if self._exchange.speaks:
+        self._log.add(findings, say=self._exchange.rank == 0)
+        if self._exchange.rank == 0:
             self._log.print_table(epoch.record.stage)
             if self._settings.log_findings and epoch.record.stage != "sanity_check":
                 log_counts(self._trainer.loggers, findings, self._trainer.global_step)
@@ -317,11 +355,10 @@ class Epochs:
             epoch: The epoch that runs.
             syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
         """
-        lives = self._finder.part([record.segment()], epoch.record).lives
-        known = next((own for own in epoch.local.values() if own.shows(lives)), None)
-        source = epoch.sources.get(known.name if known is not None else self.name(record))
-        if source is None or (known is None and _compat.row_states(record.metric())[0]):
-            source = self._meet_for(record, epoch) if syncs else None
+        known = self.known.get(id(record))
+        source = known.source if known is not None and known.stamp == record.stamp else None
+        if source is None and syncs:
+            source = self._meet_for(record, epoch)
         if source is None or not source.plan.has_rows:
             return None
         outcome = source.outcome
@@ -337,4 +374,6 @@ class Epochs:
         meeting = self._hold(label, self._teller.message(epoch, []), {local.name: local}, lambda *_: True, self._table)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
+        self._know(epoch)
+        self._confirm()
         return epoch.sources[local.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -124,14 +124,23 @@ def serious(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity is not Severity.NOTE]
 
 
-def correct(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> None:
-    """Put the reference in the place of every logged number that is known to be wrong or comes from rows."""
+class Correction(NamedTuple):
+    """The reference for the place of a logged number."""
+
+    key: KeyView
+    result: Any
+    value: torch.Tensor
+
+
+def corrections(results: Any, keys: Iterable[KeyView], settings: Settings, module: Any) -> list[Correction]:
+    """The reference for every logged number that is known to be wrong or comes from rows."""
+    found = []
     for key in keys:
         value = _correction(key, settings)
         result = results.get(key.first.storage)
         if value is not None and result is not None:
-            _compat.install_result(result, _like(result, value, key, module))
-            key.corrected = True
+            found.append(Correction(key, result, _like(result, value, key, module)))
+    return found
 
 
 def _correction(key: KeyView, settings: Settings) -> float | None:

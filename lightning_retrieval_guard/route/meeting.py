@@ -11,7 +11,6 @@ Steps 2 to 4 take one collective each for all metrics together, and each happens
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,30 +20,17 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_retrieval_guard.exchange import Exchange, UnreadableError
+from lightning_retrieval_guard.exchange import Exchange, RanksFailedError
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.retrieval.plan import Plan, Scope, make_plan
 from lightning_retrieval_guard.route.bundle import Bundle, Member
 from lightning_retrieval_guard.route.checking import check_messages
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFacts
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
+from lightning_retrieval_guard.unreadable import UnreadableError
 
 Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
-Make = Callable[[], Tensor]
-
-
-class RanksFailedError(RuntimeError):
-    """The guard failed on one rank or more; all ranks hear of it at the same meeting."""
-
-    def __init__(self, reasons: dict[int, str]) -> None:
-        super().__init__("; ".join(dict.fromkeys(reasons.values())))
-        self.ranks = list(reasons)
-
-
-def failure_text(error: Exception) -> str:
-    """A failure of the guard in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @dataclass
@@ -70,7 +56,6 @@ class Table:
         self._scope = scope
         self._corrects = corrects
         self._metric_named = metric_named
-        self._failure: Exception | None = None
         exchange.vocabulary = _vocabulary()
 
     def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
@@ -88,7 +73,7 @@ class Table:
         try:
             return self._meet(label, message, sources, wants)
         except UnreadableError as error:
-            raise RanksFailedError(dict.fromkeys(error.reasons, failure_text(error))) from error
+            raise RanksFailedError(dict.fromkeys(error.reasons, f"{type(error).__name__}: {error}")) from error
 
     def _meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         messages = self._exchange.meet(label, {**message, **_tell(sources)})
@@ -123,7 +108,7 @@ class Table:
 
     def _compare(self, bundles: Sequence[Bundle]) -> None:
         if bundles:
-            parts = self._gather([(bundle.summary, bundle.summary_bytes) for bundle in bundles])
+            parts = self._gather([(bundle.summary(), bundle.summary_bytes) for bundle in bundles])
             for bundle, blocks in zip(bundles, parts, strict=True):
                 bundle.compare([blocks[rank] for rank in bundle.ranks], self._scope)
 
@@ -133,61 +118,29 @@ class Table:
             return
         ranks = range(self._exchange.world_size)
         sizes = [[[bundle.parcel_bytes(one, other) for bundle in bundles] for other in ranks] for one in ranks]
-        mine = sizes[self._exchange.rank]
-        own = [
-            torch.cat(
-                [
-                    self._try(functools.partial(bundle.parcel, other), size)
-                    for bundle, size in zip(bundles, mine[other], strict=True)
-                ]
-            )
-            for other in ranks
-        ]
+        own = [torch.cat([bundle.parcel(other) for bundle in bundles]) for other in ranks]
         received = self._exchange.send_blocks(own, [[sum(part) for part in row] for row in sizes])
         parts = [whole.split(sizes[one][self._exchange.rank]) for one, whole in enumerate(received)]
-        try:
-            for place, bundle in enumerate(bundles):
-                bundle.receive([parts[one][place] for one in ranks])
-        except Exception as error:  # the other ranks hear of it with the values, which always follow
-            self._failure = error
+        for place, bundle in enumerate(bundles):
+            bundle.receive([parts[one][place] for one in ranks])
 
     def _combine(self, bundles: Sequence[Bundle]) -> None:
         """Tell all ranks what each has scored."""
         if bundles:
-            parts = self._gather([(bundle.block, bundle.block_bytes) for bundle in bundles])
+            parts = self._gather([(bundle.block(), bundle.block_bytes) for bundle in bundles])
             for bundle, blocks in zip(bundles, parts, strict=True):
                 bundle.combine([blocks[rank] for rank in bundle.ranks])
 
-    def _gather(self, blocks: Sequence[tuple[Make, Callable[[int], int]]]) -> list[list[Tensor]]:
-        """Blocks of all ranks, with a first byte that tells of a rank that could not make its own.
+    def _gather(self, blocks: Sequence[tuple[Tensor, Callable[[int], int]]]) -> list[list[Tensor]]:
+        """Blocks of all ranks.
 
         Args:
-            blocks: For each bundle what makes this rank's block, and what tells the size of any rank's.
-
-        Raises:
-            RanksFailedError: On all ranks, where one has failed.
+            blocks: For each bundle this rank's block, and what tells the size of any rank's.
         """
-        sizes = [[1, *(size(rank) for _, size in blocks)] for rank in range(self._exchange.world_size)]
-        mine = sizes[self._exchange.rank]
-        own = [self._try(make, size) for (make, _), size in zip(blocks, mine[1:], strict=True)]
-        failed = torch.tensor([self._failure is not None], dtype=torch.uint8)
-        gathered = self._exchange.gather_blocks(torch.cat([failed, *own]), [sum(size) for size in sizes])
+        sizes = [[size(rank) for _, size in blocks] for rank in range(self._exchange.world_size)]
+        gathered = self._exchange.gather_blocks(torch.cat([own for own, _ in blocks]), [sum(size) for size in sizes])
         parts = [whole.split(size) for whole, size in zip(gathered, sizes, strict=True)]
-        lost = {rank: "it could not work out what to send" for rank, part in enumerate(parts) if bool(part[0])}
-        if self._failure is not None:
-            lost[self._exchange.rank], self._failure = failure_text(self._failure), None
-        if lost:
-            raise RanksFailedError(lost)
-        return [[part[1 + place] for part in parts] for place in range(len(blocks))]
-
-    def _try(self, make: Make, size: int) -> Tensor:
-        """A block; nothing but zeros after a failure, because the other ranks wait for it."""
-        try:
-            if self._failure is None:
-                return make()
-        except Exception as error:  # the other ranks hear of it with the next blocks that all ranks gather
-            self._failure = error
-        return torch.zeros(size, dtype=torch.uint8)
+        return [[part[place] for part in parts] for place in range(len(blocks))]
 
 
 def _vocabulary() -> bytes:
@@ -195,7 +148,7 @@ def _vocabulary() -> bytes:
     key = {field.name: None for field in fields(KeyFacts)} | _A_KEY
     rows = {field.name: None for field in fields(RowFacts)}
     source = {field.name: None for field in fields(SourceFacts)} | _A_SOURCE
-    message: Message = {"failed": None, "batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": True}
+    message: Message = {"batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": True}
     text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": source}, "keys": [key]}]
     return json.dumps(text, separators=(",", ":")).encode()
 

@@ -51,7 +51,6 @@ class Teller:
             keys = sorted(keys, key=lambda key: key.storage)
         strays = tell_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
         return {
-            "failed": None,
             "batches": epoch.record.batches,
             "samples": epoch.record.samples,
             "repeated": padding.repeated if padding is not None else 0,

@@ -11,10 +11,12 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
 INDEX = "index.md"
+_LINT = "../lint.md"
 
 _INDEX_TOP = """\
 # Rules
@@ -23,8 +25,10 @@ The severity is the one before the effect is measured: a finding that changes no
 reused; their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 5 values,
 9 the guard itself.
 
-| code | rule | severity | what it flags |
-|---|---|---|---|
+A rule with a mark in the column `lint` is also found in source alone, by [the lint](../lint.md).
+
+| code | rule | severity | lint | what it flags |
+|---|---|---|---|---|
 """
 
 
@@ -35,7 +39,8 @@ def page_name(rule: Rule) -> str:
 
 def render_page(rule: Rule) -> str:
     """The page of a rule."""
-    parts = [f"# {rule.code} {rule.slug}", f"Severity: {rule.severity.value}. [All rules]({INDEX})"]
+    static = f" Also found in source, by [the lint]({_LINT})." if rule.code in STATIC else ""
+    parts = [f"# {rule.code} {rule.slug}", f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
     return "\n\n".join(parts) + "\n"
@@ -54,7 +59,8 @@ def render_all(rules: Mapping[str, Rule]) -> dict[str, str]:
 
 def _row(rule: Rule) -> str:
     cell = first_sentence(rule).replace("|", r"\|")
-    return f"| [{rule.code}]({page_name(rule)}) | {rule.slug} | {rule.severity.value} | {cell} |\n"
+    static = "yes" if rule.code in STATIC else ""
+    return f"| [{rule.code}]({page_name(rule)}) | {rule.slug} | {rule.severity.value} | {static} | {cell} |\n"
 
 
 def _fenced(text: str) -> str:

@@ -18,7 +18,15 @@ PRELOADED = ("lightning.pytorch", "torchmetrics.retrieval", "pytest")
 
 
 class CaseTimeout(AssertionError):
-    """No answer in time; the text holds the stacks of every rank."""
+    """No answer in time; the text holds the stacks of every rank.
+
+    Attributes:
+        outcomes: what each rank did until then.
+    """
+
+    def __init__(self, text: str, outcomes: list[Outcome]) -> None:
+        super().__init__(text)
+        self.outcomes = outcomes
 
 
 class Pool(pool.Pool):
@@ -47,7 +55,7 @@ class Pool(pool.Pool):
         killed = any(outcome.status == "killed" for outcome in outcomes)
         if killed and not any(outcome.failed for outcome in outcomes):
             stacks = "\n".join(map(str, outcomes))
-            raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}")
+            raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}", outcomes)
         return outcomes
 
     def _can_go_on(self, outcomes: list[Outcome]) -> bool:

@@ -36,6 +36,8 @@ OF_A_PROCESS: tuple[tuple[Any, str], ...] = (
 
 
 ABSENT = object()
+WAIT = "wait"
+"""What ranks enter that wait for the store."""
 
 
 def look() -> list[Any]:
@@ -153,7 +155,7 @@ class Ranks:
     def _enter(self, name: str, group: Group | None, *payload: Any) -> list[Any]:
         """Enter a collective; what all ranks of the group brought, in order of rank."""
         rank = self._now
-        if rank.number == 0:
+        if rank.number == 0 and name != WAIT:
             self.collectives.append(name)
         rank.entered = (name, self.world if group is None else group, *payload)
         self._back.release()
@@ -210,6 +212,16 @@ class Ranks:
             if key not in self.ranks.store:
                 raise RankLostError(f"no {key} in the store")
             return self.ranks.store[key]
+
+        def add(self, key: str, amount: int) -> int:
+            self.set(key, str(int(self.ranks.store.get(key, b"0")) + amount))
+            return int(self.ranks.store[key])
+
+        def wait(self, keys: Sequence[str], timeout: Any) -> None:
+            if keys[0].endswith("/all"):  # all ranks come here
+                self.ranks._enter(WAIT, None)
+            for key in keys:
+                self.get(key)
 
     def _living_metrics(self) -> list[Metric]:
         return list(self._now.metrics())

@@ -1,4 +1,6 @@
-"""A script that logs a metric wrongly on two processes: every rank holds all rows, and they are combined again.
+"""A script that logs a metric wrongly.
+
+On two processes every rank holds all rows, and they are combined again; on one, query ids restart in each batch.
 
     python program.py STRATEGY MODE ...
 
@@ -8,6 +10,7 @@ Each rank tells on stderr how its run ended, whatever its launcher makes of the 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -54,6 +57,31 @@ class Pairs(LightningModule):
         return DataLoader(TensorDataset(*pairs()), batch_size=PAIRS)
 
 
+class RestartingPairs(Pairs):
+    """Numbers the queries of each batch from zero."""
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        queries, documents, numbers = batch
+        self.recall.update(*rows_of(queries, documents, torch.arange(len(numbers))))
+        self.log("recall", self.recall)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(*pairs()), batch_size=PAIRS // 2)
+
+
+class ShardedPairs(Pairs):
+    """Has parameters of which each rank holds a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
+
+
 class Witness(Callback):
     """Writes how the run ended on this rank; `on_exception` is not called in processes that are forked or spawned."""
 
@@ -77,23 +105,43 @@ class Witness(Callback):
         self.tell(trainer, "recall", float(trainer.callback_metrics["recall"]))
 
     def tell(self, trainer: Trainer, what: str, value: Any) -> None:
-        told = {"mode": self.mode, "rank": trainer.global_rank, "what": what, "value": value, "time": time.time()}
+        told = {
+            "mode": self.mode,
+            "rank": trainer.global_rank,
+            "process": os.getpid(),
+            "what": what,
+            "value": value,
+            "time": time.time(),
+        }
         sys.stderr.write(f"\nwitness {json.dumps(told)}\n")
         sys.stderr.flush()
 
 
+def program_for(strategy: str) -> tuple[LightningModule, Any]:
+    """A module that is wrong under a strategy, and the strategy as the Trainer takes it."""
+    if strategy == "auto":
+        return RestartingPairs(), strategy
+    if strategy == "fully_shard":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        return ShardedPairs(), ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    return Pairs(), strategy
+
+
 def validate(mode: str, strategy: str) -> None:
+    module, made = program_for(strategy)
     trainer = Trainer(
         accelerator="cpu",
-        devices=2,
-        strategy=strategy,
+        devices=1 if strategy == "auto" else int(os.environ.get("LOCAL_WORLD_SIZE", "2")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),  # torchrun says so
+        strategy=made,
         callbacks=[Witness(mode), *([] if mode == "none" else [RetrievalGuard(mode=mode)])],
         logger=False,
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    [returned] = trainer.validate(Pairs(), verbose=False)
+    [returned] = trainer.validate(module, verbose=False)
     print(json.dumps({"mode": mode, **returned}), flush=True)
 
 

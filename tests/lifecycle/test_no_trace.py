@@ -7,11 +7,9 @@ import copy
 import gc
 import pickle
 import sys
-import types
 import warnings
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,55 +22,15 @@ from lightning.pytorch import Callback
 from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalMRR
 
-import lightning_retrieval_guard
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 
 from .programs import Restarting, Right, floats, make_trainer, merged, reference, restarting_ids
+from .traces import is_ours, marks_on, traces
 
-PACKAGE = str(Path(lightning_retrieval_guard.__file__).parent)
 CLASS_ATTRIBUTES = ("__init__", "__setstate__", "reset", "__call__")
 MODES = pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning_retrieval_guard.GuardWarning")
-
-
-# --- what is looked at ------------------------------------------------------------------------------------------
-
-
-def is_ours(value: Any) -> bool:
-    """Whether a value is made by the guard's package; `functools.wraps` hides this from `__module__`."""
-    if isinstance(value, types.MethodType):
-        value = value.__func__
-    if isinstance(value, types.FunctionType):
-        return value.__code__.co_filename.startswith(PACKAGE)
-    return type(value).__module__.startswith("lightning_retrieval_guard")
-
-
-def marks_on(owner: Any) -> list[str]:
-    """The attributes of a class or an object that are the guard's."""
-    return [f"{owner!r}.{name}" for name, value in vars(owner).items() if is_ours(value)]
-
-
-def owners_of(trainer: Any, module: Any) -> Iterator[Any]:
-    """Everything that a patch could sit on."""
-    yield Metric
-    yield RetrievalMRR
-    yield from module.modules()
-    yield from trainer.callbacks
-    yield trainer
-    yield trainer.strategy
-    yield from (value for name, value in vars(trainer).items() if name.endswith(("_loop", "_connector")))
-    yield trainer.fit_loop.epoch_loop
-    yield trainer.fit_loop.epoch_loop.val_loop
-    yield from (thing for thing in gc.get_objects() if Metric in type(thing).__mro__)
-
-
-def traces(trainer: Any, module: Any) -> list[str]:
-    """The guard's attributes, and its parts that are still alive; the guard itself is the user's."""
-    gc.collect()
-    marks = [mark for owner in owners_of(trainer, module) for mark in marks_on(owner) if not is_ours(owner)]
-    parts = [thing for thing in gc.get_objects() if type(thing).__name__ in ("Session", "MetricWatch", "LogWatch")]
-    return marks + [repr(part) for part in parts if is_ours(part)]
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +108,7 @@ def test_after_an_exception_in_a_step(mode: str) -> None:
 def test_after_ctrl_c(mode: str) -> None:
     module = Ends(KeyboardInterrupt())
     trainer = make_trainer(HoldsMetrics(), RetrievalGuard(mode=mode))
-    with contextlib.suppress(KeyboardInterrupt):  # Lightning before 2.6 ends the run without an error
+    with contextlib.suppress(SystemExit, KeyboardInterrupt):  # Lightning before 2.6 ends the run without an error
         trainer.validate(module)
     forget(None, module.error)
     check(trainer, module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -96,11 +95,28 @@ def workers() -> Any:
     return Mean(), loader(num_workers=1)
 
 
+class ManyKindsOfState(Mean):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("empty", torch.empty(0))
+        self.register_buffer("flags", torch.tensor([True, False, True]))
+        self.register_buffer("bfloat", torch.rand(3, 2, dtype=torch.bfloat16).T)
+
+    def get_extra_state(self) -> Any:
+        return {"pid": os.getpid()}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"pid": os.getpid()}
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("weight", self.weight, sync_dist=True)
+        self.log("bfloat", self.bfloat[1].sum().double(), sync_dist=True)
+
+
 def unequal_weights() -> Any:
     """Every process would make other weights by itself."""
-    module = Mean()
-    torch.nn.init.constant_(module.weight, os.getpid())
-    return module, loader()
+    torch.manual_seed(os.getpid())
+    return ManyKindsOfState(), loader()
 
 
 # --- numbers that differ --------------------------------------------------------------------------------------
@@ -216,16 +232,10 @@ def raising() -> Any:
     raise LookupError("no such data set")
 
 
-class Unpicklable(Mean):
-    def get_extra_state(self) -> Any:
-        return threading.Lock()
-
-    def set_extra_state(self, state: Any) -> None:
-        pass
-
-
-def unpicklable() -> Any:
-    return Unpicklable(), loader()
+def without_numbers() -> Any:
+    module = Mean()
+    module.more = torch.nn.Linear(1, 1, device="meta")
+    return module, loader()
 
 
 def other_weights() -> Any:

@@ -115,6 +115,24 @@ def test_a_finding_explains_the_key_to_which_lightning_adds_the_loader() -> None
     assert key.differences[0].findings == ()
 
 
+def test_a_finding_explains_it_all_where_its_reference_is_the_number_of_one_process() -> None:
+    partly = replace(FINDING, effect=Effect(0.5, 0.75))
+    unmeasured = replace(FINDING, effect=None)
+    corrected = replace(FINDING, corrected=True)
+    cases = [((FINDING,), True), ((unmeasured,), True), ((partly, FINDING), True), ((partly,), False)]
+    for findings, explained in [*cases, ((corrected,), False)]:
+        [key] = found(*findings).different
+        assert [own.explained for own in key.differences] == [explained, False]
+    assert "On 2 processes: no finding explains all of it. What is computed" in render(found(partly))
+
+
+def test_one_process_may_be_wrong_too() -> None:
+    on_one, on_two = (replace(FINDING, effect=Effect(logged, 0.75)) for logged in (1.0, 0.5))
+    runs = [Run(1, ({"key": 1.0},), (on_one,)), Run(2, ({"key": 0.5},) * 2, (on_two,))]
+    [key] = compare(options(), runs).different
+    assert key.differences[0].explained
+
+
 # --- text -----------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +148,8 @@ def test_the_text_tells_numbers_findings_and_what_no_finding_explains() -> None:
             "key is different on 2 and 4 processes.",
             "  On 2 processes: src/module.py:7: LRG203 never-synced: 'key' is each rank's",
             "    own. Logged 0.5000, reference 1.0000. Log it with sync_dist=True.",
-            "  On 4 processes: no finding explains it.",
+            "  On 4 processes: no finding explains it. What is computed over the batch of a",
+            "    process, such as in-batch candidates, depends on its size.",
             "",
             "Findings that go with no difference:",
             "  On 2 processes, corrected: src/module.py:7: LRG203 never-synced: 'other'",
@@ -207,9 +226,10 @@ def test_the_document(tmp_path: Path) -> None:
                 "world_size": 2,
                 "ranks": [0, 1],
                 "difference": 0.5,
-                "explained_by": [{"code": "LRG203", "path": FINDING.path, "line": 7}],
+                "explained": True,
+                "findings": [{"code": "LRG203", "path": FINDING.path, "line": 7}],
             },
-            {"world_size": 4, "ranks": [0, 1, 2, 3], "difference": 0.75, "explained_by": []},
+            {"world_size": 4, "ranks": [0, 1, 2, 3], "difference": 0.75, "explained": False, "findings": []},
         ],
     }
 

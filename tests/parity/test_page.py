@@ -43,7 +43,15 @@ def test_the_page_shows_a_difference_and_both_repairs() -> None:
 
 @pytest.mark.timeout(240)
 def test_the_tests_of_the_page_pass(folder: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_lightning_retrieval_guard", "test_retriever.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "lightning_retrieval_guard.pytest_plugin",
+        "test_retriever.py",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=230, check=False)
     assert "2 passed" in run.stdout, run.stdout + run.stderr

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from torch.utils.data import DataLoader
 
 from lightning_retrieval_guard.parity.check import ENVIRONMENT, PRELOADED, Processes
 from lightning_retrieval_guard.parity.pool import Pool
@@ -37,11 +36,9 @@ def surroundings() -> dict[str, object]:
     }
 
 
-def sleep_with_a_worker(told: str) -> None:
-    """Tell the ids of this process and of a loader's worker, and stay."""
-    loader = iter(DataLoader(range(4), num_workers=1))
-    next(loader)
-    ids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+def sleep_with_a_child(told: str) -> None:
+    """Tell the ids of this process and of one that it started, and stay."""
+    ids = [os.getpid(), subprocess.Popen(["sleep", "600"]).pid]
     Path(told, os.environ["RANK"]).write_text(" ".join(map(str, ids)))
     time.sleep(600)
 
@@ -65,7 +62,7 @@ def gone_after(seconds: float, pids: list[int]) -> bool:
 
 
 def told_pids(folder: Path, count: int, seconds: float = 120.0) -> list[int]:
-    """The ids that `count` ranks write, each its own and that of its worker."""
+    """The ids that `count` ranks write, each its own and that of its child."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pids = [int(pid) for file in folder.glob("[0-9]") for pid in file.read_text().split()]
@@ -105,8 +102,8 @@ def test_processes_are_kept_and_see_a_world_of_their_own(pool: Pool, monkeypatch
 
 
 @needs_proc
-def test_a_rank_that_hangs_is_ended_with_the_workers_of_its_loaders(pool: Pool, tmp_path: Path) -> None:
-    outcomes = pool.run(f"{HERE}:sleep_with_a_worker", timeout=15.0, told=str(tmp_path))
+def test_a_rank_that_hangs_is_ended_with_the_processes_that_it_started(pool: Pool, tmp_path: Path) -> None:
+    outcomes = pool.run(f"{HERE}:sleep_with_a_child", timeout=15.0, told=str(tmp_path))
     assert [outcome.status for outcome in outcomes] == ["killed", "killed"]
     assert gone_after(10.0, told_pids(tmp_path, 2))
 
@@ -129,7 +126,7 @@ from lightning_retrieval_guard.parity.pool import Pool
 
 if __name__ == "__main__":
     pool = Pool(2, ENVIRONMENT, PRELOADED)
-    pool.run("tests.parity.test_processes:sleep_with_a_worker", timeout={timeout}, told={told!r})
+    pool.run("tests.parity.test_processes:sleep_with_a_child", timeout={timeout}, told={told!r})
     print("over", flush=True)
 """
 

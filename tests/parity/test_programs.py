@@ -61,6 +61,7 @@ def test_every_number_that_hangs_on_the_world_size_is_found(
     explained = {one.code for key in parity.different for own in key.differences for one in own.findings}
     assert explained <= expected_codes(program)
     assert bool(explained) == (bool(found) and not is_unexplained(program))
+    assert all(own.explained == bool(own.findings) for key in parity.different for own in key.differences)
 
 
 def test_faults_are_found_of_all_kinds(runs: Runs) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
 from lightning_retrieval_guard.rules.pages import (
@@ -51,7 +52,9 @@ def test_a_page_is_read_in_a_minute(rule: Rule) -> None:
 @each_rule
 def test_links_lead_to_pages(rule: Rule) -> None:
     names = {"index.md", *map(page_name, REGISTRY.values())}
-    assert set(re.findall(r"\]\(([^)]*)\)", render_page(rule))) <= names - {page_name(rule)}
+    links = set(re.findall(r"\]\(([^)]*)\)", render_page(rule)))
+    assert links - {"../lint.md"} <= names - {page_name(rule)}
+    assert ("../lint.md" in links) == (rule.code in STATIC)
 
 
 def test_a_page_has_the_title_the_severity_and_links_to_other_rules() -> None:
@@ -75,7 +78,7 @@ def test_the_index_has_a_row_for_every_rule_in_order() -> None:
     rows = [line for line in render_index(REGISTRY).splitlines() if line.startswith("| [LRG")]
     assert [row[3:9] for row in rows] == sorted(REGISTRY)
     assert (
-        "| [LRG203](LRG203-never-synced.md) | never-synced | error"
+        "| [LRG203](LRG203-never-synced.md) | never-synced | error | "
         " | An epoch value that differs between ranks because nothing combines it. |" in rows
     )
 

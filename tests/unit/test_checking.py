@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_retrieval_guard import exchange as exchanging
-from lightning_retrieval_guard.exchange import ExchangeError, GroupExchange, UnreadableError
+from lightning_retrieval_guard.exchange import ExchangeError, GroupExchange
 from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.retrieval.facts import RowFacts, tell
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary
@@ -24,6 +24,7 @@ from lightning_retrieval_guard.route.checking import check_messages
 from lightning_retrieval_guard.route.meeting import _vocabulary
 from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import KeyFacts
+from lightning_retrieval_guard.unreadable import UnreadableError
 
 ROWS = RowFacts(updates=2, rows=9, queries=4, pieces=5, id_min=3, id_max=8, sketch=(1, 2), shares=((1, 2), (3, 7)))
 SOURCE = SourceFacts(rows=0, metric="RetrievalMRR", path="a.py", line=3, group=(0, 1), suppressed=("LRG203",))
@@ -33,7 +34,6 @@ KEY = KeyFacts("validation_step.mrr", "mrr", "validation_step", "a.py", 3, "metr
 def message(**changed: Any) -> dict[str, Any]:
     """What a rank tells, as JSON gives it to the others."""
     told = {
-        "failed": None,
         "batches": 2,
         "samples": 8,
         "repeated": 0,
@@ -58,7 +58,7 @@ class Wire(GroupExchange):
         self.spoil = bytes
         self.longest = 0
 
-    def _come(self, meeting: int) -> None:
+    def _tell(self, **news: Any) -> None:
         pass
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
@@ -166,7 +166,6 @@ def test_another_version_has_other_words() -> None:
         ({"batches": True}, "'batches' is bool"),
         ({"samples": 2**64}, "'samples' is out of range"),
         ({"samples": 1.5}, "'samples' is float"),
-        ({"failed": 1}, "'failed' is int"),
         ({"monitored": [1]}, "'monitored' is list"),
         ({"keys": {}}, "'keys' is dict"),
         ({"extra": 1}, "another"),

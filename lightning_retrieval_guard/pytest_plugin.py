@@ -1,7 +1,4 @@
-"""A pytest plugin: the `parity` fixture.
-
-It stands beside the package, because pytest loads plugins at its start and importing the package imports torch.
-"""
+"""A pytest plugin: the `parity` fixture. pytest loads it at its start, so it imports torch only where it is used."""
 
 from __future__ import annotations
 

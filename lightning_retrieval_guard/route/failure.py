@@ -1,0 +1,49 @@
+"""Why the guard steps aside, and how it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.findings import Finding
+from lightning_retrieval_guard.observe.site import user_site
+from lightning_retrieval_guard.rules import REGISTRY
+
+
+def failure_text(error: BaseException) -> str:
+    """A failure in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure of the guard.
+
+    Attributes:
+        reason: In a line.
+        ranks: Where it failed.
+        say: Whether this process tells of it.
+    """
+
+    reason: str
+    ranks: Sequence[int]
+    say: bool
+
+    def finding(self, trainer: Any, module: Any) -> Finding:
+        """LRG901, at the user's line."""
+        rule, site = REGISTRY["LRG901"], user_site()
+        return Finding(
+            code=rule.code,
+            rule=rule.slug,
+            severity=rule.severity,
+            key="",
+            stage=_compat.stage_name(trainer) or "",
+            hook=_compat.current_hook(module) or "",
+            path=site.path,
+            line=site.line,
+            message=f"the guard failed and stepped aside ({self.reason}). Numbers from here on are not checked.",
+            fix="Please report it with this message.",
+            ranks=tuple(self.ranks),
+        )

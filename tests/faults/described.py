@@ -1,0 +1,74 @@
+"""What became of a run, in a few words that are the same for any number of ranks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pytest
+from distributed.harness import CaseTimeout, Outcome, Pool
+
+from .catalogue import WAITS, Fault
+from .programs import reference
+
+_HANGS = 4.0
+"""Seconds after which a rank waits that is known to wait for ever."""
+_ENDS = 60.0
+_GRACE = 4.0
+_RUN = f"{__package__}.programs:run"
+
+
+def run_fault(pools: Mapping[int, Pool], fault: Fault, mode: str, world: int) -> str:
+    """Run a fault on `world` real processes, and say what became of it."""
+    waits = WAITS in fault.shown[mode]
+    limit = _HANGS if waits else _ENDS
+    pool = pools[world]
+    pool.run(_RUN, program="Sound", mode="plain", timeout=_ENDS)  # so that starting does not count
+    try:
+        outcomes = pool.run(
+            _RUN, case=f"{fault.program}, {mode}", program=fault.program, mode=mode, timeout=limit, grace=_GRACE
+        )
+    except CaseTimeout as late:
+        if not waits:
+            raise
+        outcomes = late.outcomes
+    return describe(outcomes, fault.rank)
+
+
+def describe(outcomes: Sequence[Outcome], rank: int) -> str:
+    """One rank by itself where it ended in another way than the others, and what was found."""
+    told = {outcome.rank: _told(outcome) for outcome in outcomes}
+    found = sorted({code for outcome in outcomes if outcome.ok for code in outcome.value["codes"]})
+    codes = f" ({', '.join(found)})" if found else ""
+    if len(set(told.values())) == 1:
+        return f"all: {told[rank]}{codes}"
+    others = sorted({text for number, text in told.items() if number != rank})
+    return f"rank {rank}: {told[rank]}; others: {' or '.join(others)}{codes}"
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.ok:
+        return _number(outcome.value["number"])
+    if outcome.status == "died":
+        return "killed" if "-9" in outcome.error else "aborted"
+    if outcome.status == "killed":
+        return WAITS
+    return f"{outcome.error_types[0]}{_gist(outcome.error)}"
+
+
+def _number(number: float | None) -> str:
+    if number is None:
+        return "no number"
+    return f"{'right' if number == pytest.approx(reference(), abs=1e-6) else 'wrong'} number"
+
+
+def _gist(error: str) -> str:
+    """What a message of the guard says: the rule, or which rank is missing and why."""
+    code = re.search(r"LRG\d+", error)
+    if code is not None:
+        return f", {code.group()}"
+    missing = re.search(r"rank\(s\) [\d, ]+ (did not come|left the run)|a rank was lost", error)
+    if missing is None:
+        return ""
+    reason = re.search(r"left the run before '[^']+': (\w+)", error)
+    return f", {missing.group()}" + (f" ({reason.group(1)})" if reason else "")

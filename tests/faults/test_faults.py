@@ -1,0 +1,29 @@
+"""Every fault in real processes: what becomes of the run, within seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from distributed.harness import Pool
+
+from bench.marks import put
+
+from .catalogue import FAULTS, Fault
+from .described import run_fault
+from .table import DOCUMENT, table_of_faults, table_of_unusual
+
+CASES = [(fault, mode, world) for fault in FAULTS for mode in fault.shown for world in fault.worlds(mode)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "mode", "world"), CASES, ids=[f"{fault.program}-{mode}-{world}" for fault, mode, world in CASES]
+)
+def test_what_becomes_of_the_run(pools: Mapping[int, Pool], fault: Fault, mode: str, world: int) -> None:
+    assert run_fault(pools, fault, mode, world) == fault.shown[mode]
+
+
+def test_the_page_shows_the_catalogue() -> None:
+    page = DOCUMENT.read_text(encoding="utf-8")
+    shown = {(fault.program, mode): text for fault in FAULTS for mode, text in fault.shown.items()}
+    assert put(put(page, "faults", table_of_faults(shown)), "unusual", table_of_unusual()) == page

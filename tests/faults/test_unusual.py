@@ -1,0 +1,57 @@
+"""Unusual input and unusual runs: the number or the exception is the one without a guard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from distributed.harness import Pool
+
+from .programs import reference
+from .unusual import UNUSUAL, run_all
+
+Told = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def told(pools: Mapping[int, Pool]) -> Callable[[int, str], list[Told]]:
+    """What every rank told of everything unusual; run once for each number of ranks and mode."""
+    kept: dict[tuple[int, str], list[Told]] = {}
+
+    def of(world: int, mode: str) -> list[Told]:
+        if (world, mode) not in kept:
+            outcomes = pools[world].run(f"{__package__}.unusual:{run_all.__name__}", mode=mode, timeout=110)
+            assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+            kept[world, mode] = [outcome.value for outcome in outcomes]
+        return kept[world, mode]
+
+    return of
+
+
+def same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, abs_tol=1e-6) or (math.isnan(one) and math.isnan(other))
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_alone(told: Callable[[int, str], list[Told]], name: str) -> None:
+    for rank in told(2, "plain"):
+        number, error = rank[name]["number"], rank[name]["error"].partition(":")[0]
+        what = "no number" if number is None else "right" if same(number, reference()) else "wrong"
+        assert (error or what) == UNUSUAL[name].plain
+
+
+@pytest.mark.parametrize(("world", "mode"), [(2, "warn"), (2, "correct"), (3, "correct"), (4, "correct")])
+def test_the_guard_changes_nothing(told: Callable[[int, str], list[Told]], world: int, mode: str) -> None:
+    for plain, guarded in zip(told(world, "plain"), told(world, mode), strict=True):
+        other = {
+            name: (plain[name], guarded[name])
+            for name in UNUSUAL
+            if not same(plain[name]["number"], guarded[name]["number"])
+            or plain[name]["error"] != guarded[name]["error"]
+        }
+        assert other == {}
+        assert {name: own["codes"] for name, own in guarded.items() if "LRG901" in own["codes"]} == {}

@@ -1,0 +1,188 @@
+"""JSON, SARIF and commands for GitHub Actions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from lightning_retrieval_guard.advice import STATIC
+from lightning_retrieval_guard.lint.formats import FORMATS, Record
+
+FINDING = Record("src/a b,c.py", 3, 5, "LRG301", "restarting-query-ids: ids, 100% wrong: merge.")
+NOTE = Record("src/b.py", 7, 1, "LRG207", "sync-in-step: slow.")
+UNREAD = Record("src/c.py", 1, 8, "E999", "SyntaxError: invalid syntax")
+RECORDS = [FINDING, NOTE, UNREAD]
+
+# What SARIF 2.1.0 requires of the parts that are written, from the OASIS schema.
+MESSAGE = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
+LOCATION = {
+    "type": "object",
+    "required": ["physicalLocation"],
+    "properties": {
+        "physicalLocation": {
+            "type": "object",
+            "required": ["artifactLocation"],
+            "properties": {
+                "artifactLocation": {
+                    "type": "object",
+                    "required": ["uri"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "uri": {"type": "string", "pattern": r"^[^\s\\]+$"},
+                        "uriBaseId": {"const": "%SRCROOT%"},
+                    },
+                },
+                "region": {
+                    "type": "object",
+                    "required": ["startLine"],
+                    "properties": {
+                        "startLine": {"type": "integer", "minimum": 1},
+                        "startColumn": {"type": "integer", "minimum": 1},
+                    },
+                },
+            },
+        }
+    },
+}
+LEVEL = {"enum": ["none", "note", "warning", "error"]}
+RULE = {
+    "type": "object",
+    "required": ["id", "shortDescription", "help"],
+    "properties": {
+        "id": {"type": "string"},
+        "shortDescription": MESSAGE,
+        "help": MESSAGE,
+        "defaultConfiguration": {"type": "object", "properties": {"level": LEVEL}},
+    },
+}
+RESULT = {
+    "type": "object",
+    "required": ["ruleId", "ruleIndex", "level", "message", "locations"],
+    "properties": {
+        "ruleId": {"type": "string"},
+        "ruleIndex": {"type": "integer", "minimum": 0},
+        "level": LEVEL,
+        "message": MESSAGE,
+        "locations": {"type": "array", "items": LOCATION, "minItems": 1},
+    },
+}
+NOTIFICATION = {
+    "type": "object",
+    "required": ["message"],
+    "properties": {"message": MESSAGE, "level": LEVEL, "locations": {"type": "array", "items": LOCATION}},
+}
+INVOCATION = {
+    "type": "object",
+    "required": ["executionSuccessful"],
+    "properties": {
+        "executionSuccessful": {"type": "boolean"},
+        "toolExecutionNotifications": {"type": "array", "items": NOTIFICATION},
+    },
+}
+DRIVER = {"type": "object", "required": ["name"], "properties": {"rules": {"type": "array", "items": RULE}}}
+RUN = {
+    "type": "object",
+    "required": ["tool", "results"],
+    "properties": {
+        "tool": {"type": "object", "required": ["driver"], "properties": {"driver": DRIVER}},
+        "results": {"type": "array", "items": RESULT},
+        "invocations": {"type": "array", "items": INVOCATION},
+        "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+    },
+}
+SARIF = {
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {"version": {"const": "2.1.0"}, "runs": {"type": "array", "items": RUN, "minItems": 1}},
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_found_is_said_in_every_form(form: str) -> None:
+    text = FORMATS[form]([])
+    assert text == "" if form in ("text", "github") else json.loads(text)
+
+
+def test_text() -> None:
+    assert FORMATS["text"](RECORDS).splitlines() == [
+        "src/a b,c.py:3:5: LRG301 restarting-query-ids: ids, 100% wrong: merge.",
+        "src/b.py:7:1: LRG207 sync-in-step: slow.",
+        "src/c.py:1:8: E999 not-read: SyntaxError: invalid syntax",
+    ]
+
+
+def test_json() -> None:
+    assert json.loads(FORMATS["json"](RECORDS)) == {
+        "version": 1,
+        "findings": [
+            {
+                "code": "LRG301",
+                "rule": "restarting-query-ids",
+                "severity": "error",
+                "path": "src/a b,c.py",
+                "line": 3,
+                "column": 5,
+                "message": "ids, 100% wrong: merge.",
+            },
+            {
+                "code": "LRG207",
+                "rule": "sync-in-step",
+                "severity": "note",
+                "path": "src/b.py",
+                "line": 7,
+                "column": 1,
+                "message": "slow.",
+            },
+        ],
+        "unread": [{"path": "src/c.py", "line": 1, "column": 8, "message": "SyntaxError: invalid syntax"}],
+    }
+
+
+def test_github_gets_its_own_letters_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FORMATS["github"]([FINDING, NOTE]).splitlines() == [
+        "::warning file=src/a b%2Cc.py,line=3,col=5,title=LRG301 restarting-query-ids::ids, 100%25 wrong: merge.",
+        "::notice file=src/b.py,line=7,col=1,title=LRG207 sync-in-step::slow.",
+    ]
+    monkeypatch.chdir(tmp_path)
+    inside = Record(str(tmp_path / "x.py"), 1, 1, "E999", "two\nlines\r")
+    assert FORMATS["github"]([inside]) == "::warning file=x.py,line=1,col=1,title=E999 not-read::two%0Alines%0D"
+
+
+def sarif(*records: Record) -> dict[str, Any]:
+    document = json.loads(FORMATS["sarif"](records))
+    jsonschema.Draft7Validator(SARIF).validate(document)
+    return document["runs"][0]
+
+
+def test_sarif_is_as_its_schema_has_it() -> None:
+    run = sarif(*RECORDS)
+    assert [own["level"] for own in run["results"]] == ["error", "note"]
+    [unread] = run["invocations"][0]["toolExecutionNotifications"]
+    assert unread["message"]["text"] == "SyntaxError: invalid syntax"
+    assert sarif()["results"] == []
+
+
+def test_every_result_names_its_rule() -> None:
+    records = [Record("a.py", 1, 1, code, f"{own.slug}: x.") for code, own in STATIC.items()]
+    run = sarif(*records)
+    for result in run["results"]:
+        rule = run["tool"]["driver"]["rules"][result["ruleIndex"]]
+        assert rule["id"] == result["ruleId"]
+        assert rule["defaultConfiguration"]["level"] == result["level"]
+        assert STATIC[rule["id"]].fix in rule["help"]["text"]
+
+
+def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = ["./a b.py", str(tmp_path / "c.py"), str(tmp_path.parent / "d.py")]
+    run = sarif(*(Record(path, 1, 1, "LRG207", "sync-in-step: slow.") for path in paths))
+    places = [own["locations"][0]["physicalLocation"]["artifactLocation"] for own in run["results"]]
+    assert places == [
+        {"uri": "a%20b.py", "uriBaseId": "%SRCROOT%"},
+        {"uri": "c.py", "uriBaseId": "%SRCROOT%"},
+        {"uri": (tmp_path.parent / "d.py").as_uri()},
+    ]

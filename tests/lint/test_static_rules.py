@@ -1,0 +1,68 @@
+"""What a static rule shares with the rule of the run, and what the corpus says of it."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from lightning_retrieval_guard import rules
+from lightning_retrieval_guard.advice import STATIC
+from lightning_retrieval_guard.lint.plugin import findings
+from tests.programs.expectations import Place, Program, read_programs
+
+PROGRAMS = read_programs()
+each_program = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+
+
+@pytest.mark.parametrize("code", STATIC)
+def test_it_is_the_rule_of_the_run(code: str) -> None:
+    own, rule = STATIC[code], rules[code]
+    assert (own.code, own.slug, own.severity) == (rule.code, rule.slug, rule.severity.value)
+    assert own.fix.endswith(".")
+
+
+def test_every_static_rule_has_a_program() -> None:
+    found = {place.code for own in PROGRAMS.values() for note in (True, False) for place in own.expected_by_lint(note)}
+    assert found == set(STATIC)
+
+
+@each_program
+def test_it_finds_what_the_source_makes_certain_and_nothing_else(program: Program) -> None:
+    found = findings(ast.parse(program.text), program.text.splitlines(keepends=True))
+    for note in (True, False):
+        places = {Place(own.advice.code, own.node.lineno) for own in found if (own.advice.severity == "note") == note}
+        assert places == program.expected_by_lint(note)
+
+
+@each_program
+def test_in_a_right_program_nothing_is_found_but_a_note_of_the_run(program: Program) -> None:
+    if program.is_right:
+        assert not program.expected_by_lint()
+        run = set().union(*(program.expected(world, note=True) for world in (1, 2)))
+        assert program.expected_by_lint(note=True) <= run
+
+
+@each_program
+def test_the_run_finds_the_same_codes(program: Program) -> None:
+    run = {own.place.code for own in program.expectations}
+    assert {place.code for note in (True, False) for place in program.expected_by_lint(note)} <= run
+
+
+def test_what_is_deep_or_long_is_silent_and_does_not_fail() -> None:
+    deep = " * ".join(["self.trainer.world_size"] * 300)
+    negated = "not " * 300
+    methods = "".join(f"    def own{number}(self):\n        return {number}\n" for number in range(16_000))
+    source = f"""
+from lightning.pytorch import LightningModule
+from torchmetrics.retrieval import RetrievalMRR
+class Model(LightningModule):
+    def validation_step(self, batch, batch_idx):
+        metric = RetrievalMRR(){".to(self.device)" * 60}
+        self.log("loss", 1.0, batch_size={deep})
+        if {negated}self.trainer.is_global_zero:
+            metric.compute()
+        self.log("loss", 1.0, sync_dist=True, rank_zero_only=True)
+{methods}"""
+    found = findings(ast.parse(source), source.splitlines(keepends=True))
+    assert [own.advice.code for own in found] == ["LRG204"]
