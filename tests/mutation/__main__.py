@@ -29,7 +29,7 @@ from .mutants import Mutant, mutants
 
 FOUND, TABLES = "tests/fuzz/test_found.py", "tests/fuzz/test_tables.py"
 TESTS: dict[str, tuple[str, Sequence[str]]] = {
-    "exchange": ("exchange", ["tests/unit/test_exchange.py"]),
+    "exchange": ("exchange", ["tests/unit/test_exchange.py", "tests/unit/test_checking.py"]),
     "plan": ("retrieval.plan", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
     "facts": ("retrieval.facts", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
     "keys": ("observe.keys", ["tests/unit/test_weights.py", "tests/rules", TABLES]),
@@ -60,7 +60,7 @@ def passes(name: str, path: Path, source: str, tests: Sequence[str]) -> bool:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # the process ends with it
         signal.alarm(PATIENCE)
         sys.meta_path.insert(0, Mutated(name, path, source))
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--hypothesis-seed=0"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         os._exit(int(pytest.main([*options, *tests])))
     _, status = os.waitpid(child, 0)
     return status == 0

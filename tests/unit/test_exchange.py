@@ -20,8 +20,9 @@ def on_ranks(world_size: int, body: Callable[[Exchange], Any]) -> tuple[Ranks, l
     ranks = Ranks(world_size)
 
     def run(rank: int) -> Any:
-        exchange = make_exchange(TIMEOUT, world_size)
+        exchange = make_exchange(world_size)
         try:
+            exchange.join(TIMEOUT)
             return body(exchange)
         except ExchangeError as error:
             return error
@@ -32,9 +33,9 @@ def on_ranks(world_size: int, body: Callable[[Exchange], Any]) -> tuple[Ranks, l
 
 
 def test_one_process_gets_back_what_it_gives() -> None:
-    exchange = make_exchange(TIMEOUT, 1)
+    exchange = make_exchange(1)
     block = torch.ones(3, dtype=torch.uint8)
-    assert (exchange.rank, exchange.world_size, exchange.speaks, exchange.ranks_of(None)) == (0, 1, True, [0])
+    assert (exchange.rank, exchange.world_size, exchange.ranks_of(None)) == (0, 1, [0])
     assert exchange.meet("here", {"a": 1}) == [{"a": 1}]
     assert exchange.gather_blocks(block, [3])[0] is block
     assert exchange.send_blocks([block], [[3]])[0] is block
@@ -42,7 +43,7 @@ def test_one_process_gets_back_what_it_gives() -> None:
 
 def test_another_number_of_ranks_is_refused() -> None:
     with pytest.raises(WorldSizeError, match=r"works on 2 ranks, but torch\.distributed connects 1"):
-        make_exchange(TIMEOUT, 2)
+        make_exchange(2)
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
@@ -52,9 +53,9 @@ def test_messages_come_in_order_of_rank(world_size: int) -> None:
     assert ranks.collectives == ["new_group", "all_gather"]
 
 
-def test_only_rank_zero_speaks_and_a_group_has_its_ranks() -> None:
-    _, told = on_ranks(3, lambda exchange: (exchange.rank, exchange.speaks, exchange.ranks_of(None)))
-    assert told == [(rank, rank == 0, [0, 1, 2]) for rank in range(3)]
+def test_each_rank_knows_its_number_and_all_ranks() -> None:
+    _, told = on_ranks(3, lambda exchange: (exchange.rank, exchange.ranks_of(None)))
+    assert told == [(rank, [0, 1, 2]) for rank in range(3)]
 
 
 @pytest.mark.parametrize(("size", "collectives"), [(360, 1), (400, 2), (5000, 2)])
