@@ -10,13 +10,19 @@ import pytest
 import torch
 from fuzz.ranks import Ranks
 
-from lightning_retrieval_guard.exchange import Exchange, ExchangeError, WorldSizeError, make_exchange
+from lightning_retrieval_guard.exchange import (
+    Exchange,
+    ExchangeError,
+    RanksFailedError,
+    WorldSizeError,
+    make_exchange,
+)
 
 TIMEOUT = timedelta(seconds=7)
 
 
 def on_ranks(world_size: int, body: Callable[[Exchange], Any]) -> tuple[Ranks, list[Any]]:
-    """What `body(exchange)` returns on each rank, an `ExchangeError` in its place where it raises one."""
+    """What `body(exchange)` returns on each rank, an error of the exchange in its place where it raises one."""
     ranks = Ranks(world_size)
 
     def run(rank: int) -> Any:
@@ -24,7 +30,7 @@ def on_ranks(world_size: int, body: Callable[[Exchange], Any]) -> tuple[Ranks, l
         try:
             exchange.join(TIMEOUT)
             return body(exchange)
-        except ExchangeError as error:
+        except (ExchangeError, RanksFailedError) as error:
             return error
         finally:
             exchange.close()
@@ -165,3 +171,38 @@ def test_closing_twice_gives_up_the_group_once() -> None:
         exchange.close()
 
     assert on_ranks(2, body)[1] == [None, None]
+
+
+def test_ranks_agree_on_what_each_of_them_answers() -> None:
+    _, told = on_ranks(3, lambda exchange: exchange.agree(exchange.rank == 1))
+    assert told == [[False, True, False]] * 3
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_who_waits_for_a_rank_that_left_hears_why(failed: bool) -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        if exchange.rank == 1:
+            exchange.leave("out of memory", failed)
+            return None
+        return exchange.meet("second", {})
+
+    _, told = on_ranks(2, body)
+    if failed:
+        assert isinstance(told[0], RanksFailedError)
+        assert (str(told[0]), told[0].ranks) == ("out of memory", [1])
+    else:
+        assert str(told[0]) == "rank(s) 1 left the run before 'second': out of memory"
+
+
+def test_a_rank_that_is_not_ready_keeps_all_from_starting() -> None:
+    ranks = Ranks(2)
+
+    def run(rank: int) -> Any:
+        exchange = make_exchange(2)
+        try:
+            exchange.join(TIMEOUT, "no memory" if rank else None)
+        except RanksFailedError as error:
+            return str(error), error.ranks
+
+    assert ranks.run(run) == [("no memory", [1])] * 2
