@@ -17,7 +17,7 @@ from lightning_retrieval_guard import GuardError, RetrievalGuard
 from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
 
 from .programs import Restarting, Right, make_trainer, merged
-from .test_no_trace import marks_on, owners_of
+from .traces import marks_on, owners_of
 
 MODES = pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 
