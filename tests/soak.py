@@ -26,10 +26,9 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
 from lightning_retrieval_guard import RetrievalGuard
-
-from .distributed.evaluate import make_trainer, recorded_warnings
-from .distributed.harness import Pool
-from .lifecycle.traces import is_ours, marks_on, owners_of
+from tests.distributed.evaluate import make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.lifecycle.traces import is_ours, marks_on, owners_of
 
 EPOCHS_OF_A_SHORT_RUN = 5
 MODES = ("warn", "correct")
