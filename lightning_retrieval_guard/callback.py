@@ -219,7 +219,6 @@ class RetrievalGuard(Callback, OtherCallback):
             self._log.tell_unwritten(error, *astuple(user_site()))
 
     def _close(self) -> None:
-        self._suppressions.start_over()
         try:
             if self._session is not None:
                 self._session.close()

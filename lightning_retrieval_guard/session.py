@@ -109,6 +109,7 @@ class Session:
         timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
         try:
             self._connect(connect)
+            self.suppressions.start_over()
             try:
                 timeout = prepare()
             except (GuardError, ValueError) as error:
@@ -153,6 +154,7 @@ class Session:
     def _take_off(self) -> None:
         self._is_open = False
         parts = (
+            self.suppressions.start_over,
             self._patches.undo,
             self._metrics.uninstall,
             self._epochs.clear,

@@ -101,7 +101,9 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._installed = False
         self._patches.undo()
-        give_back(metric for metric, _ in self.row_records())
+        # by the plainest way: ranks that hold relevance in different dtypes would abort where torchmetrics gathers it
+        held = [(record.metric(), record) for record in self._records.values()]
+        give_back(metric for metric, record in held if metric is not None and record.is_rows)
         self._records.clear()
         self._origins.clear()
         self._recent.clear()
@@ -241,7 +243,9 @@ class MetricWatch:
 
     def _forward(self, metric: Metric, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         plain = functools.partial(original, metric, *args, **kwargs)
-        record = self.record_of(metric) if self._installed else None
+        if self._installed and id(metric) not in self._records:
+            self._listener.protect(lambda: void(self.record_of(metric)))
+        record = self._records.get(id(metric)) if self._installed else None
         if record is None or record.in_forward:
             return plain()
         if record.feeds:

@@ -20,25 +20,26 @@ class Fault:
         what: For the page.
         shown: By mode what becomes of the run, in the words of ``describe``; "plain" is without a guard.
         rank: The rank that the fault is on, or that the others miss.
+        several: Whether more than two ranks show the same; else chance decides what collectives meet.
     """
 
     program: str
     what: str
     shown: Mapping[str, str]
     rank: int = 1
+    several: bool = True
 
     def worlds(self, mode: str) -> tuple[int, ...]:
         """The numbers of ranks to run; the mode that does most runs on all."""
-        return WORLDS if mode == "correct" else WORLDS[:1]
+        return WORLDS if mode == "correct" and self.several else WORLDS[:1]
 
 
 def _left(error: str, cause: str = "") -> str:
     return f"rank 1: {error}; others: GuardError, rank(s) 1 left the run ({cause or error})"
 
 
-_MISSED = "rank 1: killed; others: GuardError, rank(s) 1 did not come"
-_LOST = "rank 1: killed; others: GuardError, a rank was lost"
-_LATE = "rank 1: GuardError, a rank was lost; others: GuardError, rank(s) 1 did not come"
+_MISSED = "rank 1: killed; others: GuardError, a rank did not come"
+_LATE = "all: GuardError, a rank did not come"
 
 FAULTS = [
     Fault(
@@ -92,7 +93,7 @@ FAULTS = [
     Fault(
         "KilledInExchange",
         "a rank killed where ranks exchange",
-        {"plain": "rank 1: killed; others: RuntimeError", "correct": _LOST},
+        {"plain": "rank 1: killed; others: RuntimeError", "correct": _MISSED},
     ),
     Fault(
         "Sleeps",
@@ -157,6 +158,7 @@ FAULTS = [
             "plain": f"rank 1: right number; others: {WAITS}",
             "correct": f"rank 1: right number; others: {WAITS}",
         },
+        several=False,
     ),
     Fault(
         "OtherOrder",

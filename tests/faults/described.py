@@ -67,8 +67,8 @@ def _gist(error: str) -> str:
     code = re.search(r"LRG\d+", error)
     if code is not None:
         return f", {code.group()}"
-    missing = re.search(r"rank\(s\) [\d, ]+ (did not come|left the run)|a rank was lost", error)
-    if missing is None:
-        return ""
-    reason = re.search(r"left the run before '[^']+': (\w+)", error)
-    return f", {missing.group()}" + (f" ({reason.group(1)})" if reason else "")
+    left = re.search(r"(rank\(s\) [\d, ]+ left the run) before '[^']+': (\w+)", error)
+    if left is not None:
+        return f", {left.group(1)} ({left.group(2)})"
+    # whether the others saw it come depends on who was first
+    return ", a rank did not come" if re.search("did not come|a rank was lost", error) else ""
