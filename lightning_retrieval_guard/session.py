@@ -18,6 +18,7 @@ from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.log_watch import LogWatch
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.patches import Patches
+from lightning_retrieval_guard.observe.samples import gives_equal_batches
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressions
@@ -340,11 +341,12 @@ class Session:
         return alone and (self.world_size == 1 or not _compat.syncs_on_compute(metric))
 
     def logged(self, key: KeyRecord) -> None:
-        """A log call was taken in; strict mode raises at once, unless other ranks would go on to wait for this one."""
-        if self._settings.mode != "strict" or not key.weights.varies or not key.on_epoch or self.world_size > 1:
+        """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
+        if self._settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
             return
+        loader = _compat.loader_at(self._trainer, key.dataloader)
         epoch = self._epochs.current()
-        if epoch is not None:
+        if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
             self._epochs.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:

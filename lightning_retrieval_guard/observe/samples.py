@@ -126,3 +126,8 @@ def padding_of(loader: Any | None) -> Padding | None:
         return None
     repeated = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]  # the sampler took its length too
     return Padding(repeated, sampler.num_samples, sampler.num_replicas) if repeated > 0 else None
+
+
+def gives_equal_batches(loader: Any | None) -> bool:
+    """Whether every rank is certain to see batches of the same sizes in the same order."""
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)

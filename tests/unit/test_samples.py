@@ -12,6 +12,7 @@ from lightning_retrieval_guard.findings import GuardError
 from lightning_retrieval_guard.observe.samples import (
     BatchSize,
     Padding,
+    gives_equal_batches,
     measure_batch,
     padding_of,
 )
@@ -151,3 +152,9 @@ def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
     assert padding_of(loader(7, sampler=DistributedSampler(range(7), 2, 0, drop_last=True))) is None
     assert padding_of(loader(7)) is None
     assert padding_of(None) is None
+
+
+def test_only_a_distributed_sampler_is_certain_to_give_equal_batches() -> None:
+    assert gives_equal_batches(loader(7, sampler=DistributedSampler(range(7), 2, 0)))
+    assert not gives_equal_batches(loader(7))
+    assert not gives_equal_batches(None)
