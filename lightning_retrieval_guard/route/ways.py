@@ -10,6 +10,7 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange
+from lightning_retrieval_guard.observe.row_store import give_back
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
 from lightning_retrieval_guard.observe.stage import StageRecord
@@ -76,13 +77,17 @@ class Ways:
         In steps they do not come to combine ranks, and later not where they know the value.
         """
         metric = record.metric()
-        if not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
+        if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
         known = self._epochs.known.get(id(record))
         if in_step or (known is not None and known.source.plan.gathered):
             return functools.partial(_alone, metric, plain), False
         outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
-        return (plain, False) if outcome is None else (functools.partial(_take, outcome, metric), True)
+        if outcome is not None:
+            return functools.partial(_take, outcome, metric), True
+        # on ranks that have stepped aside the rows are torchmetrics' own already, and those that meet must match
+        give_back([metric])
+        return plain, False
 
     def compute_alone(self, metric: Any, plain: Plain) -> Any:
         """The value of this rank's rows, which the guard scores faster than torchmetrics where both are the same."""
