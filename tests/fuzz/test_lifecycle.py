@@ -131,6 +131,8 @@ class Lives(RuleBasedStateMachine):
     @rule(stage=st.sampled_from(["validate", "test", "fit"]), script=loaders, hook=hooks, sanity=st.integers(0, 1))
     def run(self, stage: Stage, script: list[Loader], hook: Step, sanity: int) -> None:
         numbered = [self._number(script) for _ in range(self.world_size)]
+        if stage == "fit" and sanity and any(action == "reset" for _, action in hook):
+            return  # without a guard Lightning breaks off there, where the metric is logged
         plain = self.plain.run(stage, numbered, hook, sanity)
         warned = self.warned.run(stage, numbered, hook, sanity)
         corrected = self.corrected.run(stage, numbered, hook, sanity)
