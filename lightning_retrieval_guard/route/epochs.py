@@ -227,8 +227,9 @@ class Epochs:
         Raises:
             GuardError: With what is refused.
         """
-        if not any(message["keys"] or message["sources"] for message in epoch.meetings[-1]):
-            return
+        told = ("keys", "sources", "unregistered")
+        if not any(message.get(name) for message in epoch.meetings[-1] for name in told):
+            return  # on every rank: nobody knows of anything to do
         answers = self._confirm(bool(refused))
         if refused:
             self.refuse(refused)
