@@ -102,7 +102,7 @@ class MetricWatch:
         self._installed = False
         self._patches.undo()
         # by the plainest way: ranks that hold relevance in different dtypes would abort where torchmetrics gathers it
-        held = [(record.metric(), record) for record in self._records.values()]
+        held = [(record.metric(), record) for record in list(self._records.values())]
         give_back(metric for metric, record in held if metric is not None and record.is_rows)
         self._records.clear()
         self._origins.clear()
@@ -331,7 +331,7 @@ class MetricWatch:
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again, and the keys of the epoch before show nothing any more."""
         self._ended.clear()
-        for record in self._records.values():
+        for record in list(self._records.values()):
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)
 

@@ -121,10 +121,13 @@ def test_closed_pools_leave_no_process(tmp_path: Path) -> None:
 
 
 SCRIPT = """
+import signal
+
 from lightning_retrieval_guard.parity.check import ENVIRONMENT, PRELOADED
 from lightning_retrieval_guard.parity.pool import Pool
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit deafness
     pool = Pool(2, ENVIRONMENT, PRELOADED)
     pool.run("tests.parity.test_processes:sleep_with_a_child", timeout={timeout}, told={told!r})
     print("over", flush=True)
