@@ -15,7 +15,8 @@ from lightning_retrieval_guard.retrieval.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
 _SKETCH = 8
-_SKETCH_BITS = 32
+_HASH_BITS = 32
+_ARRANGED = 64  # rows whose places tell an arrangement from another
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
 _MANY_MORE = 1.5
@@ -38,6 +39,8 @@ class RowFacts:
             samples tell that queries are whole.
         keep: How many rows of a query can matter for the metrics that saw it; ``None`` for all.
         fingerprint: Of all rows; independent of their order.
+        arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
+            whether they have them in the same order.
         longest_query: The most rows of any query.
         longest_piece: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
@@ -67,6 +70,7 @@ class RowFacts:
     shares: tuple[tuple[int, int], ...] = ()
     keep: int | None = None
     fingerprint: int = 0
+    arrangement: int = 0
     longest_query: int = 0
     longest_piece: int = 0
     restarts: int = 0
@@ -188,6 +192,7 @@ def gather_facts(
         shares=_shares(queries, owners, keep) if owners > 1 and (scope != "auto" or not whole) else (),
         keep=keep,
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
+        arrangement=_arrangement(table) if world_size > 1 else 0,
         longest_query=longest(queries.rows, table),
         longest_piece=longest(pieces.rows, table),
         restarts=restarts,
@@ -268,9 +273,22 @@ def _step(ids: Tensor) -> int:
 
 
 def _sketch(queries: Queries) -> tuple[int, ...]:
-    hashes = (mix(queries.query ^ mix(queries.segment)) >> (64 - _SKETCH_BITS)) & ((1 << _SKETCH_BITS) - 1)
+    hashes = _short(mix(queries.query ^ mix(queries.segment)))
     smallest = hashes.topk(min(_SKETCH, hashes.numel()), largest=False, sorted=True).values
     return tuple(smallest.tolist())
+
+
+def _short(hashes: Tensor) -> Tensor:
+    return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
+
+
+def _arrangement(table: RowTable) -> int:
+    rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
+    chosen = rows.to(table.query.device)
+    hashes = mix(rows)
+    for column in (table.query, table.preds, table.target):
+        hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())
+    return int(_short(hashes.sum().reshape(1)))
 
 
 def _shares(queries: Queries, ranks: int, keep: int | None) -> tuple[tuple[int, int], ...]:

@@ -25,7 +25,7 @@ class Plan:
 
     Attributes:
         facts: What each rank told.
-        gathered: All ranks hold the same rows, so each counts its own and nothing travels.
+        gathered: All ranks hold the same rows, so each counts its own.
         restarting: Ids restart, so each update keeps its queries to itself.
         drop: What a rank whose last sample is a repeated one leaves out.
         repeated: The number of samples that the sampler repeated.
@@ -45,6 +45,11 @@ class Plan:
     split: int = 0
     duplicates: int = 0
     scope: Scope = "auto"
+
+    @property
+    def first_counts(self) -> bool:
+        """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
+        return self.gathered and len({facts.arrangement for facts in self.facts}) > 1
 
     @property
     def left_out(self) -> int:

@@ -136,12 +136,13 @@ class RowTable:
         return self._kept(keep, int((~keep).sum()))
 
     def repeated(self, copies: int) -> RowTable:
-        """Every row as often as told, one copy after the other."""
+        """The rows of every update as often as told, as torchmetrics joins those of several ranks."""
         if copies == 1:
             return self
-        columns = (self.query, self.preds, self.target)
-        query, preds, target = (column.repeat_interleave(copies) for column in columns)
-        return replace(self, query=query, preds=preds, target=target, ends=self.ends * copies)
+        rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
+        order = torch.cat([own.repeat(copies) for own in rows])
+        columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
+        return replace(self, **columns, ends=self.ends * copies)
 
     def _kept(self, rows: Tensor | slice, dropped: int) -> RowTable:
         ends = self.ends.clone()

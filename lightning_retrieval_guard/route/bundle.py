@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -82,7 +82,8 @@ class Bundle:
 
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
-        travels = not self.plan.gathered and len(self.ranks) > 1 and self.plan.has_rows
+        apart = not self.plan.gathered or self.plan.first_counts
+        travels = apart and len(self.ranks) > 1 and self.plan.has_rows
         self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
         return bool(self._wanted)
 
@@ -256,7 +257,9 @@ class Bundle:
         own: list[Sum] = []
         if self.plan.compare != "rows":
             counted = None if self._verdict is None or self.plan.restarting else self._verdict.of(self._place).counts
-            own.append(self.local.sums(name, mean, width, counted))
+            scored = self.local.sums(name, mean, width, counted)
+            heard = not self.plan.first_counts or self._place == 0
+            own.append(scored if heard else replace(Sum.nothing(mean, width), failed=scored.failed))
         if self._joined is None:
             return [Sum.join(own, mean, width)] * self._ways
         joined = [self._joined.scored(once).sums(name, mean, width) for once in (False, True)[: self._ways]]

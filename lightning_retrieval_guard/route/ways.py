@@ -80,11 +80,11 @@ class Ways:
         if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
         known = self._epochs.known.get(id(record))
+        outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
+        if outcome is not None and not in_step:
+            return functools.partial(_take, outcome, metric), True
         if in_step or (known is not None and known.source.plan.gathered):
             return functools.partial(_alone, metric, plain), False
-        outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
-        if outcome is not None:
-            return functools.partial(_take, outcome, metric), True
         # on ranks that have stepped aside the rows are torchmetrics' own already, and those that meet must match
         give_back([metric])
         return plain, False

@@ -140,13 +140,15 @@ class SourceView:
     def value_as_combined(self) -> float | None:
         """What torchmetrics makes of the rows, where this rank can tell.
 
-        Rows that all ranks hold count once for each rank, and ids that restart merge different queries.
+        Rows that all ranks hold count once for each rank, and ids that restart merge different queries. Equal scores
+        are ranked by the order of all ranks' rows, which is known where it is the same on all of them.
         """
         ranks = len(self.plan.facts)
         if self.holds_others or (not self.plan.gathered and ranks > 1):
             return None
         merged = self.local.with_plan(replace(self.plan, restarting=False))
-        return _number(merged.outcome(self.name, copies=ranks).value)
+        outcome = merged.outcome(self.name, copies=ranks)
+        return None if self.plan.first_counts and outcome.tally.tied else _number(outcome.value)
 
 
 def _number(value: Any) -> float | None:

@@ -44,8 +44,9 @@ class Scored(Trainable, LightningModule):
         return scores + SHIFTS[self.scores], target, ids
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        rows = self.rows(batch)
         for name, metric in self.metrics.items():
-            metric.update(*self.rows(batch))
+            metric.update(*rows)
             self.log(name, metric)
 
 
@@ -155,3 +156,53 @@ def test_two_ranks_raise_together(pool: Pool) -> None:
     assert {outcome.status for outcome in outcomes} == {"raised"}
     assert len({outcome.error for outcome in outcomes}) == 1
     assert "LRG304" in outcomes[0].error
+
+
+class Gathered(Scored):
+    """Hands the rows of both ranks to the metrics, in the order of the ranks or its own rows first."""
+
+    def __init__(self, own_first: bool) -> None:
+        super().__init__("tied")
+        self.own_first = own_first
+        self.kept: list[Any] = []
+
+    def rows(self, batch: Batch) -> Any:
+        ranks: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(ranks, super().rows(batch))  # the lists of a batch are not of one length
+        turned = self.own_first and self.global_rank
+        self.kept.append([torch.cat(parts) for parts in zip(*(ranks[::-1] if turned else ranks), strict=True)])
+        return self.kept[-1]
+
+
+def of_gathered(own_first: bool, mode: str) -> dict[str, Any]:
+    """What a rank shows, what its rows are worth by themselves, and what the findings say would have been logged."""
+    guard: Any = guards(mode, {})
+    module, trainer = Gathered(own_first), make_distributed_trainer(guard, Recorder())
+    with recorded_warnings():
+        trainer.validate(module, verbose=False)
+    single = RetrievalMRR(sync_on_compute=False)
+    for scores, target, ids in module.kept:
+        single.update(scores, target, ids)
+    told = [finding.effect for own in guard for finding in own.findings if finding.code == "LRG201"]
+    return {
+        "shown": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        "mrr of the rows": float(single.compute()),
+        "would have logged": [effect and round(effect.logged, 6) for effect in told],
+    }
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+def test_ties_of_gathered_rows(pool: Pool, own_first: bool) -> None:
+    """All ranks show the number of the first rank's rows, in whatever order another has them."""
+    ran = {mode: pool.run(f"{__name__}:of_gathered", own_first=own_first, mode=mode) for mode in ("none", "correct")}
+    assert all(outcome.ok for outcomes in ran.values() for outcome in outcomes), str(ran)
+    plain, corrected = ([outcome.value for outcome in outcomes] for outcomes in ran.values())
+    assert corrected[0]["shown"] == corrected[1]["shown"]
+    assert corrected[0]["shown"]["mrr"] == pytest.approx(corrected[0]["mrr of the rows"], abs=1e-6)
+    assert corrected[0]["shown"]["mrr"] != pytest.approx(plain[0]["shown"]["mrr"], abs=1e-6)
+    if own_first:  # how torchmetrics would have ranked the ties is not known to a rank, and is not told
+        assert corrected[0]["mrr of the rows"] != corrected[1]["mrr of the rows"]
+        assert corrected[0]["would have logged"] == [None] * 3
+    else:
+        logged = [round(value, 6) for value in plain[0]["shown"].values()]
+        assert corrected[0]["would have logged"] == pytest.approx(logged, abs=2e-6)

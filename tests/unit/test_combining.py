@@ -165,9 +165,37 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
     assert plan.gathered
     for outcome in combine(ranks):
         assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
-    if kind not in (RetrievalFallOut, RetrievalAUROC):  # copies tie, and these two depend on the order of ties
-        doubled = ranks[0].local.outcome(NAME, copies=2).value
-        assert doubled == pytest.approx(float(alone(metric, [rows, rows])), abs=1e-6)
+    # copies tie: torchmetrics has them rank after rank, for one update after the other
+    wanted = alone(metric, [[part for part in rows for _ in ranks]])
+    assert ranks[0].local.outcome(NAME, copies=2).value == pytest.approx(float(wanted), abs=1e-6)
+
+
+@quick
+@given(spread=spreads, kind=st.sampled_from(ALL), aggregation=aggregations, action=actions)
+def test_ties_of_gathered_rows_fall_as_on_the_first_rank(
+    spread: Spread, kind: type[Metric], aggregation: Any, action: Any
+) -> None:
+    rows = [part for own in spread.updates() for part in own]
+    first = [(ids, (scores * 3).round() / 4, relevance) for ids, scores, relevance in rows]
+    other = [tuple(column.flip(0) for column in part) for part in reversed(first)]
+    metric = kind(aggregation=aggregation, empty_target_action=action)
+    ranks = [make_rank([own], metric, 2) for own in (first, other)]
+    assert decide(ranks, metric).gathered
+    values = [outcome.value for outcome in combine(ranks)]
+    torch.testing.assert_close(_comparable(values[0]), _comparable(alone(metric, [first])), rtol=1e-6, atol=1e-6)
+    assert values[0] == values[1]
+
+
+def test_gathered_rows_that_cannot_be_scored_are_an_error_on_every_rank() -> None:
+    rows = [update([0, 0, 1, 1], [0.5, 0.5, 0.25, 0.75], [1, 0, 0, 0])]
+    turned = [update([1, 1, 0, 0], [0.75, 0.25, 0.5, 0.5], [0, 0, 0, 1])]
+    metric = RetrievalMRR(empty_target_action="error")
+    ranks = [make_rank([own], metric, 2) for own in (rows, turned)]
+    assert decide(ranks, metric).first_counts
+    errors = [outcome.error for outcome in combine(ranks)]
+    assert [str(error) for error in errors] == [
+        "`compute` method was provided with a query with no positive target."
+    ] * 2
 
 
 @quick
