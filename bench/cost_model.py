@@ -19,7 +19,6 @@ SIZE_BYTES = 8  # the length of a list element, which goes ahead of it
 ROW_BYTES = 16  # a row on its way: place of its query, score, relevance
 QUERY_BYTES = 32  # a query on its way with its rows: id, metric life, fingerprint, numbers of rows
 FRAME_BYTES = 384  # what one meeting sends for the facts, unless they are longer
-AGREED_BYTES = 1  # before anything is done each rank says that it can do it
 FACTS_BYTES = 280  # the facts themselves, compressed
 SHARE_BYTES = 4  # more facts for each rank that owns queries, compressed: how many queries and rows go there
 WORD_BYTES = 8
@@ -37,7 +36,7 @@ class Job:
         metrics: Metrics over the same rows, each a mean over queries.
         spread: Over how many ranks a split query lies.
         keep: How many rows of a query can matter: the largest ``top_k``. Its best rows travel, the rest is counted.
-        hook: Whether the program logs in a hook at the end of the epoch, which takes one more meeting.
+        hook: Whether the program logs in a hook at the end of the epoch, which takes one more frame.
     """
 
     ranks: int
@@ -203,8 +202,7 @@ def _sums_bytes(job: Job) -> float:
 
 
 def _with_frames(job: Job, calls: Counter[str], sent: float, received: float, facts: float = FACTS_BYTES) -> Cost:
-    # at each meeting a frame, and before anything is done a byte that says that this rank can do it
-    frames = [FRAME_BYTES, AGREED_BYTES] * (2 if job.hook else 1)
+    frames = [FRAME_BYTES] * (2 if job.hook else 1)
     if facts > FRAME_BYTES:  # a first frame tells the length, a second one holds it all
         frames.append(math.ceil(facts))
     total = received + job.ranks * sum(frames)

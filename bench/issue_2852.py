@@ -87,7 +87,7 @@ def run(scale: Scale) -> Result:
 
 LINES = {
     "step-collectives": Line("#2852, W=2: collectives in steps beside the program's own", at_most(0), ""),
-    "end-collectives": Line("#2852, W=2: collectives after the last step", at_most(6), ""),
+    "end-collectives": Line("#2852, W=2: collectives after the last step", at_most(4), ""),
     "faster": Line("#2852, W=2: whole epoch, faster than plain", at_least(5)),
 }
 BENCH = Bench("issue-2852", LINES, run)

@@ -12,7 +12,8 @@ How ranks meet:
 4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
    ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
-6. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
+6. Before anything is done, all wait until the store has counted every rank (``agree``).
+7. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
    error at once, and read in the store what happened.
 """
 
@@ -23,7 +24,6 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -32,11 +32,11 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_retrieval_guard.board import Board, State
 from lightning_retrieval_guard.unreadable import UnreadableError, as_entry, read_all
 
 _FRAME_BYTES = 384
 _LENGTH_BYTES = 4
-_SOON = timedelta(seconds=1)  # to read what a rank has told, if it has
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.
 _MOST_BYTES = 1 << 22
 _MOST_TEXT_BYTES = 1 << 26
@@ -134,16 +134,19 @@ class Exchange:
         return list(blocks)
 
     def agree(self, answer: bool) -> list[bool]:
-        """Meet once more before anything is done, so that it is done on all ranks or on none.
+        """Wait for all ranks before anything is done, so that it is done on all ranks or on none.
 
         Args:
             answer: What this rank tells the others.
 
         Returns:
             The answers of all ranks, in order of rank.
+
+        Raises:
+            RanksFailedError: The guard failed on a rank.
+            ExchangeError: A rank did not come.
         """
-        sizes = [1] * self.world_size
-        return [bool(block) for block in self.gather_blocks(torch.tensor([answer], dtype=torch.uint8), sizes)]
+        return [answer]
 
     def ranks_of(self, group: Any) -> list[int]:
         """The ranks of a process group; of ``None`` all ranks."""
@@ -164,23 +167,6 @@ class Exchange:
         """Give up the group. May be called twice."""
 
 
-@dataclass(frozen=True)
-class _State:
-    """What a rank tells in the store.
-
-    Attributes:
-        meeting: The last meeting it came to.
-        point: What it does that needs all ranks, or an empty text.
-        left: Why it has left, if it has.
-        failed: Whether it left because the guard failed there.
-    """
-
-    meeting: int = 0
-    point: str = ""
-    left: str | None = None
-    failed: bool = False
-
-
 class GroupExchange(Exchange):
     """Exchanges through a gloo group of its own over all ranks."""
 
@@ -193,10 +179,9 @@ class GroupExchange(Exchange):
         self._frame_bytes = _FRAME_BYTES
         self._meetings = 0
         # every rank makes its guards in the same order, so the number names the same guard everywhere
-        self._name = f"lightning_retrieval_guard/{_instances}"
-        self._store: Any = dist.distributed_c10d._get_default_store()
+        name = f"lightning_retrieval_guard/{_instances}"
+        self._board = Board(dist.distributed_c10d._get_default_store(), name, self.rank, self.world_size)
         self._group: Any = None
-        self._state = _State()
 
     @override
     def join(self, timeout: timedelta, trouble: str | None = None) -> None:
@@ -205,11 +190,8 @@ class GroupExchange(Exchange):
             self.leave(trouble, failed=True)
             raise RanksFailedError({self.rank: trouble})
         try:
-            self._tell()
-            if self._store.add(f"{self._name}/came", 1) == self.world_size:
-                self._store.set(f"{self._name}/all", "")
-            self._store.wait([f"{self._name}/all"], timeout)
-            states = self._states()
+            self._board.wait_for_all(timeout)
+            states = self._board.states()
             if not any(state.failed for state in states.values()):
                 self._group = dist.new_group(backend="gloo", timeout=timeout)
                 return
@@ -224,7 +206,7 @@ class GroupExchange(Exchange):
         self._meetings += 1
         text = self._compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
-            self._tell(meeting=self._meetings)
+            self._board.tell(meeting=self._meetings)
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
@@ -261,19 +243,25 @@ class GroupExchange(Exchange):
         return list(received.split(incoming))
 
     @override
+    def agree(self, answer: bool) -> list[bool]:
+        try:
+            return self._board.agree(answer, self._timeout)
+        except RuntimeError as error:
+            raise self._lost("an agreement", error) from error
+
+    @override
     def ranks_of(self, group: Any) -> list[int]:
         return super().ranks_of(group) if group is None else sorted(dist.get_process_group_ranks(group))
 
     @override
     def leave(self, reason: str, failed: bool) -> None:
         with contextlib.suppress(RuntimeError):  # without a store the others know that a rank is gone
-            self._tell(left=reason, failed=failed)
-            self._store.set(f"{self._name}/all", "")  # who waits for all to be ready need not wait for this rank
+            self._board.leave(reason, failed)
         self.close()
 
     @override
     def announce(self, point: str) -> None:
-        self._tell(point=point)
+        self._board.tell(point=point)
 
     @override
     def close(self) -> None:
@@ -321,14 +309,9 @@ class GroupExchange(Exchange):
             raise RuntimeError("this rank has left")
         return self._group
 
-    def _tell(self, **news: Any) -> None:
-        """Write to the store what the others may have to know of this rank."""
-        self._state = replace(self._state, **news)
-        self._store.set(f"{self._name}/{self.rank}", json.dumps(asdict(self._state)))
-
     def _lost(self, label: str, error: RuntimeError) -> RuntimeError:
         """What to raise where ranks did not meet."""
-        states = self._states()
+        states = self._board.states()
         if any(state.failed for state in states.values()):
             return _failure_of(states)
         left = {rank: state.left for rank, state in states.items() if state.left is not None and rank != self.rank}
@@ -342,20 +325,8 @@ class GroupExchange(Exchange):
         limit = f"time-out {self._timeout.total_seconds():g} s"
         return ExchangeError(f"{who} to {label!r} ({limit}): {str(error).splitlines()[0]}", elsewhere)
 
-    def _states(self) -> dict[int, _State]:
-        """What is known of every rank that has told anything."""
-        found: dict[int, _State] = {}
-        for rank in range(self.world_size):
-            key = f"{self._name}/{rank}"
-            try:
-                self._store.wait([key], _SOON)
-                found[rank] = _State(**json.loads(self._store.get(key)))
-            except RuntimeError:  # it never came, or the store went away with the process that held it
-                continue
-        return found
 
-
-def _failure_of(states: Mapping[int, _State]) -> RanksFailedError:
+def _failure_of(states: Mapping[int, State]) -> RanksFailedError:
     return RanksFailedError({rank: state.left or "" for rank, state in states.items() if state.failed})
 
 

@@ -15,8 +15,16 @@ from lightning_retrieval_guard.retrieval.digest import digest_rows
 from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
 from lightning_retrieval_guard.retrieval.rows import Digest, Rows, Settled
 
-# bytes of rows above which to look for metrics that are gone: among young objects, and among all
+# bytes of rows that must have come to look for metrics that are gone: among young objects, and among all
 _LIMITS = {1: 1 << 20, 2: 1 << 26}
+
+
+def _is_due() -> bool:
+    """Whether Python may look through young objects soon.
+
+    In the middle of a step that would make metrics which are in use there old objects, and keep their rows for long.
+    """
+    return gc.get_count()[1] >= gc.get_threshold()[1] // 2
 
 
 class RankListener(Protocol):
@@ -43,7 +51,8 @@ class EndedLives:
         self._waiting: dict[int, Segment] = {}
         # the first of those whose metrics had the same settings
         self._settled: dict[tuple[Any, ...], Segment] = {}
-        self._limits = dict(_LIMITS)
+        # bytes that waited after the last look, because their metrics are in use or too old for it
+        self._left = dict.fromkeys(_LIMITS, 0)
 
     def expect(self, segment: Segment) -> None:
         """A key shows these rows, and the step that made it do so is over."""
@@ -77,12 +86,15 @@ class EndedLives:
         A metric refers to itself through its methods, so that it goes only when the garbage collector comes. Young
         objects are looked through in a millisecond, all of them in a quarter of a second.
         """
-        for generation, limit in self._limits.items():
+        for generation, limit in _LIMITS.items():
             waiting = self._waiting_bytes() if gc.isenabled() else 0
-            if waiting > limit:
+            left = min(self._left[generation], waiting)
+            is_young = generation == 1
+            # to look through all objects again for nothing would cost too much
+            if waiting - left > max(limit, 0 if is_young else left) or (waiting and is_young and _is_due()):
                 gc.collect(generation)
-                # what is left is in use, and looking again would not help
-                self._limits[generation] = max(_LIMITS[generation], 2 * self._waiting_bytes())
+                left = self._waiting_bytes()
+            self._left[generation] = left
 
     def _waiting_bytes(self) -> int:
         """The bytes of rows that nobody but a metric from a step that is over holds, as far as the guard can tell."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.observe.compiled import beside_graphs
+from lightning_retrieval_guard.observe.compiled import BesideGraphs
 from lightning_retrieval_guard.observe.keys import KeyRecord, Kind
 from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
 from lightning_retrieval_guard.observe.patches import Patches
@@ -66,7 +66,7 @@ class LogWatch:
             if module is self._module:
                 self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
 
-        return beside_graphs(log, original, lambda *_: True)
+        return BesideGraphs(log, original, leaves=True)
 
     def _note(self, name: str, value: Any, given: Any) -> None:
         stage, hook = self._listener.stage(), _compat.current_hook(self._module)

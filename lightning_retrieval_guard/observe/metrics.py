@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.observe.compiled import beside_graphs
+from lightning_retrieval_guard.observe.compiled import BesideGraphs
 from lightning_retrieval_guard.observe.ended import EndedLives, RankListener
 from lightning_retrieval_guard.observe.feeding import Feeding
 from lightning_retrieval_guard.observe.patches import Patches
@@ -164,34 +164,33 @@ class MetricWatch:
             record.samples_at_update[feeding.stage, feeding.dataloader] = feeding.samples_before
         own = vars(metric)
         if "compute" in own and not _compat.belongs_to_lightning(metric):
-            self._patches.put(metric, "update", functools.partial(self._wrap_update, record))
-            self._patches.put(metric, "compute", functools.partial(self._wrap_compute, record))
+            self._patches.put(metric, "update", functools.partial(self._wrap, record, self._update))
+            self._patches.put(metric, "compute", functools.partial(self._wrap, record, self._compute))
         return record
 
-    def _wrap_update(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
-        def update(*args: Any, **kwargs: Any) -> Any:
-            if self._installed and not record.in_forward and record.feeds:
-                self._listener.protect(lambda: self._drop_stale(record))
-            self._bring(record, args, kwargs)
-            result = original(*args, **kwargs)
-            if self._installed and not record.in_forward:
-                self._listener.protect(lambda: self._note_update(record, args, kwargs))
-            return result
+    def _wrap(
+        self, record: MetricRecord, watched: Callable[..., Any], original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        return BesideGraphs(functools.partial(watched, record, original), original, record.is_rows)
 
-        return beside_graphs(update, original, lambda *_: record.is_rows)
+    def _update(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if self._installed and not record.in_forward and record.feeds:
+            self._listener.protect(lambda: self._drop_stale(record))
+        self._bring(record, args, kwargs)
+        result = original(*args, **kwargs)
+        if self._installed and not record.in_forward:
+            self._listener.protect(lambda: self._note_update(record, args, kwargs))
+        return result
 
-    def _wrap_compute(self, record: MetricRecord, original: Callable[..., Any]) -> Callable[..., Any]:
-        def compute(*args: Any, **kwargs: Any) -> Any:
-            plain = functools.partial(original, *args, **kwargs)
-            if not self._installed:
-                return plain()
-            if record.in_forward:
-                return self._listener.score_in_forward(record.metric(), plain) if record.is_rows else plain()
-            value, synced = self._listener.compute(record, plain)
-            self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
-            return value
-
-        return beside_graphs(compute, original, lambda *_: record.is_rows)
+    def _compute(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        plain = functools.partial(original, *args, **kwargs)
+        if not self._installed:
+            return plain()
+        if record.in_forward:
+            return self._listener.score_in_forward(record.metric(), plain) if record.is_rows else plain()
+        value, synced = self._listener.compute(record, plain)
+        self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
+        return value
 
     def _patch_class(self) -> None:
         watch = self
@@ -205,7 +204,7 @@ class MetricWatch:
                 if watch._installed:
                     watch._listener.protect(lambda: void(watch._adopt(self, born_in=watch._listener.hook())))
 
-            return beside_graphs(make, original, leaves)
+            return BesideGraphs(make, original, leaves)
 
         def wrap_reset(original: Callable[..., None]) -> Callable[..., None]:
             def reset(self: Metric) -> None:
@@ -213,19 +212,19 @@ class MetricWatch:
                     watch._listener.protect(lambda: watch._note_reset(self))
                 original(self)
 
-            return beside_graphs(reset, original, leaves)
+            return BesideGraphs(reset, original, leaves)
 
         def wrap_call(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(self: Metric, *args: Any, **kwargs: Any) -> Any:
                 return watch._forward(self, original, args, kwargs)
 
-            return beside_graphs(call, original, leaves)
+            return BesideGraphs(call, original, leaves)
 
         def wrap_to(original: Callable[..., Any]) -> Callable[..., Any]:
             def to(self: Metric, *args: Any, **kwargs: Any) -> Any:
                 return self if watch._stays(self, args, kwargs) else original(self, *args, **kwargs)
 
-            return beside_graphs(to, original, leaves)
+            return BesideGraphs(to, original, leaves)
 
         self._patches.put(Metric, "__init__", wrap_maker)
         self._patches.put(Metric, "__setstate__", wrap_maker)

@@ -230,14 +230,10 @@ def test_the_guard_meets_seldom_in_correct_mode(run: Runs, name: str, world: int
 
 
 def check_meetings(run: Runs, name: str, world: int, mode: str) -> None:
-    """However many updates there were; more metrics than fit into one message cost one collective more.
-
-    Correct mode adds one where ranks agree before they act, after the batches and after the hooks.
-    """
+    """However many updates there were; more metrics than fit into one message cost one collective more."""
     for plain, guarded in zip(values(run(name, world)), values(run(name, world, mode)), strict=True):
         added = guarded["collectives"]["total"] - plain["collectives"]["total"]
-        limit = 4 if mode == "warn" else 5
-        assert added <= (limit if len(plain["callback_metrics"]) <= 8 else limit + 1)
+        assert added <= (4 if len(plain["callback_metrics"]) <= 8 else 5)
 
 
 @cases(is_wrong)

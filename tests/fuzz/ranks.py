@@ -217,8 +217,11 @@ class Ranks:
             self.set(key, str(int(self.ranks.store.get(key, b"0")) + amount))
             return int(self.ranks.store[key])
 
+        def delete_key(self, key: str) -> bool:
+            return self.ranks.store.pop(key, None) is not None
+
         def wait(self, keys: Sequence[str], timeout: Any) -> None:
-            if keys[0].endswith("/all"):  # all ranks come here
+            if keys[0].endswith("/all") or "/agreed/" in keys[0]:  # all ranks come here
                 self.ranks._enter(WAIT, None)
             for key in keys:
                 self.get(key)

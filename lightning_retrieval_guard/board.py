@@ -1,0 +1,111 @@
+"""What ranks tell each other in the store of the process group, where nobody has to be waited for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+_SOON = timedelta(seconds=1)  # to read what a rank has told, if it has
+_ONE_YES = 1 << 32  # ranks are counted below, those that say yes above
+_LEFT = "-1"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a rank tells in the store.
+
+    Attributes:
+        meeting: The last meeting it came to.
+        point: What it does that needs all ranks, or an empty text.
+        said_yes: The last agreement to which it said yes.
+        left: Why it has left, if it has.
+        failed: Whether it left because the guard failed there.
+    """
+
+    meeting: int = 0
+    point: str = ""
+    said_yes: int = 0
+    left: str | None = None
+    failed: bool = False
+
+
+class Board:
+    """A rank's end of the store.
+
+    Args:
+        store: Of torch.distributed.
+        name: The same on all ranks, and of no one else.
+        rank: This rank.
+        world_size: The number of ranks.
+
+    Every method raises ``RuntimeError`` where the store is gone or a wait is over.
+    """
+
+    def __init__(self, store: Any, name: str, rank: int, world_size: int) -> None:
+        self._store = store
+        self._name = name
+        self._rank = rank
+        self._world_size = world_size
+        self._state = State()
+        self._agreements = 0
+
+    def tell(self, **news: Any) -> None:
+        """Write what the others may have to know of this rank: attributes of ``State``."""
+        self._state = replace(self._state, **news)
+        self._store.set(f"{self._name}/{self._rank}", json.dumps(asdict(self._state)))
+
+    def states(self) -> dict[int, State]:
+        """What is known of every rank that has told anything."""
+        found: dict[int, State] = {}
+        for rank in range(self._world_size):
+            key = f"{self._name}/{rank}"
+            try:
+                self._store.wait([key], _SOON)
+                found[rank] = State(**json.loads(self._store.get(key)))
+            except RuntimeError:  # it never came, or the store went away with the process that held it
+                continue
+        return found
+
+    def wait_for_all(self, timeout: timedelta) -> None:
+        """Wait until all ranks have come here, or one has left."""
+        self.tell()
+        if self._store.add(f"{self._name}/came", 1) == self._world_size:
+            self._store.set(self._all, "")
+        self._store.wait([self._all], timeout)
+
+    def agree(self, answer: bool, timeout: timedelta) -> list[bool]:
+        """Wait until all ranks have answered; their answers, in order of rank."""
+        self._agreements += 1
+        point = self._agreement(self._agreements)
+        if answer:
+            self.tell(said_yes=self._agreements)
+        came = self._store.add(f"{point}/came", 1 + answer * _ONE_YES)
+        if came % _ONE_YES == self._world_size:
+            self._store.set(point, str(came // _ONE_YES))
+            self._forget(self._agreements - 1)  # all have read it, or they would not be here
+        self._store.wait([point], timeout)
+        yes = int(self._store.get(point))
+        if yes < 0:
+            raise RuntimeError("a rank has left")
+        states = self.states() if yes else {}
+        return [rank in states and states[rank].said_yes == self._agreements for rank in range(self._world_size)]
+
+    def leave(self, reason: str, failed: bool) -> None:
+        """Tell why this rank goes; who waits for all, now or later, need not wait for it."""
+        self.tell(left=reason, failed=failed)
+        self._store.set(self._all, "")
+        self._store.set(self._agreement(self._agreements + 1), _LEFT)
+
+    @property
+    def _all(self) -> str:
+        return f"{self._name}/all"
+
+    def _agreement(self, number: int) -> str:
+        """The key that comes to be when all have answered or one has left: how many said yes, or that."""
+        return f"{self._name}/agreed/{number}"
+
+    def _forget(self, number: int) -> None:
+        for key in (self._agreement(number), f"{self._agreement(number)}/came"):
+            self._store.delete_key(key)

@@ -1,0 +1,112 @@
+"""What ranks tell each other in a real store, a thread for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from torch.distributed import TCPStore
+
+from lightning_retrieval_guard.board import Board
+
+pytestmark = pytest.mark.timeout(60)
+
+LONG = timedelta(seconds=40)
+SOON = 10.0
+
+
+def stores(count: int) -> list[TCPStore]:
+    """A store, and connections to it."""
+    first = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    return [first, *(TCPStore("127.0.0.1", first.port, is_master=False) for _ in range(count - 1))]
+
+
+def on_boards(connections: Sequence[TCPStore], body: Callable[[int, Board], Any]) -> list[Any]:
+    """What `body(rank, board)` returns on each rank, or the error that it raises."""
+
+    def run(rank: int) -> Any:
+        try:
+            return body(rank, Board(connections[rank], "guard", rank, len(connections)))
+        except RuntimeError as error:
+            return error
+
+    with ThreadPoolExecutor(len(connections)) as threads:
+        return list(threads.map(run, range(len(connections))))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_hear_who_said_yes(world_size: int) -> None:
+    def body(rank: int, board: Board) -> Any:
+        return [board.agree(answer, LONG) for answer in (False, rank == 1, False, rank != 1)]
+
+    nobody, one = [False] * world_size, [rank == 1 for rank in range(world_size)]
+    others = [not answer for answer in one]
+    assert on_boards(stores(world_size), body) == [[nobody, one, nobody, others]] * world_size
+
+
+def test_nobody_goes_on_before_all_have_come() -> None:
+    came: list[int] = []
+
+    def body(rank: int, board: Board) -> list[int]:
+        time.sleep(0.3 * rank)
+        came.append(rank)
+        board.agree(False, LONG)
+        return list(came)
+
+    assert on_boards(stores(3), body) == [[0, 1, 2]] * 3
+
+
+def test_who_waits_for_a_rank_that_left_hears_of_it_at_once() -> None:
+    def body(rank: int, board: Board) -> Any:
+        board.agree(False, LONG)
+        if rank == 1:
+            time.sleep(0.3)
+            board.leave("out of memory", failed=True)
+            return None
+        return board.agree(False, LONG)
+
+    start = time.monotonic()
+    connections = stores(3)
+    told = on_boards(connections, body)
+    assert time.monotonic() - start < SOON
+    assert [str(told[0]), told[1], str(told[2])] == ["a rank has left", None, "a rank has left"]
+    state = Board(connections[0], "guard", 0, 3).states()[1]
+    assert (state.left, state.failed) == ("out of memory", True)
+
+
+def test_who_waits_for_all_at_the_start_hears_of_a_rank_that_left() -> None:
+    def body(rank: int, board: Board) -> Any:
+        if rank == 1:
+            return board.leave("not ready", failed=True)
+        board.wait_for_all(LONG)
+        return board.states()[1].left
+
+    start = time.monotonic()
+    assert on_boards(stores(2), body) == ["not ready", None]
+    assert time.monotonic() - start < SOON
+
+
+def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_told() -> None:
+    def body(rank: int, board: Board) -> Any:
+        return board.agree(False, timedelta(seconds=0.2)) if rank == 0 else None
+
+    assert isinstance(on_boards(stores(2), body)[0], RuntimeError)
+
+
+def test_the_store_does_not_grow() -> None:
+    def keys_after(agreements: int) -> int:
+        connections = stores(2)
+
+        def body(rank: int, board: Board) -> None:
+            board.tell()
+            for number in range(agreements):
+                board.agree(number % 3 == rank, LONG)
+
+        assert on_boards(connections, body) == [None, None]
+        return int(connections[0].num_keys())
+
+    assert keys_after(3) == keys_after(50)
