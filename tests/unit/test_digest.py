@@ -237,6 +237,33 @@ def test_values_of_updates_are_not_joined_over_updates() -> None:
 # --- in a run -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("digest", [False, True])
+def test_what_was_scored_before_stays_where_the_padded_query_is_all_that_a_rank_still_holds(digest: bool) -> None:
+    metric = RetrievalMRR(top_k=5)
+    ranks, updates = [], []
+    for rank in range(2):
+        shared = (torch.tensor([0.75, 0.25]), torch.tensor([0, 1]))
+        first = (
+            torch.tensor([2, 2, 3, 3]) + 10 * rank,
+            torch.tensor([0.5, 0.25, 0.75, 1.0]),
+            torch.tensor([1, 0, 1, 0]),
+        )
+        last = (torch.tensor([4, 4]) + 10 * rank, *shared)
+        found = digest_rows(first, [measure_of(metric)], True, False) if digest else None
+        kept, known = found or (first, None)
+        assert kept[0].numel() == (0 if digest else 4)
+        lives = [tuple([column] for column in rows) for rows in (kept, last)]
+        table = build_table(lives, {0: known} if known else {})
+        padded = {"ends_repeated": rank == 1, "owners": 2, "single_life": False}
+        rows = RowSet(table, lambda rows, told=padded: gather_facts(rows.table, [2, 1], 2, **told))
+        rows.metrics.append(metric)
+        ranks.append(Rank(rows, synchronises=False))
+        updates.append([first] if rank else [first, last])
+    assert decide(ranks, metric, repeated=1).drop == "query"
+    for outcome in combine(ranks):
+        assert outcome.value == pytest.approx(float(alone(metric, updates)), abs=1e-6)
+
+
 def facts_of_all(rank: Rank) -> RowFacts:
     """What a rank tells of all its rows, whether they are here or not."""
     return replace(rank.facts, arrangement=0)
