@@ -144,26 +144,30 @@ class Table:
 
 
 def _vocabulary() -> bytes:
-    """A message like many others."""
-    key = {field.name: None for field in fields(KeyFacts)} | _A_KEY
-    rows = {field.name: None for field in fields(RowFacts)}
-    source = {field.name: None for field in fields(SourceFacts)} | _A_SOURCE
-    message: Message = {"batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": True}
-    text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": source}, "keys": [key]}]
+    """A message like many others, with everything that any may hold."""
+    keys = [dict.fromkeys(field.name for field in fields(KeyFacts)), *(key.to_message() for key in _SOME_KEYS)]
+    rows = {field.name: False if "bool" in str(field.type) else 1 for field in fields(RowFacts)}
+    sources = {f"metrics.{name}": SourceFacts(0, metric, "", 0).to_message() for name, metric in _SOME_METRICS.items()}
+    others = dict.fromkeys(field.name for field in fields(SourceFacts))
+    message: Message = {"batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": False, "keys": keys}
+    text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": others, **sources}}]
     return json.dumps(text, separators=(",", ":")).encode()
 
 
-_A_KEY = {
-    "name": "val_recall@test_",
-    "hook": "on_validation_epoch_endvalidation_step",
-    "kind": "metriccompute",
-    "sync_dist": True,
-    "in_step": False,
-    "synced": True,
-    "source": "metrics.",
-    "weight": 1.0,
+_STEP, _END = "validation_step", "on_validation_epoch_end"
+_SOME_KEYS = [
+    KeyFacts(
+        f"{_END}.", "val_", _END, "", 0, "compute", in_step=False, calls=1, synced=True, source="metrics.", value=1.0
+    ),
+    KeyFacts(f"{_STEP}.", "val_", _STEP, "", 0, "plain", calls=1, value=0.5, weight=2.0),
+    KeyFacts(f"{_STEP}.", "val_", _STEP, "", 0, "metric", calls=1, synced=True, source="metrics."),
+]
+_SOME_METRICS = {
+    "ndcg": "RetrievalNormalizedDCG",
+    "map": "RetrievalMAP",
+    "recall": "RetrievalRecall",
+    "mrr": "RetrievalMRR",
 }
-_A_SOURCE = {"metric": "RetrievalNormalizedDCGRetrievalMAPRetrievalRecallRetrievalMRR"}
 
 
 def _tell(sources: Mapping[str, LocalSource]) -> Message:

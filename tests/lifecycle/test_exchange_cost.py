@@ -56,8 +56,15 @@ def test_no_more_than_four_in_an_epoch(pool: Pool, way: str, split: bool) -> Non
         assert rank["in_epoch"][-len(lightnings) :] == lightnings or not lightnings
         assert not rank["in_steps"]
     assert first["mrr"] == second["mrr"]
-    if way in ("Object", "AtEnd") or not split:  # a mean of batches is another number where queries are split
+    if way in ("Object", "AtEnd", "Twelve") or not split:  # a mean of batches is another number where queries are split
         assert first["mrr"] == pytest.approx(reference(MANY, split), abs=1e-6)
+
+
+def test_the_facts_of_twelve_metrics_fit_one_frame(pool: Pool) -> None:
+    """Facts, sums, nothing else."""
+    for rank in seen(pool, "Twelve", MANY, False, "correct"):
+        assert rank["ours"] == ["all_gather"] * 2
+        assert rank["mrr"] == pytest.approx(reference(MANY, False), abs=1e-6)
 
 
 def test_torchmetrics_needs_nine_an_update(pool: Pool) -> None:
@@ -66,7 +73,7 @@ def test_torchmetrics_needs_nine_an_update(pool: Pool) -> None:
     assert len(many) - len(few) == 9 * (MANY - FEW)
 
 
-RIGHT = [("Object", False), ("Object", True), ("AtEnd", False), ("AtEnd", True), ("InStep", False)]
+RIGHT = [("Object", False), ("Object", True), ("AtEnd", False), ("AtEnd", True), ("InStep", False), ("Twelve", True)]
 CASES = [("warn", way, split) for way in WAYS for split in (False, True)]
 CASES += [("strict", way, split) for way, split in RIGHT]
 

@@ -8,7 +8,8 @@ from distributed.programs.data import Batch, queries, rows, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.retrieval import RetrievalMRR
+from torchmetrics import MetricCollection
+from torchmetrics.retrieval import RetrievalMAP, RetrievalMRR, RetrievalNormalizedDCG, RetrievalRecall
 
 from .programs import Trainable
 
@@ -68,7 +69,22 @@ class InStep(Way):
         self.log("mrr", metric.compute(), batch_size=self.size, sync_dist=True)
 
 
-WAYS = {way.__name__: way for way in (Object, Forward, AtEnd, InStep)}
+class Twelve(Way):
+    """Twelve metrics over the same rows are logged as objects."""
+
+    def __init__(self, updates: int, split: bool) -> None:
+        super().__init__(updates, split)
+        classes = {"mrr": RetrievalMRR, "map": RetrievalMAP, "ndcg": RetrievalNormalizedDCG, "recall": RetrievalRecall}
+        named = {name: cls() if name == "mrr" else cls(top_k=10) for name, cls in classes.items()}
+        named |= {f"{name}@{k}": cls(top_k=k) for k in (1, 5) for name, cls in classes.items()}
+        self.metrics = MetricCollection(named)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(*self.rows(batch))
+        self.log_dict(self.metrics)
+
+
+WAYS = {way.__name__: way for way in (Object, Forward, AtEnd, InStep, Twelve)}
 
 
 def reference(updates: int, split: bool) -> float:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_retrieval_guard import exchange as exchanging
+from lightning_retrieval_guard.board import Board
 from lightning_retrieval_guard.exchange import ExchangeError, GroupExchange
 from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.retrieval.facts import RowFacts, tell
@@ -52,14 +54,12 @@ class Wire(GroupExchange):
 
     def __init__(self) -> None:
         self.rank, self.world_size, self._frame_bytes, self._meetings = 0, 2, 384, 0
-        self._timeout, self._store, self._name = timedelta(seconds=1), None, "wire"
+        self._timeout = timedelta(seconds=1)
+        self._board = Board(dist.HashStore(), "wire", self.rank, self.world_size)
         self.vocabulary = _vocabulary()
         self.sent: list[Tensor] = []
         self.spoil = bytes
         self.longest = 0
-
-    def _tell(self, **news: Any) -> None:
-        pass
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         self.longest = max(self.longest, block.numel())
