@@ -61,14 +61,22 @@ class LocalRows:
         self.metrics = metrics
         self.plan = plan
         self.rank = rank
+        self.copies = 1
         self.table, self.pieces = _leave_out_repeated(table, pieces, plan, rank)
 
     def with_plan(self, plan: Plan) -> LocalRows:
         """The same rows under a plan that was completed."""
         same = copy(self)
         same.plan = plan
-        for cached in ("own", "panel"):
+        for cached in ("own", "panel", "as_combined"):
             vars(same).pop(cached, None)
+        return same
+
+    @cached_property
+    def as_combined(self) -> LocalRows:
+        """The rows as torchmetrics joins those of ranks that have the same: each once for each rank, by their ids."""
+        same = self.with_plan(replace(self.plan, restarting=False))
+        same.copies = len(self.plan.facts)
         return same
 
     @cached_property
@@ -94,24 +102,23 @@ class LocalRows:
     @cached_property
     def own(self) -> Scored | None:
         """This rank's queries by themselves; where ids restart, those of every update."""
-        return self._score_own(1)
-
-    def _score_own(self, copies: int) -> Scored | None:
-        if self.table is None or (self.table.is_scored and not self._fits_known(self.table, copies)):
+        if self.table is None or (self.table.is_scored and not self._fits_known(self.table)):
             return None
-        table = self.table.repeated(copies)
+        table = self.table.repeated(self.copies)
         numbers = Numbers(table, self.plan.restarting)
-        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target, _lost(table, numbers, copies))
+        held, values = self.panel.score(
+            numbers.of_rows(), table.preds, table.target, _lost(table, numbers, self.copies)
+        )
         if any(digest.values is not None for digest in table.digests.values()):
             held, values = self._with_known(table, numbers, held, values)
         return Scored(numbers.lives(held), values)
 
-    def _fits_known(self, table: RowTable, copies: int) -> bool:
+    def _fits_known(self, table: RowTable) -> bool:
         """Whether values that were taken update by update are what is asked for."""
         scored = [update for update, digest in table.digests.items() if digest.values is not None]
         scored += table.settled
         alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
-        return copies == 1 and (self.plan.restarting or alone)
+        return self.copies == 1 and (self.plan.restarting or alone)
 
     def _with_known(
         self, table: RowTable, numbers: Numbers, held: Tensor, values: dict[str, Values]
@@ -130,21 +137,16 @@ class LocalRows:
             found[name] = join_values(parts, ends)
         return everything, found
 
-    def outcome(self, name: str, copies: int = 1) -> Outcome:
-        """The value where this rank's rows are all there is.
-
-        Args:
-            name: The metric.
-            copies: How often each row counts; torchmetrics counts gathered rows once for each rank.
-        """
-        scored = self.own if copies == 1 else self._score_own(copies)
+    def outcome(self, name: str) -> Outcome:
+        """The value of one metric where this rank's rows are all there is."""
+        scored = self.own
         values = None if scored is None else scored.values.get(name)
         if self.table is None or scored is None or values is None:
             return Outcome()
         if values.error is not None:
             return Outcome(error=values.error)
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
-        found = _outcome(self.panel, name, [sums], False, self.longest_counted * copies)
+        found = _outcome(self.panel, name, [sums], False, self.longest_counted)
         if self.table.settled and found.error is None:
             found = _with_settled(found, sums.count, self.panel.measures[name], self.table)
         return replace(found, by_chance=_falls_by_chance(values, self.table))
@@ -154,7 +156,7 @@ class LocalRows:
         """The most rows of any query that counts here by itself."""
         if self.table is None or self.pieces is None or self.queries is None:
             return 0
-        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table)
+        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table) * self.copies
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
         """What one metric made of this rank's queries.

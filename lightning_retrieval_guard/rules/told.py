@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -143,11 +143,9 @@ class SourceView:
         Rows that all ranks hold count once for each rank, and ids that restart merge different queries. Equal scores
         are ranked by the order of all ranks' rows, which is known where it is the same on all of them.
         """
-        ranks = len(self.plan.facts)
-        if self.holds_others or (not self.plan.gathered and ranks > 1):
+        if self.holds_others or (not self.plan.gathered and len(self.plan.facts) > 1):
             return None
-        merged = self.local.with_plan(replace(self.plan, restarting=False))
-        outcome = merged.outcome(self.name, copies=ranks)
+        outcome = self.local.as_combined.outcome(self.name)
         return None if self.plan.first_counts and outcome.tally.tied else _number(outcome.value)
 
 

@@ -167,7 +167,7 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
         assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
     # copies tie: torchmetrics has them rank after rank, for one update after the other
     wanted = alone(metric, [[part for part in rows for _ in ranks]])
-    assert ranks[0].local.outcome(NAME, copies=2).value == pytest.approx(float(wanted), abs=1e-6)
+    assert ranks[0].local.as_combined.outcome(NAME).value == pytest.approx(float(wanted), abs=1e-6)
 
 
 @quick

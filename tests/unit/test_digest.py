@@ -231,7 +231,7 @@ def test_values_of_updates_are_not_joined_over_updates() -> None:
     [rank], _ = ranks_of([[rows_of(0, 3, 2, 25)]], metric, True, True, "batch")
     decide([rank], metric, "batch")
     assert rank.local.outcome(NAME).value is not None
-    assert rank.local.outcome(NAME, copies=2).value is None
+    assert rank.local.as_combined.outcome(NAME).value is None
 
 
 # --- in a run -------------------------------------------------------------------------------------------------
