@@ -98,12 +98,6 @@ def results_of(trainer: Any) -> Any | None:
     return trainer._results
 
 
-def dataloader_of(results: Any) -> int | None:
-    """The index of the evaluation dataloader in use, or ``None`` where there is only one."""
-    index = results.dataloader_idx
-    return None if index is None else int(index)
-
-
 def inferred_batch_size(results: Any) -> int | None:
     """The batch size that Lightning took from the batch, or ``None`` where it did not have to."""
     return results.batch_size  # type: ignore[no-any-return]
@@ -130,15 +124,12 @@ def class_that_logs(module: Any) -> type:
     return next(own for own in classes if _is_lightnings(own.__module__) and "log" in vars(own))
 
 
-def storage_key(hook: str, name: str, dataloader: int | None) -> str:
-    """The key under which Lightning stores a logged value."""
-    return f"{hook}.{name}" if dataloader is None else f"{hook}.{name}.{dataloader}"
-
-
 def find_result(results: Any, hook: str, name: str) -> str | None:
-    """The storage key of what was just logged, with or without the index of the dataloader."""
-    keys = (storage_key(hook, name, dataloader_of(results)), storage_key(hook, name, None))
-    return next((key for key in keys if key in results), None)
+    """Under which key Lightning stored what was just logged, with or without the index of the dataloader."""
+    index, key = results.dataloader_idx, f"{hook}.{name}"
+    if index is not None and f"{key}.{index}" in results:
+        return f"{key}.{index}"
+    return key if key in results else None
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,14 @@ class Weights(WeightCounts):
 
     def note(self, used: Any, given: bool, batch: BatchSize, value: Any, world_size: int) -> None:
         """Take in one log call: the weight that was used, whether the user gave it, and the true size."""
+        samples = batch.samples
+        if type(used) is int and used == samples and self._ratio == 1:  # as nearly always
+            self.equal += 1
+            return
         if isinstance(used, Tensor):  # looking into it could wait for the device
             self.integral = self.integral and not used.is_floating_point()
             return
         self.integral = self.integral and isinstance(used, Integral)
-        samples = batch.samples
         self._note_ratio(used, samples)
         if samples is None:
             self.unsure += not given and len(set(batch.leading)) > 1

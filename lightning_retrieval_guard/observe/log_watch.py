@@ -95,7 +95,8 @@ class LogWatch:
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
-        key.note_origin(kind, origin)
+        if origin is not None or kind != key.kind:
+            key.note_origin(kind, origin)
         if kind != "metric" and key.on_epoch and key.in_step and key.reduction == "mean":
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)

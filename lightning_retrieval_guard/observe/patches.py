@@ -27,14 +27,14 @@ class Patch:
         self._name = name
         self._before = vars(owner).get(name, _MISSING)
         self._original = original
-        self._stand_in = make(original)
+        self.stand_in = make(original)
         _write(owner, name, _as_function(self, original) if isinstance(owner, type) else self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the stand-in, or once it is off what was there before."""
         if not self.is_on:
             self._clear()
-        return self._stand_in(*args, **kwargs)
+        return self.stand_in(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Callable[..., Any]]]:
         """What ``pickle`` and ``copy`` make of it: the plain method."""
@@ -43,7 +43,7 @@ class Patch:
     def take_off(self) -> None:
         """Let go of the stand-in, and put back what was there, unless somebody else has patched the attribute since."""
         self.is_on = False
-        self._stand_in = self._original
+        self.stand_in = self._original
         self._clear()
 
     def _clear(self) -> None:
@@ -102,7 +102,7 @@ def _as_function(patch: Patch, original: Callable[..., Any]) -> Callable[..., An
 
     @functools.wraps(original)
     def patched(*args: Any, **kwargs: Any) -> Any:
-        return patch(*args, **kwargs)
+        return (patch.stand_in if patch.is_on else patch)(*args, **kwargs)
 
     patched.__dict__["patch_of_guard"] = patch
     return patched
