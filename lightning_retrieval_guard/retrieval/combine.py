@@ -17,9 +17,10 @@ from lightning_retrieval_guard.retrieval.facts import Queries, join_pieces, long
 from lightning_retrieval_guard.retrieval.measures import Measure
 from lightning_retrieval_guard.retrieval.numbers import Numbers
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary, join_parcels
+from lightning_retrieval_guard.retrieval.pieces import Pieces, cut_pieces
 from lightning_retrieval_guard.retrieval.plan import Plan, find_copies
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, build_table, cut_pieces
+from lightning_retrieval_guard.retrieval.rows import RowTable, build_table
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError
 from lightning_retrieval_guard.retrieval.values import Outcome, Panel, Sum, Tally, Values, join_values, total
 

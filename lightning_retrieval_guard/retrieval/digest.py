@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.compaction import can_compact, compact
 from lightning_retrieval_guard.retrieval.measures import Measure
-from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, Rows, Settled, are_full, build_table, cut_pieces
+from lightning_retrieval_guard.retrieval.pieces import Pieces, are_full, cut_pieces
+from lightning_retrieval_guard.retrieval.rows import Digest, Rows, Settled, build_table
 from lightning_retrieval_guard.retrieval.score import EmptyQueryError, Scores, aggregate, largest_cut_off, score
 from lightning_retrieval_guard.retrieval.values import Values, has_low_hits, values_of
 

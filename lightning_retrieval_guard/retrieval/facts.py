@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.retrieval.numbers import Numbers
-from lightning_retrieval_guard.retrieval.rows import Pieces, RowTable, are_full, cut_pieces, mix
+from lightning_retrieval_guard.retrieval.pieces import Pieces, are_full, cut_pieces, mix
+from lightning_retrieval_guard.retrieval.rows import RowTable
 from lightning_retrieval_guard.retrieval.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 

@@ -13,7 +13,8 @@ from lightning_retrieval_guard.observe.segments import Life
 from lightning_retrieval_guard.retrieval.compaction import can_compact
 from lightning_retrieval_guard.retrieval.facts import RowFacts
 from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import Digest, Pieces, RowTable, Settled, build_table
+from lightning_retrieval_guard.retrieval.pieces import Pieces
+from lightning_retrieval_guard.retrieval.rows import Digest, RowTable, Settled, build_table
 from lightning_retrieval_guard.retrieval.score import largest_cut_off
 
 Lives = Sequence[Life]

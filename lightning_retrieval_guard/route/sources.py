@@ -30,7 +30,7 @@ from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.suppressions import Suppressed, all_silence, patterns_of
 from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts, tell
 from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import Pieces
+from lightning_retrieval_guard.retrieval.pieces import Pieces
 from lightning_retrieval_guard.route.parts import Part, part_of
 from lightning_retrieval_guard.route.row_sets import Lives, RowSet, RowSets
 from lightning_retrieval_guard.settings import Settings
