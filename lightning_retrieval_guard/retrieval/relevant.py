@@ -37,7 +37,10 @@ def rank_relevant(preds: Tensor, target: Tensor, top_k: int | None) -> tuple[Ten
     relevant = target.reshape(-1).bool()
     if top_k is not None and selection.pays(preds.numel(), preds.shape[0], top_k):
         greatest = selection.bound_of_grid(preds, top_k)
-        relevant = relevant.logical_and_(flags(torch.ge, preds, greatest[:, None]).view(-1).bool())
+        queries = max(1, _COMPARED // preds.shape[1])
+        parts = relevant.view(preds.shape).split(queries)
+        for part, rows, bound in zip(parts, preds.split(queries), greatest[:, None].split(queries), strict=True):
+            part.logical_and_(flags(torch.ge, rows, bound).bool())
     else:
         greatest = preds
     hits = places(relevant)

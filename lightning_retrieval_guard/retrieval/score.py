@@ -86,8 +86,10 @@ def score(
     found = torch.cat(ids)
     ascend = bool((found[1:] > found[:-1]).all())
     found, order = (found, torch.arange(found.numel(), device=found.device)) if ascend else found.sort()
-    places = inverse(order).split([part.numel() for part in ids])
-    return found, [_join(own, places, sorts=not ascend) for own in zip(*blocks, strict=True)]
+    place = order if ascend else inverse(order)
+    return found, [
+        _join(own, place, [part.numel() for part in ids], sorts=not ascend) for own in zip(*blocks, strict=True)
+    ]
 
 
 def largest_cut_off(measures: Sequence[Measure]) -> int | None:
@@ -149,8 +151,11 @@ def _no_values(measure: Measure, preds: Tensor) -> Tensor:
     return torch.zeros(0, dtype=torch.float64, device=preds.device)
 
 
-def _join(parts: Sequence[Scores], places: Sequence[Tensor], *, sorts: bool) -> Scores:
-    position = torch.cat([place.index_select(0, part.position) for part, place in zip(parts, places, strict=True)])
+def _join(parts: Sequence[Scores], place: Tensor, sizes: Sequence[int], *, sorts: bool) -> Scores:
+    position = place
+    if sum(part.position.numel() for part in parts) < place.numel():
+        of_parts = zip(parts, place.split(list(sizes)), strict=True)
+        position = torch.cat([own.index_select(0, part.position) for part, own in of_parts])
     values = torch.cat([part.values for part in parts])
     if sorts:
         position, order = position.sort()

@@ -13,6 +13,9 @@ _WORTH = 3
 # Queries whose maxima are sorted at once, so that they stay in the cache.
 _QUERIES = 1 << 13
 
+# Rows that are folded at once, for the same reason.
+_FOLDED = 1 << 19
+
 
 def slots(top_k: int) -> int:
     """How many maxima to keep of each query: a power of two with room for ``top_k``."""
@@ -77,7 +80,8 @@ def select_in_grid(preds: Tensor, top_k: int) -> Tensor:
 
 def bound_of_grid(preds: Tensor, top_k: int) -> Tensor:
     """A score that at least ``top_k`` rows of each query reach, of shape ``(queries,)``; arguments as above."""
-    return _bound(_fold(preds, slots(top_k)), top_k)
+    wide, parts = slots(top_k), preds.split(max(1, _FOLDED // preds.shape[1]))
+    return torch.cat([_bound(_fold(part, wide), top_k) for part in parts])
 
 
 def _fold(preds: Tensor, wide: int) -> Tensor:
