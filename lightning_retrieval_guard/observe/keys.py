@@ -13,6 +13,7 @@ from lightning_retrieval_guard.observe.metrics import Origin
 from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.observe.segments import ForwardRows, Life, MetricRecord, Segment, segment_of
 from lightning_retrieval_guard.observe.suppressions import Suppressed
+from lightning_retrieval_guard.retrieval.measures import ask_the_same
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
@@ -136,7 +137,12 @@ class Weights(WeightCounts):
 
 @dataclass
 class KeyRecord(LogCall):
-    """One logged key of one epoch on this rank; ``suppressed`` holds what silences rules at all of its log calls."""
+    """One logged key of one epoch on this rank.
+
+    Attributes:
+        mixed: Whether it shows values of different kinds, or of metrics with different settings.
+        suppressed: What silences rules at all of its log calls.
+    """
 
     on_epoch: bool = True
     calls: int = 0
@@ -170,7 +176,9 @@ class KeyRecord(LogCall):
     def _go_on(self, segment: Segment) -> None:
         """Another segment is shown from now on."""
         if self.segments:
-            segment_of(self.segments[-1]).end()
+            last = segment_of(self.segments[-1])
+            self.mixed = self.mixed or not ask_the_same(last.metric, segment.metric)
+            last.end()
         segment.begin()
 
     def _note_forward(self, last: Life | None, segment: Segment, update: int) -> None:

@@ -41,6 +41,7 @@ def tell_key(key: KeyRecord, result: Any | None, source: str | None, behind: Beh
         **counts,
         **vars(behind if behind is not None and not key.mixed else Behind()),
         calls=key.calls,
+        mixed=key.mixed,
         synced=key.synced,
         source=None if key.mixed else source,
         value=value,
@@ -75,6 +76,8 @@ def view_keys(
 
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
     """The rows behind a key, under the name that the lowest rank has for them."""
+    if any(own is not None and own.mixed for own in facts):
+        return None
     names = [own.source for own in facts if own is not None and own.source is not None]
     found = [sources[name] for name in dict.fromkeys(names) if name in sources]
     # where some ranks show a part of a metric's rows and others all of them, nothing is known of them together

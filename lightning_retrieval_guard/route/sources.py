@@ -194,7 +194,7 @@ class SourceFinder:
         """The metrics that the keys show and that are not among the known ones, as they were there."""
         found: dict[str, LocalSource] = {}
         for key in keys:
-            if key.segments and self.name_of(key, stage, {**known, **found}) is None:
+            if key.segments and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
                 part = self.part(key.segments, stage, key.dataloader)
                 name = self._name_for(key)
                 name = f"{name} of dataloader {key.dataloader}" if part.shared else name

@@ -24,6 +24,7 @@ class KeyFacts(Behind, WeightCounts, LogCall):
 
     Attributes:
         calls: How often it was logged.
+        mixed: Whether it shows values of different kinds, or of metrics with different settings.
         synced: Whether the metric behind it combined all ranks.
         source: The name of the rows behind it.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
@@ -35,6 +36,7 @@ class KeyFacts(Behind, WeightCounts, LogCall):
     """
 
     calls: int = 0
+    mixed: bool = False
     synced: bool = False
     source: str | None = None
     value: float | None = None
