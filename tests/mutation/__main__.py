@@ -30,6 +30,7 @@ from .mutants import Mutant, mutants
 FOUND, TABLES = "tests/fuzz/test_found.py", "tests/fuzz/test_tables.py"
 TESTS: dict[str, tuple[str, Sequence[str]]] = {
     "exchange": ("exchange", ["tests/unit/test_exchange.py", "tests/unit/test_checking.py"]),
+    "board": ("board", ["tests/unit/test_board.py", "tests/unit/test_exchange.py"]),
     "plan": ("retrieval.plan", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
     "facts": ("retrieval.facts", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
     "keys": ("observe.keys", ["tests/unit/test_weights.py", "tests/rules", TABLES]),
