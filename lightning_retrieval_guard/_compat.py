@@ -318,6 +318,14 @@ def syncs_on_compute(metric: Any) -> bool:
     return bool(metric.sync_on_compute)
 
 
+def waits_for_all(metric: Any) -> bool:
+    """Whether ``compute()`` of a metric that combines ranks does so now, and with all of them."""
+    is_ready = metric._computed is None and metric._to_sync and not metric._is_synced
+    is_plain = metric.dist_sync_fn is None and metric.process_group is None
+    available = metric.distributed_available_fn
+    return is_ready and is_plain and bool(metric._defaults) and callable(available) and bool(available())
+
+
 def syncs_in_forward(metric: Any) -> bool:
     """Whether ``forward()`` combines ranks."""
     return bool(metric.dist_sync_on_step)

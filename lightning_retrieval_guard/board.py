@@ -20,6 +20,7 @@ class State:
         meeting: The last meeting it came to.
         point: What it does that needs all ranks, or an empty text.
         said_yes: The last agreement to which it said yes.
+        alone: Whether it has found that not all ranks do it.
         left: Why it has left, if it has.
         failed: Whether it left because the guard failed there.
     """
@@ -27,6 +28,7 @@ class State:
     meeting: int = 0
     point: str = ""
     said_yes: int = 0
+    alone: bool = False
     left: str | None = None
     failed: bool = False
 
@@ -50,6 +52,9 @@ class Board:
         self._world_size = world_size
         self._state = State()
         self._agreements = 0
+        # since the last meeting
+        self._starts = 0
+        self._begun: list[str] = []
 
     def tell(self, **news: Any) -> None:
         """Write what the others may have to know of this rank: attributes of ``State``."""
@@ -75,6 +80,30 @@ class Board:
             self._store.set(self._all, "")
         self._store.wait([self._all], timeout)
 
+    def come(self, meeting: int) -> None:
+        """Tell that this rank has come to a meeting; it starts nothing before that is over."""
+        self._release()
+        begun = [self._start(number) for number in range(1, self._starts + 2)]
+        self.tell(meeting=meeting, point="")
+        if self._rank == 0:  # since the last meeting nobody waits any more for what was started before it
+            self._forget(*self._begun)
+        self._begun, self._starts = begun, 0
+
+    def start(self, point: str, timeout: timedelta) -> bool:
+        """Wait until all ranks start what needs all of them, and tell whether they do.
+
+        Args:
+            point: What that is.
+            timeout: How long ranks wait for each other.
+        """
+        self._starts += 1
+        self.tell(point=point)
+        key = self._start(self._starts)
+        if self._store.add(f"{key}/came", 1) == self._world_size:
+            self._store.set(key, "")
+        self._store.wait([key], timeout)
+        return bool(self._store.get(key) != _LEFT.encode())
+
     def agree(self, answer: bool, timeout: timedelta) -> list[bool]:
         """Wait until all ranks have answered; their answers, in order of rank."""
         self._agreements += 1
@@ -84,7 +113,7 @@ class Board:
         came = self._store.add(f"{point}/came", 1 + answer * _ONE_YES)
         if came % _ONE_YES == self._world_size:
             self._store.set(point, str(came // _ONE_YES))
-            self._forget(self._agreements - 1)  # all have read it, or they would not be here
+            self._forget(self._agreement(self._agreements - 1))  # all have read it, or they would not be here
         self._store.wait([point], timeout)
         yes = int(self._store.get(point))
         if yes < 0:
@@ -97,6 +126,11 @@ class Board:
         self.tell(left=reason, failed=failed)
         self._store.set(self._all, "")
         self._store.set(self._agreement(self._agreements + 1), _LEFT)
+        self._release()
+
+    def _release(self) -> None:
+        """Let nobody wait for this rank to start anything more."""
+        self._store.set(self._start(self._starts + 1), _LEFT)
 
     @property
     def _all(self) -> str:
@@ -106,6 +140,11 @@ class Board:
         """The key that comes to be when all have answered or one has left: how many said yes, or that."""
         return f"{self._name}/agreed/{number}"
 
-    def _forget(self, number: int) -> None:
-        for key in (self._agreement(number), f"{self._agreement(number)}/came"):
+    def _start(self, number: int) -> str:
+        """The key that comes to be when all have started something after the last meeting, or one will not."""
+        return f"{self._name}/started/{self._state.meeting}/{number}"
+
+    def _forget(self, *keys: str) -> None:
+        for key in keys:
             self._store.delete_key(key)
+            self._store.delete_key(f"{key}/came")

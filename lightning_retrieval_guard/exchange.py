@@ -13,7 +13,9 @@ How ranks meet:
    ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
 6. Before anything is done, all wait until the store has counted every rank (``agree``).
-7. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
+7. Before a metric of the program combines ranks by itself outside of steps, they wait in the store until all start
+   that, or one has gone to a meeting instead.
+8. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
    error at once, and read in the store what happened.
 """
 
@@ -160,8 +162,19 @@ class Exchange:
             failed: Whether the guard failed here, so that all ranks go on without it; else the run ends on this rank.
         """
 
-    def announce(self, point: str) -> None:
-        """Tell, without waiting for anyone, that this rank starts something that needs all ranks; empty when done."""
+    def start(self, point: str) -> None:
+        """Wait for all ranks before something that they do together without the exchange.
+
+        Args:
+            point: What this rank starts.
+
+        Raises:
+            ExchangeError: A rank has gone past it, or did not come.
+            RanksFailedError: The guard failed on a rank.
+        """
+
+    def finish(self) -> None:
+        """What was started is over here."""
 
     def close(self) -> None:
         """Give up the group. May be called twice."""
@@ -206,7 +219,7 @@ class GroupExchange(Exchange):
         self._meetings += 1
         text = self._compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
-            self._board.tell(meeting=self._meetings)
+            self._board.come(self._meetings)
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
@@ -260,8 +273,23 @@ class GroupExchange(Exchange):
         self.close()
 
     @override
-    def announce(self, point: str) -> None:
-        self._board.tell(point=point)
+    def start(self, point: str) -> None:
+        try:
+            if self._board.start(point, self._timeout):
+                return
+        except RuntimeError as error:
+            raise self._lost(point, error) from error
+        states = self._board.states()
+        if any(state.left is not None for state in states.values()):
+            raise self._lost(point, RuntimeError("a rank has left"))
+        self._board.tell(alone=True)
+        lost = _alone(self._board.states())
+        self.leave(str(lost), failed=False)
+        raise lost
+
+    @override
+    def finish(self) -> None:
+        self._board.tell(point="")
 
     @override
     def close(self) -> None:
@@ -314,6 +342,8 @@ class GroupExchange(Exchange):
         states = self._board.states()
         if any(state.failed for state in states.values()):
             return _failure_of(states)
+        if any(state.alone for state in states.values()):
+            return _alone(states)
         left = {rank: state.left for rank, state in states.items() if state.left is not None and rank != self.rank}
         if left:
             why = "; ".join(dict.fromkeys(left.values()))
@@ -328,6 +358,11 @@ class GroupExchange(Exchange):
 
 def _failure_of(states: Mapping[int, State]) -> RanksFailedError:
     return RanksFailedError({rank: state.left or "" for rank, state in states.items() if state.failed})
+
+
+def _alone(states: Mapping[int, State]) -> ExchangeError:
+    points = {rank: state.point for rank, state in states.items() if state.alone}
+    return ExchangeError(f"rank(s) {_joined(points)} waited for the others", points)
 
 
 def _joined(ranks: Iterable[int]) -> str:

@@ -31,6 +31,11 @@ class Epoch:
         ]
 
     @property
+    def runs_on_all_ranks(self) -> bool:
+        """Whether every rank is known to have had a batch: the loop is skipped where there is none."""
+        return bool(self.meetings) and all(message["batches"] for message in self.meetings[-1])
+
+    @property
     def may_go_on(self) -> bool:
         """Whether anything can be logged since the ranks met; they all know, because they told each other."""
         return not self.meetings or any(message["more"] for message in self.meetings[-1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.exchange import Exchange, ExchangeError
+from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
 from lightning_retrieval_guard.observe.behind import ask
 from lightning_retrieval_guard.observe.keys import KeyRecord
@@ -27,7 +27,7 @@ from lightning_retrieval_guard.route.epoch import Epoch
 from lightning_retrieval_guard.route.meeting import Meeting, Message, Table, Wants
 from lightning_retrieval_guard.route.quiet import Quiet, Terms, sources_behind
 from lightning_retrieval_guard.route.sources import LocalSource, SourceFinder
-from lightning_retrieval_guard.route.telling import Teller, why_ranks_missed
+from lightning_retrieval_guard.route.telling import Teller, refusing
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
 from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
@@ -164,12 +164,8 @@ class Epochs:
     def _hold(
         self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, table: Table
     ) -> Meeting:
-        try:
+        with refusing(self._settings):
             return table.meet(label, message, sources, wants)
-        except ExchangeError as error:
-            if self._settings.mode == "warn":
-                raise
-            raise GuardError(printable(why_ranks_missed(error))) from error
 
     def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
         """Combine rows once more, on terms that all ranks have come to know."""
@@ -238,10 +234,8 @@ class Epochs:
             raise GuardError(f"RetrievalGuard: rank(s) {ranks} refused to go on, and tell why.")
 
     def _confirm(self, answer: bool = False) -> list[bool]:
-        try:
+        with refusing(self._settings):
             return self._exchange.agree(answer)
-        except ExchangeError as error:
-            raise GuardError(printable(why_ranks_missed(error))) from error
 
     def _know(self, epoch: Epoch) -> None:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.exchange import Exchange, ExchangeError
+from lightning_retrieval_guard.findings import GuardError
 from lightning_retrieval_guard.observe.behind import Behind
 from lightning_retrieval_guard.observe.keys import KeyRecord
 from lightning_retrieval_guard.observe.metrics import MetricWatch
 from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.observe.unregistered import tell_unregistered
+from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.retrieval.plan import Plan
 from lightning_retrieval_guard.route import judge
 from lightning_retrieval_guard.route.epoch import Epoch
@@ -87,6 +90,21 @@ class Teller:
             return True
         keys = [KeyFacts.from_message(entry) for message in messages for entry in message["keys"]]
         return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
+
+
+@contextlib.contextmanager
+def refusing(settings: Settings) -> Iterator[None]:
+    """Raise for the user where ranks do not meet, unless the mode is to warn.
+
+    Raises:
+        GuardError: In place of ``ExchangeError``.
+    """
+    try:
+        yield
+    except ExchangeError as error:
+        if settings.mode == "warn":
+            raise
+        raise GuardError(printable(why_ranks_missed(error))) from error
 
 
 def why_ranks_missed(error: ExchangeError) -> str:

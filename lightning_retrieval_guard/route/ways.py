@@ -13,11 +13,12 @@ from lightning_retrieval_guard.exchange import Exchange
 from lightning_retrieval_guard.observe.row_store import give_back
 from lightning_retrieval_guard.observe.segments import MetricRecord
 from lightning_retrieval_guard.observe.site import user_site
-from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.retrieval.combine import score_alone
 from lightning_retrieval_guard.retrieval.recent import RecentRanking
 from lightning_retrieval_guard.retrieval.values import Outcome
+from lightning_retrieval_guard.route.epoch import Epoch
 from lightning_retrieval_guard.route.epochs import Epochs
+from lightning_retrieval_guard.route.telling import refusing
 from lightning_retrieval_guard.settings import Settings
 
 Plain = Callable[[], Any]
@@ -53,7 +54,7 @@ class Ways:
         if metric is None or epoch is None:
             return plain, syncs
         if not record.is_rows or not self._settings.corrects:
-            others = functools.partial(self._compute_with_others, record, epoch.record, plain)
+            others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         if epoch.record.in_step:
             return functools.partial(self.compute_alone, metric, plain), False
@@ -102,21 +103,23 @@ class Ways:
             return _alone(metric, plain) if self._exchange.world_size > 1 else plain()
         return _take(outcome, metric)
 
-    def _compute_with_others(self, record: MetricRecord, stage: StageRecord, plain: Plain) -> Any:
-        """The metric combines ranks by itself; outside of steps, say so to whoever will miss this rank."""
-        if stage.in_step:
+    def _compute_with_others(self, record: MetricRecord, epoch: Epoch, plain: Plain) -> Any:
+        """The metric combines ranks by itself; outside of steps, wait until all ranks let it."""
+        if epoch.record.in_step:
             record.synced_in_steps += 1
             return plain()
-
-        def announce() -> None:
-            site = user_site()
-            name = self._epochs.name(record)
-            self._exchange.announce(f"{stage.stage}/compute/{name} at {site.path}:{site.line}")
-
-        self._protect(announce)
+        self._protect(functools.partial(self._start, record, epoch))
         value = plain()
-        self._protect(lambda: self._exchange.announce(""))
+        self._protect(self._exchange.finish)
         return value
+
+    def _start(self, record: MetricRecord, epoch: Epoch) -> None:
+        if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
+            site = user_site()
+            with refusing(self._settings):
+                self._exchange.start(
+                    f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}"
+                )
 
 
 def _alone(metric: Any, plain: Plain) -> Any:

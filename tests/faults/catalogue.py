@@ -132,7 +132,7 @@ FAULTS = [
         {
             "plain": f"rank 0: {WAITS}; others: no number",
             "correct": "rank 0: right number; others: no number",
-            "strict": f"rank 0: {WAITS}; others: GuardError, LRG204",
+            "strict": "all: GuardError, LRG204",
         },
         rank=0,
     ),

@@ -221,7 +221,8 @@ class Ranks:
             return self.ranks.store.pop(key, None) is not None
 
         def wait(self, keys: Sequence[str], timeout: Any) -> None:
-            if keys[0].endswith("/all") or "/agreed/" in keys[0]:  # all ranks come here
+            starts = "/started/" in keys[0] and self.ranks.store.get(keys[0]) != b"-1"
+            if keys[0].endswith("/all") or "/agreed/" in keys[0] or starts:  # all ranks come here
                 self.ranks._enter(WAIT, None)
             for key in keys:
                 self.get(key)

@@ -110,3 +110,65 @@ def test_the_store_does_not_grow() -> None:
         return int(connections[0].num_keys())
 
     assert keys_after(3) == keys_after(50)
+
+
+def test_ranks_start_together() -> None:
+    came: list[int] = []
+
+    def body(rank: int, board: Board) -> Any:
+        board.come(1)
+        time.sleep(0.2 * rank)
+        came.append(rank)
+        started = [board.start("compute", LONG)]
+        seen = list(came)
+        started.append(board.start("compute", LONG))
+        board.come(2)
+        return started, seen
+
+    assert on_boards(stores(3), body) == [([True, True], [0, 1, 2])] * 3
+
+
+@pytest.mark.parametrize("waits_first", [True, False])
+@pytest.mark.parametrize("leaves", [True, False])
+def test_who_starts_alone_hears_of_it_at_once(waits_first: bool, leaves: bool) -> None:
+    """After a start together, too, and in a later meeting again."""
+
+    def body(rank: int, board: Board) -> Any:
+        told = []
+        for meeting in (1, 2):
+            board.come(meeting)
+            board.agree(False, LONG)
+            told.append(board.start("compute", LONG))
+            if (rank == 1) == waits_first:
+                time.sleep(0.3)
+            if rank == 0 and (meeting == 2 or not leaves):
+                told.append(board.start("compute", LONG))
+        if rank == 1 and leaves:
+            board.leave("out of memory", failed=False)
+        elif rank == 1:
+            board.come(3)
+        return told
+
+    start = time.monotonic()
+    alone, other = on_boards(stores(2), body)
+    assert time.monotonic() - start < SOON
+    assert alone == ([True, True, False] if leaves else [True, False, True, False])
+    assert other == [True, True]
+
+
+def test_the_store_keeps_nothing_of_meetings_that_are_over() -> None:
+    connections = stores(2)
+    kept = []
+
+    def body(rank: int, board: Board) -> None:
+        for meeting in range(1, 40):
+            board.come(meeting)
+            board.agree(False, LONG)
+            board.start("compute", LONG)
+            board.agree(False, LONG)
+            if rank == 0:
+                kept.append(connections[0].num_keys())
+            board.agree(False, LONG)
+
+    assert on_boards(connections, body) == [None, None]
+    assert kept[-1] == kept[3]

@@ -131,17 +131,31 @@ def test_ranks_at_different_points_hear_of_it() -> None:
         assert error.elsewhere == {2: "there"}
 
 
-@pytest.mark.parametrize("announced", ["", "validate/compute/mrr"])
-def test_a_rank_that_does_not_come_is_named_with_what_it_announced(announced: str) -> None:
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_rank_that_does_not_come_is_named_with_what_it_has_started(finishes: bool) -> None:
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})
-        exchange.announce(announced)
+        exchange.start("validate/compute/mrr")
+        if finishes:
+            exchange.finish()
         return None if exchange.rank == 1 else exchange.meet("second", {})
 
     _, told = on_ranks(3, body)
     for error in (told[0], told[2]):
         assert str(error) == "rank(s) 1 did not come to 'second' (time-out 7 s): all_gather: connection closed by peer"
-        assert error.elsewhere == {1: announced}
+        assert error.elsewhere == {1: "" if finishes else "validate/compute/mrr"}
+
+
+def test_a_rank_that_left_is_not_waited_for() -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        if exchange.rank == 1:
+            exchange.leave("out of memory", failed=False)
+            return None
+        return exchange.start("validate/compute/mrr")
+
+    _, told = on_ranks(2, body)
+    assert str(told[0]) == "rank(s) 1 left the run before 'validate/compute/mrr': out of memory"
 
 
 def test_a_rank_that_never_came_anywhere_is_named() -> None:
