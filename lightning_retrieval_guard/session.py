@@ -224,7 +224,7 @@ class Session:
         if isinstance(error, RanksFailedError):
             return Failure(str(error), error.ranks, self._exchange.rank == 0)
         if isinstance(error, ExchangeError):
-            return Failure(why_ranks_missed(error), [self._exchange.rank], True)
+            return Failure(why_ranks_missed(error), [self._exchange.rank], say=True, is_own=False)
         reason = failure_text(error)
         try:
             self._exchange.leave(reason, failed=True)

@@ -25,11 +25,13 @@ class Failure:
         reason: In a line.
         ranks: Where it failed.
         say: Whether this process tells of it.
+        is_own: Whether the guard failed, and not the program, whose ranks did not meet.
     """
 
     reason: str
     ranks: Sequence[int]
     say: bool
+    is_own: bool = True
 
     def finding(self, trainer: Any, module: Any) -> Finding:
         """LRG901, at the user's line."""
@@ -43,7 +45,8 @@ class Failure:
             hook=_compat.current_hook(module) or "",
             path=site.path,
             line=site.line,
-            message=f"the guard failed and stepped aside ({self.reason}). Numbers from here on are not checked.",
-            fix="Please report it with this message.",
+            message=f"the guard {'failed and ' * self.is_own}stepped aside ({self.reason}). Numbers from here on"
+            " are not checked.",
+            fix="Please report it with this message." if self.is_own else "Have all ranks do the same.",
             ranks=tuple(self.ranks),
         )

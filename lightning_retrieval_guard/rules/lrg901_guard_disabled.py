@@ -1,7 +1,7 @@
 """LRG901 guard-disabled
 
 ## What it flags
-A failure of the guard itself; the warning names what failed.
+A failure of the guard itself, or ranks that did not come to where it meets them; the warning names what happened.
 
 ## Why it is wrong
 The guard does not bring a run down: it takes off its patches on all ranks together, and the run goes on as if it were
@@ -12,7 +12,8 @@ absent. From there on numbers are neither checked nor corrected.
     trainer.validate(model)  # LRG901: the numbers of this run are not checked
 
 ## Use instead
-Please report it with the message of the warning. To stop the run instead of going on unchecked:
+Where the warning names ranks that did not come, have all ranks do the same. Please report a failure of the guard itself
+with the message of the warning. To stop the run instead of going on unchecked:
 
     trainer = Trainer(callbacks=[RetrievalGuard(mode="strict")])
 
