@@ -7,6 +7,7 @@ where all of them pass.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.abc
 import importlib.util
 import os
@@ -61,10 +62,18 @@ def passes(name: str, path: Path, source: str, tests: Sequence[str]) -> bool:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # the process ends with it
         signal.alarm(PATIENCE)
         sys.meta_path.insert(0, Mutated(name, path, source))
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-        os._exit(int(pytest.main([*options, *tests])))
+        os._exit(_tested(name, tests))
     _, status = os.waitpid(child, 0)
     return status == 0
+
+
+def _tested(name: str, tests: Sequence[str]) -> int:
+    try:
+        importlib.import_module(name)  # now, because pytest puts a finder of its own before all others
+    except Exception:
+        return 1
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    return int(pytest.main([*options, *tests]))
 
 
 def main() -> int:
@@ -79,6 +88,9 @@ def main() -> int:
     source = path.read_text(encoding="utf-8")
     if not passes(name, path, source, tests):
         print("the tests fail without a change")
+        return 2
+    if passes(name, path, "", tests):
+        print("the tests do not look at the module that is changed")
         return 2
     chosen: list[Mutant] = list(mutants(source))
     total = len(chosen)
