@@ -103,6 +103,7 @@ class Ranks:
             BaseException: What the lowest rank raised that raised anything.
         """
         plain = look()
+        self.store.clear()  # guards are numbered from here on as in the run before
         self._ranks = [_Rank(number, body, own=plain) for number in range(self.world_size)]
         with self._installed():
             for rank in self._ranks:

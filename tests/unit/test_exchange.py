@@ -158,6 +158,27 @@ def test_a_rank_that_left_is_not_waited_for() -> None:
     assert str(told[0]) == "rank(s) 1 left the run before 'validate/compute/mrr': out of memory"
 
 
+def test_what_only_some_start_is_named_on_all_ranks() -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        return exchange.meet("second", {}) if exchange.rank == 0 else exchange.start("validate/compute/mrr")
+
+    _, told = on_ranks(3, body)
+    for error in told:
+        assert str(error) == "rank(s) 1 waited for the others"
+        assert error.elsewhere == {1: "validate/compute/mrr"}
+
+
+def test_a_rank_that_has_left_meets_no_more() -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        exchange.leave("out of memory", failed=False)
+        return exchange.meet("second", {})
+
+    for error in on_ranks(2, body)[1]:
+        assert isinstance(error, ExchangeError)
+
+
 def test_a_rank_that_never_came_anywhere_is_named() -> None:
     """What its start has left in the store tells where the others are to look."""
     _, told = on_ranks(2, lambda exchange: None if exchange.rank == 1 else exchange.meet("first", {}))
