@@ -45,6 +45,15 @@ def test_one_process_gets_back_what_it_gives() -> None:
     assert exchange.meet("here", {"a": 1}) == [{"a": 1}]
     assert exchange.gather_blocks(block, [3])[0] is block
     assert exchange.send_blocks([block], [[3]])[0] is block
+    assert [exchange.agree(answer) for answer in (True, False)] == [[True], [False]]
+
+
+def test_one_process_joins_unless_something_is_wrong() -> None:
+    exchange = make_exchange(1)
+    exchange.join(TIMEOUT)
+    with pytest.raises(RanksFailedError, match="out of order") as caught:
+        exchange.join(TIMEOUT, "out of order")
+    assert caught.value.ranks == [0]
 
 
 def test_another_number_of_ranks_is_refused() -> None:
@@ -149,13 +158,13 @@ def test_a_rank_that_does_not_come_is_named_with_what_it_has_started(finishes: b
 def test_a_rank_that_left_is_not_waited_for() -> None:
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})
-        if exchange.rank == 1:
+        if exchange.rank == 0:
             exchange.leave("out of memory", failed=False)
             return None
         return exchange.start("validate/compute/mrr")
 
     _, told = on_ranks(2, body)
-    assert str(told[0]) == "rank(s) 1 left the run before 'validate/compute/mrr': out of memory"
+    assert str(told[1]) == "rank(s) 0 left the run before 'validate/compute/mrr': out of memory"
 
 
 def test_what_only_some_start_is_named_on_all_ranks() -> None:

@@ -241,3 +241,34 @@ def test_an_id_of_another_metric_life_is_another_query() -> None:
     assert shared.tolist() == [False, True, True, False]
     assert identical.all()
     assert first.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "scope", "restarting", "spans", "ambiguous"),
+    [
+        ({}, {}, "auto", False, False, False),
+        ({"restarts": 2}, {}, "auto", False, False, True),
+        ({}, {"restarts": 2}, "auto", False, False, True),
+        ({"restarts": 2, "spans": 1}, {}, "auto", False, True, False),
+        ({"restarts": 2}, {"spans": 1}, "auto", False, True, False),
+        ({"restarts": 2}, {}, "global", False, True, False),
+        ({}, {}, "global", False, False, False),
+        ({"restarts": 2, "spans": 1}, {}, "auto", True, False, False),
+        ({"restarts": 2}, {}, "global", True, False, False),
+    ],
+)
+def test_what_is_known_of_ids_that_come_again(
+    first: dict, second: dict, scope: str, restarting: bool, spans: bool, ambiguous: bool
+) -> None:
+    plan = Plan((RowFacts(**first), RowFacts(**second)), restarting=restarting, scope=scope)
+    assert (plan.spans, plan.is_ambiguous) == (spans, ambiguous)
+
+
+@pytest.mark.parametrize(("updates", "uneven"), [((2, 2), False), ((2, 3), True), ((2, 2, 0), True)])
+def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...], uneven: bool) -> None:
+    assert Plan(tuple(RowFacts(updates=own) for own in updates)).uneven is uneven
+
+
+def test_a_plan_takes_nothing_for_granted() -> None:
+    plan = Plan((RowFacts(),))
+    assert not (plan.gathered or plan.restarting or plan.repeated or plan.split or plan.duplicates)
