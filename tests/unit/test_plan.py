@@ -270,5 +270,5 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
 
 
 def test_a_plan_takes_nothing_for_granted() -> None:
-    plan = Plan((RowFacts(),))
-    assert not (plan.gathered or plan.restarting or plan.repeated or plan.split or plan.duplicates)
+    facts = (RowFacts(),)
+    assert Plan(facts) == Plan(facts, False, False, "nothing", 0, "nothing", 0, 0, "auto")
