@@ -56,7 +56,7 @@ class Table:
         self._scope = scope
         self._corrects = corrects
         self._metric_named = metric_named
-        exchange.vocabulary = _vocabulary()
+        exchange.vocabulary = VOCABULARY
 
     def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         """Compare notes with all ranks.
@@ -168,6 +168,8 @@ _SOME_METRICS = {
     "recall": "RetrievalRecall",
     "mrr": "RetrievalMRR",
 }
+VOCABULARY = _vocabulary()
+"""What messages are likely to contain; made before any run, so that no part of a run can spoil it."""
 
 
 def _tell(sources: Mapping[str, LocalSource]) -> Message:

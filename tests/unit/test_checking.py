@@ -23,7 +23,7 @@ from lightning_retrieval_guard.retrieval.facts import RowFacts, tell
 from lightning_retrieval_guard.retrieval.parcels import Parcel, Summary
 from lightning_retrieval_guard.retrieval.plan import make_plan
 from lightning_retrieval_guard.route.checking import check_messages
-from lightning_retrieval_guard.route.meeting import _vocabulary
+from lightning_retrieval_guard.route.meeting import VOCABULARY
 from lightning_retrieval_guard.route.sources import SourceFacts
 from lightning_retrieval_guard.rules.told import KeyFacts
 from lightning_retrieval_guard.unreadable import UnreadableError
@@ -56,7 +56,7 @@ class Wire(GroupExchange):
         self.rank, self.world_size, self._frame_bytes, self._meetings = 0, 2, 384, 0
         self._timeout = timedelta(seconds=1)
         self._board = Board(dist.HashStore(), "wire", self.rank, self.world_size)
-        self.vocabulary = _vocabulary()
+        self.vocabulary = VOCABULARY
         self.sent: list[Tensor] = []
         self.spoil = bytes
         self.longest = 0
