@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,19 +98,20 @@ def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_told() -> None:
     assert isinstance(on_boards(stores(2), body)[0], RuntimeError)
 
 
+def keys_after(body: Callable[[int, Board], Any]) -> int:
+    """How many keys the store of two ranks has when both have done this."""
+    connections = stores(2)
+    assert on_boards(connections, body) == [None, None]
+    return int(connections[0].num_keys())
+
+
 def test_the_store_does_not_grow() -> None:
-    def keys_after(agreements: int) -> int:
-        connections = stores(2)
+    def agreements(count: int, rank: int, board: Board) -> None:
+        board.tell()
+        for number in range(count):
+            board.agree(number % 3 == rank, LONG)
 
-        def body(rank: int, board: Board) -> None:
-            board.tell()
-            for number in range(agreements):
-                board.agree(number % 3 == rank, LONG)
-
-        assert on_boards(connections, body) == [None, None]
-        return int(connections[0].num_keys())
-
-    assert keys_after(3) == keys_after(50)
+    assert keys_after(partial(agreements, 3)) == keys_after(partial(agreements, 50))
 
 
 def test_ranks_start_together() -> None:
@@ -157,18 +159,11 @@ def test_who_starts_alone_hears_of_it_at_once(waits_first: bool, leaves: bool) -
 
 
 def test_the_store_keeps_nothing_of_meetings_that_are_over() -> None:
-    connections = stores(2)
-    kept = []
-
-    def body(rank: int, board: Board) -> None:
-        for meeting in range(1, 40):
+    def meetings(count: int, rank: int, board: Board) -> None:
+        for meeting in range(1, count + 1):
             board.come(meeting)
             board.agree(False, LONG)
             board.start("compute", LONG)
             board.agree(False, LONG)
-            if rank == 0:
-                kept.append(connections[0].num_keys())
-            board.agree(False, LONG)
 
-    assert on_boards(connections, body) == [None, None]
-    assert kept[-1] == kept[3]
+    assert keys_after(partial(meetings, 4)) == keys_after(partial(meetings, 40))
