@@ -28,11 +28,12 @@ import torchmetrics.retrieval
 from .mutants import Mutant, mutants
 
 FOUND, TABLES = "tests/fuzz/test_found.py", "tests/fuzz/test_tables.py"
+ROWS = [f"tests/unit/test_{name}.py" for name in ("plan", "combining", "one_answer", "narrow_rows", "digest")]
 TESTS: dict[str, tuple[str, Sequence[str]]] = {
     "exchange": ("exchange", ["tests/unit/test_exchange.py", "tests/unit/test_checking.py"]),
     "board": ("board", ["tests/unit/test_board.py", "tests/unit/test_exchange.py"]),
     "plan": ("retrieval.plan", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
-    "facts": ("retrieval.facts", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
+    "facts": ("retrieval.facts", [*ROWS, "tests/rules", TABLES]),
     "keys": ("observe.keys", ["tests/unit/test_weights.py", "tests/rules", TABLES]),
     "view": ("rules.view", ["tests/rules", FOUND, TABLES]),
 }
@@ -71,6 +72,7 @@ def passes(name: str, path: Path, source: str, tests: Sequence[str]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.mutation", description=main.__doc__)
     parser.add_argument("--module", choices=sorted(TESTS), required=True)
+    parser.add_argument("--lines", type=int, nargs="+", help="only changes to these lines")
     parser.add_argument("--sample", type=int, help="no more mutants than that, chosen by a fixed seed")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no further mutant after that")
     arguments = parser.parse_args()
@@ -86,7 +88,9 @@ def main() -> int:
         return 2
     chosen: list[Mutant] = list(mutants(source))
     total = len(chosen)
-    if arguments.sample is not None and arguments.sample < total:
+    if arguments.lines is not None:
+        chosen = [mutant for mutant in chosen if mutant.line in arguments.lines]
+    if arguments.sample is not None and arguments.sample < len(chosen):
         chosen = random.Random(0).sample(chosen, arguments.sample)
     end, ran, survivors = time.monotonic() + 60 * arguments.minutes, 0, 0
     for mutant in chosen:

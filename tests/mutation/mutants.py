@@ -52,14 +52,20 @@ class Mutant:
 def mutants(source: str) -> Iterator[Mutant]:
     """Every mutant of a module: comparisons, arithmetic, constants, conditions, results and missing statements."""
     tree = ast.parse(source)
+    unread = {id(part) for node in ast.walk(tree) for hint in _hints(node) for part in ast.walk(hint)}
     for place, node in enumerate(ast.walk(tree)):
-        for change in _changes(node):
+        for change in _changes(node) if id(node) not in unread else ():
             changed = copy.deepcopy(tree)
             target = next(own for number, own in enumerate(ast.walk(changed)) if number == place)
             before = ast.unparse(target)
             change(target)
             text = ast.unparse(ast.fix_missing_locations(changed))
             yield Mutant(getattr(node, "lineno", 0), _difference(before, ast.unparse(target)), text)
+
+
+def _hints(node: ast.AST) -> list[ast.expr]:
+    """Type annotations, which nothing evaluates."""
+    return [hint for name in ("annotation", "returns") if (hint := getattr(node, name, None)) is not None]
 
 
 def _difference(before: str, after: str) -> str:

@@ -91,6 +91,18 @@ def test_who_waits_for_all_at_the_start_hears_of_a_rank_that_left() -> None:
     assert time.monotonic() - start < SOON
 
 
+def test_all_wait_at_the_start_until_each_has_told_of_itself() -> None:
+    came: list[int] = []
+
+    def body(rank: int, board: Board) -> Any:
+        time.sleep(0.3 * rank)
+        came.append(rank)
+        board.wait_for_all(LONG)
+        return list(came), sorted(board.states())
+
+    assert on_boards(stores(3), body) == [([0, 1, 2], [0, 1, 2])] * 3
+
+
 def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_told() -> None:
     def body(rank: int, board: Board) -> Any:
         return board.agree(False, timedelta(seconds=0.2)) if rank == 0 else None

@@ -250,3 +250,22 @@ def test_a_rank_that_is_not_ready_keeps_all_from_starting() -> None:
             return str(error), error.ranks
 
     assert ranks.run(run) == [("no memory", [1])] * 2
+
+
+def test_a_rank_that_is_too_late_for_the_start_hears_that_the_others_have_gone() -> None:
+    ranks = Ranks(2)
+
+    def run(rank: int) -> Any:
+        exchange = make_exchange(2)
+        if rank == 1:
+            with pytest.raises(RuntimeError):  # once the other waits no more
+                torch.distributed.barrier()
+        try:
+            exchange.join(TIMEOUT)
+        except (ExchangeError, RanksFailedError) as error:
+            return error
+
+    waited, late = ranks.run(run)
+    assert str(waited).startswith("rank(s) 1 did not come to 'the start' (time-out 7 s)")
+    assert isinstance(late, RanksFailedError)
+    assert (str(late), late.ranks) == (str(waited), [0])

@@ -269,6 +269,34 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
     assert Plan(tuple(RowFacts(updates=own) for own in updates)).uneven is uneven
 
 
+@pytest.mark.parametrize(
+    ("properties", "longest"),
+    [({"restarting": True}, 3), ({}, 7), ({"compare": "queries"}, 12), ({"compare": "rows"}, 12)],
+)
+def test_the_longest_query(properties: dict, longest: int) -> None:
+    """Where queries may lie on several ranks, their parts come together."""
+    facts = (RowFacts(longest_query=5, longest_piece=3), RowFacts(longest_query=7, longest_piece=2))
+    assert Plan(facts, **properties).longest == longest
+
+
+@pytest.mark.parametrize(
+    ("gathered", "arrangements", "counts"), [(True, (4, 4), False), (True, (4, 6), True), (False, (4, 6), False)]
+)
+def test_the_first_rank_counts_where_others_have_its_rows_in_another_order(
+    gathered: bool, arrangements: tuple[int, int], counts: bool
+) -> None:
+    facts = tuple(RowFacts(arrangement=own) for own in arrangements)
+    assert Plan(facts, gathered=gathered).first_counts is counts
+
+
+def test_rows_that_differ_from_rank_to_rank_are_judged_by_the_samples_of_their_rank() -> None:
+    """As many queries as all ranks have samples do not tell that ids restart, if the ranks hold different rows."""
+    batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
+    others = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
+    found = plan([batch], [others], corrects=False)
+    assert (found.compare, found.gathered, found.restarting) == ("queries", False, False)
+
+
 def test_a_plan_takes_nothing_for_granted() -> None:
     facts = (RowFacts(),)
     assert Plan(facts) == Plan(facts, False, False, "nothing", 0, "nothing", 0, 0, "auto")
