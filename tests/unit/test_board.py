@@ -49,6 +49,11 @@ def test_ranks_hear_who_said_yes(world_size: int) -> None:
     assert on_boards(stores(world_size), body) == [[nobody, one, nobody, others]] * world_size
 
 
+def test_where_nobody_says_yes_nothing_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Board, "states")
+    assert on_boards(stores(2), lambda _, board: board.agree(False, LONG)) == [[False, False]] * 2
+
+
 def test_nobody_goes_on_before_all_have_come() -> None:
     came: list[int] = []
 

@@ -222,6 +222,25 @@ def test_ids_that_interleave_in_equal_steps_are_not_compared(first: list, second
     assert compared(*told) is not apart
 
 
+def test_ids_further_apart_than_int64_can_tell_are_compared() -> None:
+    low, high = -(2**62) - 1, 2**62
+    assert plan([update([low, high], [0.9, 0.1], [1, 0])], [update([high], [0.4], [1])]).compare != "nothing"
+
+
+def test_a_query_without_an_answer_in_one_part_goes_on_where_another_has_it() -> None:
+    """In another metric life, and in another update of the same one: each counts."""
+    first = update([0, 0, 1, 1], [0.9, 0.1, 0.8, 0.2], [0, 0, 1, 0])
+    second = update([0, 0, 2, 2], [0.7, 0.3, 0.6, 0.4], [1, 0, 1, 0])
+    third, fourth = update([3, 3, 4, 4], [0.9, 0.1, 0.8, 0.2], [0, 0, 1, 0]), update([3], [0.5], [1])
+
+    def spans(*lives: list[Update]) -> int:
+        return make_rank(list(lives), RetrievalRecall(), 1, [None] * sum(map(len, lives))).facts.spans
+
+    assert spans([first], [second], [third]) == 1
+    assert spans([first, second, third]) == 1
+    assert spans([first], [second], [third, fourth]) == 2
+
+
 def test_values_that_nobody_combines_are_not_compared() -> None:
     facts = RowFacts(rows=2, id_min=0, id_max=4, single_life=False)
     assert not compared(facts, facts, synchronises=False)

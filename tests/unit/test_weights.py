@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_retrieval_guard.observe.keys import Weights
+from lightning_retrieval_guard.observe.keys import WeightCounts, Weights
 from lightning_retrieval_guard.observe.samples import BatchSize
 
 BATCH = BatchSize(samples=4, nominal=8, shapes=((4, 3),))
@@ -35,3 +35,67 @@ def test_weights_vary_when_they_are_no_multiple_of_the_samples() -> None:
     assert not weights.varies
     weights.note(16, True, BATCH, 1.0, 2)
     assert weights.varies
+
+
+FULL, SHORT, HALF = BatchSize(8, 8, ((8, 3),)), BatchSize(4, 16, ((4, 3),)), BatchSize(4, 8, ((4, 3),))
+UNKNOWN = BatchSize(None, 8, ((4, 3),))
+
+
+@pytest.mark.parametrize(
+    ("used", "given", "batch", "world_size", "counts"),
+    [
+        (8, True, FULL, 2, {"equal": 1}),
+        (8, False, FULL, 2, {"equal": 1}),
+        (16, True, FULL, 2, {"times_world": 1}),
+        (16, True, FULL, 1, {}),
+        (16, False, FULL, 2, {"guessed": 1}),
+        (8, True, SHORT, 2, {"times_world": 1}),
+        (8, True, HALF, 2, {"either": 1}),
+        (8, True, HALF, 1, {"nominal": 1}),
+        (8, True, HALF, 4, {"nominal": 1}),
+        (32, True, SHORT, 2, {"times_world_nominal": 1}),
+        (32, True, SHORT, 1, {}),
+        (16, True, SHORT, 3, {"nominal": 1}),
+        (0, True, BatchSize(4, None, ((4, 3),)), 2, {}),
+        (5, True, FULL, 2, {}),
+        (4, False, UNKNOWN, 2, {}),
+        (4, False, BatchSize(None, 8, ((4, 3), (6, 3))), 2, {"unsure": 1}),
+        (4, True, BatchSize(None, 8, ((4, 3), (6, 3))), 2, {}),
+    ],
+)
+def test_each_call_is_counted_as_what_it_looks_like(
+    used: int, given: bool, batch: BatchSize, world_size: int, counts: dict[str, int]
+) -> None:
+    weights = Weights()
+    weights.note(used, given, batch, 1.0, world_size)
+    expected = WeightCounts(**counts, explained=weights.explained)
+    assert {name: getattr(weights, name) for name in vars(expected)} == vars(expected)
+
+
+def test_the_sizes_of_a_batch_explain_a_weight_and_no_other_number_does() -> None:
+    weights = Weights()
+    weights.note(32, True, BatchSize(8, 8, ((8, 4),)), 1.0, 1)
+    assert weights.explained
+    weights.note(5, True, BatchSize(8, 8, ((8, 4),)), 1.0, 1)
+    assert not weights.explained
+    weights.note(32, True, BatchSize(8, 8, ((8, 4),)), 1.0, 1)
+    assert not weights.explained
+
+
+@pytest.mark.parametrize("first", [4, 8, 2])
+def test_the_first_equal_weight_is_compared_with_those_before(first: int) -> None:
+    weights = Weights()
+    weights.note(first, True, BATCH, 1.0, 1)
+    weights.note(4, True, BATCH, 1.0, 1)
+    weights.note(4, True, BATCH, 1.0, 1)
+    assert weights.varies is (first != 4)
+    assert weights.equal == (3 if first == 4 else 2)
+
+
+def test_a_key_of_floats_and_integers_is_not_of_integers() -> None:
+    for order in ((torch.tensor(3), torch.tensor(3.0)), (torch.tensor(3.0), torch.tensor(3))):
+        weights = Weights()
+        assert weights.integral
+        for used in order:
+            weights.note(used, True, BATCH, 1.0, 1)
+        assert not weights.integral
