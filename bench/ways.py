@@ -20,8 +20,8 @@ Means = dict[str, float]
 def ours(rows: Rows) -> Callable[[], Means]:
     """The package's own scoring of all 12, as at the end of an epoch."""
     try:
-        from lightning_retrieval_guard.retrieval.measures import measure_of
-        from lightning_retrieval_guard.retrieval.score import aggregate, score
+        from lightning_retrieval_guard.ranking.measures import measure_of
+        from lightning_retrieval_guard.ranking.score import aggregate, score
     except ImportError as error:
         raise NotMeasured("the package has no scoring of its own yet") from error
     known = {name: measure_of(metric) for name, metric in twelve().items()}

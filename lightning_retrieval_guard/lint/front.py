@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
-from lightning_retrieval_guard.observe.comments import EVERY_RULE
+from lightning_retrieval_guard.watch.comments import EVERY_RULE
 
 # What flake8 says of a file that it cannot read, or that is no Python.
 _UNREAD = "E9"

@@ -10,7 +10,7 @@ from lightning_retrieval_guard.lint import containers, gathered, log_calls, rank
 from lightning_retrieval_guard.lint.finding import File, Found
 from lightning_retrieval_guard.lint.rank_tests import asks_for_devices
 from lightning_retrieval_guard.lint.source import Source
-from lightning_retrieval_guard.observe.comments import comments_in
+from lightning_retrieval_guard.watch.comments import comments_in
 
 _CHECKS = (log_calls.check, rank_tests.check, gathered.check, steps.check, containers.check)
 # Without one of them nothing is said of metrics outside of a LightningModule.

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from lightning_retrieval_guard.epoch.facts import SourceView, Unregistered
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.observe.unregistered import Unregistered
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
 class Rule(ABC):

@@ -25,9 +25,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
-from lightning_retrieval_guard.rules.view import StageView
 
 
 class ConstantBatchSize(Rule):

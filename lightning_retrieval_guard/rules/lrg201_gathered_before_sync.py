@@ -31,10 +31,10 @@ from collections.abc import Iterator
 from typing_extensions import override
 
 from lightning_retrieval_guard.advice import LRG201
+from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
 class GatheredBeforeSync(Rule):

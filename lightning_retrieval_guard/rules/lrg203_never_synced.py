@@ -28,9 +28,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of, monitored_note, several
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 
 class NeverSynced(Rule):

@@ -27,9 +27,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import KeyView, StageView, orders_that_meet
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
-from lightning_retrieval_guard.rules.view import KeyView, StageView, orders_that_meet
 
 
 class KeysDiffer(Rule):

@@ -34,9 +34,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 _FIX = "Update the metric in the step, and log the metric object."
 

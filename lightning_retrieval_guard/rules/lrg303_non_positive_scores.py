@@ -27,10 +27,10 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.rules.base import Rule, share_of_queries
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import StageView
 
 
 class NonPositiveScores(Rule):

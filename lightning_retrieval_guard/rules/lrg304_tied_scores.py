@@ -29,9 +29,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, share_of_queries
-from lightning_retrieval_guard.rules.view import StageView
 
 _FEW = 1e-3
 

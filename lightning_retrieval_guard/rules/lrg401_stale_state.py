@@ -30,10 +30,10 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of, several
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import StageView
 
 _FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
 

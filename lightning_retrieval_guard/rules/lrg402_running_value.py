@@ -30,9 +30,9 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
-from lightning_retrieval_guard.rules.view import StageView
 
 
 class RunningValue(Rule):

@@ -32,10 +32,10 @@ from dataclasses import replace
 from typing_extensions import override
 
 from lightning_retrieval_guard.advice import LRG405
+from lightning_retrieval_guard.epoch.facts import Unregistered
+from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.observe.unregistered import Unregistered
 from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.view import StageView
 
 
 class UnregisteredMetric(Rule):

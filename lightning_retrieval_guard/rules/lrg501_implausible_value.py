@@ -33,11 +33,11 @@ from itertools import pairwise
 
 from typing_extensions import override
 
+from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
+from lightning_retrieval_guard.ranking.measures import Measure, measure_of
 from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 _FIX = "Log the metric object, or what compute() returns as it is, with batch sizes above zero."
 # sums over many steps in single precision are off by about this much

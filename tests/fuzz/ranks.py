@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 from torchmetrics import Metric
 
-from lightning_retrieval_guard import exchange
-from lightning_retrieval_guard.observe import metrics as watched
+from lightning_retrieval_guard.distributed import exchange
+from lightning_retrieval_guard.watch import metrics as watched
 
 LONGEST_TURN = 60.0
 """Seconds that a rank may run before it enters a collective or returns."""

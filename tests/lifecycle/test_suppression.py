@@ -12,7 +12,7 @@ import pytest
 from distributed.programs.data import Batch, rows_of
 
 from lightning_retrieval_guard import Finding, GuardError, GuardWarning, RetrievalGuard
-from lightning_retrieval_guard.observe.log_watch import LogWatch
+from lightning_retrieval_guard.watch.log_calls import LogWatch
 
 from .programs import Restarting, floats, make_trainer, merged, reference, restarting_ids
 

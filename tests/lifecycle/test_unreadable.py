@@ -9,8 +9,8 @@ import pytest
 from distributed.evaluate import guards, make_trainer, recorded_warnings
 from distributed.harness import Pool
 
-from lightning_retrieval_guard.exchange import GroupExchange
-from lightning_retrieval_guard.route.telling import Teller
+from lightning_retrieval_guard.distributed.exchange import GroupExchange
+from lightning_retrieval_guard.run.collect import FactCollector
 
 from .programs import Sharded
 from .test_no_trace import traces
@@ -37,7 +37,7 @@ def endless(original: Any, *arguments: Any) -> bytes:
 
 
 PARTS: dict[str, tuple[type, str, Any]] = {
-    "version": (Teller, "message", another_version),
+    "version": (FactCollector, "message", another_version),
     "spoilt": (GroupExchange, "_compress", spoilt),
     "cut-off": (GroupExchange, "_compress", cut_off),
     "too-long": (GroupExchange, "_compress", endless),

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection, MinMaxMetric
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import Finding, GuardError, GuardWarning, RetrievalGuard, Severity
-from lightning_retrieval_guard.route.meeting import Table
+from lightning_retrieval_guard.run.synchronize import Table
 
 from .programs import Trainable
 from .programs import make_trainer as make_lone_trainer

@@ -9,12 +9,12 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalRecall
 from unit.simulated import Update, combine, decide, make_rank
 
+from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceView
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.observe.keys import Weights
-from lightning_retrieval_guard.observe.samples import BatchSize
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.told import KeyFacts, SourceView
-from lightning_retrieval_guard.rules.view import KeyView, StageView
+from lightning_retrieval_guard.watch.batches import BatchSize
+from lightning_retrieval_guard.watch.keys import Weights
 
 PATH, LINE = "src/module.py", 212
 Step = tuple[float, int | None, float]  # value, samples in the batch, weight that Lightning used

@@ -4,10 +4,10 @@ import pytest
 from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import update
 
+from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import at_end, facts, found, source, stage, steps, the_finding
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from unit.simulated import Update, update
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import facts, found, source, stage, the_finding
 

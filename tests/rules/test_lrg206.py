@@ -2,9 +2,9 @@
 
 import pytest
 
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 from .factories import found, stage, steps
 

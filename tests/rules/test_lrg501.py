@@ -20,8 +20,8 @@ from torchmetrics.retrieval import (
 )
 from unit.simulated import Update, update
 
+from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.view import KeyView, StageView
 
 from .factories import LINE, PATH, at_end, facts, found, sources, stage, steps
 

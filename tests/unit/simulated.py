@@ -11,14 +11,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.retrieval.combine import LocalRows
-from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
-from lightning_retrieval_guard.retrieval.rows import build_table
-from lightning_retrieval_guard.retrieval.values import Outcome
-from lightning_retrieval_guard.route.bundle import Bundle, Member
-from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
+from lightning_retrieval_guard.epoch.combine import LocalRows
+from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.plan import Plan, make_plan
+from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import build_table
+from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
+from lightning_retrieval_guard.run.sources import SharedRows
 from lightning_retrieval_guard.settings import QueryScope
 
 Update = tuple[Tensor, Tensor, Tensor]  # ids, scores, relevance, each of shape (rows,)
@@ -39,9 +40,9 @@ class Rank:
         sent: The bytes that it has sent, by step.
     """
 
-    rows: RowSet
+    rows: SharedRows
     synchronises: bool = True
-    bundle: Bundle | None = None
+    bundle: MetricGroup | None = None
     sent: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -68,12 +69,12 @@ def make_rank(
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
     told = {"single_life": len(lives) <= 1, **properties}
 
-    def tell_facts(rows: RowSet) -> Any:
+    def tell_facts(rows: SharedRows) -> Any:
         keep, owners = (rows.keep, world_size) if corrects else (None, 0)
         found = {"keep": keep, "owners": owners, "scope": scope, "seek_answer": rows.compares_best, **told}
         return gather_facts(rows.table, samples, world_size, **found)
 
-    rows = RowSet(build_table(states), tell_facts)
+    rows = SharedRows(build_table(states), tell_facts)
     rows.metrics.extend(_named(metrics).values())
     return Rank(rows, synchronises)
 
@@ -95,7 +96,7 @@ def decide(
     synchronises = any(rank.synchronises for rank in holders)
     plan = make_plan(facts, scope, repeated, synchronises, corrects)
     for number, rank in enumerate(ranks):
-        rank.bundle = Bundle(range(len(ranks)), plan, number)
+        rank.bundle = MetricGroup(range(len(ranks)), plan, number)
         for name, metric in _named(metrics).items():
             told = {place: _told(metric, other) for place, other in enumerate(ranks) if other in holders or not holders}
             held = rank.rows.table is not None
@@ -127,7 +128,7 @@ def exchange(ranks: Sequence[Rank]) -> None:
         parcels = [[bundle.parcel(other) for other in everyone] for bundle in bundles]
         for number, rank in enumerate(ranks):
             assert [part.numel() for part in parcels[number]] == [
-                rank.bundle.parcel_bytes(number, other) for other in everyone
+                rank.bundle.packed_bytes(number, other) for other in everyone
             ]
             rank.sent["rows"] = sum(part.numel() for part in parcels[number])
             rank.bundle.receive([parcels[other][number] for other in everyone])

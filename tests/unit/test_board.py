@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from lightning_retrieval_guard.board import Board
+from lightning_retrieval_guard.distributed.store import RankStore
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -26,12 +26,12 @@ def stores(count: int) -> list[TCPStore]:
     return [first, *(TCPStore("127.0.0.1", first.port, is_master=False) for _ in range(count - 1))]
 
 
-def on_boards(connections: Sequence[TCPStore], body: Callable[[int, Board], Any]) -> list[Any]:
+def on_boards(connections: Sequence[TCPStore], body: Callable[[int, RankStore], Any]) -> list[Any]:
     """What `body(rank, board)` returns on each rank, or the error that it raises."""
 
     def run(rank: int) -> Any:
         try:
-            return body(rank, Board(connections[rank], "guard", rank, len(connections)))
+            return body(rank, RankStore(connections[rank], "guard", rank, len(connections)))
         except RuntimeError as error:
             return error
 
@@ -41,7 +41,7 @@ def on_boards(connections: Sequence[TCPStore], body: Callable[[int, Board], Any]
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_hear_who_said_yes(world_size: int) -> None:
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         return [board.agree(answer, LONG) for answer in (False, rank == 1, False, rank != 1)]
 
     nobody, one = [False] * world_size, [rank == 1 for rank in range(world_size)]
@@ -50,14 +50,14 @@ def test_ranks_hear_who_said_yes(world_size: int) -> None:
 
 
 def test_where_nobody_says_yes_nothing_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Board, "states")
+    monkeypatch.delattr(RankStore, "states")
     assert on_boards(stores(2), lambda _, board: board.agree(False, LONG)) == [[False, False]] * 2
 
 
 def test_nobody_goes_on_before_all_have_come() -> None:
     came: list[int] = []
 
-    def body(rank: int, board: Board) -> list[int]:
+    def body(rank: int, board: RankStore) -> list[int]:
         time.sleep(0.3 * rank)
         came.append(rank)
         board.agree(False, LONG)
@@ -67,7 +67,7 @@ def test_nobody_goes_on_before_all_have_come() -> None:
 
 
 def test_who_waits_for_a_rank_that_left_hears_of_it_at_once() -> None:
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         board.agree(False, LONG)
         if rank == 1:
             time.sleep(0.3)
@@ -80,12 +80,12 @@ def test_who_waits_for_a_rank_that_left_hears_of_it_at_once() -> None:
     told = on_boards(connections, body)
     assert time.monotonic() - start < SOON
     assert [str(told[0]), told[1], str(told[2])] == ["a rank has left", None, "a rank has left"]
-    state = Board(connections[0], "guard", 0, 3).states()[1]
+    state = RankStore(connections[0], "guard", 0, 3).states()[1]
     assert (state.left, state.failed) == ("out of memory", True)
 
 
 def test_who_waits_for_all_at_the_start_hears_of_a_rank_that_left() -> None:
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         if rank == 1:
             return board.leave("not ready", failed=True)
         board.wait_for_all(LONG)
@@ -99,7 +99,7 @@ def test_who_waits_for_all_at_the_start_hears_of_a_rank_that_left() -> None:
 def test_all_wait_at_the_start_until_each_has_told_of_itself() -> None:
     came: list[int] = []
 
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         time.sleep(0.3 * rank)
         came.append(rank)
         board.wait_for_all(LONG)
@@ -109,13 +109,13 @@ def test_all_wait_at_the_start_until_each_has_told_of_itself() -> None:
 
 
 def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_told() -> None:
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         return board.agree(False, timedelta(seconds=0.2)) if rank == 0 else None
 
     assert isinstance(on_boards(stores(2), body)[0], RuntimeError)
 
 
-def keys_after(body: Callable[[int, Board], Any]) -> int:
+def keys_after(body: Callable[[int, RankStore], Any]) -> int:
     """How many keys the store of two ranks has when both have done this."""
     connections = stores(2)
     assert on_boards(connections, body) == [None, None]
@@ -123,7 +123,7 @@ def keys_after(body: Callable[[int, Board], Any]) -> int:
 
 
 def test_the_store_does_not_grow() -> None:
-    def agreements(count: int, rank: int, board: Board) -> None:
+    def agreements(count: int, rank: int, board: RankStore) -> None:
         board.tell()
         for number in range(count):
             board.agree(number % 3 == rank, LONG)
@@ -134,7 +134,7 @@ def test_the_store_does_not_grow() -> None:
 def test_ranks_start_together() -> None:
     came: list[int] = []
 
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         board.come(1)
         time.sleep(0.2 * rank)
         came.append(rank)
@@ -152,7 +152,7 @@ def test_ranks_start_together() -> None:
 def test_who_starts_alone_hears_of_it_at_once(waits_first: bool, leaves: bool) -> None:
     """After a start together, too, and in a later meeting again."""
 
-    def body(rank: int, board: Board) -> Any:
+    def body(rank: int, board: RankStore) -> Any:
         told = []
         for meeting in (1, 2):
             board.come(meeting)
@@ -176,7 +176,7 @@ def test_who_starts_alone_hears_of_it_at_once(waits_first: bool, leaves: bool) -
 
 
 def test_the_store_keeps_nothing_of_meetings_that_are_over() -> None:
-    def meetings(count: int, rank: int, board: Board) -> None:
+    def meetings(count: int, rank: int, board: RankStore) -> None:
         for meeting in range(1, count + 1):
             board.come(meeting)
             board.agree(False, LONG)

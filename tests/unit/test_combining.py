@@ -25,10 +25,10 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.retrieval import values as values_module
-from lightning_retrieval_guard.retrieval.combine import score_alone
-from lightning_retrieval_guard.retrieval.recent import RecentRanking
-from lightning_retrieval_guard.retrieval.score import EmptyQueryError
+from lightning_retrieval_guard.epoch import values as values_module
+from lightning_retrieval_guard.epoch.combine import score_alone
+from lightning_retrieval_guard.ranking.recent import RecentRanking
+from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
 

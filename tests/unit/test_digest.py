@@ -26,14 +26,14 @@ from torchmetrics.retrieval import (
 )
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.observe import ended
-from lightning_retrieval_guard.observe.metrics import MetricWatch, Origin
-from lightning_retrieval_guard.observe.segments import Segment
-from lightning_retrieval_guard.retrieval.digest import digest_rows
-from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import Digest, build_table
-from lightning_retrieval_guard.route.sources import RowSet
+from lightning_retrieval_guard.epoch.digest import digest_rows
+from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import Digest, build_table
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.sources import SharedRows
+from lightning_retrieval_guard.watch import ended
+from lightning_retrieval_guard.watch.metric_lives import MetricLife
+from lightning_retrieval_guard.watch.metrics import MetricWatch, Origin
 
 from .listening import Listener
 from .simulated import NAME, Rank, Update, alone, combine, decide
@@ -84,12 +84,12 @@ def ranks_of(
     return ranks, held
 
 
-def _row_set(table: Any, metric: Metric, world_size: int, single: bool, scope: str) -> RowSet:
-    def tell(rows: RowSet) -> Any:
+def _row_set(table: Any, metric: Metric, world_size: int, single: bool, scope: str) -> SharedRows:
+    def tell(rows: SharedRows) -> Any:
         options = {"keep": rows.keep, "owners": world_size, "scope": scope, "single_life": single}
         return gather_facts(rows.table, (), world_size, **options)
 
-    rows = RowSet(table, tell)
+    rows = SharedRows(table, tell)
     rows.metrics.append(metric)
     return rows
 
@@ -255,7 +255,7 @@ def test_what_was_scored_before_stays_where_the_padded_query_is_all_that_a_rank_
         lives = [tuple([column] for column in rows) for rows in (kept, last)]
         table = build_table(lives, {0: known} if known else {})
         padded = {"ends_repeated": rank == 1, "owners": 2, "single_life": False}
-        rows = RowSet(table, lambda rows, told=padded: gather_facts(rows.table, [2, 1], 2, **told))
+        rows = SharedRows(table, lambda rows, told=padded: gather_facts(rows.table, [2, 1], 2, **told))
         rows.metrics.append(metric)
         ranks.append(Rank(rows, synchronises=False))
         updates.append([first] if rank else [first, last])
@@ -269,9 +269,9 @@ def facts_of_all(rank: Rank) -> RowFacts:
     return replace(rank.facts, arrangement=0)
 
 
-def run_steps(watch: MetricWatch, steps: int, keep: list[Metric] | None = None, **options: Any) -> list[Segment]:
+def run_steps(watch: MetricWatch, steps: int, keep: list[Metric] | None = None, **options: Any) -> list[MetricLife]:
     """A metric made, fed and shown in every step; the segments that one key shows."""
-    shown: list[Segment] = []
+    shown: list[MetricLife] = []
     for step in range(steps):
         watch.start_batch()
         metric = RetrievalRecall(**options)
@@ -294,7 +294,7 @@ def _origin(watch: MetricWatch, metric: Metric) -> Origin:
     return Origin(record, "compute", False, record.segment())
 
 
-def kept_rows(segments: Sequence[Segment]) -> list[int]:
+def kept_rows(segments: Sequence[MetricLife]) -> list[int]:
     """The rows that each segment tells of, which are all that it keeps alive."""
     gc.collect()
     kept = [segment.states()[0] for segment in segments]
@@ -399,7 +399,7 @@ def test_a_metric_that_the_program_keeps_is_left_alone(watched: Any) -> None:
 def test_a_reset_ends_a_life(watched: Any) -> None:
     watch, _ = watched
     metric = RetrievalRecall(top_k=5)
-    shown: list[Segment] = []
+    shown: list[MetricLife] = []
     for step in range(4):
         watch.start_batch()
         metric.reset()
@@ -420,7 +420,7 @@ def test_a_reset_ends_a_life(watched: Any) -> None:
 def test_a_metric_made_in_a_step_that_lives_on_is_followed(watched: Any) -> None:
     watch, _ = watched
     metric = RetrievalRecall(top_k=5)
-    shown: list[Segment] = []
+    shown: list[MetricLife] = []
     for step in range(3):
         watch.start_batch()
         rows = rows_of(step, 1, 4, 200)[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from fuzz.ranks import Ranks
 
-from lightning_retrieval_guard.exchange import (
+from lightning_retrieval_guard.distributed.exchange import (
     Exchange,
     ExchangeError,
     RanksFailedError,

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_retrieval_guard.retrieval.flags import Comparison, flags, places
-from lightning_retrieval_guard.retrieval.ranked import starts_of
-from lightning_retrieval_guard.retrieval.relevant import rank_relevant
+from lightning_retrieval_guard.ranking.flags import Comparison, flags, places
+from lightning_retrieval_guard.ranking.ranked import starts_of
+from lightning_retrieval_guard.ranking.relevant import rank_relevant
 
 NAN, INF = float("nan"), float("inf")
 ODD = [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, INF, -INF, NAN]
@@ -46,5 +46,5 @@ def test_starts() -> None:
 def test_lists_longer_than_single_precision_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     preds, target = torch.arange(12.0).view(3, 4), torch.eye(4, dtype=torch.int64)[:3]
     assert rank_relevant(preds, target, None) is not None
-    monkeypatch.setattr("lightning_retrieval_guard.retrieval.relevant._COUNTABLE", 3)
+    monkeypatch.setattr("lightning_retrieval_guard.ranking.relevant._COUNTABLE", 3)
     assert rank_relevant(preds, target, None) is None

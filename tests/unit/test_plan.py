@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.parcels import Summary
-from lightning_retrieval_guard.retrieval.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
 
 from .simulated import Update, decide, exchange, make_rank, update
 
@@ -249,8 +249,8 @@ def test_values_that_nobody_combines_are_not_compared() -> None:
 
 def test_facts_survive_a_message() -> None:
     facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), sketch=(1, 2), shares=((3, 4), (0, 0)), keep=5)
-    assert RowFacts.from_message(json.loads(json.dumps(facts.to_message()))) == facts
-    assert RowFacts().to_message() == {}
+    assert RowFacts.from_payload(json.loads(json.dumps(facts.to_payload()))) == facts
+    assert RowFacts().to_payload() == {}
 
 
 def test_an_id_of_another_metric_life_is_another_query() -> None:

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_retrieval_guard.retrieval import grouped as grouped_rows
-from lightning_retrieval_guard.retrieval import numbering, ranking, relevant, selection
-from lightning_retrieval_guard.retrieval.ranked import Ranked, is_binary, sort_key
-from lightning_retrieval_guard.retrieval.ranking import rank_rows
+from lightning_retrieval_guard.ranking import grouped as grouped_rows
+from lightning_retrieval_guard.ranking import numbering, ranking, relevant, selection
+from lightning_retrieval_guard.ranking.ranked import Ranked, is_binary, sort_key
+from lightning_retrieval_guard.ranking.ranking import rank_rows
 
 NAN, INF = float("nan"), float("inf")
 

@@ -18,9 +18,9 @@ from torchmetrics.retrieval import (
     RetrievalRecall,
 )
 
-from lightning_retrieval_guard.retrieval import recent
-from lightning_retrieval_guard.retrieval.combine import score_alone
-from lightning_retrieval_guard.retrieval.recent import RecentRanking
+from lightning_retrieval_guard.epoch.combine import score_alone
+from lightning_retrieval_guard.ranking import recent
+from lightning_retrieval_guard.ranking.recent import RecentRanking
 
 
 def metrics() -> list[Metric]:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.retrieval.base import RetrievalMetric
 
-from lightning_retrieval_guard.retrieval import grouped as grouped_rows
-from lightning_retrieval_guard.retrieval import numbering, ranking
-from lightning_retrieval_guard.retrieval.compaction import Lost, can_compact, compact
-from lightning_retrieval_guard.retrieval.measures import Measure, measure_of
-from lightning_retrieval_guard.retrieval.ranking import rank_rows
-from lightning_retrieval_guard.retrieval.score import EmptyQueryError, aggregate, largest_cut_off, score, score_block
+from lightning_retrieval_guard.ranking import grouped as grouped_rows
+from lightning_retrieval_guard.ranking import numbering, ranking
+from lightning_retrieval_guard.ranking.compaction import Lost, can_compact, compact
+from lightning_retrieval_guard.ranking.measures import Measure, measure_of
+from lightning_retrieval_guard.ranking.ranking import rank_rows
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, aggregate, largest_cut_off, score, score_block
 
 Rows = tuple[Tensor, Tensor, Tensor]
 NAN = float("nan")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_retrieval_guard.observe.keys import WeightCounts, Weights
-from lightning_retrieval_guard.observe.samples import BatchSize
+from lightning_retrieval_guard.epoch.facts import WeightCounts
+from lightning_retrieval_guard.watch.batches import BatchSize
+from lightning_retrieval_guard.watch.keys import Weights
 
 BATCH = BatchSize(samples=4, nominal=8, shapes=((4, 3),))
 

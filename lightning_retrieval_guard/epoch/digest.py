@@ -1,0 +1,95 @@
+"""What is kept of an update once no metric will see its rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks
+from lightning_retrieval_guard.epoch.row_table import Digest, Rows, Settled, build_table
+from lightning_retrieval_guard.epoch.values import Values, has_low_hits, values_of
+from lightning_retrieval_guard.ranking.compaction import can_compact, compact
+from lightning_retrieval_guard.ranking.measures import Measure
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores, aggregate, largest_cut_off, score
+
+# fewer bytes than a query's row takes are not worth the work
+_WORTH = 2
+
+
+def digest_rows(
+    rows: Rows, measures: Sequence[Measure], final: bool, settles: bool = False
+) -> tuple[Rows, Digest | Settled] | None:
+    """Keep of an update what can still matter.
+
+    Args:
+        rows: Ids, scores and relevance of the update, each of shape ``(rows,)``.
+        measures: Of all metrics that saw the rows.
+        final: Whether its queries are complete: no other update and no other rank can add to them.
+        settles: Whether it is a whole metric life besides, and there is no other rank.
+
+    Returns:
+        The rows that are left, and what is known of the others; ``None`` where all must stay.
+    """
+    ids, preds, target = rows
+    table = build_table([([ids], [preds], [target])])
+    top_k = largest_cut_off(measures)
+    is_scored = final and all(_is_settled(measure) for measure in measures)
+    if table is None or not (is_scored or (top_k is not None and can_compact(measures, preds, target))):
+        return None
+    pieces, low = cut_chunks(table), has_low_hits(preds, target)
+    known = torch.stack([pieces.query, pieces.rows, pieces.relevant, pieces.fingerprint])
+    if is_scored:
+        try:
+            _, scores = score(measures, table.query, table.preds, table.target)
+        except EmptyQueryError:  # it belongs to whoever asks for the value
+            return None
+        if settles and all(measure.formula != "curve" and _is_named(measure.aggregation) for measure in measures):
+            return _chosen(rows, slice(0)), _settled(pieces, measures, scores)
+        places = torch.arange(known.shape[1])  # one for all measures that leave no query out
+        values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
+        return _chosen(rows, slice(0)), Digest(known, None, values, low)
+    if top_k is None or len(table) < _WORTH * top_k * known.shape[1]:
+        return None
+    kept, lost = compact(table.query, table.preds, table.target, top_k)
+    return _chosen(rows, kept), Digest(known, lost, low=low)
+
+
+def _is_named(aggregation: object) -> bool:
+    """Whether torchmetrics aggregates, and no function of the user's, which would be called too early."""
+    return isinstance(aggregation, str)
+
+
+def _settled(pieces: QueryChunks, measures: Sequence[Measure], scores: Sequence[Scores]) -> Settled:
+    values = {
+        _bare(measure): (cast(float, aggregate(measure, own.values)), own.values.numel())
+        for measure, own in zip(measures, scores, strict=True)
+    }
+    rows = pieces.rows
+    return Settled(int(rows.sum()), rows.numel(), int(rows.max()), are_full(rows, pieces.relevant), values)
+
+
+def _bare(measure: Measure) -> Measure:
+    """The measure without its metric, which must not live as long as its value."""
+    return replace(measure, metric=None)
+
+
+def _small(values: Values, places: Tensor) -> Values:
+    """The same values in as few bytes as hold them; scores in single precision give values in single precision."""
+    single = values.values.float()
+    exact = bool((single.double() == values.values).all())
+    whole = values.place.numel() == places.numel()
+    return replace(values, values=single if exact else values.values, place=places if whole else values.place)
+
+
+def _is_settled(measure: Measure) -> bool:
+    """Whether the value of a query depends on nothing but its rows."""
+    return measure.formula != "own" and (measure.formula != "curve" or measure.top_k is not None)
+
+
+def _chosen(rows: Rows, which: Tensor | slice) -> Rows:
+    ids, preds, target = (column[which].clone() for column in rows)
+    return ids, preds, target

@@ -1,0 +1,1 @@
+"""Scoring: rows in, values out. Knows nothing of epochs and processes."""
