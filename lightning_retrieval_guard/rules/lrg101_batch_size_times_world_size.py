@@ -27,38 +27,38 @@ note.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG101
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class BatchSizeTimesWorldSize(Rule):
     """A weight that is the world size times the samples of the rank."""
 
-    code = LRG101.code
-    slug = LRG101.slug
-    severity = Severity(LRG101.severity)
+    spec = RuleSpec(
+        "LRG101",
+        "batch-size-times-world-size",
+        Severity.WARNING,
+        "Pass the number of samples in this rank's own batch, such as batch_size=float(len(labels)).",
+        corrects="value",
+        judges_weights=True,
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            if key.weight_fault == "LRG101":
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            if key.weight_fault == "times_world_size":
                 first = key.first
-                by_text = any(own.names_devices for own in key.present)
-                certain = by_text or not any(own.explained for own in key.present)
+                by_text = any(facts.names_devices for facts in key.present)
+                certain = by_text or not any(facts.explained for facts in key.present)
                 message = (
-                    f"'{first.name}' is logged with a batch_size of {stage.world_size} times the samples in this rank's"
-                    f" batch, on {several(stage.world_size, 'rank')}."
+                    f"'{first.name}' is logged with a batch_size of {epoch.world_size} times the samples in this rank's"
+                    f" batch, on {several(epoch.world_size, 'rank')}."
                 )
-                yield self.at_key(
-                    stage,
-                    key,
-                    message,
-                    LRG101.fix,
-                    effect=key.weight_effect,
-                    severity=None if certain else Severity.NOTE,
-                )
+                severity = None if certain else Severity.NOTE
+                yield self.at_key(epoch, key, message, effect=key.weight_effect, severity=severity)

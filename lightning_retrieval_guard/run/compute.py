@@ -14,7 +14,7 @@ from lightning_retrieval_guard.epoch.combine import score_alone
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.run.collect import refusing
-from lightning_retrieval_guard.run.epoch import Epoch
+from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import user_call_site
@@ -80,8 +80,9 @@ class ComputeDispatcher:
         metric = record.metric()
         if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
-        known = self._epochs.known.get(id(record))
-        outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
+        known = self._epochs.synchronized.get(id(record))
+        current = known is not None and known.stamp == record.stamp and known.source.combined
+        outcome = known.source.outcome if known is not None and current else None
         if outcome is not None and not in_step:
             return functools.partial(_take, outcome, metric), True
         if in_step or (known is not None and known.source.plan.gathered):
@@ -103,7 +104,7 @@ class ComputeDispatcher:
             return _alone(metric, plain) if self._exchange.world_size > 1 else plain()
         return _take(outcome, metric)
 
-    def _compute_with_others(self, record: MetricRecord, epoch: Epoch, plain: Plain) -> Any:
+    def _compute_with_others(self, record: MetricRecord, epoch: RunningEpoch, plain: Plain) -> Any:
         """The metric combines ranks by itself; outside of steps, wait until all ranks let it."""
         if epoch.record.in_step:
             record.synced_in_steps += 1
@@ -113,7 +114,7 @@ class ComputeDispatcher:
         self._protect(self._exchange.finish)
         return value
 
-    def _start(self, record: MetricRecord, epoch: Epoch) -> None:
+    def _start(self, record: MetricRecord, epoch: RunningEpoch) -> None:
         if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
             site = user_call_site()
             with refusing(self._settings):

@@ -36,7 +36,7 @@ REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.numbe
 """Without these there is no report."""
 
 CHUNK = 12
-DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "run.judge:")
+DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "rules.judge:")
 
 
 @pytest.fixture(scope="module")
