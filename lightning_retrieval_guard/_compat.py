@@ -184,6 +184,12 @@ def install_result(result: Any, value: Tensor) -> None:
     result._computed = value
 
 
+def replace_value(result: Any, value: Tensor) -> None:
+    """Make ``value`` what was logged, once, in the epoch; Lightning goes on to reduce it as it would have."""
+    weight = result_weight(result)
+    result.value = torch.as_tensor(value if weight is None else value * weight).to(result.value)
+
+
 def sort_results(results: Any) -> None:
     """Put the logged keys in one order that is the same on every rank."""
     items = sorted(results.items())

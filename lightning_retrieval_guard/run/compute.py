@@ -59,7 +59,11 @@ class ComputeDispatcher:
         if epoch.record.in_step:
             return functools.partial(self.compute_alone, metric, plain), False
         outcome = self._epochs.outcome(record, epoch, syncs)
-        return (plain, syncs) if outcome is None else (functools.partial(_take, outcome, metric), True)
+        if outcome is None:
+            return plain, syncs
+        if self._epochs.needs_program_value(record, epoch):
+            return functools.partial(_take_beside_plain, outcome, record, plain), True
+        return functools.partial(_take, outcome, metric), True
 
     def to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``forward()`` of a metric goes, and whether the value combines all ranks."""
@@ -127,6 +131,12 @@ def _alone(metric: Any, plain: Plain) -> Any:
     _compat.forget_computed(metric)
     with _compat.WithoutSync(metric):
         return plain()
+
+
+def _take_beside_plain(outcome: Outcome, record: MetricRecord, plain: Plain) -> Any:
+    """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
+    record.program_value = plain()
+    return _take(outcome, record.metric())
 
 
 def _take(outcome: Outcome, metric: Any) -> Any:

@@ -22,6 +22,7 @@ class RunningEpoch:
         exchanges: The messages of all ranks, for every exchange.
         installed: The storage keys whose number was replaced.
         left: Log calls and metrics whose numbers stay with the program.
+        plain: Metrics that Lightning computes as without a guard, because numbers that show them are left.
         ordered: Whether the keys were put in one order.
     """
 
@@ -33,6 +34,7 @@ class RunningEpoch:
         self.exchanges: list[list[Message]] = []
         self.installed: set[str] = set()
         self.left: set[str] = set()
+        self.plain: set[str] = set()
         self.ordered = False
 
     @property

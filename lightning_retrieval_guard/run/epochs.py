@@ -22,7 +22,7 @@ from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.judge import judge
 from lightning_retrieval_guard.run.collect import FactCollector, collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext
-from lightning_retrieval_guard.run.correct import Fixes, find_fixes, mark_corrected
+from lightning_retrieval_guard.run.correct import Fixes, find_fixes, is_left, mark_corrected
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.summary import counts_of, numbers_of
@@ -186,8 +186,21 @@ class Epochs:
         self._agree(epoch, fixes.refused)
         # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
         fixes.install(results)
+        if results is not None:
+            self._leave_numbers(epoch, new, results)
         epoch.installed |= fixes.values.keys()
         epoch.ordered |= fixes.sorts
+
+    def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
+        """Have the program's own values logged where numbers are left to it."""
+        for key in keys:
+            if not is_left(key, epoch.left):
+                continue
+            if key.source is not None and key.first.kind == "metric":
+                epoch.plain.add(key.source.name)
+            record = epoch.record.keys.get(key.first.storage)
+            if record is not None and record.program_value is not None and record.calls == 1:
+                _compat.replace_value(results[key.first.storage], record.program_value)
 
     def _agree(self, epoch: RunningEpoch, refused: Sequence[Finding] = ()) -> None:
         """Go on where all ranks have come this far and none refuses.
@@ -244,7 +257,9 @@ class Epochs:
 
     def _judge_weights(self, epoch: RunningEpoch, facts: KeyFacts) -> list[Finding]:
         size = self._run.world_size
-        view = EpochView(epoch.record.stage, size, (KeyView((facts,) * size),), batches=(1,) * size)
+        view = EpochView(
+            epoch.record.stage, size, (KeyView((facts,) * size),), orders=((),) * size, batches=(1,) * size
+        )
         reported = self._run.filter.split(judge(view), view, epoch.record.keys, epoch.local).reported
         return [finding for finding in reported if REGISTRY[finding.code].spec.judges_weights]
 
@@ -258,8 +273,9 @@ class Epochs:
             return
         epoch.keys = list(self._with_computed(epoch))
         view = self._view(epoch)
-        self.numbers.update(numbers_of(view))
-        findings = self._judge(epoch, view).reported
+        verdict = self._judge(epoch, view)
+        findings = verdict.reported
+        self.numbers.update(numbers_of(view, verdict.left_to_program))
         if self._run.settings.mode == "strict" and self._run.world_size == 1:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].spec.follows_others])
         self._run.log.add(findings, say=self._run.is_rank_zero)
@@ -302,13 +318,22 @@ class Epochs:
         source = remembered.source if remembered is not None and current else None
         if source is None and syncs:
             source = self._meet_for(record, epoch)
-        if source is None or not source.plan.has_rows or source.name in epoch.left:
+        if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
             return None
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
         unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
         alone = self._run.world_size == 1 and not source.plan.restarting
         return None if alone and unsure else outcome
+
+    def needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
+        """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.
+
+        Then the program's own value is worked out too. Ranks that were fed unequally often have none.
+        """
+        remembered = self.synchronized.get(id(record))
+        uneven = remembered is not None and remembered.source.plan.uneven
+        return not uneven and any(message["ignores"] for messages in epoch.exchanges[-1:] for message in messages)
 
     def _meet_for(self, record: MetricRecord, epoch: RunningEpoch) -> SourceView:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.views import EpochView
 from lightning_retrieval_guard.findings import Numbers
 from lightning_retrieval_guard.report.contents import RowCounts, StageCounts
+from lightning_retrieval_guard.run.correct import is_left
 
 
-def numbers_of(epoch: EpochView) -> dict[str, Numbers]:
-    """Logged number and reference of every key, each where it is known."""
+def numbers_of(epoch: EpochView, left: Collection[str]) -> dict[str, Numbers]:
+    """Logged number and reference of every key, each where it is known; no reference where a fault is ignored."""
     return {
         key.first.name: Numbers(
             key.logged,
-            key.reference if epoch.knows_reference(key) else None,
+            key.reference if epoch.knows_reference(key) and not is_left(key, left) else None,
             key.first.storage in epoch.corrected,
         )
         for key in epoch.keys

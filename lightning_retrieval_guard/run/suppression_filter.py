@@ -33,13 +33,18 @@ class Verdict(NamedTuple):
     @property
     def left_to_program(self) -> frozenset[str]:
         """The log calls and metrics whose numbers stay with the program, as a rule that corrects is ignored there."""
-        return frozenset(finding.target for finding in self.ignored if finding.corrects and finding.is_serious)
+        return frozenset(finding.target for finding in self.ignored if _leaves_number(finding))
 
 
 def may_correct(correction: Correction, suppressed: Suppressed, settings: Settings) -> bool:
     """Whether the rules that declare a correction are enabled where some suppressions hold."""
     patterns = [patterns_of(suppressed)]
     return all(settings.allows(code) and not all_silence(patterns, code) for code in codes_of(correction))
+
+
+def _leaves_number(finding: Finding) -> bool:
+    """Whether the program has a number that can stay: not where Lightning or torchmetrics would hang for it."""
+    return bool(finding.corrects) and finding.is_serious and not REGISTRY[finding.code].spec.precedes_reduction
 
 
 class SuppressionFilter:

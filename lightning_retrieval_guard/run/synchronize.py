@@ -150,7 +150,15 @@ def _vocabulary() -> bytes:
     rows = {field.name: False if "bool" in str(field.type) else 1 for field in fields(RowFacts)}
     sources = {f"metrics.{name}": SourceFacts(0, metric, "", 0).to_payload() for name, metric in _SOME_METRICS.items()}
     others = dict.fromkeys(field.name for field in fields(SourceFacts))
-    message: Message = {"batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": False, "keys": keys}
+    message: Message = {
+        "batches": 1,
+        "samples": 1,
+        "repeated": 0,
+        "monitored": [],
+        "more": False,
+        "ignores": False,
+        "keys": keys,
+    }
     text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": others, **sources}}]
     return json.dumps(text, separators=(",", ":")).encode()
 

@@ -94,6 +94,7 @@ class KeyRecord:
         call: The first log call.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
+        program_value: What the program would have logged last, where the guard gave it another value.
     """
 
     call: LogCall
@@ -108,6 +109,7 @@ class KeyRecord:
     shown: MetricRecord | None = None
     weights: Weights = field(default_factory=Weights)
     suppressed: Suppressed = ()
+    program_value: Any = None
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
@@ -116,6 +118,7 @@ class KeyRecord:
         if origin is not None and not origin.record.is_rows:
             self.lives.note(origin.record)
         self.shown = self.shown if origin is None else origin.record
+        self.program_value = None if origin is None else origin.program_value
         if origin is None or origin.segment is None or origin.segment.metric is None:
             return
         origin.segment.hold()
