@@ -159,7 +159,6 @@ class Session:
             self._patches.undo,
             self._metrics.uninstall,
             self._epochs.clear,
-            self._ways.forget,
             self._exchange.close,
         )
         for part in parts:
@@ -290,7 +289,6 @@ class Session:
         """A batch begins."""
         stage = self.stage()
         self._metrics.start_batch()
-        self._ways.forget()
         if stage is not None:
             stage.start_batch(self._trainer, batch, index, dataloader, self._settings.batch_size_fn)
 

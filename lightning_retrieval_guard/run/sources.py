@@ -211,7 +211,6 @@ class SourceFinder:
                 rows.table,
                 samples,
                 self._exchange.world_size,
-                keep=rows.keep if self._settings.corrects else None,
                 seek_answer=rows.compares_best,
                 owners=owners if self._settings.corrects else 0,
                 scope=self._scope,
