@@ -12,7 +12,6 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange
 from lightning_retrieval_guard.epoch.combine import score_alone
 from lightning_retrieval_guard.epoch.values import Outcome
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
@@ -41,11 +40,6 @@ class ComputeDispatcher:
         self._exchange = exchange
         self._settings = settings
         self._protect = protect
-        self._recent = RecentRanking()
-
-    def forget(self) -> None:
-        """A batch begins: rows of the one before do not come again."""
-        self._recent.forget()
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
@@ -101,7 +95,7 @@ class ComputeDispatcher:
 
         def score() -> None:
             nonlocal outcome
-            outcome = score_alone(metric, self._recent)
+            outcome = score_alone(metric)
 
         self._protect(score)
         if outcome is None:

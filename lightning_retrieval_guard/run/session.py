@@ -135,7 +135,6 @@ class Session:
             self._patches.undo,
             self._metrics.uninstall,
             self._epochs.clear,
-            self._ways.forget,
             self._run.exchange.close,
         )
         for part in parts:
@@ -268,7 +267,6 @@ class Session:
         """A batch begins."""
         stage = self.stage()
         self._metrics.start_batch()
-        self._ways.forget()
         if stage is not None:
             stage.start_batch(self._run.trainer, batch, index, dataloader, self._run.settings.batch_size_fn)
 

@@ -199,7 +199,6 @@ class SourceFinder:
                 rows.table,
                 samples,
                 self._run.exchange.world_size,
-                keep=rows.keep if self._run.settings.corrects else None,
                 seek_answer=rows.compares_best,
                 owners=owners if self._run.settings.corrects else 0,
                 scope=self._run.settings.query_scope,
