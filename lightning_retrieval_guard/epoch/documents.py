@@ -26,13 +26,15 @@ def make_key_views(
     """
     ranks = [{key.storage: key for key in map(KeyFacts.from_payload, message["keys"])} for message in messages]
     storages = dict.fromkeys(storage for keys in ranks for storage in keys)
-    idle = frozenset(rank for rank, message in enumerate(messages) if not message["batches"])
+    batches = tuple(message["batches"] for message in messages)
+    idle = frozenset(rank for rank, count in enumerate(batches) if not count)
     views = []
     for storage in storages:
         facts = tuple(keys.get(storage) for keys in ranks)
         source = _source_of(facts, sources)
         replaced = corrects and _is_replaced(facts, source)
-        views.append(KeyView(facts, source, replaced=replaced, evaluates=stage != "train", idle=idle))
+        view = KeyView(facts, source, replaced=replaced, evaluates=stage != "train", idle=idle, batches=batches)
+        views.append(view)
     return views
 
 

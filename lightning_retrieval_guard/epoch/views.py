@@ -27,6 +27,7 @@ class KeyView:
         evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
         asked: What the metric behind it says itself, where the guard has asked it.
+        batches: The batches that each rank has seen; empty where that is not known.
     """
 
     facts: tuple[KeyFacts | None, ...]
@@ -36,6 +37,7 @@ class KeyView:
     evaluates: bool = True
     idle: frozenset[int] = frozenset()
     asked: float | None = None
+    batches: tuple[int, ...] = ()
 
     @property
     def present(self) -> list[KeyFacts]:
@@ -62,7 +64,10 @@ class KeyView:
     def is_shared(self) -> bool:
         """Whether every rank is meant to log the key and the guard may judge and correct it."""
         first = self.first
-        return not first.own_group and (first.sync_dist or not first.rank_zero_only)
+        if first.own_group or first.sync_dist or not first.rank_zero_only:
+            return not first.own_group
+        # weights that count the samples of all ranks say that the number is meant for all of them
+        return None not in self.facts and self.weight_fault == "times_world_size"
 
     def total(self, attribute: str) -> float:
         """The sum of one number over the ranks that logged the key."""
@@ -109,7 +114,12 @@ class KeyView:
 
     @property
     def reference(self) -> float | None:
-        """The reference value, where it is known."""
+        """The reference value, where it is known; it is a finite number."""
+        value = self._reference
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
         if self.parts_queries:
@@ -119,6 +129,8 @@ class KeyView:
             return self._own_global_value if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
+        if self.is_partial:
+            return None
         if not self.first.in_step:
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if not self.first.sync_dist and self.ranks_agree:
@@ -126,6 +138,15 @@ class KeyView:
         if self.first.reduction == "mean":
             return self._weighted()
         return self._reduce([own.value for own in self.present if own.value is not None])
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a value was logged once in many batches, so that nothing tells which samples it stands for."""
+        first = self.first
+        if not first.in_step or first.kind == "metric" or first.dataloader is not None or self.world_size == 1:
+            return False
+        pairs = zip(self.facts, self.batches, strict=False)
+        return any(facts is not None and facts.calls == 1 < batches for facts, batches in pairs)
 
     @property
     def _own_global_value(self) -> float | None:
@@ -269,14 +290,14 @@ class KeyView:
 
     @property
     def weight_effect(self) -> Effect | None:
-        """What the wrong weights alone do to the mean of the logged values."""
-        if self.weight_fault is None or self.first.value is None:
+        """What the wrong weights alone do to the mean of the logged values; no number that was logged."""
+        if self.weight_fault is None or self.first.value is None or self.is_partial:
             return None
         return Effect(_ratio(self.total("value"), self.total("weight")), self.by_samples)
 
     @property
     def floor_effect(self) -> Effect | None:
-        """What the floored mean of the batch sizes does to the logged mean."""
+        """What the floored mean of the batch sizes does to the logged mean, whatever the weights should be."""
         first = self.first
         if not self.is_reduced or first.reduction != "mean" or first.value is None or not first.in_step:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 
@@ -86,6 +86,13 @@ class Rule(ABC):
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
         ).with_effect(effect)
+
+    def at_weights(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
+        """A finding at a log call with wrong batch sizes: a note where these alone change nothing."""
+        alone = key.weight_effect
+        if alone is not None and alone.is_nil:
+            return self.at_key(epoch, key, message, **{**words, "severity": Severity.NOTE})
+        return self.at_key(epoch, key, message, effect=key.effect, **words)
 
     def at_source(self, epoch: EpochView, source: SourceView, message: str) -> Finding:
         """A finding at the log call that shows a metric, or at its first update where none is known yet."""

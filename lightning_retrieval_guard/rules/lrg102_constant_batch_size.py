@@ -54,4 +54,4 @@ class ConstantBatchSize(Rule):
                     f"'{key.first.name}' is logged with the loader's nominal batch_size while the batch is shorter"
                     f" ({listed(ranks)}), so the short batch weighs as much as a full one."
                 )
-                yield self.at_key(epoch, key, message, effect=key.weight_effect, ranks=ranks)
+                yield self.at_weights(epoch, key, message, ranks=ranks)

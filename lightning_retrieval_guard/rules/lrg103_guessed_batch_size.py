@@ -52,7 +52,7 @@ class GuessedBatchSize(Rule):
                     f"'{key.first.name}' is logged without batch_size; Lightning took a leading size from the batch,"
                     " which is not the number of samples."
                 )
-                yield self.at_key(epoch, key, message, effect=key.weight_effect)
+                yield self.at_weights(epoch, key, message)
             elif key.is_shared and key.first.in_step and key.total("unsure"):
                 message = (
                     f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their"

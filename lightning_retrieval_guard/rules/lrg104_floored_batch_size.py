@@ -44,11 +44,12 @@ class FlooredBatchSize(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            effect = key.floor_effect
-            if effect is not None:
+            floor = key.floor_effect
+            if floor is not None:
                 totals = [f"{facts.weight:g}" for facts in key.present]
                 message = (
                     f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning"
                     " floors their integer mean, which inflates the epoch value."
                 )
-                yield self.at_key(epoch, key, message, effect=effect)
+                effect = floor if floor.is_nil else key.effect
+                yield self.at_key(epoch, key, message, effect=effect, is_mended=not key.is_partial)

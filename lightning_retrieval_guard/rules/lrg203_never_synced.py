@@ -68,7 +68,12 @@ def _shows_one_rank(key: KeyView) -> bool:
     return not first.synced and key.differs
 
 
-def _fix(key: KeyView) -> str:
-    if key.source is not None:
-        return "Log the metric object, built with sync_on_compute=True."
-    return "Pass sync_dist=True."
+def _fix(key: KeyView) -> str | None:
+    if key.source is None:
+        return None
+    if key.source.plan.restarting:
+        return (
+            "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
+            " restart in each batch or on each rank."
+        )
+    return "Log the metric object, built with sync_on_compute=True."

@@ -34,7 +34,7 @@ from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class RestartingQueryIds(Rule):
@@ -52,7 +52,7 @@ class RestartingQueryIds(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            if source is not None and source.plan.restarting and epoch.declared_scope == "auto":
+            if source is not None and merges_queries(key) and epoch.declared_scope == "auto":
                 facts = source.plan.facts
                 count = sum(own.pieces for own in facts) if not source.plan.gathered else facts[0].pieces
                 queries = "1 query" if count == 1 else f"{count} queries"
@@ -62,3 +62,10 @@ class RestartingQueryIds(Rule):
                     " restart in each batch or on each rank, so different queries merge."
                 )
                 yield self.at_key(epoch, key, message, effect=key.effect)
+
+
+def merges_queries(key: KeyView) -> bool:
+    """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
+    if key.source is None or not key.source.plan.restarting:
+        return False
+    return key.first.synced or not key.averages_batches

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import merges_queries
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
     if key.parts_queries:
         return "and queries have rows in several batches"
     combined = key.first.synced if key.first.kind == "forward" else source.synchronises
-    told = (plan.gathered and combined) or plan.left_out or (plan.restarting and epoch.declared_scope == "auto")
+    told = (plan.gathered and combined) or plan.left_out or (merges_queries(key) and epoch.declared_scope == "auto")
     if told or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
         return None
     if plan.spans:
