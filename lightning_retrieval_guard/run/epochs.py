@@ -24,7 +24,7 @@ from lightning_retrieval_guard.run.collect import FactCollector, refusing
 from lightning_retrieval_guard.run.epoch import Epoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.suppression_filter import SuppressionFilter, Terms, sources_behind
-from lightning_retrieval_guard.run.synchronize import Meeting, Message, Table, Wants
+from lightning_retrieval_guard.run.synchronize import Meeting, Message, Synchronizer, Wants
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import ask
@@ -74,7 +74,7 @@ class Epochs:
         self._save = save
         self._finder = SourceFinder(trainer, module, watch, exchange, settings)
         self._teller = FactCollector(trainer, module, settings, exchange, watch, self._finder)
-        self._table = Table(exchange, self._scope, settings.corrects, self._finder.metric)
+        self._synchronizer = Synchronizer(exchange, self._scope, self._finder.metric)
         self._running: dict[str, Epoch] = {}
         self._count = itertools.count()
         self._numbers: set[int] = set()
@@ -147,7 +147,7 @@ class Epochs:
         sources = find(keys)
         epoch.local.update(sources)
         message = self._teller.message(epoch, keys)
-        meeting = self._hold(label, message, sources, self._teller.wants, self._table)
+        meeting = self._hold(label, message, sources, self._teller.wants, self._synchronizer)
         epoch.meetings.append(meeting.messages)
         self.counts[epoch.record.stage] = judge.counts_of(epoch.meetings)
         epoch.sources.update(meeting.sources)
@@ -162,10 +162,10 @@ class Epochs:
         self._act(epoch, new)
 
     def _hold(
-        self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, table: Table
+        self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants, synchronizer: Synchronizer
     ) -> Meeting:
         with refusing(self._settings):
-            return table.meet(label, message, sources, wants)
+            return synchronizer.sync(label, message, sources, wants)
 
     def _meet_on(self, terms: Terms, epoch: Epoch, label: str, names: Collection[str]) -> dict[str, SourceView]:
         """Combine rows once more, on terms that all ranks have come to know."""
@@ -173,9 +173,9 @@ class Epochs:
         message = self._teller.message(epoch, [])
         repeated = 0 if terms.repeated else message["repeated"]
         scope: Scope = "as given" if terms.merged else self._scope
-        table = Table(self._exchange, scope, self._settings.corrects, self._finder.metric)
+        synchronizer = Synchronizer(self._exchange, scope, self._finder.metric)
         point = f"{label}/{'merged' * terms.merged}/{'repeated' * terms.repeated}"
-        return self._hold(point, {**message, "repeated": repeated}, local, self._teller.wants, table).sources
+        return self._hold(point, {**message, "repeated": repeated}, local, self._teller.wants, synchronizer).sources
 
     def _speaking(self, epoch: Epoch, findings: Sequence[Finding], view: StageView) -> list[Finding]:
         return self._quiet.speaking(findings, view, epoch.record.keys, epoch.local)
@@ -366,7 +366,9 @@ class Epochs:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
         local = self._finder.of_metric(record, epoch.record)
         label = f"{epoch.record.stage}/compute/{local.name}"
-        meeting = self._hold(label, self._teller.message(epoch, []), {local.name: local}, lambda *_: True, self._table)
+        meeting = self._hold(
+            label, self._teller.message(epoch, []), {local.name: local}, lambda *_: True, self._synchronizer
+        )
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         self._know(epoch)
