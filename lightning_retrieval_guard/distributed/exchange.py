@@ -2,19 +2,20 @@
 
 How ranks meet:
 
-0. Before the first meeting every rank tells in the store whether it is ready; the group comes to be if all are.
+0. Before the first meeting every rank writes to the store what it runs and whether it is ready; the group comes to be
+   if all are ready and run the same version.
 1. Each rank writes to the store that it has come; writing waits for nobody.
 2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
    A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
    length follows, and the frame is larger from then on, on all ranks.
-3. What came is checked before it is used, in the same way on all ranks. The labels must agree; otherwise the ranks are
-   at different points of the program.
-4. What the messages call for follows: ``send_blocks`` from each rank to each (one ``all_to_all_single``), and
-   ``gather_blocks`` from each rank to all (one ``all_gather``); every rank knows all sizes beforehand.
+3. The labels must agree; otherwise the ranks are at different points of the program.
+4. What the messages call for follows: ``gather_blocks`` from each rank to all, one ``all_gather`` each time; every
+   rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
-6. Before anything is done, all wait until the store has counted every rank (``agree``).
-7. Before a metric of the program combines ranks by itself outside of steps, they wait in the store until all start
-   that, or one has gone to a meeting instead.
+6. Before anything is done, all wait until the store has counted every rank (``agree``). Rank zero, whose process may
+   hold the store, goes on last.
+7. Before a metric of the program combines ranks by itself outside of steps, ranks write that to the store (``start``).
+   A rank that goes to a meeting instead, or finds there that others have started something, gets an error at once.
 8. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
    error at once, and read in the store what happened.
 """
@@ -34,10 +35,13 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.distributed.payload import ProtocolError, as_entry, read_all
-from lightning_retrieval_guard.distributed.store import RankStatus, RankStore
+from lightning_retrieval_guard.distributed.store import RankStatus, RankStore, waiting_alone
 
-_FRAME_BYTES = 384
+# The second number changes with whatever travels.
+VERSION = f"{__version__}/2"
+_FRAME_BYTES = 8 << 10
 _LENGTH_BYTES = 4
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.
 _MOST_BYTES = 1 << 22
@@ -78,8 +82,6 @@ class Exchange:
 
     rank = 0
     world_size = 1
-    vocabulary = b""
-    """What messages are likely to contain, the same on all ranks: it need not travel."""
 
     def join(self, timeout: timedelta, trouble: str | None = None) -> None:
         """Hear from all ranks whether they are ready, before the first meeting.
@@ -89,7 +91,7 @@ class Exchange:
             trouble: Why this rank is not ready.
 
         Raises:
-            RanksFailedError: A rank is not ready; every rank gets that.
+            RanksFailedError: A rank is not ready, or runs another version; every rank gets that.
             ExchangeError: A rank did not come.
         """
         if trouble is not None:
@@ -123,18 +125,6 @@ class Exchange:
         """
         return [block]
 
-    def send_blocks(self, blocks: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Send one block of bytes to every rank, this one included, and receive one from every rank.
-
-        Args:
-            blocks: For every rank its bytes, uint8 of shape ``(sizes[self.rank][rank],)``.
-            sizes: For every sender the number of bytes for every receiver, the same on all ranks.
-
-        Returns:
-            The blocks for this rank, uint8, in order of their senders.
-        """
-        return list(blocks)
-
     def agree(self, answer: bool) -> list[bool]:
         """Wait for all ranks before anything is done, so that it is done on all ranks or on none.
 
@@ -162,14 +152,15 @@ class Exchange:
             failed: Whether the guard failed here, so that all ranks go on without it; else the run ends on this rank.
         """
 
-    def start(self, point: str) -> None:
-        """Wait for all ranks before something that they do together without the exchange.
+    def start(self, point: str, waits: bool) -> None:
+        """Begin something that all ranks do together without the exchange.
 
         Args:
             point: What this rank starts.
+            waits: Whether to wait for the others, so that whoever starts it alone gets an error in place of a hang.
 
         Raises:
-            ExchangeError: A rank has gone past it, or did not come.
+            ExchangeError: A rank has gone past it or left, or did not come.
             RanksFailedError: The guard failed on a rank.
         """
 
@@ -193,7 +184,7 @@ class GroupExchange(Exchange):
         self._meetings = 0
         # every rank makes its guards in the same order, so the number names the same guard everywhere
         name = f"lightning_retrieval_guard/{_instances}"
-        self._board = RankStore(dist.distributed_c10d._get_default_store(), name, self.rank, self.world_size)
+        self._store = RankStore(dist.distributed_c10d._get_default_store(), name, self.rank, self.world_size)
         self._group: Any = None
 
     @override
@@ -203,34 +194,36 @@ class GroupExchange(Exchange):
             self.leave(trouble, failed=True)
             raise RanksFailedError({self.rank: trouble})
         try:
-            self._board.wait_for_all(timeout)
-            states = self._board.states()
-            if not any(state.failed for state in states.values()):
+            self._store.wait_for_all(VERSION, timeout)
+            statuses = self._store.statuses()
+            failure = _failure_of(statuses) or _differing_versions(statuses)
+            if failure is None:
                 self._group = dist.new_group(backend="gloo", timeout=timeout)
                 return
         except RuntimeError as error:
             lost = self._lost("the start", error)
             self.leave(str(lost), failed=True)  # for a rank that comes later
             raise lost from error
-        raise _failure_of(states)
+        raise failure
 
     @override
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         self._meetings += 1
-        text = self._compress(json.dumps([label, message], separators=(",", ":")).encode())
+        text = _compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
-            self._board.come(self._meetings)
+            if self._store.come(self._meetings):
+                raise RuntimeError("others wait elsewhere")
             texts = self._gather_texts(text)
         except RuntimeError as error:
             raise self._lost(label, error) from error
-        entries = read_all(self._read, texts)
+        entries = read_all(_read, texts)
         labels = [label for label, _ in entries]
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
             apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
             raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
-        return [told for _, told in entries]
+        return [message for _, message in entries]
 
     @override
     def gather_blocks(self, block: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -246,19 +239,9 @@ class GroupExchange(Exchange):
         return [whole[:size] for whole, size in zip(gathered, sizes, strict=True)]
 
     @override
-    def send_blocks(self, blocks: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-        incoming, outgoing = [own[self.rank] for own in sizes], list(sizes[self.rank])
-        received = torch.empty(sum(incoming), dtype=torch.uint8)
-        try:
-            dist.all_to_all_single(received, torch.cat(list(blocks)), incoming, outgoing, self._own_group())
-        except RuntimeError as error:
-            raise self._lost("rows", error) from error
-        return list(received.split(incoming))
-
-    @override
     def agree(self, answer: bool) -> list[bool]:
         try:
-            return self._board.agree(answer, self._timeout)
+            return self._store.agree(answer, self._timeout)
         except RuntimeError as error:
             raise self._lost("an agreement", error) from error
 
@@ -269,27 +252,22 @@ class GroupExchange(Exchange):
     @override
     def leave(self, reason: str, failed: bool) -> None:
         with contextlib.suppress(RuntimeError):  # without a store the others know that a rank is gone
-            self._board.leave(reason, failed)
+            self._store.leave(reason, failed)
         self.close()
 
     @override
-    def start(self, point: str) -> None:
+    def start(self, point: str, waits: bool) -> None:
         try:
-            if self._board.start(point, self._timeout):
+            if self._store.start(point, self._timeout, waits):
                 return
         except RuntimeError as error:
             raise self._lost(point, error) from error
-        states = self._board.states()
-        if any(state.left is not None for state in states.values()):
-            raise self._lost(point, RuntimeError("a rank has left"))
-        self._board.tell(alone=True)
-        lost = _alone(self._board.states())
-        self.leave(str(lost), failed=False)
-        raise lost
+        self.close()  # those who are at the meeting need not wait for this rank
+        raise self._lost(point, RuntimeError("a rank went past it"))
 
     @override
     def finish(self) -> None:
-        self._board.tell(point="")
+        self._store.finish()
 
     @override
     def close(self) -> None:
@@ -313,20 +291,6 @@ class GroupExchange(Exchange):
             for row, length in zip(rows, lengths, strict=True)
         ]
 
-    def _compress(self, text: bytes) -> bytes:
-        press = zlib.compressobj(level=9, zdict=self.vocabulary)
-        return press.compress(text) + press.flush()
-
-    def _read(self, block: bytes) -> tuple[str, dict[str, Any]]:
-        return as_entry(json.loads(self._decompress(block)))
-
-    def _decompress(self, block: bytes) -> bytes:
-        press = zlib.decompressobj(zdict=self.vocabulary)
-        text = press.decompress(block, _MOST_TEXT_BYTES)
-        if not press.eof or press.unused_data:
-            raise ValueError("it is not whole")
-        return text
-
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
         dist.all_gather(blocks, block, group=self._own_group())
@@ -339,34 +303,56 @@ class GroupExchange(Exchange):
 
     def _lost(self, label: str, error: RuntimeError) -> RuntimeError:
         """What to raise where ranks did not meet."""
-        states = self._board.states()
-        if any(state.failed for state in states.values()):
-            return _failure_of(states)
-        if any(state.alone for state in states.values()):
-            return _alone(states)
-        left = {rank: state.left for rank, state in states.items() if state.left is not None and rank != self.rank}
+        statuses = self._store.statuses()
+        failure, alone = _failure_of(statuses), waiting_alone(statuses)
+        if failure is not None:
+            return failure
+        if alone:
+            return ExchangeError(f"rank(s) {_joined(alone)} waited for the others", alone)
+        left = {rank: one.left for rank, one in statuses.items() if one.left is not None and rank != self.rank}
         if left:
             why = "; ".join(dict.fromkeys(left.values()))
             return ExchangeError(f"rank(s) {_joined(left)} left the run before {label!r}: {why}", left)
-        away = {rank: state.point for rank, state in states.items() if state.meeting < self._meetings}
-        silent = [rank for rank in range(self.world_size) if rank not in states]
-        elsewhere = away | (dict.fromkeys(silent, "") if self.rank in states else {})  # else the store is gone
+        away = {rank: one.point for rank, one in statuses.items() if one.meeting < self._meetings}
+        silent = [rank for rank in range(self.world_size) if rank not in statuses]
+        elsewhere = away | (dict.fromkeys(silent, "") if self.rank in statuses else {})  # else the store is gone
         who = f"rank(s) {_joined(elsewhere)} did not come" if elsewhere else "a rank was lost on the way"
         limit = f"time-out {self._timeout.total_seconds():g} s"
         return ExchangeError(f"{who} to {label!r} ({limit}): {str(error).splitlines()[0]}", elsewhere)
 
 
-def _failure_of(states: Mapping[int, RankStatus]) -> RanksFailedError:
-    return RanksFailedError({rank: state.left or "" for rank, state in states.items() if state.failed})
+def _failure_of(statuses: Mapping[int, RankStatus]) -> RanksFailedError | None:
+    reasons = {rank: status.left or "" for rank, status in statuses.items() if status.failed}
+    return RanksFailedError(reasons) if reasons else None
 
 
-def _alone(states: Mapping[int, RankStatus]) -> ExchangeError:
-    points = {rank: state.point for rank, state in states.items() if state.alone}
-    return ExchangeError(f"rank(s) {_joined(points)} waited for the others", points)
+def _differing_versions(statuses: Mapping[int, RankStatus]) -> RanksFailedError | None:
+    """The error where ranks run several versions, with those that do not run what most do."""
+    ranks: dict[str, list[int]] = {}
+    for rank, status in statuses.items():
+        ranks.setdefault(status.version, []).append(rank)
+    if len(ranks) < 2:
+        return None
+    listed = "; ".join(f"{version or 'unknown'} on rank(s) {_joined(ranks[version])}" for version in sorted(ranks))
+    reason = f"the ranks run different versions of lightning-retrieval-guard: {listed}. Install the same one everywhere"
+    usual = max(ranks.values(), key=len)
+    return RanksFailedError({rank: reason for rank in sorted(statuses) if rank not in usual})
 
 
 def _joined(ranks: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
+
+
+def _compress(text: bytes) -> bytes:
+    return zlib.compress(text, level=9)
+
+
+def _read(block: bytes) -> tuple[str, dict[str, Any]]:
+    press = zlib.decompressobj()
+    text = press.decompress(block, _MOST_TEXT_BYTES)
+    if not press.eof or press.unused_data:
+        raise ValueError("it is not whole")
+    return as_entry(json.loads(text))
 
 
 def _pack(text: bytes, size: int) -> Tensor:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-Told = TypeVar("Told")
+Sent = TypeVar("Sent")
 Read = TypeVar("Read")
 
 
@@ -18,41 +18,41 @@ class ProtocolError(ValueError):
     """
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
-        told = "; ".join(f"rank {rank} sent what cannot be read: {reason}" for rank, reason in reasons.items())
-        super().__init__(f"{told}. All ranks must run the same version of lightning-retrieval-guard.")
+        listed = "; ".join(f"rank {rank} sent what cannot be read: {reason}" for rank, reason in reasons.items())
+        super().__init__(f"{listed}. All ranks must run the same version of lightning-retrieval-guard.")
         self.reasons = dict(reasons)
 
 
-def read_all(read: Callable[[Told], Read], told: Sequence[Told]) -> list[Read]:
+def read_all(read: Callable[[Sent], Read], sent: Sequence[Sent]) -> list[Read]:
     """Read what every rank sent.
 
     Args:
-        read: Reads what one rank sent; raises ``ValueError`` where it is malformed.
-        told: What was sent, in order of rank.
+        read: Reads what one rank sent; raises where it is malformed.
+        sent: In order of rank.
 
     Raises:
         ProtocolError: With all ranks that sent something malformed.
     """
-    results = [_try(read, own) for own in told]
+    results = [_try(read, one) for one in sent]
     wrong = {rank: str(result) for rank, result in enumerate(results) if isinstance(result, Exception)}
     if wrong:
         raise ProtocolError(wrong)
     return [result for result in results if not isinstance(result, Exception)]
 
 
-def _try(read: Callable[[Told], Read], told: Told) -> Read | Exception:
+def _try(read: Callable[[Sent], Read], sent: Sent) -> Read | Exception:
     try:
-        return read(told)
-    except (zlib.error, ValueError, RecursionError) as error:
+        return read(sent)
+    except (zlib.error, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         return error
 
 
-def as_entry(told: Any) -> tuple[str, dict[str, Any]]:
+def as_entry(sent: Any) -> tuple[str, dict[str, Any]]:
     """The label and the message of a rank.
 
     Raises:
         ValueError: It is something else.
     """
-    if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and isinstance(told[1], dict):
-        return told[0], told[1]
+    if isinstance(sent, list) and len(sent) == 2 and isinstance(sent[0], str) and isinstance(sent[1], dict):
+        return sent[0], sent[1]
     raise ValueError("it is no label with a message")

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary, join_packed
-from lightning_retrieval_guard.epoch.plan import Plan, find_copies
+from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
+from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
 from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks, longest
@@ -177,79 +177,43 @@ class LocalRows:
 
     # --- queries that lie on several ranks --------------------------------------------------------------------
 
-    def parcel(self, chosen: Tensor, keep: int | None) -> PackedQueries:
-        """Queries with their rows.
+    def packed(self, chosen: Tensor) -> PackedQueries:
+        """The rows of some queries, each query's in order of arrival.
 
         Args:
             chosen: A boolean mask over the queries.
-            keep: How many rows of a query can matter; ``None`` for all.
         """
-        if self.table is None or self.queries is None or not bool(chosen.any()):
-            nothing = torch.zeros(0)
-            return PackedQueries(Summary(self.summary.words[:, :0]), nothing.long(), nothing.double(), nothing)
+        if self.table is None or self.queries is None:
+            return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
         place = _place_rows(self.table, self.queries)
         rows = chosen.to(place.device)[place].nonzero().reshape(-1)
-        rows = rows if keep is None else _best(rows, place[rows], self.table.preds[rows], keep)
-        renumbered = torch.cumsum(chosen, dim=0) - 1
-        return PackedQueries(
-            Summary(self.summary.words[:, chosen]),
-            renumbered[place[rows].cpu()],
-            self.table.preds[rows].double().cpu(),
-            self.table.target[rows].float().cpu(),
-        )
-
-    def join(self, parcels: Sequence[PackedQueries]) -> Joined:
-        """Score the queries that ranks have sent here."""
-        return Joined(join_packed(parcels), self)
+        rows = rows[torch.argsort(place[rows], stable=True)]
+        return PackedQueries(self.table.preds[rows].double().cpu(), self.table.target[rows].float().cpu())
 
 
-class Joined:
-    """Queries whose rows came from several ranks, at the rank that scores them.
+def score_split(
+    panel: Panel, queries: ComparedQueries, rows: Sequence[PackedQueries], preds: torch.dtype, target: torch.dtype
+) -> tuple[Scored, int]:
+    """Score the queries whose rows lie on several ranks.
 
-    Attributes:
-        identical: How many of them several ranks hold with the same rows.
-        different: How many several ranks hold with different rows.
-        longest: The most rows of any of them.
+    Args:
+        panel: The metrics.
+        queries: These queries, in order of rank.
+        rows: Their rows on every rank, in the same order.
+        preds: The dtype of the scores.
+        target: The dtype of the relevance.
+
+    Returns:
+        What each metric makes of them, and the most rows of any of them.
     """
-
-    def __init__(self, parcel: PackedQueries, local: LocalRows) -> None:
-        held = parcel.summary.rows > 0
-        renumbered = torch.cumsum(held, dim=0) - 1
-        self._summary = Summary(parcel.summary.words[:, held])
-        self._parcel = replace(parcel, place=renumbered[parcel.place])
-        self._local = local
-        self._copy, shared, same, self._first = find_copies(self._summary)
-        self._again = shared & same & ~self._first
-        self.identical = int((shared & same & self._first).sum())
-        self.different = int((shared & ~same & self._first).sum())
-        queries = torch.zeros(int(self._first.sum()), dtype=torch.int64)
-        self._rows = queries.index_add(0, self._copy, self._summary.rows)
-        self.longest = int(self._rows.max()) if self._rows.numel() else 0
-        self._scored: dict[bool, Scored] = {}
-
-    def scored(self, once: bool) -> Scored:
-        """What each metric makes of the queries; identical rows of several ranks count once if told so."""
-        if once not in self._scored:
-            self._scored[once] = self._score(once)
-        return self._scored[once]
-
-    def _score(self, once: bool) -> Scored:
-        counted = ~self._again if once else torch.ones_like(self._again)
-        kept = counted[self._parcel.place]
-        number = self._copy[self._parcel.place[kept]]
-        preds, target = _like(self._local.table, self._parcel.preds[kept], self._parcel.target[kept])
-        _, values = self._local.panel.score(number, preds, target)
-        lives = torch.zeros_like(self._rows).index_copy(0, self._copy, self._summary.segment)
-        return Scored(lives, values)
-
-
-def _like(table: RowTable | None, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and relevance in the dtypes that the rows of this rank have, as far as these can hold them."""
-    if table is None:
-        return preds.float(), target
-    whole = not table.target.is_floating_point() and bool((target == target.round()).all())
-    wide = torch.promote_types(table.target.dtype, torch.int32)  # another rank's may be more than 0 and 1
-    return preds.to(table.preds.dtype), target.to(wide) if whole else target
+    number = queries.number.repeat_interleave(queries.rows)
+    relevance = torch.cat([part.target for part in rows])
+    if not target.is_floating_point and bool((relevance == relevance.round()).all()):
+        relevance = relevance.to(torch.promote_types(target, torch.int32))
+    held, values = panel.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
+    size = int(held.max()) + 1
+    lives = torch.zeros(size, dtype=torch.int64).index_copy(0, queries.number, queries.life)
+    return Scored(lives[held], values), int(number.bincount().max())
 
 
 def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
@@ -300,24 +264,34 @@ def score_alone(metric: Metric) -> Outcome | None:
     return outcome if outcome.error is None else None
 
 
-def combined(local: LocalRows, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+def combined(
+    local: LocalRows, name: str, sums: Mapping[int, Sum], split: Scored | None, mean: bool, width: int, longest: int
+) -> Outcome:
     """The value of one metric from what all ranks made of their queries, the same on every rank.
 
     Args:
         local: This rank's rows.
         name: The metric.
-        sums: Of every rank.
-        mean: Whether they are those of a mean.
+        sums: Of every rank that counts, by its place among those that combine.
+        split: What this rank made of the queries whose rows lie on several ranks.
+        mean: Whether the sums are those of a mean.
+        width: The columns of a value.
         longest: The most rows of any query.
     """
-    failed = [rank for rank, own in enumerate(sums) if own.failed]
+    failed = [place for place, own in sums.items() if own.failed]
     if failed:
         return Outcome(error=_scoring_error(local, name, failed))
-    return _outcome(local.panel, name, sums, mean, longest)
+    everything = list(sums.values())
+    if split is not None:
+        error = split.values[name].error
+        if error is not None:
+            return Outcome(error=error)
+        everything.append(split.sums(name, mean, width))
+    return _outcome(local.panel, name, everything, mean, longest)
 
 
 def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
-    own = local.outcome(name).error if local.rank in failed else None
+    own = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
     if own is not None:
         return own
     metric, ranks = local.metrics[name], ", ".join(map(str, failed))
@@ -347,13 +321,3 @@ def _place_rows(table: RowTable, queries: Queries) -> Tensor:
     order = torch.argsort(queries.segment, stable=True)
     ascending = numbers.of_lives(queries.query[order], queries.segment[order]).to(held.device)
     return order.to(held.device)[torch.searchsorted(ascending, numbers.of_rows())]
-
-
-def _best(rows: Tensor, place: Tensor, preds: Tensor, keep: int) -> Tensor:
-    """The ``keep`` rows of every query with the highest scores; ties in order of arrival."""
-    order = torch.argsort(preds, descending=True, stable=True)
-    order = order[torch.argsort(place[order], stable=True)]
-    places = place[order]
-    position = torch.arange(len(order), device=order.device)
-    first = torch.searchsorted(places, places)
-    return rows[order[position - first < keep].sort().values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.packing import Summary
-from lightning_retrieval_guard.epoch.row_facts import RowFacts, owner_of
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.settings import QueryScope
 
 # What was declared about query ids; or nothing was, and they are not to be doubted.
@@ -25,31 +26,45 @@ class Plan:
 
     Attributes:
         facts: What each rank told.
-        gathered: All ranks hold the same rows, so each counts its own.
+        classes: For every rank the first of those that hold the same rows, where the ranks fall into classes of equal
+            size that do; else empty. One rank of each class counts.
         restarting: Ids restart, so each update keeps its queries to itself.
         drop: What a rank whose last sample is a repeated one leaves out.
         repeated: The number of samples that the sampler repeated.
-        compare: What the ranks exchange before they know which queries lie on several of them: nothing, because none
-            can; a summary of every query; or all rows, each to its query's owner, where most queries seem to be split.
+        compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
         split: Queries whose rows lie on several ranks.
         duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
         scope: What the user declared about query ids.
     """
 
     facts: tuple[RowFacts, ...]
-    gathered: bool = False
+    classes: tuple[int, ...] = ()
     restarting: bool = False
     drop: Literal["nothing", "row", "query"] = "nothing"
     repeated: int = 0
-    compare: Literal["nothing", "queries", "rows"] = "nothing"
+    compares: bool = False
     split: int = 0
     duplicates: int = 0
     scope: Scope = "auto"
 
     @property
+    def gathered(self) -> bool:
+        """Whether all ranks hold the same rows, so that each may count its own."""
+        return len(set(self.classes)) == 1
+
+    @property
+    def counted(self) -> list[int]:
+        """The ranks whose rows count: the first of each class, or all."""
+        return sorted(set(self.classes)) or list(range(len(self.facts)))
+
+    @property
     def first_counts(self) -> bool:
         """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
         return self.gathered and len({facts.arrangement for facts in self.facts}) > 1
+
+    def first_like(self, rank: int) -> int:
+        """The rank that counts the rows which a rank holds."""
+        return self.classes[rank] if self.classes else rank
 
     @property
     def left_out(self) -> int:
@@ -87,8 +102,8 @@ class Plan:
         """The most rows that any query can have."""
         if self.restarting:
             return max(facts.longest_piece for facts in self.facts)
-        lengths = [facts.longest_query for facts in self.facts]
-        return max(lengths) if self.compare == "nothing" else sum(lengths)
+        lengths = [self.facts[rank].longest_query for rank in self.counted]
+        return sum(lengths) if self.compares else max(lengths)
 
     def with_shared(self, identical: int, different: int) -> Plan:
         """The plan once it is known how many queries lie on several ranks, with the same or with different rows."""
@@ -97,7 +112,7 @@ class Plan:
         return replace(self, split=different + identical)
 
 
-def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronises: bool, corrects: bool) -> Plan:
+def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronises: bool) -> Plan:
     """Decide what can be decided from the facts alone.
 
     Args:
@@ -105,25 +120,30 @@ def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronis
         scope: What the user declared about query ids.
         repeated: How many samples the sampler repeated over all ranks.
         synchronises: Whether the program lets the metric combine ranks.
-        corrects: Whether the value is wanted in any case.
     """
+    plan = Plan(tuple(facts), _classes_of(facts), repeated=repeated, scope=scope)
     holders = [own for own in facts if own.rows]
-    gathered = len(facts) > 1 and _all_same(facts)
+    counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
     restarting = scope == "batch" or (
-        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, gathered)
+        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, plan.gathered)
     )
-    drop = _what_to_drop(holders) if repeated and not gathered else "nothing"
-    plan = Plan(tuple(facts), gathered, restarting, drop, repeated, scope=scope)
+    # where ranks hold the same rows, which of them ends on a repeated sample does not follow from its number
+    drop = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
+    plan = replace(plan, restarting=restarting, drop=drop)
     joins = synchronises or any(own.single_life for own in holders)
-    if gathered or restarting or not joins or not _may_share(holders):
-        return plan
-    straight = corrects and all(own.shares for own in facts) and _seem_to_share(holders)
-    return replace(plan, compare="rows" if straight else "queries")
+    return replace(plan, compares=not (plan.gathered or restarting) and joins and _may_share(counted))
 
 
-def _all_same(facts: Sequence[RowFacts]) -> bool:
-    first = facts[0]
-    return first.rows > 0 and all((own.rows, own.fingerprint) == (first.rows, first.fingerprint) for own in facts)
+def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
+    """For every rank the first with the same rows, if as many ranks, and more than one, hold each set of rows.
+
+    Ranks that are equal among others that are not may be so by chance, and are taken as they are.
+    """
+    contents = [(own.rows, own.fingerprint) for own in facts]
+    sizes = set(Counter(contents).values())
+    if len(sizes) != 1 or sizes == {1} or not all(own.rows for own in facts):
+        return ()
+    return tuple(map(contents.index, contents))
 
 
 def _may_restart(holders: Sequence[RowFacts], gathered: bool) -> bool:
@@ -157,58 +177,53 @@ def _may_meet(one: RowFacts, other: RowFacts) -> bool:
     return step == 0 or (one.id_min - other.id_min) % step == 0
 
 
-def _seem_to_share(holders: Sequence[RowFacts]) -> bool:
-    return any(set(one.sketch) & set(other.sketch) for one, other in combinations(holders, 2))
-
-
 @dataclass(frozen=True)
-class Verdict:
+class ComparedQueries:
     """What the summaries of all ranks tell of every query on every rank; one entry for each.
 
     Attributes:
         rank: Who holds it, int64 of shape ``(entries,)``.
-        split: Whether its rows lie on several ranks, bool of the same shape.
+        number: The number of the query among those of all ranks, in ascending order of life and id, int64 of the same
+            shape.
+        life: Its metric life, int64 of the same shape.
+        rows: The number of its rows on that rank, int64 of the same shape.
+        split: Whether rows of several ranks must come together, bool of the same shape.
         counts: Whether its holder counts it, bool of the same shape.
-        owner: Who scores it where it is split, int64 of the same shape.
-        rows: The number of its rows, int64 of the same shape.
     """
 
     rank: Tensor
+    number: Tensor
+    life: Tensor
+    rows: Tensor
     split: Tensor
     counts: Tensor
-    owner: Tensor
-    rows: Tensor
 
-    def of(self, rank: int) -> Verdict:
-        """The entries of one rank, in the order of its summary."""
-        own = self.rank == rank
-        return Verdict(self.rank[own], self.split[own], self.counts[own], self.owner[own], self.rows[own])
+    def of(self, entries: Tensor) -> ComparedQueries:
+        """The entries that a mask selects; those of one rank are in the order of its summary."""
+        columns = (self.rank, self.number, self.life, self.rows, self.split, self.counts)
+        return ComparedQueries(*(column[entries] for column in columns))
 
 
-def compare_queries(plan: Plan, ranks: Sequence[Summary], scope: Scope) -> tuple[Plan, Verdict]:
+def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, ComparedQueries]:
     """Decide the rest from the queries of every rank.
 
     Args:
         plan: What was decided so far.
-        ranks: The queries of every rank, in order of rank.
-        scope: What the user declared about query ids.
+        ranks: The queries of every rank, in order of rank; none of one that does not count.
     """
     held = torch.cat([torch.full_like(own.query, rank) for rank, own in enumerate(ranks)])
     everything = Summary(torch.cat([own.words for own in ranks], dim=1))
     copy, shared, identical, first = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
     different = shared & ~identical
-    if scope == "auto" and bool(different.any()) and _may_restart(holders, gathered=False):
+    if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, gathered=False):
         plan, split, counts = replace(plan, restarting=True), torch.zeros_like(shared), torch.ones_like(shared)
     else:
         numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
         plan = plan.with_shared(*numbers)
         split = different if plan.duplicates else shared
         counts = ~split & (first | ~shared)
-    # only a rank with rows of its own is sure to have the metrics that score them
-    able = torch.tensor([rank for rank, own in enumerate(plan.facts) if own.rows])
-    owner = able[owner_of(everything.query, everything.segment, len(able))]
-    return plan, Verdict(held, split, counts, owner, everything.rows)
+    return plan, ComparedQueries(held, copy, everything.segment, everything.rows, split, counts)
 
 
 def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor, Tensor]:

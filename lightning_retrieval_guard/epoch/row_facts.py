@@ -16,7 +16,6 @@ from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.epoch.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
-_SKETCH = 8
 _HASH_BITS = 32
 _ARRANGED = 64  # rows whose places tell an arrangement from another
 
@@ -36,10 +35,6 @@ class RowFacts:
         id_min: Smallest query id.
         id_max: Largest query id.
         id_step: A number that divides the difference of any two ids; zero for a single id.
-        sketch: The smallest hashes of ids: ranks that hold many queries together have some of them in common.
-        shares: For every rank the queries whose owner it is, and the rows that would travel to it; empty where the
-            samples tell that queries are whole.
-        keep: How many rows of a query can matter for the metrics that saw it; ``None`` for all.
         fingerprint: Of all rows; independent of their order.
         arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
             whether they have them in the same order.
@@ -68,9 +63,6 @@ class RowFacts:
     id_min: int = 0
     id_max: int = -1
     id_step: int = 0
-    sketch: tuple[int, ...] = ()
-    shares: tuple[tuple[int, int], ...] = ()
-    keep: int | None = None
     fingerprint: int = 0
     arrangement: int = 0
     longest_query: int = 0
@@ -93,8 +85,7 @@ class RowFacts:
     @classmethod
     def from_payload(cls, message: dict[str, Any]) -> RowFacts:
         """Read what ``to_payload`` wrote."""
-        shares = tuple((queries, rows) for queries, rows in message.get("shares", ()))
-        return cls(**{**message, "sketch": tuple(message.get("sketch", ())), "shares": shares})
+        return cls(**message)
 
 
 @dataclass(frozen=True)
@@ -131,17 +122,10 @@ def join_chunks(pieces: QueryChunks) -> Queries:
     return Queries(of_piece, pieces.query[first], pieces.segment[first], *sums)
 
 
-def owner_of(query: Tensor, segment: Tensor, ranks: int) -> Tensor:
-    """Which of the ranks scores a query whose rows lie on several of them, int64 of the shape of ``query``."""
-    return mix(query ^ mix(segment)).remainder(ranks)
-
-
 def gather_facts(
     table: RowTable | None,
     samples: Sequence[int | None],
     world_size: int,
-    keep: int | None = None,
-    owners: int = 0,
     scope: QueryScope = "auto",
     ends_repeated: bool = False,
     single_life: bool = True,
@@ -153,8 +137,6 @@ def gather_facts(
         table: The rows, or ``None``.
         samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
         world_size: The number of ranks.
-        keep: How many rows of a query can matter; ``None`` for all.
-        owners: The number of ranks to share queries out to; zero where none will be.
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
         ends_repeated: As in ``RowFacts``.
         single_life: As in ``RowFacts``.
@@ -180,9 +162,6 @@ def gather_facts(
         queries=count,
         pieces=pieces.query.numel() + sum(known.queries for known in settled),
         **_range(queries.query),
-        sketch=_sketch(queries) if owners > 1 else (),
-        shares=_shares(queries, owners, keep) if owners > 1 and (scope != "auto" or not whole) else (),
-        keep=keep,
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         arrangement=_arrangement(table) if world_size > 1 else 0,
         longest_query=longest(queries.rows, table),
@@ -264,12 +243,6 @@ def _step(ids: Tensor) -> int:
     return abs(int(steps[0])) if steps.numel() else 0
 
 
-def _sketch(queries: Queries) -> tuple[int, ...]:
-    hashes = _short(mix(queries.query ^ mix(queries.segment)))
-    smallest = hashes.topk(min(_SKETCH, hashes.numel()), largest=False, sorted=True).values
-    return tuple(smallest.tolist())
-
-
 def _short(hashes: Tensor) -> Tensor:
     return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
 
@@ -281,11 +254,3 @@ def _arrangement(table: RowTable) -> int:
     for column in (table.query, table.preds, table.target):
         hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())
     return int(_short(hashes.sum().reshape(1)))
-
-
-def _shares(queries: Queries, ranks: int, keep: int | None) -> tuple[tuple[int, int], ...]:
-    owner = owner_of(queries.query, queries.segment, ranks)
-    rows = queries.rows if keep is None else queries.rows.clamp(max=keep)
-    sums = torch.zeros(2, ranks, dtype=torch.int64)
-    sums.index_add_(1, owner, torch.stack([torch.ones_like(rows), rows]))
-    return tuple((queries_there, rows_there) for queries_there, rows_there in sums.t().tolist())

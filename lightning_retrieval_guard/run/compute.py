@@ -103,7 +103,7 @@ class ComputeDispatcher:
         return _take(outcome, metric)
 
     def _compute_with_others(self, record: MetricRecord, epoch: RunningEpoch, plain: Plain) -> Any:
-        """The metric combines ranks by itself; outside of steps, wait until all ranks let it."""
+        """The metric combines ranks by itself; outside of steps, the others hear of it, in warn mode without a wait."""
         if epoch.record.in_step:
             record.synced_in_steps += 1
             return plain()
@@ -117,7 +117,8 @@ class ComputeDispatcher:
             site = user_call_site()
             with refusing(self._settings):
                 self._exchange.start(
-                    f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}"
+                    f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}",
+                    waits=self._settings.mode != "warn",
                 )
 
 

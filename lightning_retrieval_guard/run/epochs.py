@@ -27,7 +27,7 @@ from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.summary import counts_of, numbers_of
 from lightning_retrieval_guard.run.suppression_filter import Verdict
-from lightning_retrieval_guard.run.synchronize import Meeting, Table, Wants
+from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import ask
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -60,7 +60,7 @@ class Epochs:
         self._watch = watch
         self._finder = SourceFinder(run, watch)
         self._collector = FactCollector(run, watch, self._finder)
-        self._table = Table(run.exchange, run.settings.query_scope, run.settings.corrects, self._finder.metric)
+        self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._finder.metric)
         self._running: dict[str, RunningEpoch] = {}
         self._count = itertools.count()
         self._numbers: set[int] = set()
@@ -131,7 +131,7 @@ class Epochs:
 
     def _meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         with refusing(self._run.settings):
-            return self._table.meet(label, message, sources, wants)
+            return self._synchronizer.sync(label, message, sources, wants)
 
     def _ask(self, epoch: RunningEpoch, keys: Sequence[KeyView]) -> list[KeyView]:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.

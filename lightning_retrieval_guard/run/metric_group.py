@@ -1,44 +1,87 @@
-"""Metrics that saw the same rows on every rank: what they send, and what comes of it."""
+"""Metrics that saw the same rows on every rank: what they send, and what comes of it.
+
+1. ``pack_summary`` on every rank, ``compare`` what came: which queries lie on several ranks.
+2. ``choose`` the metrics whose value is wanted.
+3. ``pack_values`` on every rank, ``combine`` what came: the sums or values of the queries that are whole on a rank, and
+   the rows of those that are split, which every rank scores.
+4. ``views`` for the rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.payload import ProtocolError
-from lightning_retrieval_guard.epoch.combine import Joined, LocalRows, combined
+from lightning_retrieval_guard.epoch.combine import LocalRows, Scored, combined, score_split
 from lightning_retrieval_guard.epoch.facts import SourceFacts
-from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, PackedQueries, Summary, packed_bytes
-from lightning_retrieval_guard.epoch.plan import Plan, Scope, Verdict, compare_queries
-from lightning_retrieval_guard.epoch.row_facts import owner_of
+from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
+from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.values import Outcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
 _WORD_BYTES = 8
-_NO_LIMIT = torch.iinfo(torch.int64).max
-# a few rows go to everyone along with the values, which saves a collective
-_FEW_BYTES = 16 * 1024
-_HEAD = 3  # queries on several ranks with identical rows, with different rows, and the rows of the longest query
+# A dtype travels as its place in this list; it decides in which precision split queries are scored.
+_DTYPES = (
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
+_NO_ROWS = -1
 
 
 @dataclass(frozen=True)
 class Member:
-    """One metric: what the ranks told that have it, by rank, and what this rank has of it."""
+    """One metric: the facts of the ranks that have it, by rank, and what this rank has of it."""
 
-    told: Mapping[int, SourceFacts]
+    facts: Mapping[int, SourceFacts]
     metric: Metric | None
     rows: SharedRows | None
 
     @property
     def mean(self) -> bool:
         """Whether the value is a mean over queries."""
-        return all(own.mean for own in self.told.values())
+        return all(facts.mean for facts in self.facts.values())
+
+    @property
+    def columns(self) -> int:
+        """The numbers in the value of one query; zero for a curve that is as long as the longest query."""
+        return max(facts.columns for facts in self.facts.values())
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a rank sends before its values.
+
+    Attributes:
+        longest: The most rows of any query that it counts by itself.
+        preds: The dtype of its scores, as a place in ``_DTYPES``.
+        target: The dtype of its relevance.
+    """
+
+    longest: int
+    preds: int = _NO_ROWS
+    target: int = _NO_ROWS
+
+    WORDS = 3
+
+    def pack(self) -> Tensor:
+        """As int64 words."""
+        return torch.tensor([self.longest, self.preds, self.target])
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
+
+    head: Head
+    sums: dict[str, Sum]
+    rows: PackedQueries
 
 
 class MetricGroup:
@@ -56,8 +99,7 @@ class MetricGroup:
         self._rank = rank
         self._members: dict[str, Member] = {}
         self._wanted: list[str] = []
-        self._verdict: Verdict | None = None
-        self._joined: Joined | None = None
+        self._compared: ComparedQueries | None = None
         self._outcomes: dict[str, Outcome] = {}
 
     def add(self, name: str, member: Member) -> None:
@@ -80,6 +122,9 @@ class MetricGroup:
     def _place(self) -> int:
         return self.ranks.index(self._rank)
 
+    def _counts(self, rank: int) -> bool:
+        return rank in self.ranks and self.ranks.index(rank) in self.plan.counted
+
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
         apart = not self.plan.gathered or self.plan.first_counts
@@ -91,120 +136,41 @@ class MetricGroup:
 
     def summary_bytes(self, rank: int) -> int:
         """The size of a rank's summary, as every rank can tell."""
-        if rank not in self.ranks:
-            return 0
-        return self.plan.facts[self.ranks.index(rank)].queries * QUERY_BYTES
+        return self.plan.facts[self.ranks.index(rank)].queries * QUERY_BYTES if self._counts(rank) else 0
 
-    def summary(self) -> Tensor:
+    def pack_summary(self) -> Tensor:
         """The queries of this rank, uint8; filled up where the plan has left one out."""
-        if not self._takes_part:
-            return torch.zeros(0, dtype=torch.uint8)
-        own = self.local.summary.words
-        words = torch.zeros(4, self.plan.facts[self._place].queries, dtype=torch.int64)
-        words[:, : own.shape[1]] = own
-        return words.reshape(-1).view(torch.uint8)
+        queries = self.summary_bytes(self._rank) // QUERY_BYTES
+        return self.local.summary.pack(queries) if queries else torch.zeros(0, dtype=torch.uint8)
 
-    def compare(self, blocks: Sequence[Tensor], scope: Scope) -> None:
-        """Complete the plan from the queries of all members."""
-        words = [block.clone().view(torch.int64).reshape(4, -1) for block in blocks]
-        summaries = [Summary(own[:, Summary(own).rows > 0]) for own in words]
+    def compare(self, blocks: Sequence[Tensor]) -> None:
+        """Complete the plan from the queries of all members.
+
+        Raises:
+            ProtocolError: A summary has more rows than the facts of its rank.
+        """
+        summaries = [Summary.unpack(block) for block in blocks]
         wrong = {
             rank: "its queries have more rows than it has"
-            for rank, own, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
-            if int(own.rows.sum()) > facts.rows
+            for rank, summary, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
+            if int(summary.rows.sum()) > facts.rows
         }
         if wrong:
             raise ProtocolError(wrong)
-        self.plan, self._verdict = compare_queries(self.plan, summaries, scope)
+        self.plan, self._compared = compare_queries(self.plan, summaries)
         self.local = self.local.with_plan(self.plan)
 
-    # --- rows to their owners ---------------------------------------------------------------------------------
-
-    @property
-    def sends_rows(self) -> bool:
-        """Whether rows travel to owners."""
-        return self.plan.compare == "rows" or (self._has_split and not self._shows_rows)
-
-    @property
-    def _has_split(self) -> bool:
-        return self._verdict is not None and self.plan.split > 0 and not self.plan.restarting
-
-    @property
-    def _shows_rows(self) -> bool:
-        """Whether the rows of split queries are so few that every rank may score all of them."""
-        return self._has_split and sum(packed_bytes(*self._split_of(rank)) for rank in self.ranks) <= _FEW_BYTES
-
     @cached_property
-    def _split_sizes(self) -> list[list[list[int]]]:
-        """For every holder and owner the split queries and their rows, as far as these can matter."""
-        assert self._verdict is not None
-        split, size = self._verdict.split, len(self.ranks)
-        limits = torch.tensor([_NO_LIMIT if facts.keep is None else facts.keep for facts in self.plan.facts])
-        holder, owner, rows = self._verdict.rank[split], self._verdict.owner[split], self._verdict.rows[split]
-        columns = torch.stack([torch.ones_like(rows), rows.minimum(limits[holder])], dim=1)
-        sums = torch.zeros(size * size, 2, dtype=torch.int64).index_add(0, holder * size + owner, columns)
-        return sums.reshape(size, size, 2).tolist()
-
-    def _split_of(self, one: int) -> tuple[int, int]:
-        """The split queries and their rows on one rank."""
-        queries, rows = zip(*self._split_sizes[self.ranks.index(one)], strict=True)
-        return sum(queries), sum(rows)
-
-    def _size(self, one: int, other: int) -> tuple[int, int]:
-        """Queries and rows that one rank sends to another."""
-        if one not in self.ranks or other not in self.ranks:
-            return 0, 0
-        sender, owner = self.ranks.index(one), self.ranks.index(other)
-        if self._verdict is None:
-            return self.plan.facts[sender].shares[owner]
-        queries, rows = self._split_sizes[sender][owner]
-        return queries, rows
-
-    def packed_bytes(self, one: int, other: int) -> int:
-        """The bytes that one rank sends to another."""
-        return packed_bytes(*self._size(one, other))
-
-    def parcel(self, rank: int) -> Tensor:
-        """What this rank sends to another, uint8."""
-        if not self._takes_part or rank not in self.ranks:
-            return torch.zeros(0, dtype=torch.uint8)
-        summary = self.local.summary
-        if self._verdict is not None:
-            verdict = self._verdict.of(self._place)
-            chosen = verdict.split & (verdict.owner == self.ranks.index(rank))
-        else:
-            chosen = owner_of(summary.query, summary.segment, len(self.ranks)) == self.ranks.index(rank)
-        keep = self.plan.facts[self._place].keep
-        return self.local.parcel(chosen, keep).pack(*self._size(self._rank, rank))
-
-    def receive(self, blocks: Sequence[Tensor]) -> None:
-        """Take in what all ranks have sent here."""
-        if self._takes_part:
-            sizes = [self._size(one, self._rank) for one in self.ranks]
-            parcels = [PackedQueries.unpack(blocks[one], *size) for one, size in zip(self.ranks, sizes, strict=True)]
-            self._joined = self.local.join(parcels)
+    def _split(self) -> ComparedQueries | None:
+        """The queries whose rows travel."""
+        return None if self._compared is None or not self.plan.split else self._compared.of(self._compared.split)
 
     # --- values to all ----------------------------------------------------------------------------------------
-
-    @property
-    def _is_open(self) -> bool:
-        """Whether it shows only now if identical rows of several ranks stem from repeated samples."""
-        return self.plan.compare == "rows" and self.plan.repeated > 0
-
-    @property
-    def _ways(self) -> int:
-        """In how many ways each rank tells its values: whether identical rows count once may still be open."""
-        return 2 if self._is_open else 1
 
     def _limit(self, place: int) -> int:
         """The most queries that a rank can have scored."""
         facts = self.plan.facts[place]
-        if self.plan.compare == "rows":
-            return sum(own.shares[place][0] for own in self.plan.facts)
-        if self.plan.restarting:
-            return facts.pieces
-        owned = 0 if self._verdict is None else sum(sizes[place][0] for sizes in self._split_sizes)
-        return facts.queries + owned
+        return facts.pieces if self.plan.restarting else facts.queries
 
     @property
     def _lows(self) -> bool:
@@ -212,92 +178,75 @@ class MetricGroup:
         return any(facts.low for facts in self.plan.facts)
 
     def _width(self, name: str) -> int:
-        columns = max(own.columns for own in self._members[name].told.values())
-        return columns or 2 * self.plan.longest
+        return self._members[name].columns or 2 * self.plan.longest
 
-    def _words(self, place: int) -> list[int]:
-        """The words of the parts of a rank's block."""
+    def _sizes(self, place: int) -> list[int]:
+        """The bytes of the parts of a rank's block: the head, what each metric made of its queries, rows."""
         limit, lows = self._limit(place), self._lows
-        sizes = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
-        return [_HEAD, *(size for size in sizes for _ in range(self._ways))]
+        words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
+        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == place].sum())
+        return [*(_WORD_BYTES * size for size in (Head.WORDS, *words)), ROW_BYTES * rows]
 
     def block_bytes(self, rank: int) -> int:
         """The size of a rank's block, as every rank can tell."""
-        if rank not in self.ranks:
-            return 0
-        shown = packed_bytes(*self._split_of(rank)) if self._shows_rows else 0
-        return _WORD_BYTES * sum(self._words(self.ranks.index(rank))) + shown
+        return sum(self._sizes(self.ranks.index(rank))) if self._counts(rank) else 0
 
-    def block(self) -> Tensor:
-        """What this rank has scored, uint8."""
-        if not self._takes_part:
+    def pack_values(self) -> Tensor:
+        """What this rank has scored, uint8; read by ``_unpack_values``."""
+        if not self._counts(self._rank):
             return torch.zeros(0, dtype=torch.uint8)
-        limit = self._limit(self._place)
-        sums = [
-            own.pack(self._members[name].mean, limit, self._lows) for name in self._wanted for own in self._sums(name)
-        ]
-        words = torch.cat([self._head(), *sums]).view(torch.uint8)
-        return torch.cat([words, self._shown()]) if self._shows_rows else words
+        limit, lows = self._limit(self._place), self._lows
+        sums = [self._sum(name).pack(self._members[name].mean, limit, lows) for name in self._wanted]
+        words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
+        if self._compared is None or self._split is None:
+            return words
+        split = self._compared.of(self._compared.rank == self._place).split
+        return torch.cat([words, self.local.packed(split).pack()])
 
-    def _shown(self) -> Tensor:
-        assert self._verdict is not None
-        split, keep = self._verdict.of(self._place).split, self.plan.facts[self._place].keep
-        return self.local.parcel(split, keep).pack(*self._split_of(self._rank))
+    def _head(self) -> Head:
+        table, longest = self.local.table, self.local.longest_counted
+        if table is None:
+            return Head(longest)
+        return Head(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
 
-    def _head(self) -> Tensor:
-        longest = self.local.longest_counted
-        if self._joined is None:
-            return torch.tensor([0, 0, longest])
-        joined = self._joined
-        return torch.tensor([joined.identical, joined.different, max(longest, joined.longest)])
+    def _sum(self, name: str) -> Sum:
+        """What this rank made of its queries."""
+        counted = None
+        if self._compared is not None and not self.plan.restarting:
+            counted = self._compared.of(self._compared.rank == self._place).counts
+        return self.local.sums(name, self._members[name].mean, self._width(name), counted)
 
-    def _sums(self, name: str) -> list[Sum]:
-        """What this rank made of its queries; twice where it is open how often identical rows count."""
-        mean, width = self._members[name].mean, self._width(name)
-        own: list[Sum] = []
-        if self.plan.compare != "rows":
-            counted = None if self._verdict is None or self.plan.restarting else self._verdict.of(self._place).counts
-            scored = self.local.sums(name, mean, width, counted)
-            heard = not self.plan.first_counts or self._place == 0
-            own.append(scored if heard else replace(Sum.nothing(mean, width), failed=scored.failed))
-        if self._joined is None:
-            return [Sum.join(own, mean, width)] * self._ways
-        joined = [self._joined.scored(once).sums(name, mean, width) for once in (False, True)[: self._ways]]
-        return [Sum.join([*own, part], mean, width) for part in joined]
+    def _unpack_values(self, place: int, block: Tensor) -> Block:
+        head, *sums, rows = block.split(self._sizes(place))
+        return Block(
+            Head(*_words(head).tolist()),
+            {
+                name: Sum.unpack(_words(part), self._members[name].mean, self._width(name), self._lows)
+                for name, part in zip(self._wanted, sums, strict=True)
+            },
+            PackedQueries.unpack(rows),
+        )
 
     def combine(self, blocks: Sequence[Tensor]) -> None:
         """Arrive at the values, from what every member has scored."""
-        words = [self._words(place) for place in range(len(self.ranks))]
-        sizes = [_WORD_BYTES * sum(own) for own in words]
-        parts = [
-            block[:size].clone().view(torch.int64).split(own)
-            for block, size, own in zip(blocks, sizes, words, strict=True)
-        ]
-        heads = torch.stack([own[0] for own in parts])
-        if self.plan.compare == "rows":
-            identical, different = heads[:, :2].sum(dim=0).tolist()
-            self.plan = self.plan.with_shared(identical, different)
-            self.local.plan = self.plan
         if not self._takes_part:
             return
-        shown = self._join_shown([block[size:] for block, size in zip(blocks, sizes, strict=True)])
-        longest = max(int(heads[:, 2].max()), shown.longest if shown is not None else 0)
-        way = 1 if self._is_open and self.plan.duplicates else 0
-        for number, name in enumerate(self._wanted):
-            mean, width = self._members[name].mean, self._width(name)
-            sums = [Sum.unpack(own[1 + self._ways * number + way], mean, width, self._lows) for own in parts]
-            if shown is not None and name not in self.local.panel.measures:
-                continue  # a rank that never met the metric cannot score the rows
-            if shown is not None:
-                sums.append(shown.scored(once=False).sums(name, mean, width))
-            self._outcomes[name] = combined(self.local, name, sums, mean, longest)
+        counted = self.plan.counted
+        ranks = {place: self._unpack_values(place, blocks[place]) for place in counted}
+        split, longest = self._score_split(list(ranks.values()))
+        longest = max(longest, *(block.head.longest for block in ranks.values()))
+        for name in self._wanted:
+            if split is None or name in split.values:  # a rank that never met the metric cannot score rows
+                sums = {place: block.sums[name] for place, block in ranks.items()}
+                mean, width = self._members[name].mean, self._width(name)
+                self._outcomes[name] = combined(self.local, name, sums, split, mean, width, longest)
 
-    def _join_shown(self, blocks: Sequence[Tensor]) -> Joined | None:
-        """The split queries whose rows went to everyone, where this rank has the metrics to score them."""
-        if not self._shows_rows:
-            return None
-        sizes = [self._split_of(rank) for rank in self.ranks]
-        return self.local.join([PackedQueries.unpack(block, *size) for block, size in zip(blocks, sizes, strict=True)])
+    def _score_split(self, blocks: Sequence[Block]) -> tuple[Scored | None, int]:
+        if self._split is None:
+            return None, 0
+        heads = [block.head for block in blocks]
+        preds, target = _joint_dtype([head.preds for head in heads]), _joint_dtype([head.target for head in heads])
+        return score_split(self.local.panel, self._split, [block.rows for block in blocks], preds, target)
 
     # --- what came of it --------------------------------------------------------------------------------------
 
@@ -306,22 +255,31 @@ class MetricGroup:
         return [self._view(name, member) for name, member in self._members.items()] if self._takes_part else []
 
     def _view(self, name: str, member: Member) -> SourceView:
-        first = member.told[min(member.told)]
+        first = member.facts[min(member.facts)]
         return make_source_view(
             name=name,
             metric=first.metric,
             path=first.path,
             line=first.line,
-            synced_in_steps=max(own.synced_in_steps for own in member.told.values()),
-            synchronises=any(own.synchronises for own in member.told.values()),
-            shown_by_forward=any(own.shown_by_forward for own in member.told.values()),
+            synced_in_steps=max(facts.synced_in_steps for facts in member.facts.values()),
+            synchronises=any(facts.synchronises for facts in member.facts.values()),
+            shown_by_forward=any(facts.shown_by_forward for facts in member.facts.values()),
             mean=member.mean,
-            stale=sum(own.stale for own in member.told.values()),
-            sanity=all(own.sanity for own in member.told.values() if own.stale),
-            dropped=any(own.dropped for own in member.told.values()),
-            shared=sum(own.shared for own in member.told.values()),
+            stale=sum(facts.stale for facts in member.facts.values()),
+            sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),
+            dropped=any(facts.dropped for facts in member.facts.values()),
+            shared=sum(facts.shared for facts in member.facts.values()),
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),
-            suppressed=[own.suppressed for own in member.told.values()],
+            suppressed=[facts.suppressed for facts in member.facts.values()],
         )
+
+
+def _words(block: Tensor) -> Tensor:
+    return block.clone().view(torch.int64)
+
+
+def _joint_dtype(places: Sequence[int]) -> torch.dtype:
+    """The dtype that torch gives rows of several ranks when they are joined."""
+    return reduce(torch.promote_types, [_DTYPES[place] for place in places if place != _NO_ROWS])

@@ -177,12 +177,12 @@ class SourceFinder:
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
         group = _compat.group_of(metric)
         ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
-        rows = self._rows(lives, stage, len(ranks) if ranks is not None else self._run.exchange.world_size)
+        rows = self._rows(lives, stage)
         rows.metrics.append(metric)
         dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
         return LocalSource(name, metric, site, synced, shown_by_forward, part, rows, ranks, dropped)
 
-    def _rows(self, lives: Lives, stage: StageRecord, owners: int) -> SharedRows:
+    def _rows(self, lives: Lives, stage: StageRecord) -> SharedRows:
         """The rows of the lives, the same object for all metrics that saw the same."""
         record, padding = lives[-1].record, stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
@@ -192,7 +192,7 @@ class SourceFinder:
             info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
-        about = (tuple(samples), ends_repeated, single_life, owners)
+        about = (tuple(samples), ends_repeated, single_life)
 
         def tell_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
@@ -200,7 +200,6 @@ class SourceFinder:
                 samples,
                 self._run.exchange.world_size,
                 seek_answer=rows.compares_best,
-                owners=owners if self._run.settings.corrects else 0,
                 scope=self._run.settings.query_scope,
                 ends_repeated=ends_repeated,
                 single_life=single_life,

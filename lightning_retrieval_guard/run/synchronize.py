@@ -1,19 +1,18 @@
 """How the ranks meet.
 
-1. Every rank tells its facts in one message (``Exchange.meet``).
-2. Where ids of several ranks may be the same, their queries are compared: either a summary of every query goes to all
-   ranks, or every query goes with its rows to the rank that owns its id, where most of them seem to be split.
-3. Rows of queries that turned out to lie on several ranks go to their owners.
-4. What each rank has scored goes to all ranks: for a mean one sum a metric, else one value a query.
+1. Every rank sends its facts in one message (``Exchange.meet``).
+2. Where ids of several ranks may be the same, a summary of every query goes to all ranks.
+3. What each rank has scored goes to all ranks: for a mean one sum a metric, else one value a query. With it go the rows
+   of queries that turned out to lie on several ranks, and every rank scores these.
 
-Steps 2 to 4 take one collective each for all metrics together, and each happens only where the facts call for it.
+Steps 2 and 3 take one collective each for all metrics together, and each happens only where the facts call for it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,16 +20,17 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.exchange import Exchange, RanksFailedError
-from lightning_retrieval_guard.distributed.payload import ProtocolError
+from lightning_retrieval_guard.distributed.payload import ProtocolError, read_all
 from lightning_retrieval_guard.epoch.documents import Message
-from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts
+from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.plan import Plan, Scope, make_plan
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
-from lightning_retrieval_guard.run.checking import check_messages
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import LocalSource
 
+# No rank holds more rows than this, at 16 bytes a row.
+_MOST_ROWS = 1 << 36
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
 
 
@@ -39,170 +39,145 @@ class Meeting:
     """What came of a meeting.
 
     Attributes:
-        messages: What every rank told, in order of rank.
-        sources: The metrics that any rank told of, by name.
+        messages: Of every rank, in order of rank.
+        sources: The metrics in any of them, by name.
     """
 
     messages: list[Message]
     sources: dict[str, SourceView]
 
 
-class Table:
-    """Where the ranks meet."""
+@dataclass(frozen=True)
+class RankSources:
+    """The metrics of one rank, as they travel.
 
-    def __init__(
-        self, exchange: Exchange, scope: Scope, corrects: bool, metric_named: Callable[[str], Metric | None]
-    ) -> None:
+    Attributes:
+        rows: The facts of every set of rows, each once for all metrics that share it.
+        sources: Those of every metric, by its name.
+    """
+
+    rows: list[RowFacts]
+    sources: dict[str, SourceFacts]
+
+    @classmethod
+    def of(cls, sources: Mapping[str, LocalSource]) -> RankSources:
+        """What this rank has."""
+        rows = list({id(source.rows): source.rows for source in sources.values()}.values())
+        index = {id(shared): number for number, shared in enumerate(rows)}
+        facts = {name: source.facts(index[id(source.rows)]) for name, source in sources.items()}
+        return cls([shared.facts for shared in rows], facts)
+
+    def to_payload(self) -> Message:
+        """A part of a message."""
+        return {
+            "rows": [facts.to_payload() for facts in self.rows],
+            "sources": {name: facts.to_payload() for name, facts in self.sources.items()},
+        }
+
+    @classmethod
+    def from_payload(cls, message: Message, world_size: int) -> RankSources:
+        """Read what ``to_payload`` wrote.
+
+        Raises:
+            ValueError: A number that sizes memory, or by which something is looked up, is out of range.
+        """
+        rows = [RowFacts.from_payload(facts) for facts in message["rows"]]
+        sources = {name: SourceFacts.from_payload(facts) for name, facts in message["sources"].items()}
+        if not all(0 <= facts.queries <= facts.pieces <= facts.rows <= _MOST_ROWS for facts in rows):
+            raise ValueError("a number of rows or queries is out of range")
+        if not all(0 <= max(facts.longest_query, facts.longest_piece) <= facts.rows for facts in rows):
+            raise ValueError("a query has more rows than there are")
+        for facts in sources.values():
+            group = range(world_size) if facts.group is None else facts.group
+            if not (0 <= facts.rows < len(rows) and 0 <= facts.columns <= _MOST_ROWS):
+                raise ValueError("a metric has rows or numbers that there are not")
+            if not group or sorted({*group} & {*range(world_size)}) != [*group]:
+                raise ValueError("a group has ranks that there are not")
+        return cls(rows, sources)
+
+
+class Synchronizer:
+    """Brings what the ranks hold together."""
+
+    def __init__(self, exchange: Exchange, scope: Scope, metric_named: Callable[[str], Metric | None]) -> None:
         self._exchange = exchange
         self._scope = scope
-        self._corrects = corrects
         self._metric_named = metric_named
-        exchange.vocabulary = VOCABULARY
 
-    def meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
+    def sync(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         """Compare notes with all ranks.
 
         Args:
             label: The point of the program; the same on all ranks.
-            message: What this rank tells besides its sources; ``"repeated"`` is the number of padded samples.
+            message: What this rank sends besides its sources; ``"repeated"`` is the number of padded samples.
             sources: The metrics of this rank that hold rows, by name.
-            wants: Whether the value of a source is wanted, decided from what all ranks told.
+            wants: Whether the value of a source is wanted, decided from the messages of all ranks.
 
         Raises:
             RanksFailedError: On all ranks, where one has failed or sent what cannot be read.
         """
         try:
-            return self._meet(label, message, sources, wants)
+            return self._sync(label, message, sources, wants)
         except ProtocolError as error:
             raise RanksFailedError(dict.fromkeys(error.reasons, f"{type(error).__name__}: {error}")) from error
 
-    def _meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
-        messages = self._exchange.meet(label, {**message, **_tell(sources)})
-        if self._exchange.world_size > 1:
-            check_messages(messages)
-        bundles = self._bundles(messages, sources)
-        self._compare([bundle for bundle in bundles if bundle.plan.compare == "queries"])
-        wanted = [bundle for bundle in bundles if bundle.choose(lambda name, plan: wants(name, plan, messages))]
-        self._send([bundle for bundle in wanted if bundle.sends_rows])
-        self._combine(wanted)
-        views = [view for bundle in bundles for view in bundle.views()]
+    def _sync(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
+        messages = self._exchange.meet(label, {**message, **RankSources.of(sources).to_payload()})
+        ranks = read_all(partial(RankSources.from_payload, world_size=len(messages)), messages)
+        groups = self._groups(ranks, sources, repeated=min(one["repeated"] for one in messages))
+        self._compare([group for group in groups if group.plan.compares])
+        self._combine([group for group in groups if group.choose(lambda name, plan: wants(name, plan, messages))])
+        views = [view for group in groups for view in group.views()]
         return Meeting(messages, {view.name: view for view in sorted(views, key=lambda view: view.name)})
 
-    def _bundles(self, messages: Sequence[Message], sources: Mapping[str, LocalSource]) -> list[MetricGroup]:
+    def _groups(
+        self, ranks: Sequence[RankSources], sources: Mapping[str, LocalSource], repeated: int
+    ) -> list[MetricGroup]:
         """The metrics of all ranks, those together that saw the same rows on every rank."""
-        repeated = min(message["repeated"] for message in messages)
-        found: dict[tuple[Any, ...], MetricGroup] = {}
-        for name, told in _by_name(messages).items():
-            for ranks in sorted({own.group or tuple(range(len(messages))) for own in told.values()}):
-                members = {rank: told[rank] for rank in ranks if rank in told}
-                rows = tuple(members[rank].rows if rank in members else None for rank in ranks)
-                synchronises = any(own.synchronises for own in members.values())
-                key = (ranks, rows, synchronises)
-                if key not in found:
-                    facts = [_facts(messages[rank], index) for rank, index in zip(ranks, rows, strict=True)]
-                    plan = make_plan(facts, self._scope, repeated, synchronises, self._corrects)
-                    found[key] = MetricGroup(ranks, plan, self._exchange.rank)
-                own = sources.get(name)
-                metric = own.metric if own is not None else self._metric_named(name)
-                found[key].add(name, Member(members, metric, own.rows if own is not None else None))
-        return list(found.values())
+        groups: dict[tuple[Any, ...], MetricGroup] = {}
+        for name in sorted({name for rank in ranks for name in rank.sources}):
+            facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
+            for combining in sorted({one.group or tuple(range(len(ranks))) for one in facts.values()}):
+                members = {rank: facts[rank] for rank in combining if rank in facts}
+                rows = tuple(members[rank].rows if rank in members else None for rank in combining)
+                synchronises = any(one.synchronises for one in members.values())
+                key = (combining, rows, synchronises)
+                if key not in groups:
+                    held = [
+                        RowFacts() if index is None else ranks[rank].rows[index]
+                        for rank, index in zip(combining, rows, strict=True)
+                    ]
+                    plan = make_plan(held, self._scope, repeated, synchronises)
+                    groups[key] = MetricGroup(combining, plan, self._exchange.rank)
+                local = sources.get(name)
+                metric = local.metric if local is not None else self._metric_named(name)
+                groups[key].add(name, Member(members, metric, local.rows if local is not None else None))
+        return list(groups.values())
 
-    def _compare(self, bundles: Sequence[MetricGroup]) -> None:
-        if bundles:
-            parts = self._gather([(bundle.summary(), bundle.summary_bytes) for bundle in bundles])
-            for bundle, blocks in zip(bundles, parts, strict=True):
-                bundle.compare([blocks[rank] for rank in bundle.ranks], self._scope)
+    def _compare(self, groups: Sequence[MetricGroup]) -> None:
+        """Show all ranks the queries of each."""
+        blocks = self._gather([(group.pack_summary(), group.summary_bytes) for group in groups])
+        for group, parts in zip(groups, blocks, strict=True):
+            group.compare([parts[rank] for rank in group.ranks])
 
-    def _send(self, bundles: Sequence[MetricGroup]) -> None:
-        """Send rows to the ranks that own their queries."""
-        if not bundles:
-            return
-        ranks = range(self._exchange.world_size)
-        sizes = [[[bundle.packed_bytes(one, other) for bundle in bundles] for other in ranks] for one in ranks]
-        own = [torch.cat([bundle.parcel(other) for bundle in bundles]) for other in ranks]
-        received = self._exchange.send_blocks(own, [[sum(part) for part in row] for row in sizes])
-        parts = [whole.split(sizes[one][self._exchange.rank]) for one, whole in enumerate(received)]
-        for place, bundle in enumerate(bundles):
-            bundle.receive([parts[one][place] for one in ranks])
-
-    def _combine(self, bundles: Sequence[MetricGroup]) -> None:
-        """Tell all ranks what each has scored."""
-        if bundles:
-            parts = self._gather([(bundle.block(), bundle.block_bytes) for bundle in bundles])
-            for bundle, blocks in zip(bundles, parts, strict=True):
-                bundle.combine([blocks[rank] for rank in bundle.ranks])
+    def _combine(self, groups: Sequence[MetricGroup]) -> None:
+        """Send all ranks what each has scored."""
+        blocks = self._gather([(group.pack_values(), group.block_bytes) for group in groups])
+        for group, parts in zip(groups, blocks, strict=True):
+            group.combine([parts[rank] for rank in group.ranks])
 
     def _gather(self, blocks: Sequence[tuple[Tensor, Callable[[int], int]]]) -> list[list[Tensor]]:
-        """Blocks of all ranks.
+        """For each group the blocks of all ranks.
 
         Args:
-            blocks: For each bundle this rank's block, and what tells the size of any rank's.
+            blocks: For each group this rank's block, and what gives the size of any rank's.
         """
+        if not blocks:
+            return []
         sizes = [[size(rank) for _, size in blocks] for rank in range(self._exchange.world_size)]
-        gathered = self._exchange.gather_blocks(torch.cat([own for own, _ in blocks]), [sum(size) for size in sizes])
+        own = torch.cat([block for block, _ in blocks])
+        if own.numel() != sum(sizes[self._exchange.rank]):
+            raise ValueError("rows of a query that lies on several ranks are gone")
+        gathered = self._exchange.gather_blocks(own, [sum(size) for size in sizes])
         parts = [whole.split(size) for whole, size in zip(gathered, sizes, strict=True)]
-        return [[part[place] for part in parts] for place in range(len(blocks))]
-
-
-def _vocabulary() -> bytes:
-    """A message like many others, with everything that any may hold."""
-    keys = [dict.fromkeys(field.name for field in fields(KeyFacts)), *(key.to_payload() for key in _SOME_KEYS)]
-    rows = {field.name: False if "bool" in str(field.type) else 1 for field in fields(RowFacts)}
-    sources = {f"metrics.{name}": SourceFacts(0, metric, "", 0).to_payload() for name, metric in _SOME_METRICS.items()}
-    others = dict.fromkeys(field.name for field in fields(SourceFacts))
-    message: Message = {
-        "batches": 1,
-        "samples": 1,
-        "repeated": 0,
-        "monitored": [],
-        "more": False,
-        "ignores": False,
-        "keys": keys,
-    }
-    text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": others, **sources}}]
-    return json.dumps(text, separators=(",", ":")).encode()
-
-
-_STEP, _END = "validation_step", "on_validation_epoch_end"
-_SOME_KEYS = [
-    KeyFacts(
-        f"{_END}.", "val_", _END, "", 0, "compute", in_step=False, calls=1, synced=True, source="metrics.", value=1.0
-    ),
-    KeyFacts(f"{_STEP}.", "val_", _STEP, "", 0, "plain", calls=1, value=0.5, weight=2.0),
-    KeyFacts(f"{_STEP}.", "val_", _STEP, "", 0, "metric", calls=1, synced=True, source="metrics."),
-]
-_SOME_METRICS = {
-    "ndcg": "RetrievalNormalizedDCG",
-    "map": "RetrievalMAP",
-    "recall": "RetrievalRecall",
-    "mrr": "RetrievalMRR",
-}
-VOCABULARY = _vocabulary()
-"""What messages are likely to contain; made before any run, so that no part of a run can spoil it."""
-
-
-def _tell(sources: Mapping[str, LocalSource]) -> Message:
-    """The facts of rows once for all metrics that share them."""
-    rows = list({id(source.rows): source.rows for source in sources.values()}.values())
-    place = {id(own): number for number, own in enumerate(rows)}
-    return {
-        "rows": [own.facts.to_payload() for own in rows],
-        "sources": {name: source.facts(place[id(source.rows)]).to_payload() for name, source in sources.items()},
-    }
-
-
-def _by_name(messages: Sequence[Message]) -> dict[str, dict[int, SourceFacts]]:
-    """For every name what each rank told that has it."""
-    names = sorted({name for message in messages for name in message["sources"]})
-    return {
-        name: {
-            rank: SourceFacts.from_payload(message["sources"][name])
-            for rank, message in enumerate(messages)
-            if name in message["sources"]
-        }
-        for name in names
-    }
-
-
-def _facts(message: Message, index: int | None) -> RowFacts:
-    return RowFacts() if index is None else RowFacts.from_payload(message["rows"][index])
+        return [[part[number] for part in parts] for number in range(len(blocks))]

@@ -125,7 +125,7 @@ def sources(
             shown_by_forward=shown_by_forward,
             mean=getattr(metric, "aggregation", "mean") == "mean",
             synchronises=synchronises,
-            plan=ranks[0].bundle.plan,
+            plan=ranks[0].group.plan,
             local=ranks[0].local,
             combined=outcomes[name] if travels else None,
         )

@@ -86,7 +86,7 @@ def ranks_of(
 
 def _row_set(table: Any, metric: Metric, world_size: int, single: bool, scope: str) -> SharedRows:
     def tell(rows: SharedRows) -> Any:
-        options = {"owners": world_size, "scope": scope, "single_life": single}
+        options = {"scope": scope, "single_life": single}
         return gather_facts(rows.table, (), world_size, **options)
 
     rows = SharedRows(table, tell)
@@ -228,7 +228,7 @@ def test_what_was_scored_before_stays_where_the_padded_query_is_all_that_a_rank_
         assert kept[0].numel() == (0 if digest else 4)
         lives = [tuple([column] for column in rows) for rows in (kept, last)]
         table = build_table(lives, {0: known} if known else {})
-        padded = {"ends_repeated": rank == 1, "owners": 2, "single_life": False}
+        padded = {"ends_repeated": rank == 1, "single_life": False}
         rows = SharedRows(table, lambda rows, told=padded: gather_facts(rows.table, [2, 1], 2, **told))
         rows.metrics.append(metric)
         ranks.append(Rank(rows, synchronises=False))
@@ -289,7 +289,7 @@ def watched() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("top_k", "final", "most"), [(5, False, 200), (None, False, 200), (5, True, 0), (None, True, 0)]
+    ("top_k", "final", "most"), [(5, False, 200), (None, False, 200), (None, True, 0), (5, True, 0)]
 )
 def test_metrics_of_a_step_leave_what_can_matter(watched: Any, top_k: int | None, final: bool, most: int) -> None:
     watch, listener = watched
@@ -390,7 +390,7 @@ def test_a_reset_ends_a_life(watched: Any) -> None:
             shown[-1].end()
         shown.append(segment)
     watch.start_batch()
-    assert kept_rows(shown)[:3] == [0] * 3
+    assert max(kept_rows(shown)[:3]) == 0
     assert kept_rows(shown)[3] == 200
 
 
