@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,7 +23,7 @@ from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 from lightning_retrieval_guard.run.session import Session
-from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
+from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, path_refusal
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
@@ -183,8 +184,11 @@ class RetrievalGuard(Callback, OtherCallback):
 
     def _prepare(self, trainer: Trainer) -> timedelta:
         """Check what only a run can tell of, and say how long ranks wait for each other."""
-        if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
-            check_report_writable(self.settings.report)
+        path = self.settings.report
+        if path is not None and trainer.is_global_zero:  # no other rank writes it
+            if refusal := path_refusal(path):
+                raise ValueError(f"report={str(path)!r} {refusal}.")
+            Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
         return _timeout(trainer)
 
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:

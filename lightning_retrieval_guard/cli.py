@@ -5,7 +5,6 @@ A command imports what it needs when it is asked for, so that ``lint`` starts wi
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_retrieval_guard.settings import REPORT_SUFFIXES, path_refusal
+
 if TYPE_CHECKING:
     from lightning_retrieval_guard.rules import Rule
 
 MAX_SEED = 2**32 - 1
-REPORT_SUFFIXES = (".json", ".html")
 # Longer lines are hard to read, however wide the terminal is.
 MAX_COLUMNS = 100
 
@@ -210,14 +210,8 @@ def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         # Looked at here too, so that a typing mistake is not found only after the runs.
         path = Path(text)
-        if path.suffix not in suffixes:
-            raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
-        if path.is_dir():
-            raise ArgumentTypeError(f"{text!r} is a directory")
-        if not path.parent.is_dir():
-            raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
+        if refusal := path_refusal(path, suffixes):
+            raise ArgumentTypeError(f"{text!r} {refusal}")
         return path
 
     return parse

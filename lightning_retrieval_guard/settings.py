@@ -116,26 +116,31 @@ def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[
 def _check_report(report: PathLike) -> Path:
     path = Path(report)
     if path.suffix not in REPORT_SUFFIXES:
-        raise ValueError(f"report={str(path)!r} must end in one of {', '.join(REPORT_SUFFIXES)}.")
+        raise ValueError(f"report={str(path)!r} {_suffix_refusal(REPORT_SUFFIXES)}.")
     return path
 
 
-def check_report_writable(path: Path) -> None:
-    """Refuse a report path that cannot be written, before any work is done.
+def _suffix_refusal(suffixes: Sequence[str]) -> str:
+    return f"must end in {' or '.join(suffixes)}"
 
-    Raises:
-        ValueError: The folder does not exist, or the file or folder may not be written.
+
+def path_refusal(path: Path, suffixes: Sequence[str] = REPORT_SUFFIXES) -> str:
+    """Why a file cannot be written, before any work is done; empty where it can. Missing folders can be made.
+
+    Args:
+        path: The file, or a link to it.
+        suffixes: Those that are allowed.
     """
     target = Path(os.path.realpath(path))
-    folder = target.parent
+    folder = next(parent for parent in target.parents if parent.exists())
+    if path.suffix not in suffixes:
+        return _suffix_refusal(suffixes)
+    if target.is_dir():
+        return "is a folder; give the path of a file"
+    if target.exists() and not target.is_file():
+        return "is not a regular file"
     if not folder.is_dir():
-        raise ValueError(
-            f"report={str(path)!r}: the folder {str(folder)!r} does not exist. Make it, or give another path."
-        )
-    if path.is_dir():
-        raise ValueError(f"report={str(path)!r} is a folder. Give the path of a file.")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"report={str(path)!r} is no regular file. Give the path of a file.")
-    for part in (target, folder):  # a new file takes the place of the old one
-        if part.exists() and not os.access(part, os.W_OK):
-            raise ValueError(f"report={str(path)!r} cannot be written: no permission on {str(part)!r}.")
+        return f"cannot be written: {str(folder)!r} is not a folder"
+    # a new file takes the place of the old one
+    refused = [str(part) for part in (target, folder) if part.exists() and not os.access(part, os.W_OK)]
+    return f"cannot be written: no permission on {refused[0]!r}" if refused else ""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
-from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.table import render_table
+from lightning_retrieval_guard.report.text import printable
 
 _Action = Literal["default", "always", "ignore", "module", "once", "error"]
 _ACTIONS: tuple[_Action, ...] = get_args(_Action)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from lightning_retrieval_guard.findings import Finding, show_number
-from lightning_retrieval_guard.report.columns import columns, cut_front, cut_middle, pad, printable
+from lightning_retrieval_guard.report.text import columns, cut_front, cut_middle, pad, printable
 
 _WIDTH = 100
 _GAP = "  "

@@ -11,7 +11,7 @@ from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeErr
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts
 from lightning_retrieval_guard.epoch.plan import Plan
 from lightning_retrieval_guard.findings import GuardError
-from lightning_retrieval_guard.report.columns import printable
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.run import judge
 from lightning_retrieval_guard.run.epoch import Epoch
 from lightning_retrieval_guard.run.sources import SourceFinder

@@ -14,10 +14,10 @@ from lightning_retrieval_guard.epoch.plan import Scope
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.epoch.views import KeyView, StageView, orders_that_meet
 from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
-from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.loggers import log_counts
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.run import judge
 from lightning_retrieval_guard.run.collect import FactCollector, refusing

@@ -13,9 +13,9 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError, RanksFailedError
 from lightning_retrieval_guard.findings import GuardError, GuardWarning, Numbers
-from lightning_retrieval_guard.report.columns import printable
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.run.collect import END_HOOKS, why_ranks_missed
 from lightning_retrieval_guard.run.compute import ComputeDispatcher, Plain
 from lightning_retrieval_guard.run.epochs import Epochs

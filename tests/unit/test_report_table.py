@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from wcwidth import wcswidth
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.report.columns import columns
 from lightning_retrieval_guard.report.table import render_table
+from lightning_retrieval_guard.report.text import columns
 
 from .test_findings import EFFECT, FINDING
 
