@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +19,8 @@ from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
-from lightning_retrieval_guard.report.contents import Report, StageCounts
+from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning
+from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
 from lightning_retrieval_guard.report.document import write_report
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.rules import REGISTRY
@@ -82,7 +85,6 @@ class RetrievalGuard(Callback, OtherCallback):
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()
         self._session: Session | None = None
-        self._keys: dict[str, Numbers] = {}
         self._counts: dict[str, StageCounts] = {}
         self._world_size = 1
 
@@ -131,7 +133,12 @@ class RetrievalGuard(Callback, OtherCallback):
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
+        self._log.start_run()
+
+        def save() -> None:
+            self._write_report(trainer)
+
+        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, save)
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
@@ -152,33 +159,36 @@ class RetrievalGuard(Callback, OtherCallback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
             if self._session is not None:
                 self._session.leave(exception)
-            self._end_stage()
+            self._end_stage(trainer)
             self._close()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._session is not None:
-            self._session.protect(self._session.end_run)
+        session = self._session
+        if session is not None:
+            session.protect(session.end_run)
         self._close()
+        if session is not None and session.speaks and stage != "predict":
+            self._log.end_run(str(self.settings.report or ""))
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -197,15 +207,14 @@ class RetrievalGuard(Callback, OtherCallback):
             session.in_step = True
             session.protect(lambda: session.start_batch(batch, index, dataloader))
 
-    def _end_stage(self) -> None:
+    def _end_stage(self, trainer: Trainer) -> None:
         if self._session is not None:
-            self._session.protect(self._write_report)
+            self._session.protect(lambda: self._write_report(trainer))
 
-    def _write_report(self) -> None:
+    def _write_report(self, trainer: Trainer) -> None:
         session, path = self._session, self.settings.report
         if session is None or path is None or not session.speaks:
             return
-        self._keys.update(session.numbers)
         self._counts.update(session.counts)
         found = self.findings
         reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
@@ -213,9 +222,11 @@ class RetrievalGuard(Callback, OtherCallback):
             mode=self.settings.mode,
             world_size=self._world_size,
             findings=tuple(found),
-            keys=self._keys,
+            history=self._log.history,
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},
+            run=_run_facts(trainer),
+            stopped=self._log.stopped,
         )
         try:
             write_report(path, report)
@@ -228,6 +239,17 @@ class RetrievalGuard(Callback, OtherCallback):
                 self._session.close()
         finally:
             self._session = None
+
+
+def _run_facts(trainer: Trainer) -> RunFacts:
+    packages = ("lightning-retrieval-guard", _compat.lightning_of(trainer), "torch", "torchmetrics")
+    return RunFacts(
+        when=datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds"),
+        command=shlex.join(sys.argv),
+        versions={"python": platform.python_version(), **{name: str(_compat.version_of(name)) for name in packages}},
+        epoch=trainer.current_epoch,
+        global_step=trainer.global_step,
+    )
 
 
 def _timeout(trainer: Trainer) -> timedelta:

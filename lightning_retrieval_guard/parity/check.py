@@ -21,7 +21,7 @@ from lightning_retrieval_guard.parity.worker import EVALUATE, Case, Shown
 LOG_LINES = 20
 STACK_LINES = 8
 
-_GUARD_SAID = re.compile(r"^.*GuardWarning: (LRG\d{3}.*)$", re.MULTILINE)
+_GUARD_SAID = re.compile(r"GuardWarning: (LRG\d{3}.*(?:\n {2}.*)*?)\n {2}lightning-retrieval-guard explain")
 # What the others raise when one rank is gone.
 _CONSEQUENCE = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
 _GPU = re.compile(r"\bcuda\b|nvidia|\bgpus?\b|\bmps\b", re.IGNORECASE)
@@ -126,7 +126,7 @@ def _problem(outcomes: list[Outcome], options: Options) -> str:
         return refused.error
     parts = [_failed(failed, len(outcomes)) if failed else _hung(outcomes, options)]
     said = dict.fromkeys(found for outcome in outcomes for found in _GUARD_SAID.findall(outcome.log))
-    parts += [f"The guard had said: {text}" for text in said]
+    parts += [f"The guard had said: {' '.join(text.split())}" for text in said]
     return "\n".join(parts)
 
 

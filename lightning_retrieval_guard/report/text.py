@@ -69,6 +69,24 @@ def _tail(text: str, width: int) -> str:
     return text[start:]
 
 
+def wrap(text: str, width: int, first: int = 0, indent: str = "  ") -> str:
+    """The words of a text in lines of at most ``width`` columns, as far as no word is wider.
+
+    Args:
+        text: Printable.
+        width: Of the lines.
+        first: Columns that are taken in the first line.
+        indent: Before each other line.
+    """
+    lines, room = [""], width - first
+    for word in text.split(" "):
+        if lines[-1].strip() and columns(lines[-1]) + 1 + columns(word) > room:
+            lines, room = [*lines, indent + word], width
+        else:
+            lines[-1] += f" {word}" if lines[-1].strip() else word
+    return "\n".join(lines)
+
+
 def format_table(
     rows: Sequence[Sequence[str]], width: int, *, indent: str = "", ruled: bool = True, gap: str = _GAP
 ) -> list[str]:

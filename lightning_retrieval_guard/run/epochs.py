@@ -13,11 +13,10 @@ from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceView
 from lightning_retrieval_guard.epoch.plan import Scope
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.epoch.views import KeyView, StageView, orders_that_meet
-from lightning_retrieval_guard.findings import Finding, GuardError, Numbers
+from lightning_retrieval_guard.findings import Finding, GuardError
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.loggers import log_counts
-from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.run import judge
 from lightning_retrieval_guard.run.collect import FactCollector, refusing
@@ -62,7 +61,6 @@ class Epochs:
         quiet: SuppressionFilter,
         save: Callable[[], None],
     ) -> None:
-        self.numbers: dict[str, Numbers] = {}
         self.counts: dict[str, StageCounts] = {}
         self._trainer = trainer
         self._module = module
@@ -285,14 +283,14 @@ class Epochs:
         """Raise if any of the findings is more than a note.
 
         Raises:
-            GuardError: With location, code, numbers and fix of each of them.
+            GuardError: With location, code, numbers and fix of each fault.
         """
         serious = judge.serious(findings)
         if not serious:
             return
-        self._log.add(serious, say=False)
+        text = self._log.stop(serious)
         self._save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
-        raise GuardError("\n".join(printable(f"{found.path}:{found.line}: {found.text()}") for found in serious))
+        raise GuardError(text)
 
     def refuse_weights(self, key: KeyRecord, epoch: Epoch) -> None:
         """Raise if the batch sizes of a key are wrong, in a run of one process.
@@ -317,15 +315,14 @@ class Epochs:
         for key, computed in self._computed(epoch):
             key.computed = computed
         view = self._view(epoch, epoch.keys)
-        self.numbers.update(judge.numbers_of(view))
+        now = self._trainer.current_epoch, self._trainer.global_step
+        self._log.end_epoch(epoch.record.stage, judge.numbers_of(view), *now)
         findings = self._speaking(epoch, judge.judge_at_end(view, self._settings), view)
         if self._settings.mode == "strict" and self._exchange.world_size == 1:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].after_others])
         self._log.add(findings, say=self._exchange.rank == 0)
-        if self._exchange.rank == 0:
-            self._log.print_table(epoch.record.stage)
-            if self._settings.log_findings and epoch.record.stage != "sanity_check":
-                log_counts(self._trainer.loggers, findings, self._trainer.global_step)
+        if self._exchange.rank == 0 and self._settings.log_findings and epoch.record.stage != "sanity_check":
+            log_counts(self._trainer.loggers, findings, self._trainer.global_step)
 
     def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
         """What Lightning computed, where the guard put nothing in its place."""

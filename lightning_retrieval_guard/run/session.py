@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError, RanksFailedError
-from lightning_retrieval_guard.findings import GuardError, GuardWarning, Numbers
+from lightning_retrieval_guard.findings import GuardError, GuardWarning
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.report.text import printable
@@ -71,11 +71,6 @@ class Session:
     def speaks(self) -> bool:
         """Whether this process is the one that warns, prints and writes."""
         return self._exchange.rank == 0
-
-    @property
-    def numbers(self) -> dict[str, Numbers]:
-        """Logged number and reference of every key so far, each where it is known."""
-        return self._epochs.numbers
 
     @property
     def counts(self) -> dict[str, StageCounts]:
@@ -283,8 +278,6 @@ class Session:
         if findings:
             self._log.add(findings, say=self.speaks)
             self._save()
-            if self.speaks:
-                self._log.print_table("the run")
 
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
