@@ -12,25 +12,36 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning
+from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Severity
 from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
 from lightning_retrieval_guard.report.document import write_report
+from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
+from lightning_retrieval_guard.report.terminal import render_error
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 from lightning_retrieval_guard.run.session import Session
-from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, path_refusal
+from lightning_retrieval_guard.settings import (
+    LOG_DIR,
+    VARIABLE,
+    Mode,
+    PathLike,
+    QueryScope,
+    build_settings,
+    check_choice,
+    path_refusal,
+)
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
-TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
+TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
 
 if (
@@ -59,8 +70,13 @@ class RetrievalGuard(Callback, OtherCallback):
         query_scope: Which rows with the same query id belong together: ``"global"`` means the whole epoch,
             ``"batch"`` one update call, ``"auto"`` decides by evidence.
         batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
-        report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error.
-        log_findings: Whether the run's loggers get ``guard/<code>``, the number of findings of a code in an epoch.
+        report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error;
+            ``{log_dir}`` in it is the trainer's.
+        log_findings: Whether the run's loggers get ``guard/errors``, ``guard/warnings`` and ``guard/<code>``, the
+            numbers of findings in an epoch.
+
+    Where ``select``, ``ignore``, ``query_scope`` or ``report`` is not given, the environment variable
+    ``LIGHTNING_RETRIEVAL_GUARD_SELECT`` and so on is asked.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
@@ -84,14 +100,41 @@ class RetrievalGuard(Callback, OtherCallback):
         )
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()
+        self._handover = Handover()
         self._session: Session | None = None
+        self._report: Path | None = None
         self._counts: dict[str, StageCounts] = {}
         self._world_size = 1
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings of this process, merged over ranks after each epoch."""
+        """The findings, merged over ranks after each epoch, in the process that called the Trainer too."""
+        self._take_over()
         return self._log.findings
+
+    def raise_for_findings(self, at_least: Literal["warning", "error"] = "warning") -> None:
+        """Raise if anything was found that is so bad and was not corrected.
+
+        Example:
+            >>> RetrievalGuard().raise_for_findings()
+
+        Args:
+            at_least: ``"warning"``, or ``"error"`` to let warnings pass.
+
+        Raises:
+            GuardError: With location, code, numbers and fix of each fault.
+            ValueError: ``at_least`` has another value.
+        """
+        __tracebackhide__ = True
+        check_choice("at_least", at_least, ("warning", "error"))
+        bad = (Severity.ERROR,) if at_least == "error" else (Severity.ERROR, Severity.WARNING)
+        findings = [finding for finding in self.findings if finding.severity in bad and not finding.corrected]
+        if findings:
+            raise GuardError(render_error(findings))
+
+    def __repr__(self) -> str:
+        """Mode, and what was found so far."""
+        return f"RetrievalGuard(mode={self.settings.mode!r}): {self._log.verdict}"
 
     def ignore(self, *codes: str) -> AbstractContextManager[None]:
         """Keep rules silent about the log calls and metric updates inside a ``with`` block.
@@ -133,6 +176,7 @@ class RetrievalGuard(Callback, OtherCallback):
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
+        self._take_over()
         self._log.start_run()
 
         def save() -> None:
@@ -186,20 +230,25 @@ class RetrievalGuard(Callback, OtherCallback):
         session = self._session
         if session is not None:
             session.protect(session.end_run)
+            if session.speaks and stage != "predict":
+                session.protect(lambda: self._log.end_run(str(self._report or "")))
         self._close()
-        if session is not None and session.speaks and stage != "predict":
-            self._log.end_run(str(self.settings.report or ""))
 
     # --- parts ------------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer) -> timedelta:
         """Check what only a run can tell of, and say how long ranks wait for each other."""
-        path = self.settings.report
-        if path is not None and trainer.is_global_zero:  # no other rank writes it
+        if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
+            path = Path(str(self.settings.report).replace(LOG_DIR, _compat.log_dir(trainer)))
             if refusal := path_refusal(path):
                 raise ValueError(f"report={str(path)!r} {refusal}.")
             Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+            self._report = path
         return _timeout(trainer)
+
+    def _take_over(self) -> None:
+        """Know what processes that were forked or spawned from this one have found."""
+        self._log = self._handover.take() or self._log
 
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         session = self._session
@@ -212,8 +261,14 @@ class RetrievalGuard(Callback, OtherCallback):
             self._session.protect(lambda: self._write_report(trainer))
 
     def _write_report(self, trainer: Trainer) -> None:
-        session, path = self._session, self.settings.report
-        if session is None or path is None or not session.speaks:
+        session, path = self._session, self._report
+        if session is None or not session.speaks:
+            return
+        try:
+            self._handover.give(self._log)
+        except OSError as error:
+            self._log.tell_unwritten(error, *astuple(user_call_site()))
+        if path is None:
             return
         self._counts.update(session.counts)
         found = self.findings

@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Mode = Literal["warn", "correct", "strict"]
 QueryScope = Literal["auto", "global", "batch"]
 PathLike = str | os.PathLike[str]
+_T = TypeVar("_T")
 
 REPORT_SUFFIXES = (".json", ".html")
+VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
+VARIABLES = (VARIABLE, *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")))
+# What stands in a report's path for the folder of the trainer's logger.
+LOG_DIR = "{log_dir}"
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,20 @@ def build_settings(
     log_findings: bool,
     known_codes: Iterable[str],
 ) -> Settings:
-    """Validate the arguments of the guard.
+    """Validate the arguments of the guard; what is not given, the environment may say.
 
     Raises:
         ValueError: An argument has a value that is not allowed; the message names the allowed ones.
         TypeError: ``batch_size_fn`` cannot be called, or ``select`` or ``ignore`` is not a sequence of strings.
     """
-    _check_choice("mode", mode, get_args(Mode))
-    _check_choice("query_scope", query_scope, get_args(QueryScope))
-    _check_choice("log_findings", log_findings, (True, False))
+    select_name, select = _given("select", select, None, _codes_in)
+    ignore_name, ignore = _given("ignore", ignore, (), _codes_in)
+    scope_name, query_scope = _given("query_scope", query_scope, "auto", str)
+    report_name, report = _given("report", report, None, str)
+    check_choice("mode", mode, get_args(Mode))
+    check_choice(scope_name, query_scope, get_args(QueryScope))
+    if not isinstance(log_findings, bool):
+        raise ValueError(f"log_findings={log_findings!r} is not one of True, False.")
     if batch_size_fn is not None and not callable(batch_size_fn):
         raise TypeError(
             f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
@@ -75,16 +85,33 @@ def build_settings(
     codes = sorted(known_codes)
     return Settings(
         mode=mode,  # type: ignore[arg-type]  # checked above
-        select=None if select is None else check_codes("select", select, codes),
-        ignore=check_codes("ignore", ignore, codes),
+        select=None if select is None else check_codes(select_name, select, codes),
+        ignore=check_codes(ignore_name, ignore, codes),
         query_scope=query_scope,  # type: ignore[arg-type]  # checked above
         batch_size_fn=batch_size_fn,
-        report=None if report is None else _check_report(report),
+        report=None if report is None else _check_report(report_name, report),
         log_findings=log_findings,
     )
 
 
-def _check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
+def _given(name: str, value: _T, default: object, parse: Callable[[str], Any]) -> tuple[str, _T]:
+    """What to call an argument, and its value: what stands in code, else in the environment."""
+    variable = f"{VARIABLE}_{name.upper()}"
+    text = os.environ.get(variable, "")
+    is_default = value is None if default is None else isinstance(value, type(default)) and value == default
+    return (variable, parse(text)) if is_default and text else (name, value)
+
+
+def _codes_in(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
+    """Refuse what is not among the allowed values.
+
+    Raises:
+        ValueError: With the allowed values.
+    """
     if given not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name}={given!r} is not one of {choices}.")
@@ -113,10 +140,14 @@ def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[
     return tuple(given)
 
 
-def _check_report(report: PathLike) -> Path:
+def _check_report(name: str, report: PathLike) -> Path:
+    if not isinstance(report, str | os.PathLike):
+        raise TypeError(
+            f"{name}={report!r} is not a path. Give one that ends in {' or '.join(REPORT_SUFFIXES)}, or None."
+        )
     path = Path(report)
     if path.suffix not in REPORT_SUFFIXES:
-        raise ValueError(f"report={str(path)!r} {_suffix_refusal(REPORT_SUFFIXES)}.")
+        raise ValueError(f"{name}={str(path)!r} {_suffix_refusal(REPORT_SUFFIXES)}.")
     return path
 
 

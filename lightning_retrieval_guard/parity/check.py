@@ -17,6 +17,7 @@ from lightning_retrieval_guard.parity.options import Options
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
 from lightning_retrieval_guard.parity.target import ParityError
 from lightning_retrieval_guard.parity.worker import EVALUATE, Case, Shown
+from lightning_retrieval_guard.settings import VARIABLES
 
 LOG_LINES = 20
 STACK_LINES = 8
@@ -30,7 +31,7 @@ _MAIN_THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+ .*\(most recent call
 
 PRELOADED = (EVALUATE.partition(":")[0], "torchmetrics.retrieval")
 # The runs bring their own guard, and no GPU is seen.
-ENVIRONMENT = {"LIGHTNING_RETRIEVAL_GUARD": None, "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**dict.fromkeys(VARIABLES), "CUDA_VISIBLE_DEVICES": ""}
 
 Say = Callable[[str], None]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.report.contents import EpochNumbers
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
+from lightning_retrieval_guard.report.loggers import count
 from lightning_retrieval_guard.report.terminal import render_error, say, warn_at, warn_of
 from lightning_retrieval_guard.report.text import printable
 
@@ -37,6 +39,7 @@ class FindingLog:
         """A run begins: its last line is about its own findings and keys."""
         self._of_run: dict[_Identity, Finding] = {}
         self._numbers: dict[str, Numbers] = {}
+        self._counted: tuple[int, Counter[str]] = (0, Counter())
 
     @property
     def findings(self) -> list[Finding]:
@@ -80,6 +83,15 @@ class FindingLog:
         for key, own in numbers.items():
             self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, own))
 
+    def count_at(self, step: int, findings: Sequence[Finding]) -> Counter[str]:
+        """How many findings the stages of this run have had at a step: loggers keep one number a step."""
+        last, before = self._counted
+        counts = count(findings)
+        if last == step:
+            counts.update(before)
+        self._counted = (step, counts)
+        return counts
+
     def stop(self, findings: Iterable[Finding]) -> str:
         """Take in the findings for which a run ends, and say what the error is to say."""
         serious = list(findings)
@@ -87,15 +99,19 @@ class FindingLog:
         self.stopped = tuple(dict.fromkeys(fault.first.code for fault in group(serious)))
         return render_error(serious)
 
+    @property
+    def verdict(self) -> str:
+        """What the last run came to, in a few words."""
+        findings = list(self._of_run.values())
+        return verdict(judge_keys(self._numbers, findings), findings)
+
     def end_run(self, report: str = "") -> None:
         """Close a run with one line.
 
         Args:
             report: Where the report is; empty where there is none.
         """
-        findings = list(self._of_run.values())
-        result = verdict(judge_keys(self._numbers, findings), findings)
-        say(f"RetrievalGuard: {result}" + (f". Report: {printable(report)}" if report else ""))
+        say(f"RetrievalGuard: {self.verdict}" + (f". Report: {printable(report)}" if report else ""))
 
     def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
         """Warn, once, that the report cannot be written; everything else goes on.

@@ -43,9 +43,9 @@ def render_fault(fault: Fault, width: int, taken: int = 0, *, numbers: bool = Tr
     message = first.message if numbers or first.effect is None else _SEEN_IN_SANITY_CHECK
     return "\n".join(
         [
-            wrap(printable(f"{first.code} {first.rule}: {message}"), width, taken),
+            wrap(f"{first.code} {first.rule}:", printable(message), width, taken),
             *(_keys(fault.serious, width) if numbers else []),
-            "  " + wrap(printable(f"Fix: {first.fix}"), width, 2, "       "),
+            wrap("  Fix:", printable(first.fix), width, indent="       "),
             f"  lightning-retrieval-guard explain {first.code}",
         ]
     )

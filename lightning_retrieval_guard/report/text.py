@@ -69,21 +69,22 @@ def _tail(text: str, width: int) -> str:
     return text[start:]
 
 
-def wrap(text: str, width: int, first: int = 0, indent: str = "  ") -> str:
+def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -> str:
     """The words of a text in lines of at most ``width`` columns, as far as no word is wider.
 
     Args:
+        head: What comes first and stays in one line; printable.
         text: Printable.
         width: Of the lines.
         first: Columns that are taken in the first line.
         indent: Before each other line.
     """
-    lines, room = [""], width - first
+    lines, room = [head], width - first
     for word in text.split(" "):
-        if lines[-1].strip() and columns(lines[-1]) + 1 + columns(word) > room:
+        if columns(lines[-1]) + 1 + columns(word) > room:
             lines, room = [*lines, indent + word], width
         else:
-            lines[-1] += f" {word}" if lines[-1].strip() else word
+            lines[-1] += f" {word}"
     return "\n".join(lines)
 
 

@@ -322,7 +322,9 @@ class Epochs:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].after_others])
         self._log.add(findings, say=self._exchange.rank == 0)
         if self._exchange.rank == 0 and self._settings.log_findings and epoch.record.stage != "sanity_check":
-            log_counts(self._trainer.loggers, findings, self._trainer.global_step)
+            step = self._trainer.global_step
+            if epoch.keys or findings:
+                log_counts(self._trainer.loggers, self._log.count_at(step, findings), step)
 
     def _computed(self, epoch: Epoch) -> Iterator[tuple[KeyView, float]]:
         """What Lightning computed, where the guard put nothing in its place."""
