@@ -98,8 +98,7 @@ def _given(name: str, value: _T, default: object, parse: Callable[[str], Any]) -
     """What to call an argument, and its value: what stands in code, else in the environment."""
     variable = f"{VARIABLE}_{name.upper()}"
     text = os.environ.get(variable, "")
-    is_default = value is None if default is None else isinstance(value, type(default)) and value == default
-    return (variable, parse(text)) if is_default and text else (name, value)
+    return (variable, parse(text)) if text and value == default else (name, value)
 
 
 def _codes_in(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_retrieval_guard.settings import Settings, build_settings, path_refusal
+from lightning_retrieval_guard.settings import VARIABLE, Settings, build_settings, path_refusal
 
 CODES = ("LRG301", "LRG101", "LRG104", "LRG203")
 
@@ -130,3 +130,48 @@ def test_a_link_into_a_missing_folder_is_followed(tmp_path: Path) -> None:
 def test_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda target, mode: False)
     assert path_refusal(tmp_path / "report.json") == f"cannot be written: no permission on {str(tmp_path)!r}"
+
+
+# --- the environment --------------------------------------------------------------------------------------------
+
+FROM_ENVIRONMENT = {"select": ("LRG1", "LRG3"), "ignore": ("LRG104",), "query_scope": "batch", "report": Path("r.json")}
+IN_CODE = {"select": ("LRG2",), "ignore": ("LRG2",), "query_scope": "global", "report": Path("code.html")}
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("SELECT", "LRG1, LRG3"), ("IGNORE", "LRG104"), ("QUERY_SCOPE", "batch"), ("REPORT", "r.json")):
+        monkeypatch.setenv(f"{VARIABLE}_{name}", text)
+
+
+@pytest.mark.parametrize("name", IN_CODE)
+def test_the_environment_says_what_code_leaves_open(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch)
+    assert getattr(build(), name) == FROM_ENVIRONMENT[name]
+    assert getattr(build(**{name: IN_CODE[name]}), name) == IN_CODE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("SELECT", "LRG9x", f"{VARIABLE}_SELECT holds 'LRG9x', which no rule code starts with."),
+        ("QUERY_SCOPE", "rank", f"{VARIABLE}_QUERY_SCOPE='rank' is not one of 'auto', 'global', 'batch'."),
+        ("REPORT", "r.txt", f"{VARIABLE}_REPORT='r.txt' must end in .json or .html."),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{VARIABLE}_{name}", text)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        build()
+
+
+def test_a_report_that_is_no_path_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=re.escape("report=True is not a path. Give one that ends in .json or .html, or None.")
+    ):
+        build(report=True)
+
+
+@pytest.mark.parametrize("given", [1, 0, "yes", None])
+def test_log_findings_is_true_or_false(given: Any) -> None:
+    with pytest.raises(ValueError, match=exactly(f"log_findings={given!r} is not one of True, False.")):
+        build(log_findings=given)
