@@ -18,8 +18,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Severity
+from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
 from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
 from lightning_retrieval_guard.report.document import write_report
 from lightning_retrieval_guard.report.handover import Handover
@@ -27,6 +28,7 @@ from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.report.terminal import render_error
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
+from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.session import Session
 from lightning_retrieval_guard.settings import (
     LOG_DIR,
@@ -182,7 +184,7 @@ class RetrievalGuard(Callback, OtherCallback):
         def save() -> None:
             self._write_report(trainer)
 
-        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, save)
+        self._session = Session(RunContext(trainer, pl_module, self.settings, self._log, self._suppressions, save))
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
@@ -230,7 +232,7 @@ class RetrievalGuard(Callback, OtherCallback):
         session = self._session
         if session is not None:
             session.protect(session.end_run)
-            if session.speaks and stage != "predict":
+            if session.is_rank_zero and stage != "predict":
                 session.protect(lambda: self._log.end_run(str(self._report or "")))
         self._close()
 
@@ -262,7 +264,7 @@ class RetrievalGuard(Callback, OtherCallback):
 
     def _write_report(self, trainer: Trainer) -> None:
         session, path = self._session, self._report
-        if session is None or not session.speaks:
+        if session is None or not session.is_rank_zero:
             return
         try:
             self._handover.give(self._log)

@@ -19,9 +19,7 @@ from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks, longest
 from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
 from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
-from lightning_retrieval_guard.ranking.compaction import Lost
 from lightning_retrieval_guard.ranking.measures import Measure
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -112,9 +110,7 @@ class LocalRows:
             return None
         table = self.table.repeated(self.copies)
         numbers = QueryKeys(table, self.plan.restarting)
-        held, values = self.panel.score(
-            numbers.of_rows(), table.preds, table.target, _lost(table, numbers, self.copies)
-        )
+        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
         if any(digest.values is not None for digest in table.digests.values()):
             held, values = self._with_known(table, numbers, held, values)
         return Scored(numbers.lives(held), values)
@@ -242,21 +238,9 @@ class Joined:
         kept = counted[self._parcel.place]
         number = self._copy[self._parcel.place[kept]]
         preds, target = _like(self._local.table, self._parcel.preds[kept], self._parcel.target[kept])
-        _, values = self._local.panel.score(number, preds, target, self._lost(counted, number, target))
+        _, values = self._local.panel.score(number, preds, target)
         lives = torch.zeros_like(self._rows).index_copy(0, self._copy, self._summary.segment)
         return Scored(lives, values)
-
-    def _lost(self, counted: Tensor, number: Tensor, target: Tensor) -> Lost | None:
-        """What the ranks left out of the rows that they sent."""
-        size, copies = self._rows.numel(), self._copy[counted]
-        rows = torch.zeros(size, dtype=torch.int64).index_add(0, copies, self._summary.rows[counted])
-        rows -= torch.bincount(number, minlength=size)
-        some = rows > 0
-        if not bool(some.any()):
-            return None
-        relevant = torch.zeros(size).double().index_add(0, copies, self._summary.relevant[counted].double())
-        relevant -= torch.bincount(number, target.double(), minlength=size)
-        return Lost(some.nonzero().reshape(-1), rows[some], relevant[some])
 
 
 def _like(table: RowTable | None, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -293,12 +277,11 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
     return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
-def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
+def score_alone(metric: Metric) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
 
     Args:
         metric: The metric.
-        recent: Where other metrics ranked the same rows before, and others will.
 
     Returns:
         ``None`` for no rows, where an error is due, and where chance decides.
@@ -308,7 +291,7 @@ def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
     panel = Panel({"": metric}, longest, seeks_low=False)  # a step shows the value alone
-    queries, values = panel.score(table.query, table.preds, table.target, recent=recent)
+    queries, values = panel.score(table.query, table.preds, table.target)
     own = values.get("")
     if own is None or own.error is not None or _falls_by_chance(own, table):
         return None
@@ -352,16 +335,6 @@ def _leave_out_repeated(
     kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
     left = len(kept) or kept.digests or kept.settled
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
-
-
-def _lost(table: RowTable, numbers: QueryKeys, copies: int) -> Lost | None:
-    """What is known of rows that were left out, by the numbers of their queries."""
-    parts = [
-        Lost(numbers.of(digest.lost.query, update), digest.lost.rows * copies, digest.lost.relevance * copies)
-        for update, digest in table.digests.items()
-        if digest.lost is not None
-    ]
-    return Lost.together(parts) if parts else None
 
 
 def _place_rows(table: RowTable, queries: Queries) -> Tensor:

@@ -12,18 +12,15 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks
 from lightning_retrieval_guard.epoch.row_table import Digest, Rows, Settled, build_table
 from lightning_retrieval_guard.epoch.values import Values, has_low_hits, values_of
-from lightning_retrieval_guard.ranking.compaction import can_compact, compact
-from lightning_retrieval_guard.ranking.measures import Measure
-from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores, aggregate, largest_cut_off, score
-
-# fewer bytes than a query's row takes are not worth the work
-_WORTH = 2
+from lightning_retrieval_guard.ranking import Measure, aggregate, score
+from lightning_retrieval_guard.ranking import Rows as ScoredRows
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 
 def digest_rows(
     rows: Rows, measures: Sequence[Measure], final: bool, settles: bool = False
 ) -> tuple[Rows, Digest | Settled] | None:
-    """Keep of an update what can still matter.
+    """Keep the values of an update in the place of its rows, where these can matter no more.
 
     Args:
         rows: Ids, scores and relevance of the update, each of shape ``(rows,)``.
@@ -32,30 +29,23 @@ def digest_rows(
         settles: Whether it is a whole metric life besides, and there is no other rank.
 
     Returns:
-        The rows that are left, and what is known of the others; ``None`` where all must stay.
+        No rows, and what is known of those that were there; ``None`` where all must stay.
     """
     ids, preds, target = rows
     table = build_table([([ids], [preds], [target])])
-    top_k = largest_cut_off(measures)
-    is_scored = final and all(_is_settled(measure) for measure in measures)
-    if table is None or not (is_scored or (top_k is not None and can_compact(measures, preds, target))):
+    if table is None or not final or not all(_is_settled(measure) for measure in measures):
         return None
-    pieces, low = cut_chunks(table), has_low_hits(preds, target)
+    try:
+        _, scores = score(measures, ScoredRows(table.query, table.preds, table.target))
+    except EmptyQueryError:  # it belongs to whoever asks for the value
+        return None
+    pieces = cut_chunks(table)
+    if settles and all(measure.formula != "curve" and _is_named(measure.aggregation) for measure in measures):
+        return _nothing_of(rows), _settled(pieces, measures, scores)
     known = torch.stack([pieces.query, pieces.rows, pieces.relevant, pieces.fingerprint])
-    if is_scored:
-        try:
-            _, scores = score(measures, table.query, table.preds, table.target)
-        except EmptyQueryError:  # it belongs to whoever asks for the value
-            return None
-        if settles and all(measure.formula != "curve" and _is_named(measure.aggregation) for measure in measures):
-            return _chosen(rows, slice(0)), _settled(pieces, measures, scores)
-        places = torch.arange(known.shape[1])  # one for all measures that leave no query out
-        values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
-        return _chosen(rows, slice(0)), Digest(known, None, values, low)
-    if top_k is None or len(table) < _WORTH * top_k * known.shape[1]:
-        return None
-    kept, lost = compact(table.query, table.preds, table.target, top_k)
-    return _chosen(rows, kept), Digest(known, lost, low=low)
+    places = torch.arange(known.shape[1])  # one for all measures that leave no query out
+    values = {_bare(measure): _small(values_of(own), places) for measure, own in zip(measures, scores, strict=True)}
+    return _nothing_of(rows), Digest(known, values, has_low_hits(preds, target))
 
 
 def _is_named(aggregation: object) -> bool:
@@ -90,6 +80,6 @@ def _is_settled(measure: Measure) -> bool:
     return measure.formula != "own" and (measure.formula != "curve" or measure.top_k is not None)
 
 
-def _chosen(rows: Rows, which: Tensor | slice) -> Rows:
-    ids, preds, target = (column[which].clone() for column in rows)
+def _nothing_of(rows: Rows) -> Rows:
+    ids, preds, target = (column[:0].clone() for column in rows)
     return ids, preds, target

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.values import Values
-from lightning_retrieval_guard.ranking.compaction import Lost
 from lightning_retrieval_guard.ranking.measures import Measure
 
 _INT32 = torch.iinfo(torch.int32)
@@ -26,13 +25,11 @@ class Digest:
     Attributes:
         pieces: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
             CPU, in ascending order of id.
-        lost: What was left out.
         values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
         low: Whether any relevant row had a score of zero or less.
     """
 
     pieces: Tensor
-    lost: Lost | None
     values: Mapping[Measure, Values] | None = None
     low: bool = False
 

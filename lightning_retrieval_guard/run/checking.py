@@ -21,6 +21,7 @@ _MESSAGE = {
     "repeated": int,
     "monitored": list[str],
     "more": bool,
+    "ignores": bool,
     "keys": list[dict[str, Any]],
     "rows": list[dict[str, Any]],
     "sources": dict[str, dict[str, Any]],

@@ -12,10 +12,11 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.payload import ProtocolError
 from lightning_retrieval_guard.epoch.combine import Joined, LocalRows, combined
-from lightning_retrieval_guard.epoch.facts import SourceFacts, SourceView
+from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, PackedQueries, Summary, packed_bytes
 from lightning_retrieval_guard.epoch.plan import Plan, Scope, Verdict, compare_queries
 from lightning_retrieval_guard.epoch.row_facts import owner_of
+from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.values import Outcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
@@ -306,7 +307,7 @@ class MetricGroup:
 
     def _view(self, name: str, member: Member) -> SourceView:
         first = member.told[min(member.told)]
-        return SourceView(
+        return make_source_view(
             name=name,
             metric=first.metric,
             path=first.path,

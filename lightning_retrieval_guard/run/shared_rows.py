@@ -12,9 +12,7 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.row_table import Digest, RowTable, Settled, build_table
-from lightning_retrieval_guard.ranking.compaction import can_compact
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.ranking.score import largest_cut_off
 from lightning_retrieval_guard.watch.metric_lives import Life
 
 Lives = Sequence[Life]
@@ -50,14 +48,6 @@ class SharedRows:
         """Whether several metrics tell of each query whether its best row is relevant."""
         measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
         return len({measure.formula for measure in measures if measure.is_best_row_relevant}) > 1
-
-    @property
-    def keep(self) -> int | None:
-        """How many rows of a query can matter for its metrics; ``None`` for all."""
-        measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
-        if self.table is None or not can_compact(measures, self.table.preds, self.table.target):
-            return None
-        return largest_cut_off(measures)
 
 
 class SharedRowSets:

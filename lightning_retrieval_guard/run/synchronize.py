@@ -22,14 +22,15 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.exchange import Exchange, RanksFailedError
 from lightning_retrieval_guard.distributed.payload import ProtocolError
-from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceView
+from lightning_retrieval_guard.epoch.documents import Message
+from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts
 from lightning_retrieval_guard.epoch.plan import Plan, Scope, make_plan
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
+from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.run.checking import check_messages
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import LocalSource
 
-Message = dict[str, Any]
 Wants = Callable[[str, Plan, Sequence[Message]], bool]
 
 
@@ -149,7 +150,15 @@ def _vocabulary() -> bytes:
     rows = {field.name: False if "bool" in str(field.type) else 1 for field in fields(RowFacts)}
     sources = {f"metrics.{name}": SourceFacts(0, metric, "", 0).to_payload() for name, metric in _SOME_METRICS.items()}
     others = dict.fromkeys(field.name for field in fields(SourceFacts))
-    message: Message = {"batches": 1, "samples": 1, "repeated": 0, "monitored": [], "more": False, "keys": keys}
+    message: Message = {
+        "batches": 1,
+        "samples": 1,
+        "repeated": 0,
+        "monitored": [],
+        "more": False,
+        "ignores": False,
+        "keys": keys,
+    }
     text = ["validate/0/epoch", "test/0/batches", {**message, "rows": [rows], "sources": {"": others, **sources}}]
     return json.dumps(text, separators=(",", ":")).encode()
 

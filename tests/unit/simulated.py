@@ -70,8 +70,7 @@ def make_rank(
     told = {"single_life": len(lives) <= 1, **properties}
 
     def tell_facts(rows: SharedRows) -> Any:
-        keep, owners = (rows.keep, world_size) if corrects else (None, 0)
-        found = {"keep": keep, "owners": owners, "scope": scope, "seek_answer": rows.compares_best, **told}
+        found = {"owners": world_size if corrects else 0, "scope": scope, "seek_answer": rows.compares_best, **told}
         return gather_facts(rows.table, samples, world_size, **found)
 
     rows = SharedRows(build_table(states), tell_facts)

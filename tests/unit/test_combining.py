@@ -27,7 +27,6 @@ from torchmetrics.retrieval import (
 
 from lightning_retrieval_guard.epoch import values as values_module
 from lightning_retrieval_guard.epoch.combine import score_alone
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
@@ -326,24 +325,6 @@ def test_split_queries_go_to_one_owner_each(world_size: int) -> None:
         assert "summary" not in rank.sent
 
 
-def test_with_a_cut_only_rows_that_can_matter_travel() -> None:
-    updates = scattered(3, 10, 400)
-    whole, cut = (together(metrics, updates) for metrics in (PANEL, CUT))
-    for rank, other in zip(whole, cut, strict=True):
-        assert other.facts.keep == 5
-        assert other.sent["rows"] <= 10 * (32 + 5 * 16)
-        assert rank.sent["rows"] > 10 * other.sent["rows"]
-
-
-@pytest.mark.parametrize("graded", [False, True])
-def test_graded_relevance_needs_all_rows(graded: bool) -> None:
-    updates = [
-        [(ids, scores, relevance * (1 + graded)) for ids, scores, relevance in own] for own in scattered(2, 5, 60)
-    ]
-    ranks = together({"ndcg": RetrievalNormalizedDCG(top_k=4)}, updates)
-    assert [rank.facts.keep for rank in ranks] == [None if graded else 4] * 2
-
-
 @pytest.mark.parametrize(("rows", "few"), [(4, True), (400, False)])
 def test_splits_that_nobody_saw_coming(rows: int, few: bool) -> None:
     """Without a value to correct, queries are compared first; a few rows then go to everyone with the values."""
@@ -403,7 +384,7 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
     for part in zip(*columns, strict=True):
         metric.update(*part)
-    assert score_alone(metric, RecentRanking()).value == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
 
 
 def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +398,7 @@ def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(values_module, "score", score)
     metric = RetrievalMRR()
     metric.update(torch.tensor([-0.1, -0.9]), torch.tensor([1, 0]), torch.tensor([0, 0]))
-    outcome = score_alone(metric, RecentRanking())
+    outcome = score_alone(metric)
     assert outcome is not None
     assert outcome.value == pytest.approx(float(metric.compute()))
     assert asked == [1]
