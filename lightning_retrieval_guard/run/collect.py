@@ -12,7 +12,7 @@ from lightning_retrieval_guard.distributed.exchange import ExchangeError
 from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts
 from lightning_retrieval_guard.epoch.plan import Plan
-from lightning_retrieval_guard.report.columns import printable
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch

@@ -14,8 +14,7 @@ from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
-from lightning_retrieval_guard.findings import Finding, Numbers
-from lightning_retrieval_guard.report.columns import printable
+from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
 from lightning_retrieval_guard.rules import REGISTRY
@@ -53,7 +52,6 @@ class Epochs:
     """The epochs that run now, at most one for each stage."""
 
     def __init__(self, run: RunContext, watch: MetricWatch) -> None:
-        self.numbers: dict[str, Numbers] = {}
         self.counts: dict[str, StageCounts] = {}
         self.synchronized: dict[int, Synchronized] = {}
         self._run = run
@@ -237,14 +235,14 @@ class Epochs:
         """Raise if any of the findings is more than a note.
 
         Raises:
-            GuardError: With location, code, numbers and fix of each of them.
+            GuardError: With location, code, numbers and fix of each fault.
         """
         refused = serious(findings)
         if not refused:
             return
-        self._run.log.add(refused, say=False)
+        text = self._run.log.stop(refused)
         self._run.save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
-        raise GuardError("\n".join(printable(f"{found.path}:{found.line}: {found.text()}") for found in refused))
+        raise GuardError(text)
 
     def refuse_weights(self, key: KeyRecord, epoch: RunningEpoch) -> None:
         """Raise if the batch sizes of a key are wrong, where every rank sees the same ones.
@@ -274,15 +272,15 @@ class Epochs:
         epoch.keys = list(self._with_computed(epoch))
         view = self._view(epoch)
         verdict = self._judge(epoch, view)
-        findings = verdict.reported
-        self.numbers.update(numbers_of(view, verdict.left_to_program))
+        findings, trainer, log = verdict.reported, self._run.trainer, self._run.log
+        numbers = numbers_of(view, verdict.left_to_program)
+        log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
         if self._run.settings.mode == "strict" and self._run.world_size == 1:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].spec.follows_others])
-        self._run.log.add(findings, say=self._run.is_rank_zero)
-        if self._run.is_rank_zero:
-            self._run.log.print_table(epoch.record.stage)
-            if self._run.settings.log_findings and epoch.record.stage != "sanity_check":
-                log_counts(self._run.trainer.loggers, findings, self._run.trainer.global_step)
+        log.add(findings, say=self._run.is_rank_zero)
+        is_counted = bool(epoch.keys or findings) and epoch.record.stage != "sanity_check"
+        if self._run.is_rank_zero and self._run.settings.log_findings and is_counted:
+            log_counts(trainer.loggers, log.count_at(trainer.global_step, findings), trainer.global_step)
 
     def _leave(self) -> RunningEpoch | None:
         """The epoch that runs now is over."""

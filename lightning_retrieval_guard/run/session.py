@@ -13,9 +13,9 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError, RanksFailedError
-from lightning_retrieval_guard.findings import GuardWarning, Numbers
-from lightning_retrieval_guard.report.columns import printable
+from lightning_retrieval_guard.findings import GuardWarning
 from lightning_retrieval_guard.report.contents import StageCounts
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.run.collect import END_HOOKS, why_ranks_missed
 from lightning_retrieval_guard.run.compute import ComputeDispatcher, Plain
@@ -60,11 +60,6 @@ class Session:
     def is_rank_zero(self) -> bool:
         """Whether this process is the one that warns, prints and writes."""
         return self._run.is_rank_zero
-
-    @property
-    def numbers(self) -> dict[str, Numbers]:
-        """Logged number and reference of every key so far, each where it is known."""
-        return self._epochs.numbers
 
     @property
     def counts(self) -> dict[str, StageCounts]:
@@ -260,8 +255,6 @@ class Session:
         if findings:
             self._run.log.add(findings, say=self.is_rank_zero)
             self._run.save()
-            if self.is_rank_zero:
-                self._run.log.print_table("the run")
 
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
