@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
-from unit.simulated import Update
 
+from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.epoch.facts import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
-from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import Update
 
 from .factories import at_end, facts, found, source, stage, the_finding
 

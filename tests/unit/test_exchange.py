@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz.ranks import Ranks
 
 from lightning_retrieval_guard.distributed.exchange import (
     Exchange,
@@ -17,6 +16,7 @@ from lightning_retrieval_guard.distributed.exchange import (
     WorldSizeError,
     make_exchange,
 )
+from tests.fuzz.ranks import Ranks
 
 TIMEOUT = timedelta(seconds=7)
 
