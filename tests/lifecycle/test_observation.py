@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import Callback, LightningModule
 from torchmetrics import ClasswiseWrapper, Metric, MetricCollection, MinMaxMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -15,6 +14,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard, Severity
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Trainable, make_trainer, merged, reference, restarting_ids
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_retrieval_guard.lint.plugin import findings
+from tests.distributed.harness import Pools
 
 from .expectations import WORLDS, Place, Program
 from .runs import Runs, Verdict
@@ -175,8 +176,12 @@ def _shown(places: Iterable[Place]) -> str:
 
 def main() -> int:
     """Run the corpus and write the page."""
-    with Runs() as runs:
+    pools = Pools()
+    try:
+        runs = Runs(pools)
         page = render([runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS])
+    finally:
+        pools.close()
     DOCUMENT.write_text(page, encoding="utf-8")
     return 0
 
