@@ -39,7 +39,7 @@ for name in sys.argv[1:]:
 
 
 def run(value: str, *packages: str, **others: str) -> tuple[dict[str, list[str]], str]:
-    """What the trainers of each package did in a process in which the variable is set, and others after it, and what was said."""
+    """What the trainers of each package did where the variable, and others after it, are set, and what was said."""
     environment = {name: own for name, own in os.environ.items() if name not in (VARIABLE, "PYTHONWARNINGS")}
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, VARIABLE: value}
