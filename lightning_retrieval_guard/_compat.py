@@ -7,8 +7,10 @@ same names, so objects of either are reached through attributes and never throug
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -391,6 +393,14 @@ def default_dtype() -> torch.dtype:
 def own_formula(metric: Metric) -> Any:
     """What scores one query of a ``RetrievalMetric``: the function, which tells one definition from another."""
     return vars(metric).get("_metric", getattr(type(metric), "_metric", None))
+
+
+def functional_input_checks() -> Iterator[tuple[Any, str]]:
+    """Where the functionals hold the check of their input: a module and a name in it."""
+    name = "_check_retrieval_functional_inputs"
+    package = importlib.import_module("torchmetrics.functional.retrieval")
+    modules = {sys.modules[function.__module__] for function in vars(package).values() if callable(function)}
+    return ((module, name) for module in modules if name in vars(module))
 
 
 def formula_of(retrieval_class: type) -> Any:

@@ -51,6 +51,7 @@ class MeanOfBatches(Rule):
         Severity.ERROR,
         "Update the metric in the step, and log the metric object.",
         corrects="value",
+        static=True,
     )
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:

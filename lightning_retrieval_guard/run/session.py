@@ -24,6 +24,7 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.failure import Failure, failure_text
 from lightning_retrieval_guard.run.suppression_filter import may_correct
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
+from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -103,6 +104,7 @@ class Session:
     def _install(self) -> None:
         self._metrics.install()
         LogWatch(self._run.trainer, self._run.module, self._metrics, self).install(self._patches)
+        watch_functionals(self, self._patches)
         connector = _compat.logger_connector(self._run.trainer)
         self._patches.put(connector, "epoch_end_reached", self._before(self._epochs.end_batches))
         self._patches.put(connector, "on_epoch_end", self._after(self._epochs.end, meets=False))
