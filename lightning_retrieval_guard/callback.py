@@ -57,6 +57,8 @@ class RetrievalGuard(Callback, OtherCallback):
         batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
         report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error.
         log_findings: Whether the run's loggers get ``guard/<code>``, the number of findings of a code in an epoch.
+        max_held_mb: The most memory in MiB that the guard keeps alive on a rank beyond what the program holds: rows of
+            metrics that live for a step only. Where more would be needed, a finding has no reference value.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
@@ -73,10 +75,11 @@ class RetrievalGuard(Callback, OtherCallback):
         batch_size_fn: Callable[[Any], int] | None = None,
         report: PathLike | None = None,
         log_findings: bool = True,
+        max_held_mb: float = 256,
     ) -> None:
         self.from_environment = False
         self.settings = build_settings(
-            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, known_codes=REGISTRY
+            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, REGISTRY, max_held_mb
         )
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()

@@ -72,7 +72,7 @@ class FactCollector:
         }
 
     def _behind(self, key: KeyRecord, stage: StageRecord) -> SourceMetricFacts:
-        return key.lives.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
+        return key.history.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.run.shared_rows import Lives
-from lightning_retrieval_guard.watch.metric_lives import Feed, Life, MetricLife, SomeRows, UpdateInfo
+from lightning_retrieval_guard.watch.metric_lives import AnyLife, Feed, MetricLife, SomeUpdates, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 # what is known of the updates of a life, and what fed them
-FedOf = Callable[[Life], tuple[Sequence[UpdateInfo], Collection[Feed]]]
+FedOf = Callable[[AnyLife], tuple[Sequence[UpdateInfo], Collection[Feed]]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
 
 
 def part_of(
-    lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int | None, keeps: Callable[[Life, str], bool]
+    lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int | None, keeps: Callable[[AnyLife, str], bool]
 ) -> Part:
     """What of some lives belongs to an epoch.
 
@@ -42,7 +42,7 @@ def part_of(
         dataloader: The dataloader that must have fed the rows; any if ``None``.
         keeps: Whether the rows that a rule is about belong to it all the same, because the rule may not speak.
     """
-    kept: list[Life] = []
+    kept: list[AnyLife] = []
     stale = shared = 0
     sanity = True
     for life in lives:
@@ -56,7 +56,7 @@ def part_of(
             continue
         own = []
         for update, info in enumerate(infos):
-            rows = life.known[update].rows if update in life.known else ids[update].numel()
+            rows = life.scored[update].rows if update in life.scored else ids[update].numel()
             code = codes[info.feed]
             if code == "LRG401":
                 stale += rows
@@ -65,7 +65,7 @@ def part_of(
                 shared += rows
             if code is None or keeps(life, code):
                 own.append(update)
-        kept.append(life if len(own) == len(ids) else SomeRows(life, own))
+        kept.append(life if len(own) == len(ids) else SomeUpdates(life, own))
     return Part(kept, stale, sanity, shared)
 
 

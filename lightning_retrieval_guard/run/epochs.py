@@ -241,7 +241,7 @@ class Epochs:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
         names = {name: own for name, own in epoch.local.items() if name in epoch.sources}
         for metric, record in self._watch.row_records():
-            lives = self._finder.part([record.segment()], epoch.record).lives
+            lives = self._finder.part([record.life], epoch.record).lives
             name = next((name for name, own in names.items() if own.shows(lives)), None)
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
@@ -258,7 +258,7 @@ class Epochs:
         if asked and not alone:
             self._confirm()
         for key in asked:
-            key.asked = ask(stage.keys[key.first.storage].lives.metric, alone)
+            key.asked = ask(stage.keys[key.first.storage].history.metric, alone)
 
     def _orders(self, epoch: Epoch) -> list[list[str]]:
         """The orders in which ranks would have Lightning combine their keys, where these are not the same."""
