@@ -48,6 +48,7 @@ class MetricListener(Protocol):
     """What the watch asks and tells while a metric works."""
 
     suppressions: Suppressions
+    in_step: bool
 
     @property
     def routes(self) -> bool:
@@ -351,9 +352,8 @@ class MetricWatch:
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
         """Keep the rows behind a value of a step, unless the metric is certain to hold them when the epoch ends."""
-        feeding = self._listener.feeding()
         passes = record.made_in_batch is not None or record.resets_in_steps
-        if passes and feeding is not None and feeding.in_step:
+        if passes and self._listener.in_step:
             self._held.capture(life, may_wait=True)
         else:
             life.resume()
@@ -373,22 +373,20 @@ class MetricWatch:
         if record is None or any(caller is record for caller in self._calls.records):
             return
         if record.is_rows:
-            feeding = self._listener.feeding()
-            in_step = feeding is not None and feeding.in_step
             ids = _compat.row_states(metric)[0]
             for other, sharer in self.row_records():
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
-                    self._hand_over(sharer, in_step)
+                    self._hand_over(sharer)
         record.start_over()
 
-    def _hand_over(self, record: MetricRecord, in_step: bool) -> None:
+    def _hand_over(self, record: MetricRecord) -> None:
         """A metric forgets its rows, which somebody may still ask for."""
         life = record.held_life
         if life is None or not life.is_current:
             return
-        record.resets_in_steps = record.resets_in_steps or in_step
-        if in_step:
+        if self._listener.in_step:
+            record.resets_in_steps = True
             self._held.capture(life, may_wait=False)
         else:
             life.keep()

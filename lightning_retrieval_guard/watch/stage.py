@@ -77,7 +77,7 @@ class StageRecord:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        return UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over, self.in_step)
+        return UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

@@ -12,9 +12,8 @@ from lightning_retrieval_guard.watch.metric_lives import Feed
 class UpdateContext:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
-    ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has,
-    ``in_step`` tells whether batches are being processed, and ``is_over`` tells of another epoch whether it began
-    before this one and has ended.
+    ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
+    ``is_over`` tells of another one whether it began before this one and has ended.
     """
 
     stage: str
@@ -23,7 +22,6 @@ class UpdateContext:
     samples: int | None
     samples_before: int | None
     is_over: Callable[[int | None], bool]
-    in_step: bool = False
 
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.
