@@ -61,7 +61,7 @@ class FactCollector:
     def _collect(self, key: KeyRecord, epoch: RunningEpoch, result: Any | None) -> KeyFacts:
         source = self._finder.name_of(key, epoch.record, epoch.local)
         call, feeding = key.call, epoch.record.feeding
-        metric = key.lives.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
+        metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
         return collect_key(key, result, source, metric)
 
     def _has_hook(self, stage: str) -> bool:

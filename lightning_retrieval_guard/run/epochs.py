@@ -143,7 +143,7 @@ class Epochs:
         return [replace(key, asked=self._answer(epoch, key, alone)) if key.can_ask else key for key in keys]
 
     def _answer(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return ask(epoch.record.keys[key.first.storage].lives.metric, alone)
+        return ask(epoch.record.keys[key.first.storage].history.metric, alone)
 
     def _view(self, epoch: RunningEpoch) -> EpochView:
         last = epoch.exchanges[-1] if epoch.exchanges else []
@@ -226,7 +226,7 @@ class Epochs:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
         names = {name: source for name, source in epoch.local.items() if name in epoch.sources}
         for metric, record in self._watch.row_records():
-            lives = self._finder.part([record.segment()], epoch.record).lives
+            lives = self._finder.part([record.life], epoch.record).lives
             name = next((name for name, source in names.items() if source.shows(lives)), None)
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
