@@ -34,7 +34,7 @@ def __init__(self):
 
 def places(source: str) -> list[tuple[int, str]]:
     """Line and code of every finding."""
-    return [(own.node.lineno, own.advice.code) for own in findings(ast.parse(source), source.splitlines(keepends=True))]
+    return [(own.line, own.advice.code) for own in findings(ast.parse(source), source.splitlines(keepends=True))]
 
 
 def expected(source: str) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ import yaml
 
 from lightning_retrieval_guard.advice import STATIC
 
-from .test_front import WRONG
+from .test_runner import WRONG
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ def run(code: str) -> str:
     "code",
     [
         "import lightning_retrieval_guard",
-        "import lightning_retrieval_guard.lint.plugin, lightning_retrieval_guard.lint.front",
+        "import lightning_retrieval_guard.lint.plugin, lightning_retrieval_guard.lint.runner",
         "from lightning_retrieval_guard.cli import main; main(['lint', 'LICENSE', '--format=sarif'])",
     ],
 )
