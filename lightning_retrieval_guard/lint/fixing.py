@@ -15,12 +15,12 @@ _Place = tuple[tuple[int, int], tuple[int, int]]
 
 def apply_edits(source: bytes, edits: Iterable[Edit]) -> bytes:
     """A file with the changed calls."""
-    lines = source.splitlines()
+    module = libcst.parse_module(source)
+    lines = module.code.splitlines()
     by_place: dict[_Place, list[Edit]] = {}
     for edit in edits:
         by_place.setdefault(_place_of(edit, lines), []).append(edit)
-    wrapper = MetadataWrapper(libcst.parse_module(source))
-    return wrapper.visit(_Editor(by_place)).bytes
+    return MetadataWrapper(module).visit(_Editor(by_place)).bytes
 
 
 def diff_of(path: str, before: bytes, after: bytes) -> str:
@@ -29,11 +29,11 @@ def diff_of(path: str, before: bytes, after: bytes) -> str:
     return "".join(difflib.unified_diff(texts[0], texts[1], path, path))
 
 
-def _place_of(edit: Edit, lines: Sequence[bytes]) -> _Place:
-    # ast counts columns in bytes, libcst in characters
+def _place_of(edit: Edit, lines: Sequence[str]) -> _Place:
+    # ast counts columns in bytes of UTF-8, libcst in characters
     call = edit.call
     start, end = (call.lineno, call.col_offset), (call.end_lineno or 0, call.end_col_offset or 0)
-    first, last = ((line, len(lines[line - 1][:column].decode("utf-8", "replace"))) for line, column in (start, end))
+    first, last = ((line, len(lines[line - 1].encode()[:column].decode())) for line, column in (start, end))
     return first, last
 
 
@@ -57,9 +57,17 @@ class _Editor(libcst.CSTTransformer):
 
 def _without(call: libcst.Call, name: str) -> libcst.Call:
     kept = [own for own in call.args if own.keyword is None or own.keyword.value != name]
-    if kept and kept[-1] is not call.args[-1]:
+    if any(_has_comment(own) for own in call.args if own not in kept):
+        return call  # what is said of the argument is not thrown away
+    if kept and kept[-1] is not call.args[-1] and not _has_comment(kept[-1]):
         kept[-1] = kept[-1].with_changes(comma=call.args[-1].comma)
     return call.with_changes(args=kept)
+
+
+def _has_comment(argument: libcst.Arg) -> bool:
+    """Whether a comment stands behind an argument."""
+    space = argument.comma.whitespace_after if isinstance(argument.comma, libcst.Comma) else None
+    return isinstance(space, libcst.ParenthesizedWhitespace) and space.first_line.comment is not None
 
 
 def _with(call: libcst.Call, name: str, code: str) -> libcst.Call:
@@ -74,9 +82,15 @@ def _with(call: libcst.Call, name: str, code: str) -> libcst.Call:
     if not arguments:
         return call.with_changes(args=[added])
     last = arguments[-1]
-    before = arguments[-2].comma if len(arguments) > 1 else libcst.Comma(whitespace_after=libcst.SimpleWhitespace(" "))
-    if isinstance(last.comma, libcst.Comma):  # one argument a line, with a comma at the end
-        added = added.with_changes(comma=last.comma)
-        before = before if len(arguments) > 1 else libcst.Comma(whitespace_after=call.whitespace_before_args)
-    arguments[-1] = last.with_changes(comma=before)
+    between = arguments[-2].comma if len(arguments) > 1 else libcst.MaybeSentinel.DEFAULT
+    space = between.whitespace_after if isinstance(between, libcst.Comma) else call.whitespace_before_args
+    end = last.comma.whitespace_after if isinstance(last.comma, libcst.Comma) else None
+    if isinstance(end, libcst.ParenthesizedWhitespace) and isinstance(space, libcst.ParenthesizedWhitespace):
+        # one argument a line: a comment behind the last one stays with it
+        after = end.with_changes(first_line=libcst.TrailingWhitespace(), empty_lines=[])
+        added = added.with_changes(comma=libcst.Comma(whitespace_after=after))
+        space = end.with_changes(indent=space.indent, last_line=space.last_line)
+    elif not isinstance(space, libcst.ParenthesizedWhitespace):
+        space = libcst.SimpleWhitespace(" ")
+    arguments[-1] = last.with_changes(comma=libcst.Comma(whitespace_after=space))
     return call.with_changes(args=[*arguments, added])

@@ -85,7 +85,8 @@ def _gathered(story: Story) -> Iterator[Found]:
         if is_all and is_changed and (event.name == "update" or _accumulates(story, event)):
             lines = [own.line for own in rows if isinstance(own, Data) and Origin.GATHERED in own.origin and own.line]
             place = f" at line {max(lines)}" if lines else ""
-            message = f"the rows were gathered from all ranks{place}, and {metric.label} combines the ranks again in compute()."
+            how = f"{metric.label} combines the ranks again in compute()"
+            message = f"the rows were gathered from all ranks{place}, and {how}."
             built = metric.members
             is_one = len(built) == 1 and built[0].module is event.module
             edit = Edit(built[0].call, set=(("sync_on_compute", "False"),)) if is_one else None
