@@ -100,7 +100,7 @@ def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
     ]
     if any(stored.count(name) > 1 for name in names):
         return None
-    return Edit(event.node, set=(("batch_size", f"float({ast.unparse(factor)})"),))
+    return Edit(event.node, set=(("batch_size", f"float({ast.get_source_segment(event.module.text, factor)})"),))
 
 
 def _synced_twice(story: Story) -> Iterator[Found]:

@@ -78,11 +78,13 @@ class Module:
     Args:
         tree: Its syntax tree.
         path: Where it is, so that its imports can be found; ``None`` where that is not known.
+        text: Its text, where it may be shown again.
     """
 
-    def __init__(self, tree: ast.Module, path: Path | None = None) -> None:
+    def __init__(self, tree: ast.Module, path: Path | None = None, text: str = "") -> None:
         self.tree = tree
         self.path = path
+        self.text = text
         self.nodes = list(ast.walk(tree))
         self.functions = {own.name: own for own in tree.body if isinstance(own, FUNCTIONS)}
         self.all_classes = [ClassInfo(own, self) for own in self.nodes if isinstance(own, ast.ClassDef)]

@@ -47,9 +47,10 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
         lines: The file's text, with line ends.
         filename: Where it is; without it, nothing of other files is known.
     """
-    if not _is_of_interest("".join(lines)):
+    text = "".join(lines)
+    if not _is_of_interest(text):
         return []
-    module = Module(tree, Path(filename) if filename else None)
+    module = Module(tree, Path(filename) if filename else None, text)
     found: dict[tuple[int, int, str], Found] = {}
     for story in stories(module):
         for own in judge(story):

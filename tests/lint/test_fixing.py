@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lightning_retrieval_guard.cli import main
+from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.lint.fixing import apply_edits
 from lightning_retrieval_guard.lint.plugin import findings
+from tests.distributed.harness import Pool
+from tests.programs.expectations import WORLDS, Program, read_programs
 
+from .fixed import TARGET
 from .snippets import in_step
 
 GATHER = "s = self.all_gather(batch)\n"
@@ -129,3 +135,47 @@ def test_what_was_fixed_is_no_longer_reported(tmp_path: Path, capsys: pytest.Cap
     path.write_text(in_step("\n".join((FIXED["LRG204"][0], LEFT["a mean of batches"]))), encoding="utf-8")
     assert main(["lint", str(path), "--fix"]) == 1
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["LRG203", "LRG302"]
+
+
+# --- the corpus -------------------------------------------------------------------------------------------------
+
+
+def fixable() -> list[Program]:
+    return [
+        own
+        for own in read_programs().values()
+        if any(found.edit for found in found_in(own)) and "Pool" not in own.fields
+    ]
+
+
+def found_in(program: Program) -> list[Found]:
+    return findings(ast.parse(program.text), program.text.splitlines(keepends=True), str(program.path))
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[dict[int, Pool]]:
+    pools = {world_size: Pool(world_size) for world_size in WORLDS}
+    yield pools
+    for pool in pools.values():
+        pool.close()
+
+
+@pytest.mark.parametrize("program", fixable(), ids=lambda program: program.name)
+def test_a_fixed_program_logs_on_two_devices_what_it_logs_on_one(program: Program, pools: dict[int, Pool]) -> None:
+    edits = [own.edit for own in found_in(program) if own.edit is not None]
+    text = apply_edits(program.text.encode(), edits).decode()
+    assert text != program.text
+    logged = {}
+    for world_size, pool in pools.items():
+        outcomes = pool.run(TARGET, case=program.name, text=text)
+        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+        logged[world_size] = [outcome.value for outcome in outcomes]
+    [alone] = logged[1]
+    assert alone
+    for value in logged[2]:
+        assert value == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_fixes_of_the_corpus_are_of_every_kind() -> None:
+    codes = {found.advice.code for program in fixable() for found in found_in(program) if found.edit}
+    assert codes == {"LRG101", "LRG201", "LRG202", "LRG203", "LRG204"}
