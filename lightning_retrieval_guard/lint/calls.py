@@ -182,7 +182,8 @@ class Calls(Tensors):
         pairs = [Items((Const(key), own)) for key, own in owner.items]
         if owner.rest is not None:
             item = joined(owner.all())
-            return Many(item if name == "values" else Text() if name == "keys" else Items((Text(), item)))
+            keys = Items(tuple(self.items_of(owner) or ()))
+            return keys if name == "keys" else Many(item if name == "values" else Items((Text(), item)))
         return Items(tuple(own if name == "items" else own.items[name == "values"] for own in pairs))
 
     def _call_list(self, owner: Items | Many, function: ast.Attribute, values: list[Value]) -> Value:

@@ -34,7 +34,7 @@ from lightning_retrieval_guard.lint.values import (
     unsure,
 )
 
-MOST_ITEMS = 12
+MOST_ITEMS = 60
 _DEEPEST = 40
 _OPERATIONS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floor"}
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lightning_retrieval_guard.lint.events import Context, Event, Story
@@ -59,6 +60,17 @@ class State(ABC):
         self.loop_lead: Lead | None = None
         self.bare_call: ast.expr | None = None
         self.called: set[ast.AST] = set()
+
+    @cached_property
+    def asked_keys(self) -> list[str]:
+        """The strings that the class may ask dictionaries for."""
+        nodes = [
+            node for cls in (self.instance.cls.lineage if self.instance.cls else []) for node in ast.walk(cls.node)
+        ]
+        asked = [own for node in nodes if isinstance(node, ast.Call) for own in node.args]
+        asked += [node.slice for node in nodes if isinstance(node, ast.Subscript)]
+        names = (own.value for own in asked if isinstance(own, ast.Constant) and isinstance(own.value, str))
+        return sorted({name for name in names if name.isidentifier()})
 
     @property
     def frame(self) -> Frame:

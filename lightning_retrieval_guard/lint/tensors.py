@@ -52,9 +52,11 @@ class Tensors(State):
         """The items of what is iterated, where they are known one by one."""
         if isinstance(value, Items):
             return list(value.items)
-        if isinstance(value, Mapping) and value.rest is None:
-            return [Const(key) for key, _ in value.items]
-        return None
+        if not isinstance(value, Mapping):
+            return None
+        # of keys that are not known, those matter that are asked for
+        keys = [key for key, _ in value.items] if value.rest is None else self.asked_keys
+        return [*map(Const, keys), *([] if value.rest is None else [Text()])]
 
     def item_of(self, value: Value) -> Value:
         """What each item of what is iterated is."""

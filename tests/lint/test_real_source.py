@@ -30,6 +30,7 @@ def make_metrics(self, prefix):
     return MetricCollection([RetrievalMRR(), RetrievalMAP()], prefix=prefix)
 """
 FUNCTIONAL = """
+from torch_geometric.utils import to_dense_batch
 from torchmetrics.functional import pairwise_cosine_similarity
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
 """
@@ -59,6 +60,16 @@ def _keep(self, kept, values):
         kept[key].append(values.get(key, []))
     return kept
 
+def _of(self, kept, key):
+    if key not in kept.keys():
+        raise AttributeError(key)
+    return torch.cat([own for own in kept[key]])
+
+def _scored(self, batch):
+    y, mask = to_dense_batch(batch["y"], batch["of"])
+    sizes = torch.tensor([torch.where(mask[n])[0].shape[0] for n in range(mask.shape[0])])
+    return torch.cat([y[n][mask[n]] for n in range(mask.shape[0])], dim=0), sizes
+
 def _gathered(self, seen, key):
     return self.all_gather(torch.cat([own[key] for own in seen])).flatten(0, 1)
 """
@@ -86,9 +97,15 @@ AT_EPOCH_END = {
         "self.val_metrics(n, n, indexes=ids)  # lint: LRG301\nself.log_dict(self.val_metrics)",
         "y, sizes = batch['y'], batch['n']\n    self.kept = self._keep(self.kept, locals())",
     ),
+    "lists under keys of a configuration": epoch_end(
+        "n = self._of(self.kept, 'sizes')\nids = torch.arange(n.shape[0]).repeat_interleave(n)\n"
+        "self.val_metrics(self._of(self.kept, 'y'), n, **{'indexes': ids})  # lint: LRG301\n"
+        "self.log_dict(self.val_metrics)",
+        "y, sizes = self._scored(batch)\n    self.kept = self._keep(kept=self.kept, values=locals())",
+    ).replace('for key in ("scores", "y", "sizes")', "for key in self.hparams.outputs['val']"),
     "a metric made at the end": epoch_end(
-        CAT
-        + "m = RetrievalMRR()\nm.update(s, y, indexes=torch.arange(len(s)))  # lint: LRG301\nself.log('m', m.compute())",
+        CAT + "m = RetrievalMRR()\nm.update(s, y, indexes=torch.arange(len(s)))  # lint: LRG301\n"
+        "self.log('m', m.compute())",
         SEEN,
     ),
     "outputs of old hooks": module(
@@ -104,6 +121,11 @@ RIGHT_AT_EPOCH_END = {
         CAT + "ids = torch.arange(len(s)) + self.global_rank * 1000000\nself.val_mrr.update(s, y, indexes=ids)", SEEN
     ),
     "topics, which every rank has": epoch_end(CAT + "self.val_mrr.update(s, y, torch.arange(self.topics))", SEEN),
+    "gathered by a helper that is not known": epoch_end(
+        "n = self.sizes(self.kept, 'sizes')\nids = torch.arange(n.shape[0]).repeat_interleave(n)\n"
+        "self.val_metrics(n, n, indexes=ids)\nself.log_dict(self.val_metrics)",
+        "y, sizes = self._scored(batch)\n    self.kept = self._keep(self.kept, locals())",
+    ),
     "one device": epoch_end(CAT + "self.val_mrr.update(s, y, indexes=torch.arange(len(s)))", SEEN)
     + "\n\ntrainer = Trainer(devices=1)\n",
     "a test for the number of processes": epoch_end(
