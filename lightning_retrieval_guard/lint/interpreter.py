@@ -6,8 +6,6 @@ import ast
 from collections.abc import Sequence
 from dataclasses import replace
 
-from typing_extensions import override
-
 from lightning_retrieval_guard.lint.expressions import MOST_ITEMS, Expressions
 from lightning_retrieval_guard.lint.guards import RANK_ZERO, guards_of
 from lightning_retrieval_guard.lint.modules import FUNCTIONS
@@ -46,7 +44,6 @@ class Interpreter(Expressions):
         self.hook = hook
         self.call_function(callee, arguments, {})
 
-    @override
     def call_function(self, callee: Callee, arguments: Sequence[Value], keywords: dict[str, Value]) -> Value:
         """What a function of the source returns."""
         function = callee.function
@@ -208,8 +205,8 @@ class Interpreter(Expressions):
             value = Data(ids=Lead.RANK, line=node.lineno)  # a counter, which starts anew on every rank
         self.assign(target, value)
 
-    @override
     def assign(self, target: ast.expr, value: Value) -> None:
+        """``target = value``."""
         if isinstance(target, ast.Name):
             self.frame.names[target.id] = value
         elif isinstance(target, ast.Attribute):
@@ -246,7 +243,6 @@ class Interpreter(Expressions):
         elif isinstance(known, (Data, Items, Many)):
             self.replace_value(holder, unsure(known, value) if isinstance(known, Data) else UNKNOWN)
 
-    @override
     def replace_value(self, node: ast.expr, value: Value) -> None:
         """The object behind an expression changed."""
         if isinstance(node, ast.Name):
@@ -256,7 +252,6 @@ class Interpreter(Expressions):
         elif isinstance(node, ast.Subscript):
             self._put(node.value, self.eval(node.slice), value)
 
-    @override
     def store(self, name: str, value: Value, node: ast.AST | None) -> None:
         """``self.name = value``; an attribute is whatever any method makes of it."""
         if node is not None and self.is_recording:

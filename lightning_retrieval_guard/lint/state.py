@@ -14,8 +14,8 @@ from lightning_retrieval_guard.lint.events import Context, Event, Story
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
 from lightning_retrieval_guard.lint.values import Callee, Lead, Value
 
-_MOST_STEPS = 20_000
-_MOST_STEPS_OF_CLASS = 200_000
+_MOST_STEPS = 10_000
+_MOST_STEPS_OF_CLASS = 60_000
 
 
 class TooLong(Exception):  # noqa: N818 - it is no error

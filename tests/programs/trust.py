@@ -65,8 +65,8 @@ Missed are plain values of a rank's own, such as losses and numbers computed by 
 distributed sampler; and `compute()` in a step of a metric that lives on, which is a note.
 """
 _TREES = """
-Other people's code was linted too. Each finding would stand here; there was none, and no crash. One file of torch has
-syntax that the Python at hand (3.11) does not know, and the lint says so.
+Other people's code was linted too, and each finding was looked at; there was no crash. One file of torch has syntax that
+the Python at hand (3.11) does not know, and the lint says so.
 
 | tree | files | findings |
 |---|---|---|
@@ -81,7 +81,11 @@ syntax that the Python at hand (3.11) does not know, and the lint says so.
 | nemo-toolkit 3.0.0 | 726 | 0 |
 | pytorch-forecasting 1.8.0 | 218 | 0 |
 | pytorch-tabular 1.2.0 | 76 | 0 |
-| torchgeo 0.8.1 | 243 | 0 |
+| torchgeo 0.8.1 | 243 | 8 |
+
+The 8 findings are right. At lines 290 and 351 of `trainers/detection.py`, and 181 and 243 of
+`trainers/instance_segmentation.py`, the values of `forward()` of a MeanAveragePrecision are logged without `sync_dist`
+(LRG203), and mean average precision is no mean over batches (LRG302).
 
 About 110 of these files call `self.log`, and none of them builds a retrieval metric: they show that the lint does not
 cry wolf, not how much it finds."""
