@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
 
 from lightning_retrieval_guard.lint.state import State
 from lightning_retrieval_guard.lint.values import Data, Symbol
@@ -13,9 +14,13 @@ _DEEPEST = 40
 
 def guards_of(state: State, test: ast.expr, outcome: bool) -> set[str]:
     """What holds where a test comes out like this."""
-    names = (own.id for own in ast.walk(test) if isinstance(own, ast.Name))
-    found = {BATCH} if any("batch" in name for name in names) else set()
+    found = {BATCH} if _names_batch(test) else set()
     return found | ({RANK_ZERO} if _implies_rank_zero(state, test, outcome) else set())
+
+
+@lru_cache(maxsize=1024)
+def _names_batch(test: ast.expr) -> bool:
+    return any(isinstance(own, ast.Name) and "batch" in own.id for own in ast.walk(test))
 
 
 def _implies_rank_zero(state: State, test: ast.expr, outcome: bool, depth: int = 0) -> bool:

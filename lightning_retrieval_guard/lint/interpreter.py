@@ -61,7 +61,7 @@ class Interpreter(Expressions):
                 self._block(function.body)
         finally:
             self.frames.pop()
-        if any(isinstance(own, (ast.Yield, ast.YieldFrom)) for own in ast.walk(function)):
+        if callee.module.is_generator(function):
             return UNKNOWN
         return joined(frame.returned) if frame.returned else Const(None)
 

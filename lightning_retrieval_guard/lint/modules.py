@@ -90,6 +90,7 @@ class Module:
         self.all_classes = [ClassInfo(own, self) for own in self.nodes if isinstance(own, ast.ClassDef)]
         self.outer = {own.node.name: own for own in self.all_classes if own.node in tree.body}
         self._asking: dict[ast.AST, bool] = {}
+        self._imported: dict[str, ClassInfo | tuple[Module, Function] | None] = {}
 
     @cached_property
     def constants(self) -> dict[str, ast.expr]:
@@ -136,6 +137,11 @@ class Module:
 
     def imported(self, dotted: str, depth: int = 0) -> ClassInfo | tuple[Module, Function] | None:
         """The class or function of another file of the same sources, by its full name."""
+        if dotted not in self._imported:
+            self._imported[dotted] = self._find_imported(dotted, depth)
+        return self._imported[dotted]
+
+    def _find_imported(self, dotted: str, depth: int) -> ClassInfo | tuple[Module, Function] | None:
         *package, name = dotted.lstrip(".").split(".")
         level = len(dotted) - len(dotted.lstrip("."))
         other = self._other(level, package) if level + len(package) and depth < _MOST_EXPORTS else None
@@ -171,6 +177,15 @@ class Module:
         """The names of attributes that are set on something else than ``self``."""
         stores = (own for own in self.nodes if isinstance(own, ast.Attribute) and not isinstance(own.ctx, ast.Load))
         return {own.attr for own in stores if not (isinstance(own.value, ast.Name) and own.value.id == "self")}
+
+    def is_generator(self, function: Function) -> bool:
+        """Whether calling a function runs nothing of it."""
+        return function in self._generators
+
+    @cached_property
+    def _generators(self) -> set[ast.AST]:
+        functions = (own for own in self.nodes if isinstance(own, FUNCTIONS))
+        return {own for own in functions if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in ast.walk(own))}
 
     @cached_property
     def switches_sync(self) -> bool:

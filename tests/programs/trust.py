@@ -65,8 +65,8 @@ Missed are plain values of a rank's own, such as losses and numbers computed by 
 distributed sampler; and `compute()` in a step of a metric that lives on, which is a note.
 """
 _TREES = """
-Other people's code was linted too, and each finding was looked at; there was no crash. One file of torch has syntax that
-the Python at hand (3.11) does not know, and the lint says so.
+Other people's code was linted too, and each finding was looked at; there was no crash. One file of torch has syntax
+that the Python at hand (3.11) does not know, and the lint says so.
 
 | tree | files | findings |
 |---|---|---|
