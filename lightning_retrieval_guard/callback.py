@@ -14,17 +14,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
-from lightning_retrieval_guard.observe.site import user_site
-from lightning_retrieval_guard.observe.suppressions import Suppressions
+from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.distributed.exchange import make_exchange
+from lightning_retrieval_guard.findings import Finding, GuardWarning, Numbers
 from lightning_retrieval_guard.report.contents import Report, StageCounts
 from lightning_retrieval_guard.report.document import write_report
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
-from lightning_retrieval_guard.session import Session
+from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.session import Session
 from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
+from lightning_retrieval_guard.watch.call_site import user_call_site
+from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
@@ -128,9 +130,10 @@ class RetrievalGuard(Callback, OtherCallback):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
         self._close()
         if trainer.is_global_zero:
-            warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_site()))
+            warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
+        run = RunContext(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
+        self._session = Session(run)
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
@@ -199,7 +202,7 @@ class RetrievalGuard(Callback, OtherCallback):
 
     def _write_report(self) -> None:
         session, path = self._session, self.settings.report
-        if session is None or path is None or not session.speaks:
+        if session is None or path is None or not session.is_rank_zero:
             return
         self._keys.update(session.numbers)
         self._counts.update(session.counts)
@@ -216,7 +219,7 @@ class RetrievalGuard(Callback, OtherCallback):
         try:
             write_report(path, report)
         except OSError as error:
-            self._log.tell_unwritten(error, *astuple(user_site()))
+            self._log.tell_unwritten(error, *astuple(user_call_site()))
 
     def _close(self) -> None:
         try:

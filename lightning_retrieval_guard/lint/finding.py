@@ -5,10 +5,18 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from lightning_retrieval_guard.advice import Advice
 from lightning_retrieval_guard.lint.events import Event
 from lightning_retrieval_guard.lint.modules import Module
 from lightning_retrieval_guard.lint.values import Value
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+# What the source alone asks for, where the run can offer more.
+_FIXES = {"LRG301": "Pass ids that are unique over the epoch, such as the index in the dataset."}
+
+
+def fix_of(rule: RuleSpec) -> str:
+    """What to type instead."""
+    return _FIXES.get(rule.code, rule.fix)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Found:
 
     node: ast.AST
     module: Module
-    advice: Advice
+    advice: RuleSpec
     message: str
     fix: str | None = None
     edit: Edit | None = None
@@ -61,10 +69,10 @@ class Found:
     @property
     def text(self) -> str:
         """Code, name, what is wrong, and the fix."""
-        return f"{self.advice.code} {self.advice.slug}: {self.message} {self.fix or self.advice.fix}"
+        return f"{self.advice.code} {self.advice.slug}: {self.message} {self.fix or fix_of(self.advice)}"
 
 
-def at(event: Event, rule: Advice, message: str, fix: str | None = None, edit: Edit | None = None) -> Found:
+def at(event: Event, rule: RuleSpec, message: str, fix: str | None = None, edit: Edit | None = None) -> Found:
     """A finding at the call of an event."""
     return Found(event.node, event.module, rule, message, fix, edit, event.context.functions)
 

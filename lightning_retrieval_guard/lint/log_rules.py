@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from lightning_retrieval_guard import advice
 from lightning_retrieval_guard.lint.events import Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, Found, at, rows_of
 from lightning_retrieval_guard.lint.tables import MACRO, NO_MEAN_OF_QUERIES, NO_MEANS
@@ -25,6 +24,10 @@ from lightning_retrieval_guard.lint.values import (
     origin_of,
     scores_of,
 )
+from lightning_retrieval_guard.rules import static as advice
+
+_IN_STEP = "Log the metric object, or pass sync_dist=True."
+_AT_END = "Log the metric object, or compute() of a metric that combines ranks."
 
 
 def _logged(event: Event) -> Value | None:
@@ -155,7 +158,7 @@ def _own_values(story: Story) -> Iterator[Found]:
         in_step = place.is_in_step and not is_logger
         is_safe = in_step and event.is_spelled_out and not any(_no_mean(event, own) for own in scores)
         edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
-        yield at(event, advice.LRG203, message, None if in_step else advice.LRG203_AT_END, edit)
+        yield at(event, advice.LRG203, message, _IN_STEP if in_step else _AT_END, edit)
 
 
 def _some_scores(value: Value) -> tuple[Score, ...]:

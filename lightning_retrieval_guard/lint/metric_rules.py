@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lightning_retrieval_guard import advice
 from lightning_retrieval_guard.lint.events import Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, Found, at, rows_of
 from lightning_retrieval_guard.lint.guards import BATCH, RANK_ZERO
@@ -26,6 +25,7 @@ from lightning_retrieval_guard.lint.values import (
     metrics_in,
     origin_of,
 )
+from lightning_retrieval_guard.rules import static as advice
 
 
 def _rank_zero(story: Story) -> Iterator[Found]:
@@ -153,6 +153,7 @@ def _batches(story: Story) -> Iterator[Found]:
 
 # --- attributes -----------------------------------------------------------------------------------------------------
 
+_IN_CALLBACK = "Make it an attribute of the module, or move it to pl_module.device in setup()."
 _READING = ("items", "keys", "values")
 # Names with which metrics are registered, moved, or fed on the CPU on purpose.
 _BY_HAND = ("add_module", "register_module", "_modules", "to", "cuda", "cpu")
@@ -179,7 +180,7 @@ def _held(story: Story) -> Iterator[Found]:
             for own in story.of("feed")
         ):
             message = f"the callback's {name!r} is no part of the module: Lightning neither moves nor saves it."
-            yield Found(node, module, advice.LRG405, message, advice.LRG405_IN_CALLBACK)
+            yield Found(node, module, advice.LRG405, message, _IN_CALLBACK)
         elif not is_callback and kind and all(_is_read(module, own) for own in _uses(story, name)):
             message = (
                 f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"

@@ -11,7 +11,7 @@ from lightning_retrieval_guard.lint.analysis import stories
 from lightning_retrieval_guard.lint.finding import Found
 from lightning_retrieval_guard.lint.modules import Module
 from lightning_retrieval_guard.lint.rules import judge
-from lightning_retrieval_guard.observe.comments import comments_in
+from lightning_retrieval_guard.watch.comments import comments_in
 
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lightning_retrieval_guard import advice
 from lightning_retrieval_guard.lint import log_rules, metric_rules
 from lightning_retrieval_guard.lint.events import Story
 from lightning_retrieval_guard.lint.finding import Found, rows_of
 from lightning_retrieval_guard.lint.values import Origin, origin_of
+from lightning_retrieval_guard.rules import static as advice
 
 
 def judge(story: Story) -> list[Found]:

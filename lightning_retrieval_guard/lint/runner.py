@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.lint.configuration import read_configuration
 from lightning_retrieval_guard.lint.discovery import files_of
 from lightning_retrieval_guard.lint.finding import Found
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.notebooks import read_notebook
 from lightning_retrieval_guard.lint.plugin import findings
+from lightning_retrieval_guard.rules.static import STATIC
 
 STDIN = "-"
 _NOTEBOOK = ".ipynb"

@@ -27,8 +27,8 @@ from lightning_retrieval_guard import Finding, RetrievalGuard, Severity
 
 from .programs import Sound
 
-PACKAGES = ("observe", "route", "rules", "retrieval", "report")
-MODULES = ("exchange", "session")
+PACKAGES = ("watch", "run", "rules", "epoch", "ranking", "report")
+MODULES = ("distributed.exchange",)
 EARLIER = "earlier"
 """The key of a finding that was made before."""
 

@@ -22,7 +22,7 @@ from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import RetrievalGuard
 from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
-from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.watch.stage import StageRecord
 
 COUNT, SIZE = 24, 3
 FAULTY = 1

@@ -14,29 +14,29 @@ pytestmark = pytest.mark.timeout(900)
 
 NET = {
     # the functions that catch, and those that run the program's own code and so may not catch
-    "session:Session.protect",
-    "session:Session.open",
-    "session:Session.close",
-    "session:Session.compute",
-    "session:Session.forward",
-    "session:Session.score_in_forward",
-    "session:Session.routes",
-    "session:Session.hook",
-    "session:Session.stage",
-    "route.ways:Ways.compute_alone",
+    "run.session:Session.protect",
+    "run.session:Session.open",
+    "run.session:Session.close",
+    "run.session:Session.compute",
+    "run.session:Session.forward",
+    "run.session:Session.score_in_forward",
+    "run.session:Session.routes",
+    "run.session:Session.hook",
+    "run.session:Session.stage",
+    "run.compute:ComputeDispatcher.compute_alone",
     # connects the ranks; without it no other can be told
-    "exchange:make_exchange",
+    "distributed.exchange:make_exchange",
 }
 """Parts that nothing protects, each a few lines long."""
 
-VOICE = {"observe.site:user_site", "report.log:FindingLog.add"}
+VOICE = {"watch.call_site:user_call_site", "report.log:FindingLog.add"}
 """Without these the guard says on the error stream that it stepped aside."""
 
-REPORTING = ("report.", "session:Session.counts", "session:Session.numbers", "session:Session.speaks")
+REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.numbers", "run.session:Session.speaks")
 """Without these there is no report."""
 
 CHUNK = 12
-DECIDING = ("exchange:", "session:", "route.epochs:", "route.meeting:", "route.judge:")
+DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "rules.judge:")
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from distributed.evaluate import make_trainer as make_ddp_trainer
 from distributed.harness import Pool
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
-from lightning_retrieval_guard.observe.log_watch import LogWatch
-from lightning_retrieval_guard.observe.metrics import MetricWatch
-from lightning_retrieval_guard.observe.stage import StageRecord
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.route.epochs import Epochs
-from lightning_retrieval_guard.route.sources import SourceFinder
-from lightning_retrieval_guard.route.telling import Teller
+from lightning_retrieval_guard.run.collect import FactCollector
+from lightning_retrieval_guard.run.epochs import Epochs
+from lightning_retrieval_guard.run.sources import SourceFinder
+from lightning_retrieval_guard.watch.log_calls import LogWatch
+from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.stage import StageRecord
 
 from .programs import Restarting, Right, Sharded, floats, make_trainer, merged, reference
 from .test_no_trace import traces
@@ -29,7 +29,7 @@ PARTS: dict[str, tuple[type, str]] = {
     "update": (MetricWatch, "_note_update"),
     "reset": (MetricWatch, "_note_reset"),
     "sources": (SourceFinder, "in_stage"),
-    "message": (Teller, "message"),
+    "message": (FactCollector, "message"),
     "end": (Epochs, "end"),
 }
 FAILING = pytest.mark.parametrize("part", PARTS)

@@ -14,7 +14,7 @@ from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.findings import show_number
-from lightning_retrieval_guard.observe.stage import StageRecord
+from lightning_retrieval_guard.watch.stage import StageRecord
 
 from .programs import QUERIES, RestartingIds, make_trainer, merged, reference
 

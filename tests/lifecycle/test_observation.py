@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard, Severity
-from lightning_retrieval_guard.observe.keys import KeyRecord
+from lightning_retrieval_guard.watch.keys import KeyRecord
 
 from .programs import Trainable, make_trainer, merged, reference, restarting_ids
 

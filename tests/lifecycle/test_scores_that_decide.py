@@ -17,7 +17,7 @@ from torchmetrics.functional.retrieval import retrieval_recall, retrieval_recipr
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalRecall
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
-from lightning_retrieval_guard.retrieval.measures import ignores_low_scores
+from lightning_retrieval_guard.ranking.measures import ignores_low_scores
 
 from .programs import QUERIES, Trainable, batches, make_trainer
 

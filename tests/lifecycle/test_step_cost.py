@@ -12,7 +12,7 @@ from distributed.harness import Pool
 from distributed.programs.data import Batch
 from torchmetrics import MeanMetric
 
-from lightning_retrieval_guard.observe import row_store
+from lightning_retrieval_guard.watch import row_store
 
 from .counting import Step, counted_waits
 from .ways import WAYS, AtEnd

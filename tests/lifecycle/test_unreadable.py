@@ -1,4 +1,4 @@
-"""A rank that sends something else than the guard sends: all ranks step aside together, and strict raises."""
+"""A rank that sends something else, or runs another version: all step aside together, and strict raises."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from distributed.evaluate import guards, make_trainer, recorded_warnings
 from distributed.harness import Pool
 
-from lightning_retrieval_guard.exchange import GroupExchange
-from lightning_retrieval_guard.route.telling import Teller
+from lightning_retrieval_guard.distributed import exchange
+from lightning_retrieval_guard.run.synchronize import RankSources
 
 from .programs import Sharded
 from .test_no_trace import traces
@@ -18,8 +18,9 @@ from .test_no_trace import traces
 pytestmark = pytest.mark.timeout(90)
 
 
-def another_version(original: Any, *arguments: Any) -> Any:
-    return {**original(*arguments), "batches": "4"}
+def out_of_range(original: Any, *arguments: Any) -> Any:
+    sent = original(*arguments)
+    return {**sent, "rows": [{**facts, "rows": -1} for facts in sent["rows"]]}
 
 
 def spoilt(original: Any, *arguments: Any) -> bytes:
@@ -36,11 +37,11 @@ def endless(original: Any, *arguments: Any) -> bytes:
     return bytes(5 << 20)
 
 
-PARTS: dict[str, tuple[type, str, Any]] = {
-    "version": (Teller, "message", another_version),
-    "spoilt": (GroupExchange, "_compress", spoilt),
-    "cut-off": (GroupExchange, "_compress", cut_off),
-    "too-long": (GroupExchange, "_compress", endless),
+PARTS: dict[str, tuple[Any, str, Any]] = {
+    "out-of-range": (RankSources, "to_payload", out_of_range),
+    "spoilt": (exchange, "_compress", spoilt),
+    "cut-off": (exchange, "_compress", cut_off),
+    "too-long": (exchange, "_compress", endless),
 }
 
 
@@ -89,3 +90,37 @@ def test_strict_raises_on_every_rank(pool: Pool, part: str) -> None:
         assert "GuardError" in outcome.error_types, str(outcome)
         assert "LRG901" in outcome.error
         assert "rank 1 sent what cannot be read" in outcome.error
+
+
+def join(mode: str) -> dict[str, Any]:
+    """Validate on this rank, where rank one runs another version."""
+    guard, module = guards(mode, {}), Sharded()
+    trainer = make_trainer(guard, False)
+    plain = exchange.VERSION
+    exchange.VERSION = f"{plain}.{trainer.global_rank}"
+    try:
+        with recorded_warnings() as warned:
+            [returned] = trainer.validate(module, verbose=False)
+    finally:
+        exchange.VERSION = plain
+    return {"mrr": returned["mrr"], "said": [one["text"] for one in warned if "GuardWarning" in one["categories"]]}
+
+
+VERSIONS = f"{exchange.VERSION}.0 on rank(s) 0; {exchange.VERSION}.1 on rank(s) 1"
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_ranks_that_run_different_versions_step_aside_and_say_which(pool: Pool, mode: str) -> None:
+    plain = pool.run(f"{__name__}:send", mode="none", part=None)
+    first, second = pool.run(f"{__name__}:join", mode=mode)
+    assert [first.value["mrr"], second.value["mrr"]] == [outcome.value["mrr"] for outcome in plain]
+    [said] = first.value["said"]
+    assert said.startswith("LRG901")
+    assert VERSIONS in said
+    assert not second.value["said"]
+
+
+def test_strict_raises_where_ranks_run_different_versions(pool: Pool) -> None:
+    for outcome in pool.run(f"{__name__}:join", mode="strict"):
+        assert "GuardError" in outcome.error_types, str(outcome)
+        assert VERSIONS in outcome.error

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection, MinMaxMetric
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import Finding, GuardError, GuardWarning, RetrievalGuard, Severity
-from lightning_retrieval_guard.route.meeting import Table
+from lightning_retrieval_guard.run.synchronize import Synchronizer
 
 from .programs import Trainable
 from .programs import make_trainer as make_lone_trainer
@@ -346,13 +346,13 @@ def on_ranks(program: str, mode: str, apart_on: tuple[int, ...]) -> dict[str, An
 
 
 def _meet_of(told: list[dict[str, Any]]) -> Any:
-    plain = Table.meet
+    plain = Synchronizer.sync
 
-    def meet(self: Any, label: str, message: dict[str, Any], *rest: Any) -> Any:
+    def sync(self: Any, label: str, message: dict[str, Any], *rest: Any) -> Any:
         told.append(message)
         return plain(self, label, message, *rest)
 
-    return mock.patch.object(Table, "meet", meet)
+    return mock.patch.object(Synchronizer, "sync", sync)
 
 
 def outcomes(pool: Pool, **arguments: Any) -> list[dict[str, Any]]:

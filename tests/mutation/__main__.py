@@ -30,12 +30,12 @@ from .mutants import Mutant, mutants
 FOUND, TABLES = "tests/fuzz/test_found.py", "tests/fuzz/test_tables.py"
 ROWS = [f"tests/unit/test_{name}.py" for name in ("plan", "combining", "one_answer", "narrow_rows", "digest")]
 TESTS: dict[str, tuple[str, Sequence[str]]] = {
-    "exchange": ("exchange", ["tests/unit/test_exchange.py", "tests/unit/test_checking.py"]),
-    "board": ("board", ["tests/unit/test_board.py", "tests/unit/test_exchange.py"]),
-    "plan": ("retrieval.plan", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
-    "facts": ("retrieval.facts", [*ROWS, "tests/rules", TABLES]),
-    "keys": ("observe.keys", ["tests/unit/test_weights.py", "tests/rules", TABLES]),
-    "view": ("rules.view", ["tests/rules", FOUND, TABLES]),
+    "exchange": ("distributed.exchange", ["tests/unit/test_exchange.py", "tests/unit/test_payload.py"]),
+    "store": ("distributed.store", ["tests/unit/test_store.py", "tests/unit/test_exchange.py"]),
+    "plan": ("epoch.plan", ["tests/unit/test_plan.py", "tests/unit/test_combining.py"]),
+    "facts": ("epoch.row_facts", [*ROWS, "tests/rules", TABLES]),
+    "keys": ("watch.keys", ["tests/unit/test_weights.py", "tests/rules", TABLES]),
+    "view": ("epoch.views", ["tests/rules", FOUND, TABLES]),
 }
 PATIENCE = 240
 PRELOADED = (lightning.pytorch, np, torch, torchmetrics.retrieval)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import found, stage, steps, the_finding
 

@@ -4,9 +4,9 @@ import pytest
 from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import Update, update
 
+from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.rules.told import SourceView
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import facts, found, source, stage, the_finding
 

@@ -4,9 +4,9 @@ import pytest
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 from unit.simulated import update
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.retrieval.measures import ignores_low_scores
-from lightning_retrieval_guard.rules.view import KeyView
+from lightning_retrieval_guard.ranking.measures import ignores_low_scores
 
 from .factories import facts, found, source, stage, the_finding
 

@@ -4,8 +4,8 @@ import pytest
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 from unit.simulated import update
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import facts, found, source, stage, the_finding
 

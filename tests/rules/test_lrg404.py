@@ -6,8 +6,8 @@ import pytest
 from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import update
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import facts, found, source, stage, steps, the_finding
 

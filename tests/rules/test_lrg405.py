@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from lightning_retrieval_guard.epoch.facts import Unregistered
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.observe.unregistered import Unregistered, unregistered_of
-from lightning_retrieval_guard.rules.view import KeyView
+from lightning_retrieval_guard.watch.unregistered import unregistered_of
 
 from .factories import LINE, PATH, at_end, found, stage, the_finding
 

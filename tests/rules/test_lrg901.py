@@ -1,8 +1,8 @@
 """The guard failed and stepped aside."""
 
+from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.view import KeyView
 
 from .factories import found, stage, steps
 

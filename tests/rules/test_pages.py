@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
-from lightning_retrieval_guard.rules.pages import (
+from lightning_retrieval_guard.rules.static import STATIC
+from tools.rule_pages import (
     main,
     page_name,
     render_index,
@@ -24,7 +24,7 @@ each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)
 
 
 def test_the_pages_are_current_and_none_is_without_a_rule() -> None:
-    assert not list(stale_pages(FOLDER, REGISTRY)), "run python -m lightning_retrieval_guard.rules.pages docs/rules"
+    assert not list(stale_pages(FOLDER, REGISTRY)), "run python -m tools.rule_pages docs/rules"
 
 
 @each_rule
@@ -110,4 +110,4 @@ def test_check_names_missing_changed_and_foreign_pages(tmp_path: Path, capsys: p
 
 def test_it_is_found_as_a_module() -> None:
     # the package's attribute of this name is the registry, which must not hide the module from python -m
-    assert find_spec("lightning_retrieval_guard.rules.pages") is not None
+    assert find_spec("tools.rule_pages") is not None

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_retrieval_guard.observe.suppressions import Suppressions
 from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 
 class Listener:

@@ -11,14 +11,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.retrieval.combine import LocalRows
-from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.plan import Plan, make_plan
-from lightning_retrieval_guard.retrieval.rows import build_table
-from lightning_retrieval_guard.retrieval.values import Outcome
-from lightning_retrieval_guard.route.bundle import Bundle, Member
-from lightning_retrieval_guard.route.sources import RowSet, SourceFacts
+from lightning_retrieval_guard.epoch.combine import LocalRows
+from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.plan import Plan, make_plan
+from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import build_table
+from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
+from lightning_retrieval_guard.run.sources import SharedRows
 from lightning_retrieval_guard.settings import QueryScope
 
 Update = tuple[Tensor, Tensor, Tensor]  # ids, scores, relevance, each of shape (rows,)
@@ -39,9 +40,9 @@ class Rank:
         sent: The bytes that it has sent, by step.
     """
 
-    rows: RowSet
+    rows: SharedRows
     synchronises: bool = True
-    bundle: Bundle | None = None
+    group: MetricGroup | None = None
     sent: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -51,7 +52,7 @@ class Rank:
 
     @property
     def local(self) -> LocalRows:
-        return self.bundle.local
+        return self.group.local
 
 
 def make_rank(
@@ -60,7 +61,6 @@ def make_rank(
     world_size: int,
     samples: Sequence[int | None] = (),
     synchronises: bool = True,
-    corrects: bool = True,
     scope: QueryScope = "auto",
     **properties: bool,
 ) -> Rank:
@@ -68,12 +68,10 @@ def make_rank(
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
     told = {"single_life": len(lives) <= 1, **properties}
 
-    def tell_facts(rows: RowSet) -> Any:
-        keep, owners = (rows.keep, world_size) if corrects else (None, 0)
-        found = {"keep": keep, "owners": owners, "scope": scope, "seek_answer": rows.compares_best, **told}
-        return gather_facts(rows.table, samples, world_size, **found)
+    def tell_facts(rows: SharedRows) -> Any:
+        return gather_facts(rows.table, samples, world_size, scope=scope, seek_answer=rows.compares_best, **told)
 
-    rows = RowSet(build_table(states), tell_facts)
+    rows = SharedRows(build_table(states), tell_facts)
     rows.metrics.extend(_named(metrics).values())
     return Rank(rows, synchronises)
 
@@ -87,26 +85,25 @@ def decide(
     metrics: Metric | Mapping[str, Metric],
     scope: QueryScope = "auto",
     repeated: int = 0,
-    corrects: bool = True,
 ) -> Plan:
     """The plan of all ranks, after they have compared their queries where they must."""
     holders = [rank for rank in ranks if rank.rows.table is not None]
     facts = [rank.facts for rank in ranks]
     synchronises = any(rank.synchronises for rank in holders)
-    plan = make_plan(facts, scope, repeated, synchronises, corrects)
+    plan = make_plan(facts, scope, repeated, synchronises)
     for number, rank in enumerate(ranks):
-        rank.bundle = Bundle(range(len(ranks)), plan, number)
+        rank.group = MetricGroup(range(len(ranks)), plan, number)
         for name, metric in _named(metrics).items():
             told = {place: _told(metric, other) for place, other in enumerate(ranks) if other in holders or not holders}
             held = rank.rows.table is not None
-            rank.bundle.add(name, Member(told, metric if held else None, rank.rows if held else None))
-    if plan.compare == "queries":
-        summaries = [rank.bundle.summary() for rank in ranks]
+            rank.group.add(name, Member(told, metric if held else None, rank.rows if held else None))
+    if plan.compares:
+        summaries = [rank.group.pack_summary() for rank in ranks]
         for number, rank in enumerate(ranks):
-            rank.sent["summary"] = rank.bundle.summary_bytes(number)
+            rank.sent["summary"] = rank.group.summary_bytes(number)
             assert summaries[number].numel() == rank.sent["summary"]
-            rank.bundle.compare(summaries, scope)
-    return ranks[0].bundle.plan
+            rank.group.compare(summaries)
+    return ranks[0].group.plan
 
 
 def _told(metric: Metric, rank: Rank) -> SourceFacts:
@@ -117,36 +114,28 @@ def _told(metric: Metric, rank: Rank) -> SourceFacts:
 
 
 def exchange(ranks: Sequence[Rank]) -> None:
-    """Rows to their owners and values to all, as the ranks would do it."""
-    bundles = [rank.bundle for rank in ranks]
-    travels = [bundle.choose(lambda *_: True) for bundle in bundles]
+    """Values, and rows of split queries, to all, as the ranks would do it."""
+    groups = [rank.group for rank in ranks]
+    travels = [group.choose(lambda *_: True) for group in groups]
     if not travels[0]:
         return
     everyone = range(len(ranks))
-    if bundles[0].sends_rows:
-        parcels = [[bundle.parcel(other) for other in everyone] for bundle in bundles]
-        for number, rank in enumerate(ranks):
-            assert [part.numel() for part in parcels[number]] == [
-                rank.bundle.parcel_bytes(number, other) for other in everyone
-            ]
-            rank.sent["rows"] = sum(part.numel() for part in parcels[number])
-            rank.bundle.receive([parcels[other][number] for other in everyone])
-    blocks = [bundle.block() for bundle in bundles]
+    blocks = [group.pack_values() for group in groups]
     for number, rank in enumerate(ranks):
-        assert all(blocks[other].numel() == rank.bundle.block_bytes(other) for other in everyone)
+        assert all(blocks[other].numel() == rank.group.block_bytes(other) for other in everyone)
         rank.sent["values"] = blocks[number].numel()
-    for bundle in bundles:
-        bundle.combine(blocks)
+    for group in groups:
+        group.combine(blocks)
 
 
 def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
     """The value that each rank arrives at."""
-    plan = ranks[0].bundle.plan
+    plan = ranks[0].group.plan
     if (plan.gathered and not plan.first_counts) or len(ranks) == 1:
         return [rank.local.outcome(name) for rank in ranks]
     if "values" not in ranks[0].sent:
         exchange(ranks)
-    views = [{view.name: view for view in rank.bundle.views()} for rank in ranks]
+    views = [{view.name: view for view in rank.group.views()} for rank in ranks]
     return [view[name].outcome if name in view else Outcome() for view in views]
 
 

@@ -21,12 +21,13 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef
 from torchmetrics.text import WordErrorRate
 
-from lightning_retrieval_guard.observe.behind import Behind, Lives, ask, is_mean_of_batches
-from lightning_retrieval_guard.observe.feeding import Feeding
-from lightning_retrieval_guard.observe.segments import Dropped, Feed, MetricRecord
+from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
+from lightning_retrieval_guard.watch.metric_history import MetricHistory, ask, is_mean_of_batches
+from lightning_retrieval_guard.watch.metric_lives import Dropped, Feed, MetricRecord
+from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 OVER = 3
-NOW = Feeding("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+NOW = UpdateContext("validate", 7, None, None, None, lambda epoch: epoch == OVER)
 HERE = Feed(7, "validate", 0)
 
 
@@ -72,16 +73,16 @@ def described(
     dataloader: int | None = None,
     world_size: int = 1,
     **known: Any,
-) -> Behind:
-    lives = Lives()
+) -> SourceMetricFacts:
+    lives = MetricHistory()
     lives.note(record_of(metric, feeds, **known))
     return lives.describe(kind, calls, dataloader, NOW, world_size)
 
 
 def test_a_growing_metric_that_holds_just_this_epoch() -> None:
     metric = BinaryF1Score()
-    assert described(metric, {HERE: 3}) == Behind("BinaryF1Score", mean=False, running=True, whole=True)
-    assert described(metric, {HERE: 3}, kind="forward") == Behind("BinaryF1Score", mean=False, whole=True)
+    assert described(metric, {HERE: 3}) == SourceMetricFacts("BinaryF1Score", mean=False, running=True, whole=True)
+    assert described(metric, {HERE: 3}, kind="forward") == SourceMetricFacts("BinaryF1Score", mean=False, whole=True)
     assert not described(metric, {HERE: 1}, calls=1).running
 
 
@@ -109,11 +110,11 @@ def test_a_metric_that_does_not_combine_ranks_cannot_be_asked_by_several() -> No
 def test_of_a_mean_that_is_right_nothing_is_told() -> None:
     metric = BinaryAccuracy()
     for kind, calls in (("forward", 3), ("metric", 3), ("compute", 1)):
-        assert described(metric, {HERE: 3}, kind=kind, calls=calls) == Behind()
+        assert described(metric, {HERE: 3}, kind=kind, calls=calls) == SourceMetricFacts()
 
 
 def test_a_reset_begins_another_life() -> None:
-    metric, lives = BinaryF1Score(), Lives()
+    metric, lives = BinaryF1Score(), MetricHistory()
     record = record_of(metric, {HERE: 1})
     lives.note(record)
     record.start_over()
@@ -129,7 +130,7 @@ def test_stale_and_shared_updates() -> None:
     assert (told.stale, told.sanity, told.shared, told.dropped) == (6, False, 5, False)
     assert described(metric, {sanity: 2}).sanity
     assert described(metric, {HERE: 1, HERE._replace(dataloader=1): 2}, dataloader=0).shared == 2
-    assert described(metric, {old: 4, train: 5}, kind="forward") == Behind("BinaryF1Score", mean=False)
+    assert described(metric, {old: 4, train: 5}, kind="forward") == SourceMetricFacts("BinaryF1Score", mean=False)
     told = described(metric, {HERE: 1}, dropped=Dropped(7, 9, True))
     assert (told.stale, told.sanity, told.dropped) == (9, True, True)
     assert described(metric, {HERE: 1}, dropped=Dropped(6, 9, True)).stale == 0
@@ -142,13 +143,13 @@ def test_aggregators_may_hold_on(metric: Any) -> None:
 
 def test_wrappers_and_metrics_that_are_gone_tell_nothing() -> None:
     wrapper = MinMaxMetric(BinaryAccuracy())
-    assert described(wrapper, {HERE: 3}) == Behind()
-    metric, lives = BinaryF1Score(), Lives()
+    assert described(wrapper, {HERE: 3}) == SourceMetricFacts()
+    metric, lives = BinaryF1Score(), MetricHistory()
     lives.note(record_of(metric, {HERE: 3}))
     del metric
     gc.collect()
-    assert lives.describe("compute", 3, None, NOW, 1) == Behind()
-    assert Lives().describe("compute", 3, None, NOW, 1) == Behind()
+    assert lives.describe("compute", 3, None, NOW, 1) == SourceMetricFacts()
+    assert MetricHistory().describe("compute", 3, None, NOW, 1) == SourceMetricFacts()
 
 
 def test_asking_leaves_the_metric_and_chance_as_they_were() -> None:

@@ -25,12 +25,11 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.retrieval import values as values_module
-from lightning_retrieval_guard.retrieval.combine import score_alone
-from lightning_retrieval_guard.retrieval.recent import RecentRanking
-from lightning_retrieval_guard.retrieval.score import EmptyQueryError
+from lightning_retrieval_guard.epoch import values as values_module
+from lightning_retrieval_guard.epoch.combine import score_alone
+from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
-from .simulated import NAME, Rank, Update, alone, combine, decide, make_rank, outcomes, update
+from .simulated import NAME, Rank, Update, alone, combine, decide, exchange, make_rank, outcomes, update
 
 WITH_CUT = (
     RetrievalMRR,
@@ -304,12 +303,11 @@ def scattered(world_size: int, queries: int, rows: int, seed: int = 0, per_rank:
 
 
 PANEL = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3), "map": RetrievalMAP(aggregation="median")}
-CUT = {"mrr": RetrievalMRR(top_k=5), "recall": RetrievalRecall(top_k=3), "ndcg": RetrievalNormalizedDCG(top_k=4)}
 
 
 def together(metrics: dict[str, Metric], updates: list[list[Update]], **options: Any) -> list[Rank]:
     ranks = [make_rank([own], metrics, len(updates), **options) for own in updates]
-    decide(ranks, metrics, corrects=options.get("corrects", True))
+    decide(ranks, metrics)
     for name, metric in metrics.items():
         for outcome in combine(ranks, name):
             assert outcome.value == pytest.approx(float(alone(metric, updates)), abs=1e-6), name
@@ -317,41 +315,37 @@ def together(metrics: dict[str, Metric], updates: list[list[Update]], **options:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_split_queries_go_to_one_owner_each(world_size: int) -> None:
-    ranks = together(PANEL, scattered(world_size, 40, 30))
-    held = [len(rank.rows.table) for rank in ranks]
-    for rank, rows in zip(ranks, held, strict=True):
-        assert rank.bundle.plan.compare == "rows"
-        assert rank.sent["rows"] <= 32 * rank.facts.queries + 16 * rows
-        assert "summary" not in rank.sent
-
-
-def test_with_a_cut_only_rows_that_can_matter_travel() -> None:
-    updates = scattered(3, 10, 400)
-    whole, cut = (together(metrics, updates) for metrics in (PANEL, CUT))
-    for rank, other in zip(whole, cut, strict=True):
-        assert other.facts.keep == 5
-        assert other.sent["rows"] <= 10 * (32 + 5 * 16)
-        assert rank.sent["rows"] > 10 * other.sent["rows"]
-
-
-@pytest.mark.parametrize("graded", [False, True])
-def test_graded_relevance_needs_all_rows(graded: bool) -> None:
-    updates = [
-        [(ids, scores, relevance * (1 + graded)) for ids, scores, relevance in own] for own in scattered(2, 5, 60)
-    ]
-    ranks = together({"ndcg": RetrievalNormalizedDCG(top_k=4)}, updates)
-    assert [rank.facts.keep for rank in ranks] == [None if graded else 4] * 2
-
-
-@pytest.mark.parametrize(("rows", "few"), [(4, True), (400, False)])
-def test_splits_that_nobody_saw_coming(rows: int, few: bool) -> None:
-    """Without a value to correct, queries are compared first; a few rows then go to everyone with the values."""
-    ranks = together(PANEL, scattered(2, 10, rows), corrects=False)
-    for rank in ranks:
+def test_the_rows_of_split_queries_go_to_everyone_with_the_values(world_size: int) -> None:
+    for rank in together(PANEL, scattered(world_size, 40, 30)):
         assert rank.sent["summary"] == 32 * rank.facts.queries
-        assert rank.bundle.sends_rows is not few
-        assert ("rows" in rank.sent) is not few
+        values = 8 * (
+            3 + 2 + 2 + 1 + 2 * rank.facts.queries
+        )  # a head, two means, and a value and a life for each query
+        assert rank.sent["values"] == values + 12 * rank.facts.rows
+
+
+def test_only_split_queries_send_rows() -> None:
+    whole, first, second = (
+        update([0, 0], [0.9, 0.1], [1, 0]),
+        update([5], [0.2], [1]),
+        update([5, 5], [0.7, 0.1], [0, 0]),
+    )
+    ranks = together({"mrr": RetrievalMRR()}, [[whole, first], [second]])
+    assert [rank.sent["values"] for rank in ranks] == [8 * (3 + 2) + 12, 8 * (3 + 2) + 24]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_rank_without_rows_scores_split_queries_in_the_precision_of_the_others(dtype: torch.dtype) -> None:
+    """Ties are those of the dtype, and the value is rounded to it."""
+    close = torch.tensor([0.5, 0.5 + 1e-3, 0.25], dtype=torch.float64)
+    parts = [(torch.tensor([7]), close[place : place + 1].to(dtype), torch.tensor([place])) for place in (0, 1)]
+    metric = RetrievalMRR()
+    ranks = [make_rank([[part]], metric, 3) for part in parts] + [make_rank([], metric, 3)]
+    decide(ranks, metric)
+    ranks[2].group.local.metrics[NAME] = metric  # as in a program in which every rank has the module
+    exchange(ranks)
+    values = {rank.group.views()[0].outcome.value for rank in ranks}
+    assert values == {float(alone(metric, [parts]))}
 
 
 @pytest.mark.parametrize("queries", [10, 1000])
@@ -365,30 +359,24 @@ def test_whole_queries_cost_a_constant_number_of_bytes_for_a_mean(queries: int) 
     metrics = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3)}
     ranks = together(metrics, parts)
     for rank in ranks:
-        assert rank.bundle.plan.compare == "nothing"  # even and odd ids cannot meet
+        assert not rank.group.plan.compares  # even and odd ids cannot meet
         assert rank.sent == {"values": 8 * (3 + 2 + 2)}
 
 
 @quick
 @given(spread=spreads, repeated=st.integers(0, 2), action=actions, aggregation=st.sampled_from(["mean", "median"]))
-def test_repeated_queries_count_once_whatever_way_they_are_found(
-    spread: Spread, repeated: int, action: Any, aggregation: Any
-) -> None:
+def test_repeated_queries_count_once(spread: Spread, repeated: int, action: Any, aggregation: Any) -> None:
     """The last query of rank zero stands on the last rank too."""
     updates = replace(spread, whole=True, world_size=max(2, spread.world_size)).updates()
     copied = [part for own in updates[:1] for part in own][-1:]
     doubled = [*updates[:-1], [*updates[-1], *copied]]
     metric = RetrievalRecall(top_k=2, empty_target_action=action, aggregation=aggregation)
     wanted = updates if repeated >= len(torch.cat([part[0] for part in copied]).unique() if copied else []) else doubled
-    for corrects in (True, False):
-        ranks = [
-            make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own), corrects=corrects)
-            for own in doubled
-        ]
-        assume(not decide(ranks, metric, repeated=repeated, corrects=corrects).gathered)
-        for outcome, own in zip(combine(ranks), doubled, strict=True):
-            if own:
-                assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)
+    ranks = [make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own)) for own in doubled]
+    assume(not decide(ranks, metric, repeated=repeated).gathered)
+    for outcome, own in zip(combine(ranks), doubled, strict=True):
+        if own:
+            assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)
 
 
 @pytest.mark.parametrize(("rows", "queries", "levels"), [(300, 8, 20), (40_000, 300, 90)])
@@ -403,7 +391,7 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
     for part in zip(*columns, strict=True):
         metric.update(*part)
-    assert score_alone(metric, RecentRanking()).value == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
 
 
 def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +405,7 @@ def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(values_module, "score", score)
     metric = RetrievalMRR()
     metric.update(torch.tensor([-0.1, -0.9]), torch.tensor([1, 0]), torch.tensor([0, 0]))
-    outcome = score_alone(metric, RecentRanking())
+    outcome = score_alone(metric)
     assert outcome is not None
     assert outcome.value == pytest.approx(float(metric.compute()))
     assert asked == [1]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from fuzz.ranks import Ranks
 
-from lightning_retrieval_guard.exchange import (
+from lightning_retrieval_guard.distributed import exchange as exchange_module
+from lightning_retrieval_guard.distributed.exchange import (
     Exchange,
     ExchangeError,
     RanksFailedError,
@@ -44,7 +45,6 @@ def test_one_process_gets_back_what_it_gives() -> None:
     assert (exchange.rank, exchange.world_size, exchange.ranks_of(None)) == (0, 1, [0])
     assert exchange.meet("here", {"a": 1}) == [{"a": 1}]
     assert exchange.gather_blocks(block, [3])[0] is block
-    assert exchange.send_blocks([block], [[3]])[0] is block
     assert [exchange.agree(answer) for answer in (True, False)] == [[True], [False]]
 
 
@@ -73,7 +73,7 @@ def test_each_rank_knows_its_number_and_all_ranks() -> None:
     assert told == [(rank, [0, 1, 2]) for rank in range(3)]
 
 
-@pytest.mark.parametrize(("size", "collectives"), [(360, 1), (400, 2), (5000, 2)])
+@pytest.mark.parametrize(("size", "collectives"), [(9000, 1), (10_500, 2), (20_000, 2)])
 def test_a_long_message_takes_a_second_collective_once(size: int, collectives: int) -> None:
     """The text is random, so that nothing can be pressed out of it."""
     text = "".join(chr(33 + int(one)) for one in torch.randint(0, 90, (size,), generator=torch.manual_seed(0)))
@@ -84,18 +84,6 @@ def test_a_long_message_takes_a_second_collective_once(size: int, collectives: i
     ranks, told = on_ranks(2, body)
     assert told == [[[{"text": text}, {"text": text[1:]}]] * 2] * 2
     assert ranks.collectives == ["new_group", *["all_gather"] * (collectives + 1)]
-
-
-def test_words_that_all_ranks_know_need_not_travel() -> None:
-    """A message that is among them fits in one frame."""
-    text = "".join(chr(33 + int(one)) for one in torch.randint(0, 90, (2000,), generator=torch.manual_seed(0)))
-
-    def body(exchange: Exchange) -> Any:
-        exchange.vocabulary = text.encode()
-        return exchange.meet("here", {"text": text.replace('"', "").replace("\\", "")})
-
-    ranks, _ = on_ranks(2, body)
-    assert ranks.collectives == ["new_group", "all_gather"]
 
 
 def test_blocks_of_unequal_sizes_are_gathered() -> None:
@@ -116,18 +104,6 @@ def test_nothing_at_all_takes_no_collective() -> None:
     assert ranks.collectives == ["new_group"]
 
 
-def test_each_rank_gets_the_blocks_that_were_meant_for_it() -> None:
-    sizes = [[1, 2, 0], [0, 1, 3], [2, 0, 1]]
-
-    def body(exchange: Exchange) -> list[list[int]]:
-        mine = sizes[exchange.rank]
-        blocks = [torch.full((size,), 10 * exchange.rank + to, dtype=torch.uint8) for to, size in enumerate(mine)]
-        return [part.tolist() for part in exchange.send_blocks(blocks, sizes)]
-
-    _, told = on_ranks(3, body)
-    assert told == [[[10 * one + to] * sizes[one][to] for one in range(3)] for to in range(3)]
-
-
 def test_ranks_at_different_points_hear_of_it() -> None:
     def body(exchange: Exchange) -> Any:
         return exchange.meet("there" if exchange.rank == 2 else "here", {})
@@ -144,7 +120,7 @@ def test_ranks_at_different_points_hear_of_it() -> None:
 def test_a_rank_that_does_not_come_is_named_with_what_it_has_started(finishes: bool) -> None:
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})
-        exchange.start("validate/compute/mrr")
+        exchange.start("validate/compute/mrr", waits=True)
         if finishes:
             exchange.finish()
         return None if exchange.rank == 1 else exchange.meet("second", {})
@@ -161,7 +137,7 @@ def test_a_rank_that_left_is_not_waited_for() -> None:
         if exchange.rank == 0:
             exchange.leave("out of memory", failed=False)
             return None
-        return exchange.start("validate/compute/mrr")
+        return exchange.start("validate/compute/mrr", waits=True)
 
     _, told = on_ranks(2, body)
     assert str(told[1]) == "rank(s) 0 left the run before 'validate/compute/mrr': out of memory"
@@ -170,11 +146,29 @@ def test_a_rank_that_left_is_not_waited_for() -> None:
 def test_what_only_some_start_is_named_on_all_ranks() -> None:
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})
-        return exchange.meet("second", {}) if exchange.rank == 0 else exchange.start("validate/compute/mrr")
+        return exchange.meet("second", {}) if exchange.rank == 0 else exchange.start("validate/compute/mrr", waits=True)
 
     _, told = on_ranks(3, body)
     for error in told:
-        assert str(error) == "rank(s) 1 waited for the others"
+        assert isinstance(error, ExchangeError)
+        assert str(error).endswith(" waited for the others")
+        assert 1 in error.elsewhere
+        assert {*error.elsewhere.values()} == {"validate/compute/mrr"}
+
+
+def test_who_does_not_wait_goes_on_at_once_and_the_others_hear_of_it() -> None:
+    """In either order: rank 2 comes to the meeting before anything is started, rank 0 afterwards."""
+
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        if exchange.rank == 1:
+            exchange.start("validate/compute/mrr", waits=False)
+            exchange.agree(False)  # of nobody: the others are elsewhere
+        return exchange.meet("second", {})
+
+    _, told = on_ranks(3, body)
+    for error in told:
+        assert isinstance(error, ExchangeError)
         assert error.elsewhere == {1: "validate/compute/mrr"}
 
 
@@ -195,18 +189,15 @@ def test_a_rank_that_never_came_anywhere_is_named() -> None:
     assert told[0].elsewhere == {1: ""}
 
 
-@pytest.mark.parametrize("sends", [True, False])
-def test_a_rank_that_is_lost_between_is_missed(sends: bool) -> None:
+def test_a_rank_that_is_lost_between_is_missed() -> None:
     block = torch.zeros(1, dtype=torch.uint8)
 
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})
-        if exchange.rank == 1:
-            return None
-        return exchange.send_blocks([block] * 2, [[1, 1]] * 2) if sends else exchange.gather_blocks(block, [1, 1])
+        return None if exchange.rank == 1 else exchange.gather_blocks(block, [1, 1])
 
     _, told = on_ranks(2, body)
-    assert str(told[0]).startswith("a rank was lost on the way to 'rows' (time-out 7 s): all_")
+    assert str(told[0]).startswith("a rank was lost on the way to 'rows' (time-out 7 s): all_gather")
 
 
 def test_closing_twice_gives_up_the_group_once() -> None:
@@ -269,3 +260,20 @@ def test_a_rank_that_is_too_late_for_the_start_hears_that_the_others_have_gone()
     assert str(waited).startswith("rank(s) 1 did not come to 'the start' (time-out 7 s)")
     assert isinstance(late, RanksFailedError)
     assert (str(late), late.ranks) == (str(waited), [0])
+
+
+def test_ranks_that_run_different_versions_are_named_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Ranks(3)
+
+    def run(rank: int) -> Any:
+        monkeypatch.setattr(exchange_module, "VERSION", "0.0.9/1" if rank == 1 else "0.1.0/2")
+        with pytest.raises(RanksFailedError) as caught:
+            make_exchange(3).join(TIMEOUT)
+        return str(caught.value), caught.value.ranks
+
+    text = (
+        "the ranks run different versions of lightning-retrieval-guard: 0.0.9/1 on rank(s) 1; 0.1.0/2 on rank(s) 0, 2."
+        " Install the same one everywhere"
+    )
+    assert ranks.run(run) == [(text, [1])] * 3
+    assert "new_group" not in ranks.collectives

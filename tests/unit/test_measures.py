@@ -7,7 +7,7 @@ import torchmetrics.retrieval as retrieval
 from torch import Tensor
 from torchmetrics.retrieval.base import RetrievalMetric
 
-from lightning_retrieval_guard.retrieval.measures import Measure, ignores_low_scores, measure_of
+from lightning_retrieval_guard.ranking.measures import Measure, ignores_low_scores, measure_of
 
 
 class OwnFormula(RetrievalMetric):

@@ -19,9 +19,9 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.retrieval.facts import gather_facts
-from lightning_retrieval_guard.retrieval.rows import RowTable, build_table
-from lightning_retrieval_guard.route.sources import RowSet
+from lightning_retrieval_guard.epoch.row_facts import gather_facts
+from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
+from lightning_retrieval_guard.run.sources import SharedRows
 
 from .simulated import NAME, Rank, alone, decide, outcomes
 
@@ -67,7 +67,7 @@ def table_of(updates: list[Update]) -> RowTable:
 
 def value_of(table: RowTable, metric: Metric) -> tuple[Any, Any]:
     """The facts, and the value as one tensor."""
-    rows = RowSet(table, lambda own: gather_facts(own.table, (), 1))
+    rows = SharedRows(table, lambda own: gather_facts(own.table, (), 1))
     rows.metrics.append(metric)
     rank = Rank(rows)
     decide([rank], metric, "global")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
 
-from lightning_retrieval_guard.retrieval.digest import digest_rows
-from lightning_retrieval_guard.retrieval.facts import RowFacts, gather_facts
-from lightning_retrieval_guard.retrieval.measures import measure_of
-from lightning_retrieval_guard.retrieval.rows import build_table
-from lightning_retrieval_guard.route.sources import RowSet
+from lightning_retrieval_guard.epoch.digest import digest_rows
+from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import build_table
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.sources import SharedRows
 
 from .simulated import Update, update
 
@@ -35,7 +35,7 @@ def test_one_relevant_row_a_query() -> None:
 
 def test_it_is_only_looked_for_where_it_is_asked() -> None:
     assert not one_answer([FIRST], seek=False)
-    assert "one_answer" not in RowFacts().to_message()
+    assert "one_answer" not in RowFacts().to_payload()
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,9 @@ def test_equal_scores_of_other_rows_do_not_matter() -> None:
     assert one_answer([FIRST, update([7, 7], [0.9, 0.1], [1, 0])])
 
 
-@pytest.mark.parametrize("final", [True, False])
-def test_rows_that_are_gone_tell_nothing(final: bool) -> None:
+def test_rows_that_are_gone_tell_nothing() -> None:
     many = update([1] * 9, [0.9 - 0.1 * row for row in range(9)], [1] + [0] * 8)
-    digested = digest_rows(many, [measure_of(RetrievalRecall(top_k=1))], final)
+    digested = digest_rows(many, [measure_of(RetrievalRecall(top_k=1))], final=True)
     assert digested is not None
     rows, digest = digested
     table = build_table([([rows[0]], [rows[1]], [rows[2]])], {0: digest})
@@ -84,6 +83,6 @@ def test_rows_that_are_gone_tell_nothing(final: bool) -> None:
     ],
 )
 def test_it_is_asked_where_metrics_can_be_compared(metrics: list[torch.nn.Module], compares: bool) -> None:
-    rows = RowSet(None, lambda _: (RowFacts(), None))
+    rows = SharedRows(None, lambda _: (RowFacts(), None))
     rows.metrics.extend(metrics)
     assert rows.compares_best is compares

@@ -10,13 +10,13 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard.observe.behind import Lives
-from lightning_retrieval_guard.observe.feeding import Feeding
-from lightning_retrieval_guard.observe.segments import Feed, MetricRecord, UpdateInfo
-from lightning_retrieval_guard.route.parts import part_of
+from lightning_retrieval_guard.run.epoch_rows import part_of
+from lightning_retrieval_guard.watch.metric_history import MetricHistory
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateInfo
+from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 OVER = 3
-NOW = Feeding("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+NOW = UpdateContext("validate", 7, None, None, None, lambda epoch: epoch == OVER)
 
 
 def is_of_another(feed: Feed, dataloader: int | None) -> tuple[bool, bool]:
@@ -28,13 +28,13 @@ def shared_rows(feed: Feed, dataloader: int | None) -> int:
     metric = RetrievalMRR()
     metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
     segment = record_of(metric, feed, is_rows=True).segment()
-    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader, lambda *_: False)
+    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader)
     assert len(part.lives[0].states()[0]) == (not part.shared and not part.stale)
     return part.shared
 
 
 def shared_updates(feed: Feed, dataloader: int | None) -> int:
-    metric, lives = BinaryF1Score(), Lives()
+    metric, lives = BinaryF1Score(), MetricHistory()
     metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]))
     lives.note(record_of(metric, feed, is_rows=False))
     return lives.describe("metric", 1, dataloader, NOW, 1).shared

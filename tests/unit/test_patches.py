@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_retrieval_guard.observe.patches import Patches
+from lightning_retrieval_guard.watch.patches import Patches
 
 
 class Base:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from lightning_retrieval_guard.retrieval.facts import RowFacts
-from lightning_retrieval_guard.retrieval.parcels import Summary
-from lightning_retrieval_guard.retrieval.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
 
-from .simulated import Update, decide, exchange, make_rank, update
+from .simulated import Update, decide, make_rank, update
 
 A, B = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 C, D = update([2, 2], [0.6, 0.5], [0, 1]), update([3, 3], [0.4, 0.3], [1, 0])
@@ -19,7 +19,7 @@ OTHER_A = update([0, 0], [0.75, 0.65], [0, 1])
 
 
 def plan(*ranks: list[Update], samples: list[int | None] | None = None, **options) -> Plan:
-    told = {key: options.pop(key) for key in ("scope", "repeated", "corrects") if key in options}
+    told = {key: options.pop(key) for key in ("scope", "repeated") if key in options}
     ends = options.pop("ends_repeated", ())
     metric = RetrievalRecall()
     made = [
@@ -34,16 +34,12 @@ def plan(*ranks: list[Update], samples: list[int | None] | None = None, **option
         )
         for number, own in enumerate(ranks)
     ]
-    found = decide(made, metric, **told)
-    if found.compare == "rows":
-        exchange(made)
-        found = made[0].bundle.plan
-    return found
+    return decide(made, metric, **told)
 
 
 def test_whole_queries_on_their_ranks_need_no_comparing() -> None:
     found = plan([A, B], [C, D])
-    assert (found.gathered, found.restarting, found.drop, found.compare) == (False, False, "nothing", "nothing")
+    assert (found.gathered, found.restarting, found.drop, found.compares) == (False, False, "nothing", False)
     assert (found.split, found.duplicates, found.left_out) == (0, 0, 0)
     assert not found.is_ambiguous
 
@@ -52,7 +48,7 @@ def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
     assert plan([A, B], [B, A]).gathered
     joined = tuple(torch.cat(parts) for parts in zip(B, A, strict=True))
     assert plan([A, B], [joined]).gathered
-    assert plan([A, B], [B, A]).compare == "nothing"
+    assert not plan([A, B], [B, A]).compares
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
 
 def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
     found = plan([A], [OTHER_A])
-    assert found.compare == "queries"
+    assert found.compares
     assert found.restarting
     assert not found.split
 
@@ -120,35 +116,22 @@ def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -
     assert plan([A], [OTHER_A], scope=scope).restarting is restarting
 
 
-@pytest.mark.parametrize(("corrects", "compare"), [(True, "rows"), (False, "queries")])
-def test_a_query_over_two_ranks_is_split(corrects: bool, compare: str) -> None:
-    found = plan([A, B], [OTHER_A, D], samples=[2, 2], corrects=corrects)
-    assert found.compare == compare
+def test_a_query_over_two_ranks_is_split() -> None:
+    found = plan([A, B], [OTHER_A, D], samples=[2, 2])
+    assert found.compares
     assert found.split == 1
     assert found.is_ambiguous
 
 
-EITHER_WAY = pytest.mark.parametrize("corrects", [True, False], ids=["rows", "queries"])
-
-
-@EITHER_WAY
-def test_a_repeated_query_is_left_out(corrects: bool) -> None:
-    found = plan([B, A], [C, A], repeated=1, samples=[3, 3], corrects=corrects)
+def test_a_repeated_query_is_left_out() -> None:
+    found = plan([B, A], [C, A], repeated=1, samples=[3, 3])
     assert (found.duplicates, found.left_out, found.split) == (1, 1, 0)
 
 
-@EITHER_WAY
-def test_more_identical_queries_than_were_repeated_are_the_users_own(corrects: bool) -> None:
-    found = plan([A, B, C], [A, B, D], samples=[3, 3, 3], repeated=1, corrects=corrects)
+def test_more_identical_queries_than_were_repeated_are_the_users_own() -> None:
+    found = plan([A, B, C], [A, B, D], samples=[3, 3, 3], repeated=1)
     assert (found.duplicates, found.split) == (0, 2)
-    assert plan([A, B], [C, A], samples=[2, 2], corrects=corrects).split == 1
-
-
-def test_queries_are_compared_where_ranks_seem_to_hold_queries_of_their_own() -> None:
-    far = update([5, 5], [0.9, 0.1], [1, 0])
-    apart = plan([A, D], [B, C, far], samples=[None, None, None])
-    assert (apart.compare, apart.split) == ("queries", 0)
-    assert plan([A, C], [A, D], samples=[None, None]).compare == "rows"
+    assert plan([A, B], [C, A], samples=[2, 2]).split == 1
 
 
 @pytest.mark.parametrize(
@@ -184,12 +167,12 @@ def test_ranks_without_rows_leave_the_decision_to_the_others() -> None:
     assert found.restarting
     assert found.uneven
     assert found.has_rows
-    assert found.compare == "nothing"
+    assert not found.compares
 
 
 def compared(*facts: RowFacts, synchronises: bool = True) -> bool:
     told = [replace(own, fingerprint=number + 1) for number, own in enumerate(facts)]
-    return make_plan(told, "auto", 0, synchronises, corrects=False).compare != "nothing"
+    return make_plan(told, "auto", 0, synchronises).compares
 
 
 def test_ids_that_do_not_overlap_are_not_compared() -> None:
@@ -224,7 +207,7 @@ def test_ids_that_interleave_in_equal_steps_are_not_compared(first: list, second
 
 def test_ids_further_apart_than_int64_can_tell_are_compared() -> None:
     low, high = -(2**62) - 1, 2**62
-    assert plan([update([low, high], [0.9, 0.1], [1, 0])], [update([high], [0.4], [1])]).compare != "nothing"
+    assert plan([update([low, high], [0.9, 0.1], [1, 0])], [update([high], [0.4], [1])]).compares
 
 
 def test_a_query_without_an_answer_in_one_part_goes_on_where_another_has_it() -> None:
@@ -248,9 +231,9 @@ def test_values_that_nobody_combines_are_not_compared() -> None:
 
 
 def test_facts_survive_a_message() -> None:
-    facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62), sketch=(1, 2), shares=((3, 4), (0, 0)), keep=5)
-    assert RowFacts.from_message(json.loads(json.dumps(facts.to_message()))) == facts
-    assert RowFacts().to_message() == {}
+    facts = RowFacts(updates=3, rows=7, id_min=-2, fingerprint=-(2**62))
+    assert RowFacts.from_payload(json.loads(json.dumps(facts.to_payload()))) == facts
+    assert RowFacts().to_payload() == {}
 
 
 def test_an_id_of_another_metric_life_is_another_query() -> None:
@@ -290,7 +273,7 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
 
 @pytest.mark.parametrize(
     ("properties", "longest"),
-    [({"restarting": True}, 3), ({}, 7), ({"compare": "queries"}, 12), ({"compare": "rows"}, 12)],
+    [({"restarting": True}, 3), ({}, 7), ({"compares": True}, 12), ({"compares": True, "classes": (0, 0)}, 5)],
 )
 def test_the_longest_query(properties: dict, longest: int) -> None:
     """Where queries may lie on several ranks, their parts come together."""
@@ -305,17 +288,17 @@ def test_the_first_rank_counts_where_others_have_its_rows_in_another_order(
     gathered: bool, arrangements: tuple[int, int], counts: bool
 ) -> None:
     facts = tuple(RowFacts(arrangement=own) for own in arrangements)
-    assert Plan(facts, gathered=gathered).first_counts is counts
+    assert Plan(facts, (0, 0) if gathered else ()).first_counts is counts
 
 
 def test_rows_that_differ_from_rank_to_rank_are_judged_by_the_samples_of_their_rank() -> None:
     """As many queries as all ranks have samples do not tell that ids restart, if the ranks hold different rows."""
     batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
     others = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
-    found = plan([batch], [others], corrects=False)
-    assert (found.compare, found.gathered, found.restarting) == ("queries", False, False)
+    found = plan([batch], [others])
+    assert (found.compares, found.gathered, found.restarting) == (True, False, False)
 
 
 def test_a_plan_takes_nothing_for_granted() -> None:
     facts = (RowFacts(),)
-    assert Plan(facts) == Plan(facts, False, False, "nothing", 0, "nothing", 0, 0, "auto")
+    assert Plan(facts) == Plan(facts, (), False, "nothing", 0, False, 0, 0, "auto")

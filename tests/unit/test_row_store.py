@@ -15,8 +15,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.retrieval import RetrievalMAP, RetrievalMRR, RetrievalNormalizedDCG, RetrievalRecall
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.observe import row_store
-from lightning_retrieval_guard.observe.metrics import MetricWatch
+from lightning_retrieval_guard.watch import row_store
+from lightning_retrieval_guard.watch.metrics import MetricWatch
 
 from .listening import Listener
 

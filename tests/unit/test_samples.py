@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
 
-from lightning_retrieval_guard.findings import GuardError
-from lightning_retrieval_guard.observe.samples import (
+from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.watch.batches import (
     BatchSize,
     Padding,
     gives_equal_batches,

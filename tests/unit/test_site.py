@@ -8,26 +8,26 @@ from typing import Any
 
 import pytest
 
-from lightning_retrieval_guard.observe.site import Site, names_device_count, user_site
+from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count, user_call_site
 
 User = Callable[[str], Any]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Run source text as a module of a given name; its ``user_site`` is the real one."""
+    """Run source text as a module of a given name; its ``user_call_site`` is the real one."""
 
     def run(source: str, module: str, **names: Any) -> dict[str, Any]:
         path = tmp_path / f"{module.replace('.', '_')}.py"
         path.write_text(textwrap.dedent(source), encoding="utf-8")
-        space = {"__name__": module, "user_site": user_site, **names}
+        space = {"__name__": module, "user_call_site": user_call_site, **names}
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
         return space
 
     return run
 
 
-ASK = "def ask():\n    return user_site()\n"
+ASK = "def ask():\n    return user_call_site()\n"
 CALL = "def step():\n    x = 1\n    return ask()\n"
 
 
@@ -40,14 +40,14 @@ CALL = "def step():\n    x = 1\n    return ask()\n"
         "torchmetrics.metric",
         "torch.nn.modules.module",
         "contextlib",
-        "lightning_retrieval_guard.observe.log_watch",
+        "lightning_retrieval_guard.watch.log_calls",
         "lightning_retrieval_guard",
     ],
 )
 def test_frames_of_libraries_and_of_the_guard_are_passed_over(run: Callable[..., dict], library: str) -> None:
     ask = run(ASK, library)["ask"]
     user = run(CALL, "project.module", ask=ask)
-    assert user["step"]() == Site(user["step"].__code__.co_filename, 3)
+    assert user["step"]() == CallSite(user["step"].__code__.co_filename, 3)
 
 
 @pytest.mark.parametrize(
@@ -55,21 +55,21 @@ def test_frames_of_libraries_and_of_the_guard_are_passed_over(run: Callable[...,
 )
 def test_modules_with_a_similar_name_are_the_users(run: Callable[..., dict], module: str) -> None:
     space = run(ASK, module)
-    assert space["ask"]() == Site(space["ask"].__code__.co_filename, 2)
+    assert space["ask"]() == CallSite(space["ask"].__code__.co_filename, 2)
 
 
 def test_a_callback_into_the_users_code_is_the_innermost(run: Callable[..., dict]) -> None:
     own = run(ASK, "project.inner")
     library = run(CALL, "torch.nn.modules.module", ask=own["ask"])
     site = run(CALL, "project.outer", ask=library["step"])["step"]()
-    assert site == Site(own["ask"].__code__.co_filename, 2)
+    assert site == CallSite(own["ask"].__code__.co_filename, 2)
 
 
 def names(tmp_path: Path, source: str, line: int | None = None) -> bool:
     path = tmp_path / f"module_{abs(hash(source))}.py"
     path.write_text(source, encoding="utf-8")
     linecache.checkcache(str(path))
-    return names_device_count(Site(str(path), line or source.count("\n")))
+    return names_device_count(CallSite(str(path), line or source.count("\n")))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_source_that_is_no_python_tells_nothing(tmp_path: Path, source: str) -> 
 
 
 def test_a_file_that_is_not_there_tells_nothing() -> None:
-    assert not names_device_count(Site("<ipython-input-1>", 1))
+    assert not names_device_count(CallSite("<ipython-input-1>", 1))

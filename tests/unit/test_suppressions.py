@@ -11,8 +11,8 @@ from textwrap import dedent
 
 import pytest
 
-from lightning_retrieval_guard.observe.site import Site
-from lightning_retrieval_guard.observe.suppressions import Suppressions, all_silence, patterns_of
+from lightning_retrieval_guard.watch.call_site import CallSite
+from lightning_retrieval_guard.watch.suppressions import Suppressions, all_silence, patterns_of
 
 CODES = ("LRG101", "LRG203", "LRG301", "LRG901")
 Write = Callable[[str], str]
@@ -29,7 +29,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def silenced_at(path: str, line: int) -> tuple[str, ...]:
-    return patterns_of(Suppressions(CODES).at(Site(path, line)))
+    return patterns_of(Suppressions(CODES).at(CallSite(path, line)))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_python_has_no_comments(write: Write, source: str) -> 
 
 def test_blocks_nest_and_end_under_exceptions() -> None:
     own, other = Suppressions(CODES), Suppressions(CODES)
-    here = Site("nowhere.py", 1)
+    here = CallSite("nowhere.py", 1)
     with own.block(["LRG203"]):
         with contextlib.suppress(KeyError), own.block(["LRG1", "LRG3"]):
             assert patterns_of(own.at(here)) == ("LRG1", "LRG203", "LRG3")
@@ -114,7 +114,7 @@ def test_blocks_nest_and_end_under_exceptions() -> None:
 
 
 def test_a_block_may_be_entered_again_also_within_itself() -> None:
-    own, here = Suppressions(CODES), Site("nowhere.py", 1)
+    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
     block = own.block(["LRG203"])
     for _ in range(2):
         with block:
@@ -125,7 +125,7 @@ def test_a_block_may_be_entered_again_also_within_itself() -> None:
 
 
 def test_what_does_not_hold_for_every_call_does_not_hold_for_the_key(write: Write) -> None:
-    own, site = Suppressions(CODES), Site(write("self.log('a', 1)  # lrg: ignore[LRG101]\n"), 1)
+    own, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101]\n"), 1)
     block = own.block(["LRG203"])
     with block:
         first = own.at(site)
@@ -188,7 +188,7 @@ def unused(own: Suppressions) -> dict[int, list[str]]:
 
 def test_comments_that_silenced_nothing(write: Write) -> None:
     own = Suppressions(CODES)
-    at_call = own.at(Site(write(MODULE), 4))
+    at_call = own.at(CallSite(write(MODULE), 4))
     assert unused(own) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG203", "LRG999"]}
     own.use(at_call, "LRG203")
     assert unused(own) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG999"]}
@@ -201,7 +201,7 @@ def test_a_file_without_log_calls_of_the_run_is_not_judged(write: Write) -> None
 
 
 def test_blocks_that_silenced_nothing() -> None:
-    own, here = Suppressions(CODES), Site("nowhere.py", 1)
+    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
     own.block(["LRG101"])  # never entered
     with own.block(["LRG203", "LRG3"]):
         own.use(own.at(here), "LRG301")
@@ -211,7 +211,7 @@ def test_blocks_that_silenced_nothing() -> None:
 
 
 def test_the_next_run_starts_afresh_but_what_was_of_use_stays_known(write: Write) -> None:
-    own, site = Suppressions(CODES), Site(write("self.log('a', 1)  # lrg: ignore[LRG101, LRG203]\n"), 1)
+    own, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101, LRG203]\n"), 1)
     open_block = own.block(["LRG3"])
     with open_block:
         own.use(own.at(site), "LRG101")
@@ -224,7 +224,7 @@ def test_the_next_run_starts_afresh_but_what_was_of_use_stays_known(write: Write
 
 
 def test_a_copy_goes_its_own_way() -> None:
-    own, here = Suppressions(CODES), Site("nowhere.py", 1)
+    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
     other = deepcopy(own)
     with own.block(["LRG203"]):
         assert other.at(here) == ()

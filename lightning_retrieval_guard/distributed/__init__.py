@@ -1,0 +1,1 @@
+"""Talking: the only part that uses ``torch.distributed``."""

@@ -1,0 +1,323 @@
+"""From the rows of all ranks to the values of the metrics that saw them, along a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
+from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
+from lightning_retrieval_guard.epoch.query_keys import QueryKeys
+from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks, longest
+from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
+from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
+from lightning_retrieval_guard.ranking.measures import Measure
+from lightning_retrieval_guard.ranking.score import EmptyQueryError
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Queries, and what each metric made of them.
+
+    Attributes:
+        lives: The metric life of every query, int64 of shape ``(queries,)``.
+        values: By the name of the metric.
+    """
+
+    lives: Tensor
+    values: dict[str, Values]
+
+    def sums(self, name: str, mean: bool, width: int, counted: Tensor | None = None) -> Sum:
+        """What one metric made of the queries that count, for its way to the other ranks."""
+        values = self.values.get(name)
+        if values is not None and counted is not None and values.error is None:
+            values = values.of(counted)
+        return Sum.of(values, self.lives, mean, width)
+
+
+class LocalRows:
+    """The rows of one rank that some metrics saw, as far as they count under a plan.
+
+    Args:
+        metrics: The metrics by name, ``None`` where this rank does not have one.
+        table: The rows, ``None`` for no rows.
+        pieces: The pieces of the table.
+        plan: What all ranks agreed on.
+        rank: The place of this rank among those that combine.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric | None],
+        table: RowTable | None,
+        pieces: QueryChunks | None,
+        plan: Plan,
+        rank: int,
+    ) -> None:
+        self.metrics = metrics
+        self.plan = plan
+        self.rank = rank
+        self.copies = 1
+        self.table, self.pieces = _leave_out_repeated(table, pieces, plan, rank)
+
+    def with_plan(self, plan: Plan) -> LocalRows:
+        """The same rows under a plan that was completed."""
+        same = copy(self)
+        same.plan = plan
+        for cached in ("own", "panel", "as_combined"):
+            vars(same).pop(cached, None)
+        return same
+
+    @cached_property
+    def as_combined(self) -> LocalRows:
+        """The rows as torchmetrics joins those of ranks that have the same: each once for each rank, by their ids."""
+        same = self.with_plan(replace(self.plan, restarting=False))
+        same.copies = len(self.plan.facts)
+        return same
+
+    @cached_property
+    def queries(self) -> Queries | None:
+        """The queries of this rank."""
+        return None if self.pieces is None else join_chunks(self.pieces)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The same, to be sent."""
+        own = self.queries
+        if own is None:
+            return Summary(torch.zeros(4, 0, dtype=torch.int64))
+        return Summary.of(own.query, own.segment, own.fingerprint, own.rows, own.relevant)
+
+    # --- scoring ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The metrics."""
+        return Panel(self.metrics, self.plan.longest)
+
+    @cached_property
+    def own(self) -> Scored | None:
+        """This rank's queries by themselves; where ids restart, those of every update."""
+        if self.table is None or (self.table.is_scored and not self._fits_known(self.table)):
+            return None
+        table = self.table.repeated(self.copies)
+        numbers = QueryKeys(table, self.plan.restarting)
+        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
+        if any(digest.values is not None for digest in table.digests.values()):
+            held, values = self._with_known(table, numbers, held, values)
+        return Scored(numbers.lives(held), values)
+
+    def _fits_known(self, table: RowTable) -> bool:
+        """Whether values that were taken update by update are what is asked for."""
+        scored = [update for update, digest in table.digests.items() if digest.values is not None]
+        scored += table.settled
+        alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
+        return self.copies == 1 and (self.plan.restarting or alone)
+
+    def _with_known(
+        self, table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
+    ) -> tuple[Tensor, dict[str, Values]]:
+        """The values of rows that are here, and of queries that were scored before."""
+        known = [
+            (numbers.of(digest.pieces[0], update), digest.values)
+            for update, digest in table.digests.items()
+            if digest.values is not None
+        ]
+        everything = torch.cat([held, *(own for own, _ in known)])
+        ends = [0, *torch.tensor([held.numel()] + [own.numel() for own, _ in known]).cumsum(0).tolist()]
+        found = {}
+        for name, measure in self.panel.measures.items():
+            parts = [values[name], *(scored[measure] for _, scored in known)]
+            found[name] = join_values(parts, ends)
+        return everything, found
+
+    def outcome(self, name: str) -> Outcome:
+        """The value of one metric where this rank's rows are all there is."""
+        scored = self.own
+        values = None if scored is None else scored.values.get(name)
+        if self.table is None or scored is None or values is None:
+            return Outcome()
+        if values.error is not None:
+            return Outcome(error=values.error)
+        sums = scored.sums(name, mean=False, width=self.panel.width(name))
+        found = _outcome(self.panel, name, [sums], False, self.longest_counted)
+        if self.table.settled and found.error is None:
+            found = _with_settled(found, sums.count, self.panel.measures[name], self.table)
+        return replace(found, by_chance=_falls_by_chance(values, self.table))
+
+    @property
+    def longest_counted(self) -> int:
+        """The most rows of any query that counts here by itself."""
+        if self.table is None or self.pieces is None or self.queries is None:
+            return 0
+        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table) * self.copies
+
+    def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
+        """What one metric made of this rank's queries.
+
+        Args:
+            name: The metric.
+            mean: Whether its value is a mean.
+            width: The columns of a value.
+            counted: A boolean mask over the queries; ``None`` for all.
+        """
+        if self.own is None or self.queries is None:
+            return Sum.nothing(mean, width)
+        if counted is not None:  # the queries are ordered by id, what was scored by life and id
+            counted = counted[torch.argsort(self.queries.segment, stable=True)]
+        return self.own.sums(name, mean, width, counted)
+
+    # --- queries that lie on several ranks --------------------------------------------------------------------
+
+    def packed(self, chosen: Tensor) -> PackedQueries:
+        """The rows of some queries, each query's in order of arrival.
+
+        Args:
+            chosen: A boolean mask over the queries.
+        """
+        if self.table is None or self.queries is None:
+            return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
+        place = _place_rows(self.table, self.queries)
+        rows = chosen.to(place.device)[place].nonzero().reshape(-1)
+        rows = rows[torch.argsort(place[rows], stable=True)]
+        return PackedQueries(self.table.preds[rows].double().cpu(), self.table.target[rows].float().cpu())
+
+
+def score_split(
+    panel: Panel, queries: ComparedQueries, rows: Sequence[PackedQueries], preds: torch.dtype, target: torch.dtype
+) -> tuple[Scored, int]:
+    """Score the queries whose rows lie on several ranks.
+
+    Args:
+        panel: The metrics.
+        queries: These queries, in order of rank.
+        rows: Their rows on every rank, in the same order.
+        preds: The dtype of the scores.
+        target: The dtype of the relevance.
+
+    Returns:
+        What each metric makes of them, and the most rows of any of them.
+    """
+    number = queries.number.repeat_interleave(queries.rows)
+    relevance = torch.cat([part.target for part in rows])
+    if not target.is_floating_point and bool((relevance == relevance.round()).all()):
+        relevance = relevance.to(torch.promote_types(target, torch.int32))
+    held, values = panel.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
+    size = int(held.max()) + 1
+    lives = torch.zeros(size, dtype=torch.int64).index_copy(0, queries.number, queries.life)
+    return Scored(lives[held], values), int(number.bincount().max())
+
+
+def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+    measure = panel.measures.get(name)
+    length = None if measure is None else panel.length(name, longest)
+    try:
+        return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
+    except Exception as error:
+        if measure is None or isinstance(measure.aggregation, str):
+            raise
+        return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
+
+
+def _with_settled(found: Outcome, count: int, measure: Measure, table: RowTable) -> Outcome:
+    """The value of some queries together with those of settled lives, each by its number of queries."""
+    if any(measure not in own.values for own in table.settled.values()):
+        return Outcome()  # the key showed metrics with other settings before
+    parts = [(found.value, count), *(own.values[measure] for own in table.settled.values())]
+    counted = sum(queries for _, queries in parts)
+    return Outcome(sum(value * queries for value, queries in parts) / counted if counted else 0.0)
+
+
+def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
+    """Whether ties decide in an order that may not be torchmetrics', whose sort is known on the CPU alone."""
+    return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
+
+
+def score_alone(metric: Metric) -> Outcome | None:
+    """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
+
+    Args:
+        metric: The metric.
+
+    Returns:
+        ``None`` for no rows, where an error is due, and where chance decides.
+    """
+    table = build_table([_compat.row_states(metric)])
+    if table is None:
+        return None
+    longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
+    panel = Panel({"": metric}, longest, seeks_low=False)  # a step shows the value alone
+    queries, values = panel.score(table.query, table.preds, table.target)
+    own = values.get("")
+    if own is None or own.error is not None or _falls_by_chance(own, table):
+        return None
+    summed = Sum.of(own, torch.zeros_like(queries), mean=False, width=panel.width(""))
+    outcome = _outcome(panel, "", [summed], False, longest)
+    return outcome if outcome.error is None else None
+
+
+def combined(
+    local: LocalRows, name: str, sums: Mapping[int, Sum], split: Scored | None, mean: bool, width: int, longest: int
+) -> Outcome:
+    """The value of one metric from what all ranks made of their queries, the same on every rank.
+
+    Args:
+        local: This rank's rows.
+        name: The metric.
+        sums: Of every rank that counts, by its place among those that combine.
+        split: What this rank made of the queries whose rows lie on several ranks.
+        mean: Whether the sums are those of a mean.
+        width: The columns of a value.
+        longest: The most rows of any query.
+    """
+    failed = [place for place, own in sums.items() if own.failed]
+    if failed:
+        return Outcome(error=_scoring_error(local, name, failed))
+    everything = list(sums.values())
+    if split is not None:
+        error = split.values[name].error
+        if error is not None:
+            return Outcome(error=error)
+        everything.append(split.sums(name, mean, width))
+    return _outcome(local.panel, name, everything, mean, longest)
+
+
+def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
+    own = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
+    if own is not None:
+        return own
+    metric, ranks = local.metrics[name], ", ".join(map(str, failed))
+    if metric is not None and getattr(metric, "empty_target_action", None) == "error":
+        wanted = "negative" if _compat.needs_irrelevant_row(metric) else "positive"
+        return EmptyQueryError(f"`compute` method was provided with a query with no {wanted} target. (rank {ranks})")
+    return RuntimeError(f"{type(metric).__name__} could not score the queries of rank {ranks}.")
+
+
+def _leave_out_repeated(
+    table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
+) -> tuple[RowTable | None, QueryChunks | None]:
+    if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
+        return table, pieces
+    kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
+    left = len(kept) or kept.digests or kept.settled
+    return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
+
+
+def _place_rows(table: RowTable, queries: Queries) -> Tensor:
+    """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
+    held = queries.query.to(table.query.device)
+    if table.lives == 1:
+        return torch.searchsorted(held.to(table.query.dtype), table.query)
+    numbers = QueryKeys(table, restarting=False)
+    # the queries are ordered by id first, the numbers by life
+    order = torch.argsort(queries.segment, stable=True)
+    ascending = numbers.of_lives(queries.query[order], queries.segment[order]).to(held.device)
+    return order.to(held.device)[torch.searchsorted(ascending, numbers.of_rows())]

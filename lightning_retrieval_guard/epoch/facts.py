@@ -1,0 +1,223 @@
+"""What the ranks told of log calls and metrics: what rules look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lightning_retrieval_guard.epoch.payload import to_payload
+
+Kind = Literal["metric", "compute", "forward", "plain"]
+
+
+@dataclass(frozen=True)
+class LogCall:
+    """The first log call of a key in an epoch.
+
+    Attributes:
+        storage: Lightning's key for it.
+        name: What loggers and callbacks see.
+        hook: The Lightning hook that logged.
+        path: The user's file.
+        line: The line in it, from 1.
+        kind: What was logged.
+        dataloader: The index of the dataloader, where there are several.
+        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
+        rank_zero_only: As given.
+        own_group: Whether a ``sync_dist_group`` was given.
+        reduction: Over the batches: mean, sum, min or max.
+        in_step: Whether it was logged while batches are being processed.
+    """
+
+    storage: str
+    name: str
+    hook: str
+    path: str
+    line: int
+    kind: Kind
+    dataloader: int | None = None
+    sync_dist: bool = False
+    rank_zero_only: bool = False
+    own_group: bool = False
+    reduction: str = "mean"
+    in_step: bool = True
+
+
+@dataclass(frozen=True)
+class WeightCounts:
+    """How the batch sizes of a key's log calls compare with the samples of this rank.
+
+    Attributes:
+        equal: Calls whose weight is the number of samples.
+        times_world: Calls whose weight is the world size times the number of samples.
+        times_world_nominal: Calls whose weight is the world size times the nominal size of a fuller batch.
+        nominal: Calls whose explicit weight is the nominal size while the batch is shorter.
+        either: Calls that are both the world size times the samples and the nominal size of a shorter batch.
+        guessed: Calls without a weight where Lightning took a leading size that is not the number of samples.
+        unsure: Calls where Lightning took the first of several leading sizes and the truth is not known.
+        explained: Whether the batch itself explains every weight that is not the number of samples.
+        integral: Whether all weights are integers, of which Lightning floors the mean over ranks.
+    """
+
+    equal: int = 0
+    times_world: int = 0
+    times_world_nominal: int = 0
+    nominal: int = 0
+    either: int = 0
+    guessed: int = 0
+    unsure: int = 0
+    explained: bool = True
+    integral: bool = True
+
+
+@dataclass(frozen=True)
+class SourceMetricFacts:
+    """What a rank tells of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
+
+    Attributes:
+        metric: Its class.
+        mean: Whether nothing tells that its value is another number than the mean of its values over batches.
+        running: Whether ``compute()`` of one growing metric was logged several times.
+        whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
+        stale: Updates of earlier epochs that it still holds, or held when the epoch began.
+        sanity: Whether they all came from the sanity check.
+        dropped: Whether the guard has dropped them.
+        shared: Updates by another stage or dataloader that it holds.
+    """
+
+    metric: str = ""
+    mean: bool = True
+    running: bool = False
+    whole: bool = False
+    stale: int = 0
+    sanity: bool = False
+    dropped: bool = False
+    shared: int = 0
+
+
+@dataclass(frozen=True)
+class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
+    """One logged key on one rank. Numbers are those of the epoch so far, before any reduction over ranks.
+
+    Attributes:
+        calls: How often it was logged.
+        mixed: Whether it shows values of different kinds, or of metrics with different settings.
+        synced: Whether the metric behind it combined all ranks.
+        source: The name of the rows behind it.
+        value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
+        weight: The running sum of batch sizes, for a mean.
+        names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
+        lacks_value: What ``value`` lacks to be weighted by samples.
+        lacks_weight: What ``weight`` lacks to be the number of samples.
+        suppressed: Codes and prefixes of rules that stay silent at its log calls.
+    """
+
+    calls: int = 0
+    mixed: bool = False
+    synced: bool = False
+    source: str | None = None
+    value: float | None = None
+    weight: float | None = None
+    names_devices: bool = False
+    lacks_value: float = 0.0
+    lacks_weight: float = 0.0
+    suppressed: Sequence[str] = ()
+
+    def to_payload(self) -> dict[str, Any]:
+        """A form that JSON can hold, without what follows from the rest."""
+        told = to_payload(self)
+        if self.storage == f"{self.hook}.{self.name}":
+            del told["storage"]
+        return told
+
+    @classmethod
+    def from_payload(cls, message: dict[str, Any]) -> KeyFacts:
+        """Read what ``to_payload`` wrote."""
+        return cls(**{"storage": f"{message['hook']}.{message['name']}", **message})
+
+    @property
+    def own_value(self) -> float | None:
+        """The epoch value of this rank alone."""
+        if self.value is None or self.reduction != "mean":
+            return self.value
+        return self.value / self.weight if self.weight else math.nan
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a rank tells of one metric besides its rows.
+
+    Attributes:
+        rows: The place of its rows among those that the rank tells of.
+        metric: Its class.
+        path: The user's file of the first update.
+        line: The line in it.
+        synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
+        synchronises: Whether the program lets it combine ranks.
+        shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
+        mean: Whether its value is a mean over queries.
+        columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
+        group: The ranks that it combines, where these are not all.
+        stale: Rows of earlier epochs that it still holds, or held when the epoch began.
+        sanity: Whether they all came from the sanity check.
+        dropped: Whether the guard has dropped them.
+        shared: Rows that it holds of another stage or dataloader.
+        suppressed: Codes and prefixes of rules that stay silent at its first update.
+    """
+
+    rows: int
+    metric: str
+    path: str
+    line: int
+    synced_in_steps: int = 0
+    synchronises: bool = True
+    shown_by_forward: bool = False
+    mean: bool = True
+    columns: int = 1
+    group: tuple[int, ...] | None = None
+    stale: int = 0
+    sanity: bool = False
+    dropped: bool = False
+    shared: int = 0
+    suppressed: Sequence[str] = ()
+
+    def to_payload(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return to_payload(self)
+
+    @classmethod
+    def from_payload(cls, message: dict[str, Any]) -> SourceFacts:
+        """Read what ``to_payload`` wrote."""
+        group = message.get("group")
+        return cls(**{**message, "group": None if group is None else tuple(group)})
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """What a rank tells of a metric outside of the module, or of those that one wrapper or collection holds.
+
+    Attributes:
+        name: Where it is held, such as ``metrics['mrr']``; its class where that is not known.
+        metric: Its class.
+        path: The user's file of the first update.
+        line: The line in it.
+        device: Where it is, if that is not where the module is; empty if it is.
+        module_device: Where the module is, if that differs.
+        moved: Whether the guard has brought it from ``device`` to where the module is.
+        of_callback: Whether a callback holds it.
+        storage: Lightning's key for a value of it.
+        ranks: The ranks that told of it; each rank leaves it empty.
+    """
+
+    name: str
+    metric: str
+    path: str
+    line: int
+    device: str = ""
+    module_device: str = ""
+    moved: bool = False
+    of_callback: bool = False
+    storage: str | None = None
+    ranks: tuple[int, ...] = ()

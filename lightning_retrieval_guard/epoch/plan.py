@@ -1,0 +1,244 @@
+"""Which rows count, and what must travel, decided from data that every rank has."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
+from lightning_retrieval_guard.settings import QueryScope
+
+# What was declared about query ids; or nothing was, and they are not to be doubted.
+Scope = QueryScope | Literal["as given"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the rows of all ranks become one number.
+
+    Attributes:
+        facts: What each rank told.
+        classes: For every rank the first of those that hold the same rows, where the ranks fall into classes of equal
+            size that do; else empty. One rank of each class counts.
+        restarting: Ids restart, so each update keeps its queries to itself.
+        drop: What a rank whose last sample is a repeated one leaves out.
+        repeated: The number of samples that the sampler repeated.
+        compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
+        split: Queries whose rows lie on several ranks.
+        duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
+        scope: What the user declared about query ids.
+    """
+
+    facts: tuple[RowFacts, ...]
+    classes: tuple[int, ...] = ()
+    restarting: bool = False
+    drop: Literal["nothing", "row", "query"] = "nothing"
+    repeated: int = 0
+    compares: bool = False
+    split: int = 0
+    duplicates: int = 0
+    scope: Scope = "auto"
+
+    @property
+    def gathered(self) -> bool:
+        """Whether all ranks hold the same rows, so that each may count its own."""
+        return len(set(self.classes)) == 1
+
+    @property
+    def counted(self) -> list[int]:
+        """The ranks whose rows count: the first of each class, or all."""
+        return sorted(set(self.classes)) or list(range(len(self.facts)))
+
+    @property
+    def first_counts(self) -> bool:
+        """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
+        return self.gathered and len({facts.arrangement for facts in self.facts}) > 1
+
+    def first_like(self, rank: int) -> int:
+        """The rank that counts the rows which a rank holds."""
+        return self.classes[rank] if self.classes else rank
+
+    @property
+    def left_out(self) -> int:
+        """Samples that the plan counts once although the sampler repeated them."""
+        return self.repeated if self.drop != "nothing" else self.duplicates
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether an id stands in several updates or on several ranks, and nothing tells why."""
+        return self._meets and not self.spans
+
+    @property
+    def spans(self) -> bool:
+        """Whether queries are certain to go on from one update to another."""
+        if self.restarting:
+            return False
+        return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
+
+    @property
+    def _meets(self) -> bool:
+        return not self.restarting and (self.split > 0 or any(facts.restarts for facts in self.facts))
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the ranks updated unequally often."""
+        return len({facts.updates for facts in self.facts}) > 1
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether any rank holds a row."""
+        return any(facts.rows for facts in self.facts)
+
+    @property
+    def longest(self) -> int:
+        """The most rows that any query can have."""
+        if self.restarting:
+            return max(facts.longest_piece for facts in self.facts)
+        lengths = [self.facts[rank].longest_query for rank in self.counted]
+        return sum(lengths) if self.compares else max(lengths)
+
+    def with_shared(self, identical: int, different: int) -> Plan:
+        """The plan once it is known how many queries lie on several ranks, with the same or with different rows."""
+        if identical <= self.repeated:
+            return replace(self, split=different, duplicates=identical)
+        return replace(self, split=different + identical)
+
+
+def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronises: bool) -> Plan:
+    """Decide what can be decided from the facts alone.
+
+    Args:
+        facts: Of every rank, in order of rank.
+        scope: What the user declared about query ids.
+        repeated: How many samples the sampler repeated over all ranks.
+        synchronises: Whether the program lets the metric combine ranks.
+    """
+    plan = Plan(tuple(facts), _classes_of(facts), repeated=repeated, scope=scope)
+    holders = [own for own in facts if own.rows]
+    counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
+    restarting = scope == "batch" or (
+        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, plan.gathered)
+    )
+    # where ranks hold the same rows, which of them ends on a repeated sample does not follow from its number
+    drop = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
+    plan = replace(plan, restarting=restarting, drop=drop)
+    joins = synchronises or any(own.single_life for own in holders)
+    return replace(plan, compares=not (plan.gathered or restarting) and joins and _may_share(counted))
+
+
+def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
+    """For every rank the first with the same rows, if as many ranks, and more than one, hold each set of rows.
+
+    Ranks that are equal among others that are not may be so by chance, and are taken as they are.
+    """
+    contents = [(own.rows, own.fingerprint) for own in facts]
+    sizes = set(Counter(contents).values())
+    if len(sizes) != 1 or sizes == {1} or not all(own.rows for own in facts):
+        return ()
+    return tuple(map(contents.index, contents))
+
+
+def _may_restart(holders: Sequence[RowFacts], gathered: bool) -> bool:
+    """Whether the samples tell that ids restart, and nothing that they come from the data."""
+    return _one_query_a_sample(holders, gathered) and not any(own.advances for own in holders)
+
+
+def _one_query_a_sample(holders: Sequence[RowFacts], gathered: bool) -> bool:
+    if gathered:
+        return all(own.one_query_a_global_sample or own.one_query_a_sample for own in holders)
+    return all(own.one_query_a_sample for own in holders)
+
+
+def _what_to_drop(holders: Sequence[RowFacts]) -> Literal["nothing", "row", "query"]:
+    if all(own.one_query_a_sample for own in holders):
+        return "query"
+    if all(own.one_row_a_sample for own in holders):
+        return "row"
+    return "nothing"
+
+
+def _may_share(holders: Sequence[RowFacts]) -> bool:
+    """Whether an id can stand on two ranks: not where ranges are apart, nor where ids interleave in equal steps."""
+    return any(_may_meet(one, other) for one, other in combinations(holders, 2))
+
+
+def _may_meet(one: RowFacts, other: RowFacts) -> bool:
+    if one.id_min > other.id_max or other.id_min > one.id_max:
+        return False
+    step = math.gcd(one.id_step, other.id_step)
+    return step == 0 or (one.id_min - other.id_min) % step == 0
+
+
+@dataclass(frozen=True)
+class ComparedQueries:
+    """What the summaries of all ranks tell of every query on every rank; one entry for each.
+
+    Attributes:
+        rank: Who holds it, int64 of shape ``(entries,)``.
+        number: The number of the query among those of all ranks, in ascending order of life and id, int64 of the same
+            shape.
+        life: Its metric life, int64 of the same shape.
+        rows: The number of its rows on that rank, int64 of the same shape.
+        split: Whether rows of several ranks must come together, bool of the same shape.
+        counts: Whether its holder counts it, bool of the same shape.
+    """
+
+    rank: Tensor
+    number: Tensor
+    life: Tensor
+    rows: Tensor
+    split: Tensor
+    counts: Tensor
+
+    def of(self, entries: Tensor) -> ComparedQueries:
+        """The entries that a mask selects; those of one rank are in the order of its summary."""
+        columns = (self.rank, self.number, self.life, self.rows, self.split, self.counts)
+        return ComparedQueries(*(column[entries] for column in columns))
+
+
+def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, ComparedQueries]:
+    """Decide the rest from the queries of every rank.
+
+    Args:
+        plan: What was decided so far.
+        ranks: The queries of every rank, in order of rank; none of one that does not count.
+    """
+    held = torch.cat([torch.full_like(own.query, rank) for rank, own in enumerate(ranks)])
+    everything = Summary(torch.cat([own.words for own in ranks], dim=1))
+    copy, shared, identical, first = find_copies(everything)
+    holders = [own for own in plan.facts if own.rows]
+    different = shared & ~identical
+    if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, gathered=False):
+        plan, split, counts = replace(plan, restarting=True), torch.zeros_like(shared), torch.ones_like(shared)
+    else:
+        numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
+        plan = plan.with_shared(*numbers)
+        split = different if plan.duplicates else shared
+        counts = ~split & (first | ~shared)
+    return plan, ComparedQueries(held, copy, everything.segment, everything.rows, split, counts)
+
+
+def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For every entry: the number of its query, whether others hold it too, with the same rows, and who is first."""
+    query, segment, fingerprint = queries.query, queries.segment, queries.fingerprint
+    if not query.numel():
+        none = torch.zeros(0, dtype=torch.bool)
+        return query, none, none, none
+    # grouping pairs is many times slower than grouping ids
+    keys, dim = (torch.stack([segment, query]), 1) if bool(segment.any()) else (query, None)
+    _, copy = keys.unique(dim=dim, return_inverse=True)
+    size = int(copy.max()) + 1
+    shared = torch.bincount(copy)[copy] > 1
+    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
+    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    places = torch.arange(copy.numel())
+    first = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, places, "amin", include_self=False)
+    return copy, shared, (low == high)[copy], first[copy] == places

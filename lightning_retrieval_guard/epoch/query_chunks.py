@@ -1,0 +1,236 @@
+"""The queries that rows belong to, as far as the updates that brought them tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.row_table import Digest, RowTable
+
+# constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers
+_MIX_1 = -0x40A7B892E31B1A47
+_MIX_2 = -0x6B2FB644ECCEEE15
+_GOLDEN = -0x61C8864680B583EB
+
+# rows looked at together: what is worked out for each of them then takes no memory to speak of
+_CHUNK = 1 << 16
+_BUFFER = 1 << 18
+
+
+@dataclass(frozen=True)
+class QueryChunks:
+    """The rows of one query in one update, for every query and update that is not settled.
+
+    Ordered by query, segment and update; int64 of shape ``(pieces,)`` on the CPU.
+
+    Attributes:
+        query: The query id.
+        segment: The metric life.
+        update: The update.
+        rows: The number of rows.
+        relevant: The number of relevant rows.
+        fingerprint: A sum over the rows, so that their order does not matter.
+        folded: Whether the pieces of a query are one piece, because the updates tell nothing about ids.
+        met: How many queries were folded together from several updates.
+        parted: How many of them some update holds no relevant row of, while another does.
+        widest: The most queries of any update.
+    """
+
+    query: Tensor
+    segment: Tensor
+    update: Tensor
+    rows: Tensor
+    relevant: Tensor
+    fingerprint: Tensor
+    folded: bool = False
+    met: int = 0
+    parted: int = 0
+    widest: int = 0
+
+
+def cut_chunks(table: RowTable, may_fold: bool = False) -> QueryChunks:
+    """Group the rows of a table by query and update.
+
+    Args:
+        table: The rows.
+        may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query. Rows
+            that are scattered over updates would else make almost as many pieces.
+    """
+    cutter = _Cutter(table, may_fold)
+    for first, last, ends in _chunks(table):
+        cutter.add(_join(_runs(table, first, last)), ends)
+    for update, digest in table.digests.items():
+        cutter.add(_known_runs(update, digest), True)
+    return cutter.pieces()
+
+
+class _Cutter:
+    """Collects the pieces of one update after the other."""
+
+    def __init__(self, table: RowTable, may_fold: bool) -> None:
+        self._segments = table.segments
+        self._may_fold = may_fold
+        self._folded = False
+        self._widest = 0
+        self._parts: list[Tensor] = []
+        # of updates that go on in the next chunk
+        self._open: list[Tensor] = []
+        self._limit = _BUFFER
+
+    def add(self, part: Tensor, ends: bool) -> None:
+        """Take in the pieces of a chunk, and whether the last of its updates ends there."""
+        self._open.append(part)
+        if not ends and sum(own.shape[1] for own in self._open) <= _BUFFER:
+            return
+        self._open = [_joined(self._open)]
+        if ends:
+            part = self._open.pop()
+            self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
+            if self._may_fold and not self._folded and not are_full(part[2], part[3]):
+                self._folded, self._parts = True, [self._fold(own) for own in self._parts]
+            self._parts.append(self._fold(part) if self._folded else part)
+            self._merge()
+
+    def _merge(self) -> None:
+        if self._folded and sum(own.shape[1] for own in self._parts) > self._limit:
+            parts, self._parts = torch.cat(self._parts, dim=1), []
+            self._parts = [_join(parts)]
+            self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
+
+    def _fold(self, part: Tensor) -> Tensor:
+        """QueryChunks that tell metric lives apart and not updates, each counted, and counted as bare without a hit."""
+        counts = torch.stack([torch.ones_like(part[3]), (part[3] == 0).long()])
+        return torch.cat([part[:1], self._segments[part[1:2]], part[2:], counts])
+
+    def pieces(self) -> QueryChunks:
+        """All pieces."""
+        parts = self._parts or [torch.zeros(5, 0, dtype=torch.int64)]
+        if not self._folded:
+            query, update, rows, relevant, fingerprint = _joined(parts)
+            segment = self._segments[update]
+            return QueryChunks(query, segment, update, rows, relevant, fingerprint, widest=self._widest)
+        query, segment, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
+        met, parted = int((count > 1).sum()), int(((bare > 0) & (relevant > 0)).sum())
+        return QueryChunks(query, segment, segment, rows, relevant, fingerprint, True, met, parted, self._widest)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else _join(torch.cat(list(parts), dim=1))
+
+
+def are_full(rows: Tensor, relevant: Tensor) -> bool:
+    """Whether all pieces with so many rows could be whole queries: two rows or more and one relevant row or more."""
+    return bool(((rows >= 2) & (relevant >= 1)).all())
+
+
+def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:
+    """Ranges of rows that no digest tells of, and whether an update ends with each of them."""
+    begin = start = 0
+    for number, end in enumerate(table.ends.tolist()):
+        if number in table.digests or end - begin > _CHUNK:
+            if start > begin:
+                yield begin, start, True
+            begin = start
+        if number in table.digests:
+            begin = end
+        elif end - begin > _CHUNK:
+            yield from ((first, last, last == end) for first, last in _cut(begin, end))
+            begin = end
+        start = end
+    if start > begin:
+        yield begin, start, True
+
+
+def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last, _CHUNK):
+        yield start, min(start + _CHUNK, last)
+
+
+def _known_runs(update: int, digest: Digest) -> Tensor:
+    query, *counts = digest.pieces
+    return torch.stack([query, torch.full_like(query, update), *counts])
+
+
+def _runs(table: RowTable, first: int, last: int) -> Tensor:
+    """What is known of neighbouring rows of one query: query, update, rows, relevant rows, fingerprint."""
+    query = table.query[first:last]
+    begin = _starts(query, table.ends, first).nonzero().reshape(-1)
+    end = torch.cat([begin[1:], begin.new_tensor([last - first])])
+    update = torch.searchsorted(table.ends, begin + first, right=True)
+    relevant = _between(table.target[first:last] > 0, begin, end)
+    fingerprint = _between(_row_hashes(table, first, last), begin, end)
+    return torch.stack([query[begin].long(), update, end - begin, relevant, fingerprint]).cpu()
+
+
+def _starts(query: Tensor, ends: Tensor, first: int) -> Tensor:
+    """Which rows have another query or update than the row before."""
+    starts = _changes(query)
+    inner = ends.new_tensor([first, first + query.numel() - 1])
+    low, high = torch.searchsorted(ends, inner, right=True).tolist()
+    starts[ends[low:high] - first] = True
+    return starts
+
+
+def _between(values: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    total = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
+    torch.cumsum(values, 0, out=total[1:])
+    return total[end] - total[begin]
+
+
+def _join(runs: Tensor) -> Tensor:
+    """Runs of the same query and update together, ordered by query and update."""
+    query, update = runs[0], runs[1]
+    order = None
+    if bool((update.diff() < 0).any()):
+        order = torch.argsort(update, stable=True)
+        query = query[order]
+    query, by_query = query.sort(stable=True)
+    order = by_query if order is None else order[by_query]
+    update = update[order]
+    starts = _changes(query) | _changes(update)
+    first = starts.nonzero().reshape(-1)
+    if first.numel() == runs.shape[1]:
+        return runs[:, order]
+    # rows are added where they stand: in another order they would take as much memory again
+    place = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
+    joined = torch.zeros(len(runs), first.numel(), dtype=torch.int64)
+    joined[0], joined[1] = query[first], update[first]
+    joined[2:].index_add_(1, place, runs[2:])
+    return joined
+
+
+def _changes(values: Tensor) -> Tensor:
+    starts = torch.ones_like(values, dtype=torch.bool)
+    starts[1:] = values[1:] != values[:-1]
+    return starts
+
+
+def _row_hashes(table: RowTable, first: int, last: int) -> Tensor:
+    mixed = _mix_in_place(table.query[first:last].to(torch.int64, copy=True))
+    for column in (table.preds, table.target):
+        # adding zero makes -0.0 and 0.0 the same number
+        mixed ^= column[first:last].to(torch.float64, copy=True).add_(0.0).view(torch.int64)
+        _mix_in_place(mixed)
+    return mixed
+
+
+def mix(values: Tensor) -> Tensor:
+    """Spread the bits of int64 values, so that sums of them tell sets apart (splitmix64)."""
+    return _mix_in_place(values.clone())
+
+
+def _mix_in_place(mixed: Tensor) -> Tensor:
+    mixed += _GOLDEN
+    for bits, factor in ((30, _MIX_1), (27, _MIX_2)):
+        mixed ^= _shifted(mixed, bits)
+        mixed *= factor
+    mixed ^= _shifted(mixed, 31)
+    return mixed
+
+
+def _shifted(values: Tensor, bits: int) -> Tensor:
+    # a logical shift: torch shifts the sign in
+    return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -1,0 +1,256 @@
+"""What one rank tells the others about the rows of a metric, before any row travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.payload import to_payload
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
+from lightning_retrieval_guard.epoch.query_keys import QueryKeys
+from lightning_retrieval_guard.epoch.row_table import RowTable
+from lightning_retrieval_guard.epoch.values import has_low_hits
+from lightning_retrieval_guard.settings import QueryScope
+
+_HASH_BITS = 32
+_ARRANGED = 64  # rows whose places tell an arrangement from another
+
+# How many times the ids of one update all updates must hold for ids that come from the data.
+_MANY_MORE = 1.5
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """Counts and evidence of one rank's rows.
+
+    Attributes:
+        updates: Updates since the last reset.
+        rows: Rows held.
+        queries: Distinct query ids, counted once per metric life.
+        pieces: Distinct pairs of update and query id.
+        id_min: Smallest query id.
+        id_max: Largest query id.
+        id_step: A number that divides the difference of any two ids; zero for a single id.
+        fingerprint: Of all rows; independent of their order.
+        arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
+            whether they have them in the same order.
+        longest_query: The most rows of any query.
+        longest_piece: The most rows of any query in one update.
+        restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
+        advances: Whether ids come again although together the updates hold many more than any of them, as they would
+            not if ids counted from zero in each.
+        spans: Queries that are certain to go on from update to update: ids advance, and some update, also of another
+            metric life, holds no relevant row of the query while another does.
+        low: Whether any relevant row has a score of zero or less.
+        one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
+            with two rows or more and one relevant row or more.
+        one_query_a_global_sample: The same for the samples of all ranks together.
+        one_row_a_sample: Every update holds as many rows as samples came in.
+        ends_repeated: Whether the last sample of this rank is one that the sampler repeated.
+        single_life: Whether the rows stem from one metric life that spans the epoch.
+        one_answer: Whether every query is known to have exactly one relevant row, of relevance one, with a score above
+            zero that no other row of the query has. Not looked for unless metrics can be compared by it.
+    """
+
+    updates: int = 0
+    rows: int = 0
+    queries: int = 0
+    pieces: int = 0
+    id_min: int = 0
+    id_max: int = -1
+    id_step: int = 0
+    fingerprint: int = 0
+    arrangement: int = 0
+    longest_query: int = 0
+    longest_piece: int = 0
+    restarts: int = 0
+    advances: bool = False
+    spans: int = 0
+    low: bool = False
+    one_query_a_sample: bool = True
+    one_query_a_global_sample: bool = True
+    one_row_a_sample: bool = True
+    ends_repeated: bool = False
+    single_life: bool = True
+    one_answer: bool = False
+
+    def to_payload(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return to_payload(self)
+
+    @classmethod
+    def from_payload(cls, message: dict[str, Any]) -> RowFacts:
+        """Read what ``to_payload`` wrote."""
+        return cls(**message)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of a table: pieces with the same metric life and id together, in ascending order of id.
+
+    Attributes:
+        of_piece: The query of every piece, int64 of shape ``(pieces,)``.
+        query: The id, int64 of shape ``(queries,)``.
+        segment: The metric life, of the same shape.
+        rows: The number of rows, of the same shape.
+        relevant: The number of relevant rows, of the same shape.
+        fingerprint: Independent of the order of the rows, of the same shape.
+    """
+
+    of_piece: Tensor
+    query: Tensor
+    segment: Tensor
+    rows: Tensor
+    relevant: Tensor
+    fingerprint: Tensor
+
+
+def join_chunks(pieces: QueryChunks) -> Queries:
+    """Join the pieces of a query over all updates."""
+    starts = torch.ones_like(pieces.query, dtype=torch.bool)
+    starts[1:] = (pieces.query[1:] != pieces.query[:-1]) | (pieces.segment[1:] != pieces.segment[:-1])
+    of_piece = torch.cumsum(starts, dim=0) - 1
+    first = starts.nonzero().reshape(-1)
+    columns = (pieces.rows, pieces.relevant, pieces.fingerprint)
+    if first.numel() == of_piece.numel():
+        return Queries(of_piece, pieces.query, pieces.segment, *columns)
+    sums = [torch.zeros_like(first).index_add_(0, of_piece, column) for column in columns]
+    return Queries(of_piece, pieces.query[first], pieces.segment[first], *sums)
+
+
+def gather_facts(
+    table: RowTable | None,
+    samples: Sequence[int | None],
+    world_size: int,
+    scope: QueryScope = "auto",
+    ends_repeated: bool = False,
+    single_life: bool = True,
+    seek_answer: bool = False,
+) -> tuple[RowFacts, QueryChunks | None]:
+    """The facts of a table.
+
+    Args:
+        table: The rows, or ``None``.
+        samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
+        world_size: The number of ranks.
+        scope: What the user declared about query ids; where that is anything, the samples tell nothing.
+        ends_repeated: As in ``RowFacts``.
+        single_life: As in ``RowFacts``.
+        seek_answer: Whether to look for ``one_answer``.
+    """
+    if table is None:
+        return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
+    pieces = cut_chunks(table, may_fold=scope != "batch")
+    queries = join_chunks(pieces)
+    sampled = _known(samples, table.updates)
+    settled = table.settled.values()
+    queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
+    for update, known in table.settled.items():
+        queries_an_update[update] = known.queries
+    full = not pieces.folded and are_full(pieces.rows, pieces.relevant) and all(known.full for known in settled)
+    whole = full and _same(queries_an_update, sampled)
+    count = queries.query.numel() + sum(known.queries for known in settled)
+    restarts = pieces.met if pieces.folded else _count_restarts(pieces, queries)
+    advancing = not settled and queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
+    facts = RowFacts(
+        updates=table.updates,
+        rows=int(pieces.rows.sum()) + sum(known.rows for known in settled),
+        queries=count,
+        pieces=pieces.query.numel() + sum(known.queries for known in settled),
+        **_range(queries.query),
+        fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
+        arrangement=_arrangement(table) if world_size > 1 else 0,
+        longest_query=longest(queries.rows, table),
+        longest_piece=longest(pieces.rows, table),
+        restarts=restarts,
+        advances=advancing and restarts > 0,
+        spans=pieces.parted + _count_parted(queries) if advancing else 0,
+        low=has_low_hits(table.preds, table.target) or any(digest.low for digest in table.digests.values()),
+        one_query_a_sample=whole,
+        one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
+        one_row_a_sample=_same(table.sizes, sampled),
+        ends_repeated=ends_repeated,
+        single_life=single_life and not table.is_scored,
+        one_answer=seek_answer and _has_one_answer(table, queries),
+    )
+    return facts, pieces
+
+
+def _has_one_answer(table: RowTable, queries: Queries) -> bool:
+    if table.digests or table.settled or not bool((queries.relevant == 1).all()):
+        return False
+    target, number = table.target, QueryKeys(table, restarting=False).of_rows()
+    relevant = target > 0
+    asked, order = number[relevant].sort()
+    score = table.preds[relevant][order]
+    same = table.preds == score[torch.searchsorted(asked, number)]
+    is_plain = ((target == 0) | (target == 1)).all() & (score > 0).all()
+    return bool(is_plain & (same.sum() == score.numel()))
+
+
+def _known(samples: Sequence[int | None], updates: int) -> Tensor | None:
+    if len(samples) != updates or any(size is None for size in samples):
+        return None
+    return torch.tensor(samples, dtype=torch.int64)
+
+
+def _same(counts: Tensor, wanted: Tensor | None) -> bool:
+    return wanted is not None and bool((counts == wanted).all())
+
+
+def _count_restarts(pieces: QueryChunks, queries: Queries) -> int:
+    again = queries.of_piece[1:] == queries.of_piece[:-1]
+    differs = pieces.fingerprint[1:] != pieces.fingerprint[:-1]
+    return int(queries.of_piece[1:][again & differs].unique().numel())
+
+
+def longest(rows: Tensor, table: RowTable) -> int:
+    """The most rows of any query, from the numbers of rows of those that are not settled."""
+    held = int(rows.max()) if rows.numel() else 0
+    return max([held, *(known.longest for known in table.settled.values())])
+
+
+def _range(ids: Tensor) -> dict[str, int]:
+    """Smallest and largest of ascending ids; only between ranks does it matter, and then no life is settled."""
+    return {"id_min": int(ids[0]), "id_max": int(ids[-1]), "id_step": _step(ids)} if ids.numel() else {}
+
+
+def _count_parted(queries: Queries) -> int:
+    """Ids of which some metric life holds no relevant row while another one does."""
+    ids, of = queries.query.unique_consecutive(return_inverse=True)
+    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in _hits_and_misses(queries))
+    return int(((hits > 0) & (misses > 0)).sum())
+
+
+def _hits_and_misses(queries: Queries) -> tuple[Tensor, Tensor]:
+    return queries.relevant > 0, queries.relevant == 0
+
+
+def _step(ids: Tensor) -> int:
+    """The greatest common divisor of the differences of ascending ids."""
+    if int(ids[-1]) - int(ids[0]) >= 2**63:  # a difference that int64 cannot hold
+        return 1
+    steps = ids.diff()
+    while steps.numel() > 1:
+        half = (steps.numel() + 1) // 2
+        folded = steps[:half].clone()
+        folded[: steps.numel() - half] = torch.gcd(steps[: steps.numel() - half], steps[half:])
+        steps = folded
+    return abs(int(steps[0])) if steps.numel() else 0
+
+
+def _short(hashes: Tensor) -> Tensor:
+    return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
+
+
+def _arrangement(table: RowTable) -> int:
+    rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
+    chosen = rows.to(table.query.device)
+    hashes = mix(rows)
+    for column in (table.query, table.preds, table.target):
+        hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())
+    return int(_short(hashes.sum().reshape(1)))

@@ -1,0 +1,183 @@
+"""Rows of a retrieval metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.values import Values
+from lightning_retrieval_guard.ranking.measures import Measure
+
+_INT32 = torch.iinfo(torch.int32)
+
+
+Rows = tuple[Tensor, Tensor, Tensor]
+States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is known of an update of which not all rows were kept.
+
+    Attributes:
+        pieces: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
+            CPU, in ascending order of id.
+        values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
+        low: Whether any relevant row had a score of zero or less.
+    """
+
+    pieces: Tensor
+    values: Mapping[Measure, Values] | None = None
+    low: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that the update had."""
+        return int(self.pieces[1].sum())
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is known of an update that was a whole metric life in a run of one process, so that nothing can add to it.
+
+    Attributes:
+        rows: The rows that it had.
+        queries: The distinct ids among them.
+        longest: The most rows of a query.
+        full: Whether each query had two rows or more and one relevant row or more.
+        values: What each measure made of them all, and of how many queries.
+    """
+
+    rows: int
+    queries: int
+    longest: int
+    full: bool
+    values: Mapping[Measure, tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows in the order in which they came.
+
+    Attributes:
+        query: The query id that the program gave, int64 or int32 of shape ``(rows,)``.
+        preds: Scores, floating point of shape ``(rows,)``.
+        target: Relevance, integer or floating point of shape ``(rows,)``; int8 for nothing but 0 and 1.
+        ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
+        segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
+        digests: What is known of updates whose rows are not all here.
+        settled: What is known of updates of which nothing else was kept.
+    """
+
+    query: Tensor
+    preds: Tensor
+    target: Tensor
+    ends: Tensor
+    segments: Tensor
+    digests: Mapping[int, Digest] = field(default_factory=dict)
+    settled: Mapping[int, Settled] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.query.numel()
+
+    @property
+    def updates(self) -> int:
+        """The number of updates."""
+        return self.ends.numel()
+
+    @property
+    def sizes(self) -> Tensor:
+        """The number of rows that every update had, int64 of shape ``(updates,)`` on the CPU."""
+        sizes = self.ends.diff(prepend=self.ends.new_zeros(1)).cpu()
+        known: Mapping[int, Digest | Settled] = {**self.digests, **self.settled}
+        for update, own in known.items():
+            sizes[update] = own.rows
+        return sizes
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether values have taken the place of some rows."""
+        return bool(self.settled) or any(digest.values is not None for digest in self.digests.values())
+
+    @property
+    def lives(self) -> int:
+        """The number of metric lives."""
+        return int(self.segments[-1]) + 1
+
+    def without_last_row(self) -> RowTable:
+        """All rows but the last."""
+        return self._kept(slice(len(self) - 1), 1)
+
+    def without_last_query(self) -> RowTable:
+        """All rows but those of the last row's query in the last update."""
+        start = int(self.ends[-2]) if self.updates > 1 else 0
+        keep = torch.ones_like(self.query, dtype=torch.bool)
+        keep[start:] = self.query[start:] != self.query[-1]
+        return self._kept(keep, int((~keep).sum()))
+
+    def repeated(self, copies: int) -> RowTable:
+        """The rows of every update as often as told, as torchmetrics joins those of several ranks."""
+        if copies == 1:
+            return self
+        rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
+        order = torch.cat([own.repeat(copies) for own in rows])
+        columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
+        return replace(self, **columns, ends=self.ends * copies)
+
+    def _kept(self, rows: Tensor | slice, dropped: int) -> RowTable:
+        ends = self.ends.clone()
+        ends[-1] -= dropped
+        return replace(self, query=self.query[rows], preds=self.preds[rows], target=self.target[rows], ends=ends)
+
+
+def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled] | None = None) -> RowTable | None:
+    """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
+
+    Args:
+        segments: The lives.
+        known: What is known of updates whose rows are not all there, by their numbers over all lives.
+    """
+    ids = [part for states in segments for part in states[0]]
+    known = known or {}
+    if not known and not any(part.numel() for part in ids):
+        return None
+    sizes = torch.tensor([part.numel() for part in ids])
+    owner = [number for number, states in enumerate(segments) for _ in states[0]]
+    # Apple's device knows no float64, in which rows are compared
+    device = ids[0].device if ids[0].device.type != "mps" else torch.device("cpu")
+    return RowTable(
+        query=_cat(ids, device, torch.int32, _INT32.min, _INT32.max),
+        preds=_cat([part for states in segments for part in states[1]], device),
+        target=_cat([part for states in segments for part in states[2]], device, torch.int8, 0, 1),
+        ends=sizes.cumsum(0).to(device),
+        segments=torch.tensor(owner),
+        digests={update: own for update, own in known.items() if isinstance(own, Digest)},
+        settled={update: own for update, own in known.items() if isinstance(own, Settled)},
+    )
+
+
+def _cat(
+    parts: Sequence[Tensor], device: torch.device, narrow: torch.dtype | None = None, low: int = 0, high: int = 0
+) -> Tensor:
+    """All parts in one, as they are or, where that makes a copy, in a narrow dtype if all values lie in its bounds."""
+    flat = [part.detach().reshape(-1).to(device) for part in parts]
+    full = [part for part in flat if part.numel()] or flat[:1]
+    if len(full) == 1 and all(part.dtype == full[0].dtype for part in flat):
+        return full[0]  # a copy would take as much memory again
+    if narrow is None or device.type != "cpu" or not all(_lies_within(part, low, high) for part in full):
+        return torch.cat(flat)
+    joined = torch.empty(sum(part.numel() for part in full), dtype=narrow)
+    for place, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
+        place.copy_(part)
+    return joined
+
+
+def _lies_within(part: Tensor, low: int, high: int) -> bool:
+    """Whether a part is one of integers, none of which is out of bounds."""
+    if part.is_floating_point() or not part.numel():
+        return not part.is_floating_point()
+    least, most = part.aminmax()
+    return low <= int(least) and int(most) <= high

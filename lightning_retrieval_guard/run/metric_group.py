@@ -1,0 +1,285 @@
+"""Metrics that saw the same rows on every rank: what they send, and what comes of it.
+
+1. ``pack_summary`` on every rank, ``compare`` what came: which queries lie on several ranks.
+2. ``choose`` the metrics whose value is wanted.
+3. ``pack_values`` on every rank, ``combine`` what came: the sums or values of the queries that are whole on a rank, and
+   the rows of those that are split, which every rank scores.
+4. ``views`` for the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard.distributed.payload import ProtocolError
+from lightning_retrieval_guard.epoch.combine import LocalRows, Scored, combined, score_split
+from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
+from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
+from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
+from lightning_retrieval_guard.epoch.values import Outcome, Sum
+from lightning_retrieval_guard.run.shared_rows import SharedRows
+
+_WORD_BYTES = 8
+# A dtype travels as its place in this list; it decides in which precision split queries are scored.
+_DTYPES = (
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
+_NO_ROWS = -1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One metric: the facts of the ranks that have it, by rank, and what this rank has of it."""
+
+    facts: Mapping[int, SourceFacts]
+    metric: Metric | None
+    rows: SharedRows | None
+
+    @property
+    def mean(self) -> bool:
+        """Whether the value is a mean over queries."""
+        return all(facts.mean for facts in self.facts.values())
+
+    @property
+    def columns(self) -> int:
+        """The numbers in the value of one query; zero for a curve that is as long as the longest query."""
+        return max(facts.columns for facts in self.facts.values())
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a rank sends before its values.
+
+    Attributes:
+        longest: The most rows of any query that it counts by itself.
+        preds: The dtype of its scores, as a place in ``_DTYPES``.
+        target: The dtype of its relevance.
+    """
+
+    longest: int
+    preds: int = _NO_ROWS
+    target: int = _NO_ROWS
+
+    WORDS = 3
+
+    def pack(self) -> Tensor:
+        """As int64 words."""
+        return torch.tensor([self.longest, self.preds, self.target])
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
+
+    head: Head
+    sums: dict[str, Sum]
+    rows: PackedQueries
+
+
+class MetricGroup:
+    """Metrics whose rows travel together.
+
+    Args:
+        ranks: The ranks that combine, ascending.
+        plan: What follows from the facts.
+        rank: This rank, one of them or not.
+    """
+
+    def __init__(self, ranks: Sequence[int], plan: Plan, rank: int) -> None:
+        self.ranks = tuple(ranks)
+        self.plan = plan
+        self._rank = rank
+        self._members: dict[str, Member] = {}
+        self._wanted: list[str] = []
+        self._compared: ComparedQueries | None = None
+        self._outcomes: dict[str, Outcome] = {}
+
+    def add(self, name: str, member: Member) -> None:
+        """Take in one metric."""
+        self._members[name] = member
+
+    @cached_property
+    def local(self) -> LocalRows:
+        """This rank's rows."""
+        rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
+        metrics = {name: member.metric for name, member in self._members.items()}
+        table, pieces = (rows.table, rows.pieces) if rows is not None and self._takes_part else (None, None)
+        return LocalRows(metrics, table, pieces, self.plan, self._place if self._takes_part else 0)
+
+    @property
+    def _takes_part(self) -> bool:
+        return self._rank in self.ranks
+
+    @property
+    def _place(self) -> int:
+        return self.ranks.index(self._rank)
+
+    def _counts(self, rank: int) -> bool:
+        return rank in self.ranks and self.ranks.index(rank) in self.plan.counted
+
+    def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
+        """Note the metrics whose value is wanted; says whether anything must travel for them."""
+        apart = not self.plan.gathered or self.plan.first_counts
+        travels = apart and len(self.ranks) > 1 and self.plan.has_rows
+        self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
+        return bool(self._wanted)
+
+    # --- comparing queries ------------------------------------------------------------------------------------
+
+    def summary_bytes(self, rank: int) -> int:
+        """The size of a rank's summary, as every rank can tell."""
+        return self.plan.facts[self.ranks.index(rank)].queries * QUERY_BYTES if self._counts(rank) else 0
+
+    def pack_summary(self) -> Tensor:
+        """The queries of this rank, uint8; filled up where the plan has left one out."""
+        queries = self.summary_bytes(self._rank) // QUERY_BYTES
+        return self.local.summary.pack(queries) if queries else torch.zeros(0, dtype=torch.uint8)
+
+    def compare(self, blocks: Sequence[Tensor]) -> None:
+        """Complete the plan from the queries of all members.
+
+        Raises:
+            ProtocolError: A summary has more rows than the facts of its rank.
+        """
+        summaries = [Summary.unpack(block) for block in blocks]
+        wrong = {
+            rank: "its queries have more rows than it has"
+            for rank, summary, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
+            if int(summary.rows.sum()) > facts.rows
+        }
+        if wrong:
+            raise ProtocolError(wrong)
+        self.plan, self._compared = compare_queries(self.plan, summaries)
+        self.local = self.local.with_plan(self.plan)
+
+    @cached_property
+    def _split(self) -> ComparedQueries | None:
+        """The queries whose rows travel."""
+        return None if self._compared is None or not self.plan.split else self._compared.of(self._compared.split)
+
+    # --- values to all ----------------------------------------------------------------------------------------
+
+    def _limit(self, place: int) -> int:
+        """The most queries that a rank can have scored."""
+        facts = self.plan.facts[place]
+        return facts.pieces if self.plan.restarting else facts.queries
+
+    @property
+    def _lows(self) -> bool:
+        """Whether any rank holds a relevant row with a score of zero or less, so that its effect travels too."""
+        return any(facts.low for facts in self.plan.facts)
+
+    def _width(self, name: str) -> int:
+        return self._members[name].columns or 2 * self.plan.longest
+
+    def _sizes(self, place: int) -> list[int]:
+        """The bytes of the parts of a rank's block: the head, what each metric made of its queries, rows."""
+        limit, lows = self._limit(place), self._lows
+        words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
+        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == place].sum())
+        return [*(_WORD_BYTES * size for size in (Head.WORDS, *words)), ROW_BYTES * rows]
+
+    def block_bytes(self, rank: int) -> int:
+        """The size of a rank's block, as every rank can tell."""
+        return sum(self._sizes(self.ranks.index(rank))) if self._counts(rank) else 0
+
+    def pack_values(self) -> Tensor:
+        """What this rank has scored, uint8; read by ``_unpack_values``."""
+        if not self._counts(self._rank):
+            return torch.zeros(0, dtype=torch.uint8)
+        limit, lows = self._limit(self._place), self._lows
+        sums = [self._sum(name).pack(self._members[name].mean, limit, lows) for name in self._wanted]
+        words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
+        if self._compared is None or self._split is None:
+            return words
+        split = self._compared.of(self._compared.rank == self._place).split
+        return torch.cat([words, self.local.packed(split).pack()])
+
+    def _head(self) -> Head:
+        table, longest = self.local.table, self.local.longest_counted
+        if table is None:
+            return Head(longest)
+        return Head(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
+
+    def _sum(self, name: str) -> Sum:
+        """What this rank made of its queries."""
+        counted = None
+        if self._compared is not None and not self.plan.restarting:
+            counted = self._compared.of(self._compared.rank == self._place).counts
+        return self.local.sums(name, self._members[name].mean, self._width(name), counted)
+
+    def _unpack_values(self, place: int, block: Tensor) -> Block:
+        head, *sums, rows = block.split(self._sizes(place))
+        return Block(
+            Head(*_words(head).tolist()),
+            {
+                name: Sum.unpack(_words(part), self._members[name].mean, self._width(name), self._lows)
+                for name, part in zip(self._wanted, sums, strict=True)
+            },
+            PackedQueries.unpack(rows),
+        )
+
+    def combine(self, blocks: Sequence[Tensor]) -> None:
+        """Arrive at the values, from what every member has scored."""
+        if not self._takes_part:
+            return
+        counted = self.plan.counted
+        ranks = {place: self._unpack_values(place, blocks[place]) for place in counted}
+        split, longest = self._score_split(list(ranks.values()))
+        longest = max(longest, *(block.head.longest for block in ranks.values()))
+        for name in self._wanted:
+            if split is None or name in split.values:  # a rank that never met the metric cannot score rows
+                sums = {place: block.sums[name] for place, block in ranks.items()}
+                mean, width = self._members[name].mean, self._width(name)
+                self._outcomes[name] = combined(self.local, name, sums, split, mean, width, longest)
+
+    def _score_split(self, blocks: Sequence[Block]) -> tuple[Scored | None, int]:
+        if self._split is None:
+            return None, 0
+        heads = [block.head for block in blocks]
+        preds, target = _joint_dtype([head.preds for head in heads]), _joint_dtype([head.target for head in heads])
+        return score_split(self.local.panel, self._split, [block.rows for block in blocks], preds, target)
+
+    # --- what came of it --------------------------------------------------------------------------------------
+
+    def views(self) -> list[SourceView]:
+        """The metrics as this rank's rules see them; nothing where it takes no part."""
+        return [self._view(name, member) for name, member in self._members.items()] if self._takes_part else []
+
+    def _view(self, name: str, member: Member) -> SourceView:
+        first = member.facts[min(member.facts)]
+        return make_source_view(
+            name=name,
+            metric=first.metric,
+            path=first.path,
+            line=first.line,
+            synced_in_steps=max(facts.synced_in_steps for facts in member.facts.values()),
+            synchronises=any(facts.synchronises for facts in member.facts.values()),
+            shown_by_forward=any(facts.shown_by_forward for facts in member.facts.values()),
+            mean=member.mean,
+            stale=sum(facts.stale for facts in member.facts.values()),
+            sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),
+            dropped=any(facts.dropped for facts in member.facts.values()),
+            shared=sum(facts.shared for facts in member.facts.values()),
+            plan=self.plan,
+            local=self.local,
+            combined=self._outcomes.get(name),
+            suppressed=[facts.suppressed for facts in member.facts.values()],
+        )
+
+
+def _words(block: Tensor) -> Tensor:
+    return block.clone().view(torch.int64)
+
+
+def _joint_dtype(places: Sequence[int]) -> torch.dtype:
+    """The dtype that torch gives rows of several ranks when they are joined."""
+    return reduce(torch.promote_types, [_DTYPES[place] for place in places if place != _NO_ROWS])

@@ -1,0 +1,104 @@
+"""Rows on this rank, each set once for all metrics that saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
+from lightning_retrieval_guard.epoch.row_table import Digest, RowTable, Settled, build_table
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.watch.metric_lives import Life
+
+Lives = Sequence[Life]
+
+
+class SharedRows:
+    """Rows on this rank, and the metrics that saw them."""
+
+    def __init__(
+        self, table: RowTable | None, tell_facts: Callable[[SharedRows], tuple[RowFacts, QueryChunks | None]]
+    ) -> None:
+        self.table = table
+        self.metrics: list[Metric] = []
+        self._tell_facts = tell_facts
+
+    @cached_property
+    def told(self) -> tuple[RowFacts, QueryChunks | None]:
+        """Facts and pieces; for when all metrics that share the rows are known."""
+        return self._tell_facts(self)
+
+    @property
+    def facts(self) -> RowFacts:
+        """What the other ranks hear of the rows."""
+        return self.told[0]
+
+    @property
+    def pieces(self) -> QueryChunks | None:
+        """The rows of each query in each update."""
+        return self.told[1]
+
+    @property
+    def compares_best(self) -> bool:
+        """Whether several metrics tell of each query whether its best row is relevant."""
+        measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
+        return len({measure.formula for measure in measures if measure.is_best_row_relevant}) > 1
+
+
+class SharedRowSets:
+    """The rows that were met at one meeting, each set once."""
+
+    def __init__(self) -> None:
+        self._by_parts: dict[tuple[Any, ...], tuple[SharedRows, tuple[object, ...]]] = {}
+        self._by_size: dict[tuple[Any, ...], list[SharedRows]] = {}
+
+    def find(self, about: tuple[Any, ...], lives: Lives, tell_facts: Callable[[SharedRows], Any]) -> SharedRows:
+        """The set of these rows.
+
+        Args:
+            about: What else must be the same.
+            lives: The metric lives.
+            tell_facts: Tells facts and pieces of a new set.
+        """
+        states, known = [life.states() for life in lives], _known_of(lives)
+        held = (*(part for own in states for column in own for part in column), *known.values())
+        parts = (about, *map(id, held))
+        if parts in self._by_parts:
+            return self._by_parts[parts][0]
+        table = build_table(states, known)
+        alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
+        rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
+        if rows is None:
+            rows = SharedRows(table, tell_facts)
+            alike.append(rows)
+        self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
+        return rows
+
+    def clear(self) -> None:
+        """Forget all sets."""
+        self._by_parts.clear()
+        self._by_size.clear()
+
+
+def _known_of(lives: Lives) -> dict[int, Digest | Settled]:
+    """What is known of updates whose rows are not all kept, by their numbers over all lives."""
+    found: dict[int, Digest | Settled] = {}
+    start = 0
+    for life in lives:
+        found.update({start + update: known for update, known in life.known.items()})
+        start += len(life.states()[0])
+    return found
+
+
+def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if any(table.digests or table.settled for table in (one, other)):
+        return False
+    columns = ((one.ends, other.ends), (one.query, other.query), (one.preds, other.preds), (one.target, other.target))
+    return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in columns)

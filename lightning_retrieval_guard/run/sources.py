@@ -1,0 +1,257 @@
+"""The retrieval metrics of a stage whose rows the ranks compare, under names that are the same on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
+from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.epoch_rows import Part, part_of
+from lightning_retrieval_guard.run.shared_rows import Lives, SharedRows, SharedRowSets
+from lightning_retrieval_guard.watch.call_site import CallSite
+from lightning_retrieval_guard.watch.holders import iter_modules
+from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.metric_lives import (
+    Dropped,
+    Feed,
+    ForwardRows,
+    Life,
+    MetricLife,
+    MetricRecord,
+    SomeRows,
+    UpdateInfo,
+    life_of,
+)
+from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
+from lightning_retrieval_guard.watch.stage import StageRecord
+from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.run.context import RunContext
+
+
+@dataclass
+class LocalSource:
+    """The rows of one metric, or of the metrics that one key showed step by step, on this rank.
+
+    ``shown_by_forward`` tells that values of the metric's ``forward()`` are logged, so that it may never combine ranks.
+    """
+
+    name: str
+    metric: Metric
+    site: CallSite
+    synced_in_steps: int
+    shown_by_forward: bool
+    part: Part
+    rows: SharedRows
+    group: tuple[int, ...] | None
+    dropped: Dropped | None = None
+
+    def __post_init__(self) -> None:
+        self._updates = [_updates_of(life) for life in self.part.lives]
+
+    @property
+    def suppressed(self) -> Suppressed:
+        """What silences rules at the first update."""
+        return self.part.lives[-1].record.suppressed
+
+    def shows(self, lives: Lives) -> bool:
+        """Whether these are the rows of the same metric lives, unchanged since."""
+        own = [life_of(life) for life in self.part.lives]
+        if len(lives) != len(own) or any(life_of(life) is not one for life, one in zip(lives, own, strict=True)):
+            return False
+        return self._updates == [_updates_of(life) for life in lives]
+
+    def facts(self, rows: int) -> SourceFacts:
+        """What this rank tells of it, with the place of its rows."""
+        measure = measure_of(self.metric)
+        values_of_forward = any(isinstance(life, ForwardRows) for life in self.part.lives)
+        return SourceFacts(
+            rows=rows,
+            metric=type(self.metric).__name__,
+            path=self.site.path,
+            line=self.site.line,
+            synced_in_steps=self.synced_in_steps,
+            synchronises=_compat.syncs_on_compute(self.metric) and not values_of_forward,
+            shown_by_forward=self.shown_by_forward,
+            mean=_compat.aggregation_of(self.metric) == "mean",
+            columns=1 if measure is None else measure.columns,
+            group=self.group,
+            stale=self.part.stale if self.dropped is None else self.dropped.count,
+            sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
+            dropped=self.dropped is not None,
+            shared=self.part.shared,
+            suppressed=patterns_of(self.suppressed),
+        )
+
+
+def _updates_of(life: Life) -> list[int]:
+    return life.updates if isinstance(life, SomeRows) else list(range(len(life.states()[0])))
+
+
+class SourceFinder:
+    """Finds the sources of a stage."""
+
+    def __init__(self, run: RunContext, watch: MetricWatch) -> None:
+        self._run = run
+        self._watch = watch
+        self._sets = SharedRowSets()
+
+    def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
+        """The metrics that were updated in the stage, and those that the keys show."""
+        names, keys = self._names(), list(keys)
+        forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.segments}
+        found: dict[str, LocalSource] = {}
+        for metric, record in self._fed_in(stage.stage):
+            if record.created_in_hook not in STEP_HOOKS and _compat.row_states(metric)[0]:
+                name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
+                part = self.part([record.segment()], stage)
+                found[name] = self._build(name, part, stage, shown_by_forward=id(record) in forwarded)
+        return found | self.behind_keys(stage, keys, found)
+
+    def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
+        """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
+        return part_of(lives, self._fed, stage.feeding, dataloader)
+
+    def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
+        """The source that a key shows, if it is among ``sources``."""
+        if not key.segments:
+            return None
+        lives = self.part(key.segments, stage, key.call.dataloader).lives
+        return next((name for name, source in sources.items() if source.shows(lives)), None)
+
+    def behind_keys(
+        self, stage: StageRecord, keys: Iterable[KeyRecord], known: Mapping[str, LocalSource]
+    ) -> dict[str, LocalSource]:
+        """The metrics that the keys show and that are not among the known ones, as they were there."""
+        found: dict[str, LocalSource] = {}
+        for key in keys:
+            if key.segments and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
+                part = self.part(key.segments, stage, key.call.dataloader)
+                name = self._name_for(key)
+                name = f"{name} of dataloader {key.call.dataloader}" if part.shared else name
+                name = _free_name(name, {**known, **found})
+                found[name] = self._build(name, part, stage, shown_by_forward=key.call.kind == "forward")
+        self._sets.clear()
+        return found
+
+    def _name_for(self, key: KeyRecord) -> str:
+        """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
+        life = key.segments[-1]
+        lasting = isinstance(life, MetricLife) and life.is_current and life.record.created_in_hook not in STEP_HOOKS
+        return self.name(life.record) if lasting and len(key.segments) == 1 else f"key:{key.call.storage}"
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, if this rank has it."""
+        names = self._names()
+        return next((metric for metric, _ in self._watch.row_records() if names.get(id(metric)) == name), None)
+
+    def name(self, record: MetricRecord) -> str:
+        """The name of a metric."""
+        return self._names().get(id(record.metric())) or _name_by_site(record)
+
+    def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
+        """One metric by itself."""
+        source = self._build(self.name(record), self.part([record.segment()], stage), stage, shown_by_forward=False)
+        self._sets.clear()
+        return source
+
+    def _fed_in(self, stage: str) -> Iterator[tuple[Metric, MetricRecord]]:
+        """The metrics that were updated in a stage, and the members of their compute groups, which share their rows."""
+        records = list(self._watch.row_records())
+        shared = {id(_compat.row_states(metric)[0]) for metric, record in records if stage in record.fed_by}
+        return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
+
+    def _build(self, name: str, part: Part, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
+        lives = part.lives
+        metric, record = lives[-1].metric, lives[-1].record
+        site = record.first_update or CallSite("<unknown>", 1)
+        synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
+        group = _compat.group_of(metric)
+        ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
+        rows = self._rows(lives, stage)
+        rows.metrics.append(metric)
+        dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
+        return LocalSource(name, metric, site, synced, shown_by_forward, part, rows, ranks, dropped)
+
+    def _rows(self, lives: Lives, stage: StageRecord) -> SharedRows:
+        """The rows of the lives, the same object for all metrics that saw the same."""
+        record, padding = lives[-1].record, stage.padding()
+        one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
+        ends_repeated = padding is not None and one_loader and padding.repeats_last(self._run.exchange.rank)
+        # rows of an earlier epoch tell nothing about the ids of this one
+        samples = [
+            info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
+        ]
+        single_life = len(lives) == 1 and self._spans_epoch(lives[0])
+        about = (tuple(samples), ends_repeated, single_life)
+
+        def tell_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
+            return gather_facts(
+                rows.table,
+                samples,
+                self._run.exchange.world_size,
+                seek_answer=rows.compares_best,
+                scope=self._run.settings.query_scope,
+                ends_repeated=ends_repeated,
+                single_life=single_life,
+            )
+
+        return self._sets.find(about, lives, tell_facts)
+
+    def _spans_epoch(self, life: Life) -> bool:
+        """Whether a metric life may span the epoch: not that of a metric that was made in a step for its one batch."""
+        return life.record.created_in_hook not in STEP_HOOKS or any(info.samples != 0 for info in self._infos(life)[1:])
+
+    def _infos(self, life: Life) -> Sequence[UpdateInfo]:
+        """What is known of the updates."""
+        if isinstance(life, SomeRows):
+            infos = self._infos(life.segment)
+            return [infos[one] for one in life.updates if one < len(infos)]
+        return self._fed(life)[0]
+
+    def _fed(self, life: Life) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
+        """What is known of the updates of a segment, and what fed it.
+
+        Only the first member of a compute group is updated; the others share its rows, or have copies of them.
+        """
+        segment, ids = life_of(life), life_of(life).states()[0]
+        if len(segment.infos) == len(ids):
+            return segment.infos, segment.feeds
+        sizes = [part.numel() for part in ids]
+        for metric, record in self._watch.row_records():
+            if len(record.infos) == len(ids) and [part.numel() for part in _compat.row_states(metric)[0]] == sizes:
+                return record.infos, record.feeds
+        return [], ()
+
+    def _names(self) -> dict[int, str]:
+        names = {id(module): path for path, module in self._run.module.named_modules() if isinstance(module, Metric)}
+        callbacks = _compat.callbacks_of(self._run.trainer)
+        owners = [("", self._run.module), *((type(callback).__name__, callback) for callback in callbacks)]
+        for prefix, owner in owners:
+            for path, part in iter_modules(vars(owner), prefix):
+                if isinstance(part, Metric):
+                    names.setdefault(id(part), path)
+        return names
+
+
+def _name_by_site(record: MetricRecord) -> str:
+    metric, site = record.metric(), record.first_update
+    where = f"@{PurePath(site.path).name}:{site.line}" if site is not None else ""
+    return f"{type(metric).__name__}{where}"
+
+
+def _free_name(name: str, taken: Mapping[str, object]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free

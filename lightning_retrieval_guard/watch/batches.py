@@ -1,0 +1,133 @@
+"""True sizes: how many samples this rank's batch holds, and how many the sampler repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+
+from lightning_retrieval_guard._compat import GuardError
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """What is known about the size of one batch of this rank.
+
+    Attributes:
+        samples: The number of samples, or ``None`` where nothing makes it certain.
+        nominal: The batch size that the loader was given, or ``None``.
+        shapes: The first two sizes of every tensor in the batch.
+    """
+
+    samples: int | None
+    nominal: int | None
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The leading size of every tensor in the batch."""
+        return tuple(shape[0] for shape in self.shapes)
+
+    def explains(self, batch_size: float) -> bool:
+        """Whether the batch itself explains a batch size: a sum of leading sizes, or a product of dimensions."""
+        sums = {sum(self.leading)}
+        products = {shape[0] * shape[1] for shape in self.shapes if len(shape) > 1}
+        return batch_size in sums | products | set(self.leading)
+
+
+def measure_batch(
+    batch: Any, batch_index: int, loader: Any | None, batch_size_fn: Callable[[Any], int] | None
+) -> BatchSize:
+    """Count the samples in a batch: by the user's function, else the loader and its sampler, else the tensors."""
+    nominal, by_loader = _by_loader(loader, batch_index)
+    shapes = tuple(_shapes(batch))
+    if batch_size_fn is not None:
+        return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes)
+    leading = {shape[0] for shape in shapes}
+    by_tensors = leading.pop() if len(leading) == 1 else None
+    if by_loader is None:
+        return BatchSize(by_tensors, nominal, shapes)
+    # a collate function that leaves samples out makes the loader's count an upper bound only
+    dropped = by_tensors is not None and by_tensors < by_loader
+    return BatchSize(None if dropped else by_loader, nominal, shapes)
+
+
+def _by_function(batch: Any, function: Callable[[Any], int]) -> int:
+    name = getattr(function, "__qualname__", repr(function))
+    try:
+        size: Any = function(batch)
+    except Exception as error:
+        raise GuardError(
+            f"batch_size_fn {name!r} raised {type(error).__name__}: {error}. It gets the batch as the step gets it"
+            f" ({type(batch).__name__}) and must return the number of samples in it as an int."
+        ) from error
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise GuardError(
+            f"batch_size_fn {name!r} returned {size!r} ({type(size).__name__}). It must return the number of samples"
+            " in the batch as an int of 0 or more; call int(...) on it where it is a tensor."
+        )
+    return size
+
+
+def _by_loader(loader: Any | None, batch_index: int) -> tuple[int | None, int | None]:
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None, None
+    batches: Any = loader.batch_sampler  # a sampler of the user's may be anything
+    if getattr(type(batches), "__iter__", None) is not BatchSampler.__iter__:
+        return None, None
+    nominal = batches.batch_size
+    left = len(batches.sampler) - batch_index * nominal
+    return nominal, min(nominal, left) if left > 0 else None
+
+
+def _shapes(batch: Any) -> Iterator[tuple[int, ...]]:
+    if isinstance(batch, Tensor):
+        if batch.ndim:
+            yield tuple(batch.shape[:2])
+    elif isinstance(batch, Mapping):
+        yield from _each(batch.values())
+    elif isinstance(batch, (list, tuple)):
+        yield from _each(batch)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        yield from _each(getattr(batch, field.name) for field in fields(batch))
+
+
+def _each(parts: Iterable[Any]) -> Iterator[tuple[int, ...]]:
+    for part in parts:
+        yield from _shapes(part)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What a distributed sampler repeated to give every rank the same number of samples.
+
+    Attributes:
+        repeated: Samples that are repeated, over all ranks.
+        samples: Samples that one rank gets, repeated ones included.
+        world_size: The number of ranks that the sampler serves.
+    """
+
+    repeated: int
+    samples: int
+    world_size: int
+
+    def repeats_last(self, rank: int) -> bool:
+        """Whether the last sample of ``rank`` is a repeated one."""
+        return rank >= self.world_size - self.repeated
+
+
+def padding_of(loader: Any | None) -> Padding | None:
+    """The padding of the loader's sampler, or ``None`` where it repeats nothing."""
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return None
+    repeated = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]  # the sampler took its length too
+    return Padding(repeated, sampler.num_samples, sampler.num_replicas) if repeated > 0 else None
+
+
+def gives_equal_batches(loader: Any | None) -> bool:
+    """Whether every rank is certain to see batches of the same sizes in the same order."""
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)

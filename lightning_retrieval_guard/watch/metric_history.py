@@ -1,0 +1,167 @@
+"""The metric behind logged values that keeps no rows: what its values stand for, and whether it can be asked itself."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.stale import may_be_stale
+from lightning_retrieval_guard.watch.update_context import UpdateContext
+
+_TASKS = ("Binary", "Multiclass", "Multilabel")
+
+# Their value over all samples is not the mean of their values over batches.
+_NO_MEANS = frozenset(
+    [
+        "AUROC",
+        "AveragePrecision",
+        "CalibrationError",
+        "CohenKappa",
+        "EER",
+        "F1Score",
+        "FBetaScore",
+        "JaccardIndex",
+        "LogAUC",
+        "MatthewsCorrCoef",
+        "NegativePredictiveValue",
+        "Precision",
+        "PrecisionAtFixedRecall",
+        "Recall",
+        "RecallAtFixedPrecision",
+        "SensitivityAtSpecificity",
+        "Specificity",
+        "SpecificityAtSensitivity",
+        "ConcordanceCorrCoef",
+        "CriticalSuccessIndex",
+        "ExplainedVariance",
+        "KendallRankCorrCoef",
+        "NormalizedRootMeanSquaredError",
+        "PearsonCorrCoef",
+        "R2Score",
+        "RelativeSquaredError",
+        "SpearmanCorrCoef",
+        "WeightedMeanAbsolutePercentageError",
+        "BLEUScore",
+        "CHRFScore",
+        "CharErrorRate",
+        "MatchErrorRate",
+        "Perplexity",
+        "SacreBLEUScore",
+        "TranslationEditRate",
+        "WordErrorRate",
+        "WordInfoLost",
+        "WordInfoPreserved",
+        "FrechetInceptionDistance",
+        "InceptionScore",
+        "KernelInceptionDistance",
+        "PeakSignalNoiseRatio",
+    ]
+)
+# With one class a sample, these are the share of right samples when all classes are counted together.
+_ACCURACY_IF_MICRO = frozenset({"F1Score", "FBetaScore", "Precision", "Recall", "Specificity"})
+
+
+def is_mean_of_batches(metric: Metric) -> bool:
+    """Whether nothing tells that a metric's value is another number than the mean of its values over batches."""
+    if not type(metric).__module__.startswith("torchmetrics."):
+        return True
+    name, average = type(metric).__name__, getattr(metric, "average", None)
+    task = next((task for task in _TASKS if name.startswith(task)), "")
+    stem = name[len(task) :]
+    if task == "Multiclass" and average == "micro" and stem in _ACCURACY_IF_MICRO:
+        return True
+    if stem == "Accuracy":
+        return average != "macro" or task == "Binary"
+    if stem == "MeanSquaredError":
+        return bool(getattr(metric, "squared", True))
+    return stem not in _NO_MEANS
+
+
+@dataclass
+class MetricHistory:
+    """The lives of metrics that one key has shown, one after the other; a life lasts from one reset to the next."""
+
+    count: int = 0
+    _record: MetricRecord | None = None
+    _generation: int = 0
+
+    def note(self, record: MetricRecord) -> None:
+        """Another value came from a metric."""
+        if record is not self._record or record.generation != self._generation:
+            self._record, self._generation = record, record.generation
+            self.count += 1
+
+    @property
+    def metric(self) -> Any:
+        """The last metric, as long as it goes on with the same life."""
+        record = self._record
+        return record.metric() if record is not None and record.generation == self._generation else None
+
+    def describe(
+        self, kind: str, calls: int, dataloader: int | None, feeding: UpdateContext, world_size: int
+    ) -> SourceMetricFacts:
+        """What to tell of them.
+
+        Args:
+            kind: What was logged.
+            calls: How often.
+            dataloader: The dataloader of the key, where it has one.
+            feeding: What feeds metrics in the epoch.
+            world_size: The number of ranks.
+        """
+        metric = self._record.metric() if self._record is not None else None
+        if self._record is None or metric is None or _is_wrapper(metric):
+            return SourceMetricFacts()
+        feeds, one = self._record.feeds, self.count == 1 and self.metric is not None
+        updates, loaders = sum(feeds.values()), {feed.dataloader for feed in feeds}
+        if one and updates > metric.update_count:
+            return SourceMetricFacts()  # a reset in compiled code is not seen
+        running = kind == "compute" and one and calls > 1 and updates > 1
+        fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
+        fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
+        combines = world_size == 1 or _compat.syncs_on_compute(metric)
+        whole = one and combines and fed_here and fed_now and updates == calls
+        told = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
+        if kind != "forward":
+            shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
+            told = replace(told, shared=shared, **self._stale(self._record, metric, feeding))
+        return told if told.running or told.stale or told.shared or not told.mean else SourceMetricFacts()
+
+    @staticmethod
+    def _stale(record: MetricRecord, metric: Metric, feeding: UpdateContext) -> dict[str, Any]:
+        if record.dropped is not None and record.dropped.epoch == feeding.epoch:
+            return {"stale": record.dropped.count, "sanity": record.dropped.sanity, "dropped": True}
+        over = {feed: count for feed, count in record.feeds.items() if feeding.is_over(feed.epoch)}
+        if not over or not may_be_stale(metric, feeding.stage):
+            return {}
+        return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
+
+
+def ask(metric: Any, alone: bool) -> float | None:
+    """The value of a metric, where it is one number; leaves the metric and the random state as they were.
+
+    Args:
+        metric: The metric.
+        alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must ask.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # the program did not ask
+        _compat.forget_computed(metric)
+        with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
+            value = metric.compute()
+        _compat.forget_computed(metric)
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
+def _is_wrapper(metric: Metric) -> bool:
+    """Whether the values are those of a window, of a best epoch, or of other metrics."""
+    return type(metric).__module__.startswith("torchmetrics.wrappers") or "Running" in type(metric).__name__

@@ -1,0 +1,89 @@
+"""One stage of one epoch on this rank: its batches and its log calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.watch.batches import BatchSize, Padding, measure_batch, padding_of
+from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.update_context import UpdateContext
+
+_NO_BATCH = BatchSize(None, None, ())
+
+
+@dataclass
+class StageRecord:
+    """What this rank has seen of one stage since the stage began.
+
+    Attributes:
+        stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
+        epoch: A number that no other epoch of the run has.
+        keys: Log calls by Lightning's storage key, in order.
+        batches: Batches seen.
+        batch: The size of the batch at hand.
+        dataloader: The dataloader at hand, where there are several.
+        in_step: Whether a batch has begun whose epoch has not ended.
+        fresh: Whether anything has happened since the ranks last met at the end of the batches.
+        judged: Storage keys whose ranks have met already.
+        running: The numbers of all epochs that run now.
+        results: Where Lightning keeps the logged values of the stage, once something was logged.
+    """
+
+    stage: str
+    epoch: int
+    running: Set[int] = frozenset()
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    batches: int = 0
+    batch: BatchSize = _NO_BATCH
+    dataloader: int | None = None
+    in_step: bool = False
+    fresh: bool = True
+    judged: set[str] = field(default_factory=set)
+    results: Any = None
+    _padding: dict[int | None, Padding | None] = field(default_factory=dict)
+    # samples seen, or None once a batch had an unknown size
+    _samples: dict[int | None, int | None] = field(default_factory=dict)
+
+    def start_batch(
+        self, trainer: Any, batch: Any, index: int, dataloader: int | None, batch_size_fn: Callable[[Any], int] | None
+    ) -> None:
+        """Take in a batch before the step sees it."""
+        loader = _compat.loader_at(trainer, dataloader)
+        self.in_step = self.fresh = True
+        self.dataloader = dataloader
+        self.batches += 1
+        self.batch = measure_batch(batch, index, loader, batch_size_fn)
+        if dataloader not in self._padding:
+            self._padding[dataloader] = padding_of(loader)
+        size, seen = self.batch.samples, self._samples.get(dataloader, 0)
+        self._samples[dataloader] = None if size is None or seen is None else seen + size
+
+    def end_batches(self) -> None:
+        """The batches are over; what is logged now belongs to the epoch."""
+        self.in_step = self.fresh = False
+        self.batch = _NO_BATCH
+
+    @property
+    def samples(self) -> int | None:
+        """Samples seen over all dataloaders; ``None`` where a batch had an unknown size."""
+        known = [seen for seen in self._samples.values() if seen is not None]
+        return sum(known) if len(known) == len(self._samples) else None
+
+    @property
+    def feeding(self) -> UpdateContext:
+        """What feeds metrics now."""
+        samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
+        before = samples if not self.in_step else None if samples is None or size is None else samples - size
+        return UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
+
+    def is_over(self, epoch: int | None) -> bool:
+        """Whether an epoch began before this one and has ended."""
+        return epoch is not None and epoch < self.epoch and epoch not in self.running
+
+    def padding(self) -> Padding | None:
+        """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
+        padding = self._padding.get(self.dataloader)
+        return padding if padding is not None and self._samples[self.dataloader] == padding.samples else None

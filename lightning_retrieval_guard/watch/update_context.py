@@ -1,0 +1,37 @@
+"""What feeds metrics at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightning_retrieval_guard.watch.metric_lives import Feed
+
+
+@dataclass(frozen=True)
+class UpdateContext:
+    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
+
+    ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
+    ``is_over`` tells of another one whether it began before this one and has ended.
+    """
+
+    stage: str
+    epoch: int
+    dataloader: int | None
+    samples: int | None
+    samples_before: int | None
+    is_over: Callable[[int | None], bool]
+
+    def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
+        """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.
+
+        An update outside of stages belongs to whatever shows it.
+
+        Args:
+            feed: What fed a metric.
+            dataloader: The dataloader of the key that shows the metric; any if ``None``.
+        """
+        if feed.epoch == self.epoch:
+            return dataloader is not None and feed.dataloader != dataloader
+        return feed.epoch is not None and not self.is_over(feed.epoch)
