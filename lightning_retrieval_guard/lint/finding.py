@@ -10,6 +10,14 @@ from lightning_retrieval_guard.lint.modules import Module
 from lightning_retrieval_guard.lint.values import Value
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
+# What the source alone asks for, where the run can offer more.
+_FIXES = {"LRG301": "Pass ids that are unique over the epoch, such as the index in the dataset."}
+
+
+def fix_of(rule: RuleSpec) -> str:
+    """What to type instead."""
+    return _FIXES.get(rule.code, rule.fix)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -33,7 +41,7 @@ class Found:
     Attributes:
         node: What it stands at.
         module: The file.
-        spec: Of the rule.
+        advice: Of the rule.
         message: What is wrong.
         fix: What to type instead; by default the rule's.
         edit: The change that does it, where there is one safe form.
@@ -42,7 +50,7 @@ class Found:
 
     node: ast.AST
     module: Module
-    spec: RuleSpec
+    advice: RuleSpec
     message: str
     fix: str | None = None
     edit: Edit | None = None
@@ -61,7 +69,7 @@ class Found:
     @property
     def text(self) -> str:
         """Code, name, what is wrong, and the fix."""
-        return f"{self.spec.code} {self.spec.slug}: {self.message} {self.fix or self.spec.fix}"
+        return f"{self.advice.code} {self.advice.slug}: {self.message} {self.fix or fix_of(self.advice)}"
 
 
 def at(event: Event, rule: RuleSpec, message: str, fix: str | None = None, edit: Edit | None = None) -> Found:

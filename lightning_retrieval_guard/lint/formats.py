@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lightning_retrieval_guard import __version__
+from lightning_retrieval_guard.lint.finding import fix_of
 from lightning_retrieval_guard.rules.static import STATIC
 
 _SARIF = "2.1.0"
@@ -150,7 +151,7 @@ def _rule(code: str) -> dict[str, Any]:
         "id": code,
         "name": own.slug,
         "shortDescription": {"text": own.slug.replace("-", " ").capitalize()},
-        "help": {"text": f"{own.fix} See `lightning-retrieval-guard explain {code}`."},
+        "help": {"text": f"{fix_of(own)} See `lightning-retrieval-guard explain {code}`."},
         "defaultConfiguration": {"level": own.severity},
     }
 

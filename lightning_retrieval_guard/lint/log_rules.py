@@ -24,7 +24,10 @@ from lightning_retrieval_guard.lint.values import (
     origin_of,
     scores_of,
 )
-from lightning_retrieval_guard.rules import static
+from lightning_retrieval_guard.rules import static as advice
+
+_IN_STEP = "Log the metric object, or pass sync_dist=True."
+_AT_END = "Log the metric object, or compute() of a metric that combines ranks."
 
 
 def _logged(event: Event) -> Value | None:
@@ -81,7 +84,7 @@ def _weights(story: Story) -> Iterator[Found]:
                 "batch_size is multiplied by the number of devices, but Lightning weighs each rank's own batch with it."
                 " By itself the factor rarely changes the number: it cancels where it is the same in every batch."
             )
-            yield at(event, static.LRG101, message, edit=_without_factor(event, size.factor))
+            yield at(event, advice.LRG101, message, edit=_without_factor(event, size.factor))
 
 
 def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
@@ -114,7 +117,7 @@ def _synced_twice(story: Story) -> Iterator[Found]:
                     "sync_dist=True and rank_zero_only=True: Lightning reduces nothing, and the logger shows the shard"
                     " of rank 0."
                 )
-                yield at(event, static.LRG204, message, edit=Edit(event.node, drop=("rank_zero_only",)))
+                yield at(event, advice.LRG204, message, edit=Edit(event.node, drop=("rank_zero_only",)))
         elif "rank_zero_only" not in event.keywords and _reduces_by(event, "sum"):
             scores = scores_of(value)
             if scores and all(own.how == "compute" and own.is_exact and _is_synced(own.metric) for own in scores):
@@ -122,7 +125,7 @@ def _synced_twice(story: Story) -> Iterator[Found]:
                     f"compute() of {_names(scores)} combines all ranks already, and sync_dist=True with reduce_fx='sum'"
                     " adds its value up once for each rank."
                 )
-                yield at(event, static.LRG202, message, edit=Edit(event.node, drop=("sync_dist", "reduce_fx")))
+                yield at(event, advice.LRG202, message, edit=Edit(event.node, drop=("sync_dist", "reduce_fx")))
 
 
 def _is_synced(metric: Metric | None) -> bool:
@@ -155,7 +158,7 @@ def _own_values(story: Story) -> Iterator[Found]:
         in_step = place.is_in_step and not is_logger
         is_safe = in_step and event.is_spelled_out and not any(_no_mean(event, own) for own in scores)
         edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
-        yield at(event, static.LRG203, message, None if in_step else static.LRG203_AT_END, edit)
+        yield at(event, advice.LRG203, message, _IN_STEP if in_step else _AT_END, edit)
 
 
 def _some_scores(value: Value) -> tuple[Score, ...]:
@@ -192,7 +195,7 @@ def _means(story: Story) -> Iterator[Found]:
             reason = _no_mean(event, score)
             if reason:
                 message = f"the value of {_names([score])} on single batches is averaged, {reason}."
-                yield at(event, static.LRG302, message)
+                yield at(event, advice.LRG302, message)
                 break
 
 

@@ -25,7 +25,7 @@ from lightning_retrieval_guard.lint.values import (
     metrics_in,
     origin_of,
 )
-from lightning_retrieval_guard.rules import static
+from lightning_retrieval_guard.rules import static as advice
 
 
 def _rank_zero(story: Story) -> Iterator[Found]:
@@ -42,7 +42,7 @@ def _rank_zero(story: Story) -> Iterator[Found]:
                 f"compute() of {metric.label} combines all ranks, and is called on rank zero alone: it waits for ranks"
                 " that never come."
             )
-            yield at(event, static.LRG204, message, "Call compute() on every rank, and use its value on rank zero.")
+            yield at(event, advice.LRG204, message, "Call compute() on every rank, and use its value on rank zero.")
 
 
 def _is_logged(story: Story, metric: Metric) -> bool:
@@ -90,7 +90,7 @@ def _gathered(story: Story) -> Iterator[Found]:
             built = metric.members
             is_one = len(built) == 1 and built[0].module is event.module
             edit = Edit(built[0].call, set=(("sync_on_compute", "False"),)) if is_one else None
-            yield at(event, static.LRG201, message, edit=edit)
+            yield at(event, advice.LRG201, message, edit=edit)
 
 
 def _is_changed_by_copies(built: Built) -> bool:
@@ -119,12 +119,12 @@ def _ids(story: Story) -> Iterator[Found]:
         made = f"the ids of {metric.label}" + (f", made at line {line}," if line and line != event.node.lineno else "")
         alone = _is_local(event)
         if ids is Lead.BATCH and not alone and event.context.hook not in ("", "__init__"):
-            yield at(event, static.LRG301, f"{made} restart in every batch, so rows of different queries merge.")
+            yield at(event, advice.LRG301, f"{made} restart in every batch, so rows of different queries merge.")
         elif is_synced and (
             not alone or any(own.metric is not None and own.metric.place == metric.place for own in story.of("compute"))
         ):
             where = "are the same on every rank" if alone else "restart on every rank"
-            yield at(event, static.LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
+            yield at(event, advice.LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
 
 
 def _in_steps(story: Story) -> Iterator[Found]:
@@ -138,7 +138,7 @@ def _in_steps(story: Story) -> Iterator[Found]:
                 f"{metric.label} is made in the step and combines ranks in compute(): in every step all ranks wait for"
                 " the slowest."
             )
-            yield at(event, static.LRG207, message)
+            yield at(event, advice.LRG207, message)
 
 
 def _batches(story: Story) -> Iterator[Found]:
@@ -148,11 +148,12 @@ def _batches(story: Story) -> Iterator[Found]:
         is_flat = isinstance(scores, Data) and scores.ndim == 2 and not event.module.loads_one_sample
         if event.name.startswith("retrieval_") and is_flat and story.cls is not None:
             message = f"{event.name}() gets a batch of queries in two dimensions, and scores it as one query."
-            yield at(event, static.LRG306, message)
+            yield at(event, advice.LRG306, message)
 
 
 # --- attributes -----------------------------------------------------------------------------------------------------
 
+_IN_CALLBACK = "Make it an attribute of the module, or move it to pl_module.device in setup()."
 _READING = ("items", "keys", "values")
 # Names with which metrics are registered, moved, or fed on the CPU on purpose.
 _BY_HAND = ("add_module", "register_module", "_modules", "to", "cuda", "cpu")
@@ -179,13 +180,13 @@ def _held(story: Story) -> Iterator[Found]:
             for own in story.of("feed")
         ):
             message = f"the callback's {name!r} is no part of the module: Lightning neither moves nor saves it."
-            yield Found(node, module, static.LRG405, message, static.LRG405_IN_CALLBACK)
+            yield Found(node, module, advice.LRG405, message, _IN_CALLBACK)
         elif not is_callback and kind and all(_is_read(module, own) for own in _uses(story, name)):
             message = (
                 f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
                 " nor saves them."
             )
-            yield Found(node, module, static.LRG405, message)
+            yield Found(node, module, advice.LRG405, message)
 
 
 def _plain_kind(value: Value) -> str:

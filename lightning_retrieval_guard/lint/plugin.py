@@ -55,12 +55,12 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
     for story in stories(module):
         for own in judge(story):
             if own.module is module:
-                found.setdefault((own.line, own.column, own.spec.code), own)
+                found.setdefault((own.line, own.column, own.advice.code), own)
     quiet = [(own.line, own.patterns) for own in comments_in(lines)] if found else []
     return [
         own
         for _, own in sorted(found.items())
-        if not any(line in _lines(module, own) and own.spec.code.startswith(patterns) for line, patterns in quiet)
+        if not any(line in _lines(module, own) and own.advice.code.startswith(patterns) for line, patterns in quiet)
     ]
 
 

@@ -154,8 +154,8 @@ def _decoded(source: bytes) -> str:
 def _found(text: str, name: str, options: LintOptions) -> list[Found]:
     lines = text.splitlines(keepends=True)
     found = findings(ast.parse(text), lines, name)
-    chosen = (own for own in found if own.spec.code.startswith(options.select or "") and _is_heard(own, lines))
-    return [own for own in chosen if not (options.ignore and own.spec.code.startswith(options.ignore))]
+    chosen = (own for own in found if own.advice.code.startswith(options.select or "") and _is_heard(own, lines))
+    return [own for own in chosen if not (options.ignore and own.advice.code.startswith(options.ignore))]
 
 
 def _is_heard(found: Found, lines: Sequence[str]) -> bool:
@@ -163,15 +163,15 @@ def _is_heard(found: Found, lines: Sequence[str]) -> bool:
     matches = [_NOQA.search(lines[found.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
     for match in filter(None, matches):
         codes = re.split(r"[,\s]+", match["codes"].upper()) if match["codes"] else [""]
-        if found.spec.code.startswith(tuple(codes)):
+        if found.advice.code.startswith(tuple(codes)):
             return False
     return True
 
 
 def _record(name: str, found: Found, places: Sequence[tuple[int, int]] = ()) -> Record:
     cell, line = places[found.line - 1] if places else (0, found.line)
-    text = found.text.removeprefix(f"{found.spec.code} ")
-    return Record(name, line, found.column + 1, found.spec.code, text, cell, found.edit is not None and not places)
+    text = found.text.removeprefix(f"{found.advice.code} ")
+    return Record(name, line, found.column + 1, found.advice.code, text, cell, found.edit is not None and not places)
 
 
 def _fix(path: str, name: str, source: bytes, found: list[Found], options: LintOptions) -> tuple[list[Record], str]:

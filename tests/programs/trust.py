@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_retrieval_guard.lint.plugin import findings
-from tests.distributed.harness import Pools
 
 from .expectations import WORLDS, Place, Program
 from .runs import Runs, Verdict
@@ -165,7 +164,7 @@ def _judged_by_lint(program: Program) -> tuple[set[Place], set[Place], set[Place
     """Expected, found of these, and false; notes count as well."""
     expected = set(program.expected_by_lint())
     lines = program.text.splitlines(keepends=True)
-    found = {Place(own.spec.code, own.line) for own in findings(ast.parse(program.text), lines)}
+    found = {Place(own.advice.code, own.line) for own in findings(ast.parse(program.text), lines)}
     return expected, found & expected, found - expected
 
 
@@ -188,12 +187,8 @@ def _shown(places: Iterable[Place]) -> str:
 
 def main() -> int:
     """Run the corpus and write the page."""
-    pools = Pools()
-    try:
-        runs = Runs(pools)
+    with Runs() as runs:
         page = render([runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS])
-    finally:
-        pools.close()
     DOCUMENT.write_text(page, encoding="utf-8")
     return 0
 
