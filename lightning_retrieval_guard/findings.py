@@ -93,6 +93,8 @@ class Finding:
         effect: Both numbers, where both are known.
         world_size: The number of ranks of the run, for the text alone.
         target: Lightning's storage key of the log call, or the name of the metric: the identity of what it is about.
+        scales_by_ranks: Whether what it reports multiplies or divides a number by the number of ranks; elsewhere such
+            a ratio is chance.
         corrects: What correct mode puts right there, if anything; see ``RuleSpec``.
     """
 
@@ -113,6 +115,7 @@ class Finding:
     world_size: int = 1
     target: str = field(default="", repr=False, compare=False)
     corrects: str | None = field(default=None, repr=False, compare=False)
+    scales_by_ranks: bool = field(default=False, repr=False, compare=False)
 
     @property
     def is_serious(self) -> bool:
@@ -141,7 +144,7 @@ class Finding:
         if self.effect is None:
             return ""
         logged = "Would have logged" if self.corrected else "Logged"
-        factor = self.effect.factor(self.world_size)
+        factor = self.effect.factor(self.world_size) if self.scales_by_ranks else ""
         factor = f" ({factor} the reference: the number of ranks)" if factor else ""
         return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}{factor}."
 

@@ -11,6 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_retrieval_guard"
 MAX_LINES = 400
+# Private names of other packages stand in one file, whatever their number.
+PRIVATE_NAMES = PACKAGE / "_compat.py"
 FOREIGN = {"lightning", "pytorch_lightning", "torchmetrics"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -133,6 +135,19 @@ def violations(check: Callable[[str], Iterator[Violation]], path: Path) -> str:
     return "\n".join(f"{path.relative_to(PACKAGE.parent)}:{line}: {what}" for line, what in found)
 
 
+RULE_CODE = re.compile(r"LRG\d{3}")
+JUDGING = ("rules", "lint", "demo")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in JUDGING], ids=lambda p: p.name
+)
+def test_no_rule_code_steers_anything_outside_of_the_rules(path: Path) -> None:
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    strings = [(node.lineno, node.value) for node in nodes if isinstance(node, ast.Constant)]
+    assert not [text for text in strings if isinstance(text[1], str) and RULE_CODE.fullmatch(text[1])]
+
+
 def test_the_package_is_found() -> None:
     assert PACKAGE / "__init__.py" in MODULES
 
@@ -147,7 +162,7 @@ def test_only_exchange_uses_torch_distributed(path: Path) -> None:
 
 @each_module
 def test_only_compat_touches_private_names(path: Path) -> None:
-    if path == PACKAGE / "_compat.py":
+    if path == PRIVATE_NAMES:
         return
     found = violations(private_foreign_names, path)
     assert not found, f"only _compat.py may touch private names of Lightning or torchmetrics:\n{found}"
@@ -195,6 +210,8 @@ def test_what_reads_data_is_not_refused(source: str) -> None:
 
 @each_module
 def test_modules_are_short(path: Path) -> None:
+    if path == PRIVATE_NAMES:
+        return
     found = violations(too_long, path)
     assert not found, f"split this module by concern:\n{found}"
 

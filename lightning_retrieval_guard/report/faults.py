@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity, same_number
 
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
-# What these flag divides or multiplies by the number of ranks; elsewhere such a ratio is chance.
-_SCALED_BY_RANKS = ("LRG201", "LRG202")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def group(findings: Iterable[Finding]) -> list[Fault]:
 
 def ratio_text(finding: Finding) -> str:
     """Such as ``"1/2: the number of ranks"``, where that is why the number is wrong; else nothing."""
-    if finding.effect is None or finding.code not in _SCALED_BY_RANKS:
+    if finding.effect is None or not finding.scales_by_ranks:
         return ""
     factor = finding.effect.factor(finding.world_size)
     return f"{factor.replace(' of', '').replace(' x', ' times')}: the number of ranks" if factor else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
 from lightning_retrieval_guard.report.contents import EpochNumbers
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
 from lightning_retrieval_guard.report.loggers import count
@@ -98,6 +99,29 @@ class FindingLog:
         self.add(serious, say=False)
         self.stopped = tuple(dict.fromkeys(fault.first.code for fault in group(serious)))
         return render_error(serious)
+
+    def to_json(self) -> str:
+        """Findings and numbers, for another process."""
+        findings = [asdict(finding) for finding in self.findings]
+        history = {key: [asdict(epoch) for epoch in epochs] for key, epochs in self.history.items()}
+        return json.dumps({"findings": findings, "history": history, "stopped": self.stopped})
+
+    @classmethod
+    def from_json(cls, text: str) -> FindingLog:
+        """Read what ``to_json`` wrote in another process, which has said all of it."""
+        log, content = cls(), json.loads(text)
+        for entry in content["findings"]:
+            effect = entry["effect"] and Effect(**entry["effect"])
+            words = {"severity": Severity(entry["severity"]), "ranks": tuple(entry["ranks"]), "effect": effect}
+            finding = Finding(**{**entry, **words})
+            log._findings[finding.identity] = finding
+            log._said.add(finding.identity)
+        for key, epochs in content["history"].items():
+            log.history[key] = tuple(
+                EpochNumbers(**{**epoch, "numbers": Numbers(*epoch["numbers"])}) for epoch in epochs
+            )
+        log.stopped = tuple(content["stopped"])
+        return log
 
     @property
     def verdict(self) -> str:

@@ -85,6 +85,7 @@ class Rule(ABC):
             world_size=key.world_size,
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
+            scales_by_ranks=self.spec.scales_by_ranks,
         ).with_effect(effect)
 
     def at_weights(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:

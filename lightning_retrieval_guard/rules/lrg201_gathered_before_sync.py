@@ -47,6 +47,7 @@ class GatheredBeforeSync(Rule):
         Severity.ERROR,
         "Pass each rank's own rows, or build the metric with sync_on_compute=False.",
         corrects="value",
+        scales_by_ranks=True,
         static=True,
     )
 

@@ -39,6 +39,7 @@ class SyncedTwice(Rule):
         Severity.ERROR,
         "Drop sync_dist and reduce_fx, or log the metric.",
         corrects="value",
+        scales_by_ranks=True,
         static=True,
     )
 

@@ -23,6 +23,7 @@ class RuleSpec:
         fix: What to type instead.
         corrects: What correct mode puts right where the rule reports something, or ``None``. Where such a rule is
             ignored, the key's number is left to the program.
+        scales_by_ranks: Whether it multiplies or divides a number by the number of ranks.
         precedes_reduction: Whether it must report before Lightning combines ranks, because that could hang.
         follows_others: Whether it looks for what the other rules do not explain.
         judges_weights: Whether the batch sizes alone are enough to judge, so that strict mode raises in the step.
@@ -34,6 +35,7 @@ class RuleSpec:
     severity: Severity
     fix: str
     corrects: Correction | None = None
+    scales_by_ranks: bool = False
     precedes_reduction: bool = False
     follows_others: bool = False
     judges_weights: bool = False

@@ -20,7 +20,7 @@ from tests.distributed.programs.data import Batch
 
 from .programs import QUERIES, RestartingIds, make_trainer, merged, reference
 
-FIX = "Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'."
+FIX = "Pass ids that are unique over the epoch, such as the index in the dataset."
 LINES = {
     text: number
     for number, text in enumerate(Path(__file__).read_text(encoding="utf-8").splitlines(), start=1)

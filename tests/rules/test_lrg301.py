@@ -30,7 +30,7 @@ def test_ids_that_restart_in_each_batch_merge_queries_on_one_device() -> None:
     assert finding.text() == (
         "LRG301 restarting-query-ids: 'val_mrr' got 2 queries, one for each sample, under at most 1 id that restart in"
         " each batch or on each rank, so different queries merge. Logged 1.0000, reference 0.7500."
-        " Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'."
+        " Pass ids that are unique over the epoch, such as the index in the dataset."
     )
 
 
