@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, astuple, replace
+from typing import Any
 
-from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
 from lightning_retrieval_guard.report.contents import EpochNumbers
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
 from lightning_retrieval_guard.report.loggers import count
@@ -99,6 +100,33 @@ class FindingLog:
         self.stopped = tuple(dict.fromkeys(fault.first.code for fault in group(serious)))
         return render_error(serious)
 
+    def to_payload(self) -> dict[str, Any]:
+        """Everything as JSON can hold it, NaN and infinity as Python has them."""
+        return {
+            "history": {key: [astuple(one) for one in epochs] for key, epochs in self.history.items()},
+            "stopped": self.stopped,
+            "findings": [asdict(finding) for finding in self._findings.values()],
+            "of_run": [asdict(finding) for finding in self._of_run.values()],
+            "numbers": self._numbers,
+            "said": sorted(self._said),
+            "named": sorted(self._named),
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> FindingLog:
+        """The log that gave the payload."""
+        log = cls()
+        log.stopped = tuple(payload["stopped"])
+        for key, epochs in payload["history"].items():
+            log.history[key] = tuple(
+                EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
+            )
+        log._findings = {one.identity: one for one in map(finding_from, payload["findings"])}
+        log._of_run = {one.identity: one for one in map(finding_from, payload["of_run"])}
+        log._numbers = {key: Numbers(*numbers) for key, numbers in payload["numbers"].items()}
+        log._said, log._named = ({(c, k, p, n) for c, k, p, n in payload[name]} for name in ("said", "named"))
+        return log
+
     @property
     def verdict(self) -> str:
         """What the last run came to, in a few words."""
@@ -125,6 +153,13 @@ class FindingLog:
             self._unwritten = True
             text = printable(f"RetrievalGuard: the report could not be written ({error}). The run goes on.")
             warn_at(text, path, line)
+
+
+def finding_from(fields: Mapping[str, Any]) -> Finding:
+    """A finding from its fields, as JSON holds them."""
+    effect = fields["effect"]
+    changed = {"severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])}
+    return Finding(**{**fields, **changed, "effect": None if effect is None else Effect(**effect)})
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
