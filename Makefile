@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A worker keeps processes of its own, so that two of them are enough for two cores.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_cache
 
 # The stamp is written last and holds the checkout's path. No stamp, another path (the scripts in
@@ -13,13 +15,22 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_
 USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test fuzz lint browser oldest compat bench soak clean FORCE
+.PHONY: demo test test-all suite fuzz lint browser oldest compat bench soak clean FORCE
 
 demo: $(STAMP)
 	$(BIN)/lightning-retrieval-guard demo
 
-test: lint browser oldest
-	$(BIN)/python -m pytest
+# Lint comes first, since it takes seconds; the oldest pair is tested beside the rest.
+test: lint browser
+	$(MAKE) --no-print-directory -j 2 suite oldest
+
+# What takes hours as well: all numbers of ranks, programs and modes, fuzz, soak and every supported pair.
+test-all: lint browser
+	$(PYTEST) -m ''
+	$(MAKE) --no-print-directory fuzz soak compat
+
+suite: $(STAMP)
+	$(PYTEST)
 
 # 10,000 examples of each test with random data, for a night.
 fuzz: $(STAMP)
@@ -33,7 +44,7 @@ lint: $(STAMP)
 
 # Tests look at the HTML report in Chromium. Without one they are skipped, or fail where CI=true.
 browser: $(STAMP)
-	@cd tests && ../$(BIN)/python -m report.browser || sh report/install_chromium.sh
+	@$(BIN)/python -m tests.report.browser || sh tests/report/install_chromium.sh
 
 # Tests in the oldest versions that are supported, in an environment of their own.
 oldest: $(STAMP)

@@ -7,8 +7,10 @@ same names, so objects of either are reached through attributes and never throug
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +22,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.metric import CompositionalMetric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
 
@@ -306,17 +309,38 @@ def share_rows(metric: Any, other: Any) -> None:
     other.indexes, other.preds, other.target = row_states(metric)
 
 
-def twin(metric: Any) -> Any:
-    """The same settings and the same state lists, without anything that would keep the metric alive."""
-    other = metric.__class__.__new__(metric.__class__)
-    own = {name: value for name, value in vars(metric).items() if name not in ("update", "compute")}
-    other.__dict__.update(own, _computed=None, _forward_cache=None)
-    return other
+def local_row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The rows of this rank alone, also while ``sync()`` has put those of all ranks in their place."""
+    if metric._is_synced and metric._cache:
+        return metric._cache["indexes"], metric._cache["preds"], metric._cache["target"]
+    return row_states(metric)
 
 
-def let_rows_go(twin: Any) -> None:
-    """Empty the state lists of what ``twin`` made."""
-    twin.__dict__.update(indexes=[], preds=[], target=[])
+def detached_clone(metric: Any) -> Any:
+    """A metric with the same settings and no rows, without anything that would keep this one alive."""
+    clone = metric.__class__.__new__(metric.__class__)
+    gone = ("update", "compute", "_cache", *metric._defaults)
+    settings = {name: value for name, value in vars(metric).items() if name not in gone}
+    clone.__dict__.update(settings, _cache=None, _computed=None, _forward_cache=None)
+    clone.__dict__.update(indexes=[], preds=[], target=[])
+    return clone
+
+
+def compute_groups(collection: Any) -> list[list[Metric]]:
+    """The members of a ``MetricCollection`` that share their state, the one that is updated first in each list."""
+    if not collection._groups_checked:
+        return []
+    return [[getattr(collection, name) for name in names] for names in collection._groups.values()]
+
+
+def is_composition(metric: Metric) -> bool:
+    """Whether the metric is arithmetics on others, which it updates and computes and which are judged themselves."""
+    return isinstance(metric, CompositionalMetric)
+
+
+def has_computed(metric: Any) -> bool:
+    """Whether ``compute()`` would return what it returned before."""
+    return metric._computed is not None
 
 
 def group_of(metric: Any) -> Any | None:
@@ -362,11 +386,6 @@ def forget_computed(metric: Any) -> None:
     metric._computed = None
 
 
-def writes_to(tensor: Tensor) -> int:
-    """How often a tensor, which must not be an inference tensor, was written to in place (torch 2.1 to 2.13)."""
-    return tensor._version
-
-
 def belongs_to_lightning(metric: Metric) -> bool:
     """Whether the metric is the wrapper in which Lightning keeps a logged value."""
     return _is_lightnings(type(metric).__module__)
@@ -384,6 +403,14 @@ def default_dtype() -> torch.dtype:
 def own_formula(metric: Metric) -> Any:
     """What scores one query of a ``RetrievalMetric``: the function, which tells one definition from another."""
     return vars(metric).get("_metric", getattr(type(metric), "_metric", None))
+
+
+def functional_input_checks() -> Iterator[tuple[Any, str]]:
+    """Where the functionals hold the check of their input: a module and a name in it."""
+    name = "_check_retrieval_functional_inputs"
+    package = importlib.import_module("torchmetrics.functional.retrieval")
+    modules = {sys.modules[function.__module__] for function in vars(package).values() if callable(function)}
+    return ((module, name) for module in modules if name in vars(module))
 
 
 def formula_of(retrieval_class: type) -> Any:

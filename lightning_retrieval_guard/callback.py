@@ -76,6 +76,8 @@ class RetrievalGuard(Callback, OtherCallback):
             ``{log_dir}`` in it is the trainer's.
         log_findings: Whether the run's loggers get ``guard/errors``, ``guard/warnings`` and ``guard/<code>``, the
             numbers of findings in an epoch.
+        max_held_mb: The most memory in MiB that the guard keeps alive on a rank beyond what the program holds: rows of
+            metrics that live for a step only. Where more would be needed, a finding has no reference value.
 
     Where ``select``, ``ignore``, ``query_scope`` or ``report`` is not given, the environment variable
     ``LIGHTNING_RETRIEVAL_GUARD_SELECT`` and so on is asked.
@@ -95,10 +97,11 @@ class RetrievalGuard(Callback, OtherCallback):
         batch_size_fn: Callable[[Any], int] | None = None,
         report: PathLike | None = None,
         log_findings: bool = True,
+        max_held_mb: float = 256,
     ) -> None:
         self.from_environment = False
         self.settings = build_settings(
-            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, known_codes=REGISTRY
+            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, REGISTRY, max_held_mb
         )
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()

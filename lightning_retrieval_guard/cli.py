@@ -211,14 +211,31 @@ def _run_check(options: Namespace) -> int:
 def _add_lint_options(parser: ArgumentParser) -> None:
     from lightning_retrieval_guard.lint.formats import FORMATS
 
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, and folders to look for Python in")
+    parser.add_argument(
+        "paths", nargs="*", default=["."], metavar="PATH", help="files, folders, or - for standard input (default: .)"
+    )
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to show what was found (default: text)")
+    parser.add_argument(
+        "--select", type=_codes, default=(), metavar="CODES", help="report these codes or prefixes alone"
+    )
+    parser.add_argument("--ignore", type=_codes, default=(), metavar="CODES", help="do not report these")
+    parser.add_argument("--fix", action="store_true", help="change what has one safe form; needs libcst")
+    parser.add_argument("--diff", action="store_true", help="show these changes and make none")
+    parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also where something was found")
+    parser.add_argument("--strict-notes", action="store_true", help="count notes as findings")
+    parser.add_argument("--quiet", "-q", action="store_true", help="leave out the line that counts")
+    parser.add_argument("--stdin-filename", default="<stdin>", metavar="PATH", help="the name of what - reads")
 
 
 def _run_lint(options: Namespace) -> int:
-    from lightning_retrieval_guard.lint.front import run_lint
+    from lightning_retrieval_guard.lint.runner import LintOptions, run_lint
 
-    return run_lint(options.paths, options.format)
+    names = ("paths", "select", "ignore", "exit_zero", "quiet", "strict_notes", "stdin_filename", "fix", "diff")
+    return run_lint(LintOptions(form=options.format, **{name: getattr(options, name) for name in names}))
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    return tuple(own.strip().upper() for own in text.split(",") if own.strip())
 
 
 def _integer_between(low: int, high: int) -> Callable[[str], int]:
@@ -282,7 +299,7 @@ COMMANDS = (
     ),
     Command(
         "lint",
-        "Find in source what it alone makes certain; runs flake8 with the rules of this package.",
+        "Find in source what it alone makes certain, and fix what has one safe form.",
         _add_lint_options,
         _run_lint,
     ),

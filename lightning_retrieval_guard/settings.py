@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Settings:
         batch_size_fn: Counts the samples in a batch.
         report: Where the report goes, or ``None``.
         log_findings: Whether the run's loggers get the number of findings.
+        max_held_mb: The most memory in MiB that rows take which the guard alone keeps alive, on each rank.
     """
 
     mode: Mode = "warn"
@@ -41,6 +43,7 @@ class Settings:
     batch_size_fn: Callable[[Any], int] | None = None
     report: Path | None = None
     log_findings: bool = True
+    max_held_mb: float = 256
 
     @property
     def corrects(self) -> bool:
@@ -62,6 +65,7 @@ def build_settings(
     report: PathLike | None,
     log_findings: bool,
     known_codes: Iterable[str],
+    max_held_mb: float = 256,
 ) -> Settings:
     """Validate the arguments of the guard; what is not given, the environment may say.
 
@@ -82,6 +86,7 @@ def build_settings(
             f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
             " the number of samples in it as an int, or None."
         )
+    _check_positive("max_held_mb", max_held_mb)
     codes = sorted(known_codes)
     return Settings(
         mode=mode,  # type: ignore[arg-type]  # checked above
@@ -91,6 +96,7 @@ def build_settings(
         batch_size_fn=batch_size_fn,
         report=None if report is None else _check_report(report_name, report),
         log_findings=log_findings,
+        max_held_mb=max_held_mb,
     )
 
 
@@ -114,6 +120,11 @@ def check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
     if given not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name}={given!r} is not one of {choices}.")
+
+
+def _check_positive(name: str, given: object) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < math.inf:
+        raise ValueError(f"{name}={given!r} is not a positive number.")
 
 
 def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ SEVERITIES = {
     "LRG302": "error",
     "LRG303": "warning",
     "LRG304": "warning",
+    "LRG306": "error",
     "LRG401": "error",
     "LRG402": "error",
     "LRG403": "warning",

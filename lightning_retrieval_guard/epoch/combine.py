@@ -16,10 +16,9 @@ from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
 from lightning_retrieval_guard.epoch.query_keys import QueryKeys
-from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks, longest
-from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
+from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
+from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
-from lightning_retrieval_guard.ranking.measures import Measure
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -106,38 +105,14 @@ class LocalRows:
     @cached_property
     def own(self) -> Scored | None:
         """This rank's queries by themselves; where ids restart, those of every update."""
-        if self.table is None or (self.table.is_scored and not self._fits_known(self.table)):
+        if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
         table = self.table.repeated(self.copies)
         numbers = QueryKeys(table, self.plan.restarting)
         held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
-        if any(digest.values is not None for digest in table.digests.values()):
-            held, values = self._with_known(table, numbers, held, values)
+        if table.scored:
+            held, values = _with_scored(table, numbers, held, values)
         return Scored(numbers.lives(held), values)
-
-    def _fits_known(self, table: RowTable) -> bool:
-        """Whether values that were taken update by update are what is asked for."""
-        scored = [update for update, digest in table.digests.items() if digest.values is not None]
-        scored += table.settled
-        alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
-        return self.copies == 1 and (self.plan.restarting or alone)
-
-    def _with_known(
-        self, table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
-    ) -> tuple[Tensor, dict[str, Values]]:
-        """The values of rows that are here, and of queries that were scored before."""
-        known = [
-            (numbers.of(digest.pieces[0], update), digest.values)
-            for update, digest in table.digests.items()
-            if digest.values is not None
-        ]
-        everything = torch.cat([held, *(own for own, _ in known)])
-        ends = [0, *torch.tensor([held.numel()] + [own.numel() for own, _ in known]).cumsum(0).tolist()]
-        found = {}
-        for name, measure in self.panel.measures.items():
-            parts = [values[name], *(scored[measure] for _, scored in known)]
-            found[name] = join_values(parts, ends)
-        return everything, found
 
     def outcome(self, name: str) -> Outcome:
         """The value of one metric where this rank's rows are all there is."""
@@ -149,8 +124,6 @@ class LocalRows:
             return Outcome(error=values.error)
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
         found = _outcome(self.panel, name, [sums], False, self.longest_counted)
-        if self.table.settled and found.error is None:
-            found = _with_settled(found, sums.count, self.panel.measures[name], self.table)
         return replace(found, by_chance=_falls_by_chance(values, self.table))
 
     @property
@@ -158,7 +131,8 @@ class LocalRows:
         """The most rows of any query that counts here by itself."""
         if self.table is None or self.pieces is None or self.queries is None:
             return 0
-        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table) * self.copies
+        rows = (self.pieces if self.plan.restarting else self.queries).rows
+        return int(rows.max()) * self.copies if rows.numel() else 0
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
         """What one metric made of this rank's queries.
@@ -227,41 +201,20 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
         return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
 
 
-def _with_settled(found: Outcome, count: int, measure: Measure, table: RowTable) -> Outcome:
-    """The value of some queries together with those of settled lives, each by its number of queries."""
-    if any(measure not in own.values for own in table.settled.values()):
-        return Outcome()  # the key showed metrics with other settings before
-    parts = [(found.value, count), *(own.values[measure] for own in table.settled.values())]
-    counted = sum(queries for _, queries in parts)
-    return Outcome(sum(value * queries for value, queries in parts) / counted if counted else 0.0)
+def _with_scored(
+    table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
+) -> tuple[Tensor, dict[str, Values]]:
+    """The values of rows that are here, and of updates that were scored when they came."""
+    scored = [(numbers.of(own.queries[0], update), own.values) for update, own in table.scored.items()]
+    everything = torch.cat([held, *(queries for queries, _ in scored)])
+    starts = [0, *torch.tensor([held.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
+    parts = [own for _, own in scored if own is not None]
+    return everything, {name: join_values([own, *parts], starts) for name, own in values.items()}
 
 
 def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
     """Whether ties decide in an order that may not be torchmetrics', whose sort is known on the CPU alone."""
     return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
-
-
-def score_alone(metric: Metric) -> Outcome | None:
-    """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
-
-    Args:
-        metric: The metric.
-
-    Returns:
-        ``None`` for no rows, where an error is due, and where chance decides.
-    """
-    table = build_table([_compat.row_states(metric)])
-    if table is None:
-        return None
-    longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
-    panel = Panel({"": metric}, longest, seeks_low=False)  # a step shows the value alone
-    queries, values = panel.score(table.query, table.preds, table.target)
-    own = values.get("")
-    if own is None or own.error is not None or _falls_by_chance(own, table):
-        return None
-    summed = Sum.of(own, torch.zeros_like(queries), mean=False, width=panel.width(""))
-    outcome = _outcome(panel, "", [summed], False, longest)
-    return outcome if outcome.error is None else None
 
 
 def combined(
@@ -307,7 +260,7 @@ def _leave_out_repeated(
     if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
     kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
-    left = len(kept) or kept.digests or kept.settled
+    left = len(kept) or kept.scored
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
 
 

@@ -195,6 +195,34 @@ class SourceFacts:
 
 
 @dataclass(frozen=True)
+class FlattenedCall:
+    """A call of a functional retrieval metric with a batch of queries, which it scored as one.
+
+    Attributes:
+        function: Its name.
+        shape: Of the scores, both sizes above one.
+        hook: The Lightning hook that ran.
+        path: The user's file.
+        line: The line in it.
+        suppressed: Codes and prefixes of rules that are ignored there.
+        ranks: The ranks that report it; each rank leaves it empty.
+    """
+
+    function: str
+    shape: tuple[int, int]
+    hook: str
+    path: str
+    line: int
+    suppressed: Sequence[str] = ()
+    ranks: tuple[int, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Its identity."""
+        return f"{self.function}@{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
 class Unregistered:
     """What a rank tells of a metric outside of the module, or of those that one wrapper or collection holds.
 

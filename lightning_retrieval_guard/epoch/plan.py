@@ -98,6 +98,14 @@ class Plan:
         return any(facts.rows for facts in self.facts)
 
     @property
+    def lacks_rows(self) -> bool:
+        """Whether the value depends on rows that were not kept."""
+        if any(facts.lacks_values for facts in self.facts):
+            return True
+        parted = not self.restarting and (self.split > 0 or any(facts.lacks_rows for facts in self.facts))
+        return (parted or self.drop == "row") and any(facts.rows_dropped for facts in self.facts)
+
+    @property
     def longest(self) -> int:
         """The most rows that any query can have."""
         if self.restarting:

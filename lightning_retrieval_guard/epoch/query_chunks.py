@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.row_table import Digest, RowTable
+from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate
 
 # constants of splitmix64 (Steele, Lea, Flood 2014), as signed 64-bit integers
 _MIX_1 = -0x40A7B892E31B1A47
@@ -22,7 +22,7 @@ _BUFFER = 1 << 18
 
 @dataclass(frozen=True)
 class QueryChunks:
-    """The rows of one query in one update, for every query and update that is not settled.
+    """The rows of one query in one update, for every query and update.
 
     Ordered by query, segment and update; int64 of shape ``(pieces,)`` on the CPU.
 
@@ -62,8 +62,8 @@ def cut_chunks(table: RowTable, may_fold: bool = False) -> QueryChunks:
     cutter = _Cutter(table, may_fold)
     for first, last, ends in _chunks(table):
         cutter.add(_join(_runs(table, first, last)), ends)
-    for update, digest in table.digests.items():
-        cutter.add(_known_runs(update, digest), True)
+    for update, scored in table.scored.items():
+        cutter.add(_scored_runs(update, scored), True)
     return cutter.pieces()
 
 
@@ -127,16 +127,14 @@ def are_full(rows: Tensor, relevant: Tensor) -> bool:
 
 
 def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:
-    """Ranges of rows that no digest tells of, and whether an update ends with each of them."""
+    """Ranges of rows, and whether an update ends with each of them."""
     begin = start = 0
-    for number, end in enumerate(table.ends.tolist()):
-        if number in table.digests or end - begin > _CHUNK:
+    for end in table.ends.tolist():
+        if end - begin > _CHUNK:
             if start > begin:
                 yield begin, start, True
             begin = start
-        if number in table.digests:
-            begin = end
-        elif end - begin > _CHUNK:
+        if end - begin > _CHUNK:
             yield from ((first, last, last == end) for first, last in _cut(begin, end))
             begin = end
         start = end
@@ -149,8 +147,8 @@ def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + _CHUNK, last)
 
 
-def _known_runs(update: int, digest: Digest) -> Tensor:
-    query, *counts = digest.pieces
+def _scored_runs(update: int, scored: ScoredUpdate) -> Tensor:
+    query, *counts = scored.queries
     return torch.stack([query, torch.full_like(query, update), *counts])
 
 

@@ -30,9 +30,9 @@ class QueryKeys:
 
     def _span_ids(self) -> None:
         table = self._table
-        known = [digest.pieces[0].to(table.query.device) for digest in table.digests.values()]
-        held = [part for part in (table.query, *known) if part.numel()]
-        if not held:  # everything is settled
+        scored = [own.queries[0].to(table.query.device) for own in table.scored.values()]
+        held = [part for part in (table.query, *scored) if part.numel()]
+        if not held:
             self._low, self._span = 0, 1
             return
         self._low = min(int(part.min()) for part in held)

@@ -52,6 +52,9 @@ class RowFacts:
         one_row_a_sample: Every update holds as many rows as samples came in.
         ends_repeated: Whether the last sample of this rank is one that the sampler repeated.
         single_life: Whether the rows stem from one metric life that spans the epoch.
+        rows_dropped: Whether rows of some updates were not kept.
+        lacks_values: Whether they are missing although nothing but the rows would tell their value.
+        lacks_rows: Whether a query whose rows were dropped goes on in another update.
         one_answer: Whether every query is known to have exactly one relevant row, of relevance one, with a score above
             zero that no other row of the query has. Not looked for unless metrics can be compared by it.
     """
@@ -77,6 +80,9 @@ class RowFacts:
     ends_repeated: bool = False
     single_life: bool = True
     one_answer: bool = False
+    rows_dropped: bool = False
+    lacks_values: bool = False
+    lacks_rows: bool = False
 
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -144,44 +150,44 @@ def gather_facts(
     """
     if table is None:
         return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
-    pieces = cut_chunks(table, may_fold=scope != "batch")
+    dropped = bool(table.scored)
+    pieces = cut_chunks(table, may_fold=scope != "batch" and not dropped)
     queries = join_chunks(pieces)
     sampled = _known(samples, table.updates)
-    settled = table.settled.values()
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
-    for update, known in table.settled.items():
-        queries_an_update[update] = known.queries
-    full = not pieces.folded and are_full(pieces.rows, pieces.relevant) and all(known.full for known in settled)
+    full = not pieces.folded and are_full(pieces.rows, pieces.relevant)
     whole = full and _same(queries_an_update, sampled)
-    count = queries.query.numel() + sum(known.queries for known in settled)
     restarts = pieces.met if pieces.folded else _count_restarts(pieces, queries)
-    advancing = not settled and queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
+    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
     facts = RowFacts(
         updates=table.updates,
-        rows=int(pieces.rows.sum()) + sum(known.rows for known in settled),
-        queries=count,
-        pieces=pieces.query.numel() + sum(known.queries for known in settled),
+        rows=int(pieces.rows.sum()),
+        queries=queries.query.numel(),
+        pieces=pieces.query.numel(),
         **_range(queries.query),
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         arrangement=_arrangement(table) if world_size > 1 else 0,
-        longest_query=longest(queries.rows, table),
-        longest_piece=longest(pieces.rows, table),
+        longest_query=_longest(queries.rows),
+        longest_piece=_longest(pieces.rows),
         restarts=restarts,
         advances=advancing and restarts > 0,
         spans=pieces.parted + _count_parted(queries) if advancing else 0,
-        low=has_low_hits(table.preds, table.target) or any(digest.low for digest in table.digests.values()),
+        low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
         one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
         one_row_a_sample=_same(table.sizes, sampled),
         ends_repeated=ends_repeated,
-        single_life=single_life and not table.is_scored,
+        single_life=single_life and not dropped,
         one_answer=seek_answer and _has_one_answer(table, queries),
+        rows_dropped=dropped,
+        lacks_values=any(scored.values is None for scored in table.scored.values()),
+        lacks_rows=dropped and _goes_on(table, pieces, queries),
     )
     return facts, pieces
 
 
 def _has_one_answer(table: RowTable, queries: Queries) -> bool:
-    if table.digests or table.settled or not bool((queries.relevant == 1).all()):
+    if table.scored or not bool((queries.relevant == 1).all()):
         return False
     target, number = table.target, QueryKeys(table, restarting=False).of_rows()
     relevant = target > 0
@@ -208,14 +214,18 @@ def _count_restarts(pieces: QueryChunks, queries: Queries) -> int:
     return int(queries.of_piece[1:][again & differs].unique().numel())
 
 
-def longest(rows: Tensor, table: RowTable) -> int:
-    """The most rows of any query, from the numbers of rows of those that are not settled."""
-    held = int(rows.max()) if rows.numel() else 0
-    return max([held, *(known.longest for known in table.settled.values())])
+def _goes_on(table: RowTable, pieces: QueryChunks, queries: Queries) -> bool:
+    """Whether a query of an update whose rows were dropped stands in another update too."""
+    again = torch.bincount(queries.of_piece)[queries.of_piece] > 1
+    return bool(torch.isin(pieces.update[again], torch.tensor(list(table.scored))).any())
+
+
+def _longest(rows: Tensor) -> int:
+    return int(rows.max()) if rows.numel() else 0
 
 
 def _range(ids: Tensor) -> dict[str, int]:
-    """Smallest and largest of ascending ids; only between ranks does it matter, and then no life is settled."""
+    """Smallest and largest of ascending ids."""
     return {"id_min": int(ids[0]), "id_max": int(ids[-1]), "id_step": _step(ids)} if ids.numel() else {}
 
 

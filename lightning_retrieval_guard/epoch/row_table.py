@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.values import Values
-from lightning_retrieval_guard.ranking.measures import Measure
 
 _INT32 = torch.iinfo(torch.int32)
 
@@ -18,44 +17,42 @@ Rows = tuple[Tensor, Tensor, Tensor]
 States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 
-@dataclass(frozen=True)
-class Digest:
-    """What is known of an update of which not all rows were kept.
+@dataclass(frozen=True, slots=True)
+class ScoredUpdate:
+    """What is kept of an update whose rows are not: at most 64 bytes a query.
 
     Attributes:
-        pieces: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
+        queries: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
             CPU, in ascending order of id.
-        values: What each measure made of the queries, by their places in ``pieces``, where no rows were kept at all.
+        values: What the metric made of the queries, by their positions; ``None`` where only its rows would tell.
+        last_query: The query id of the last row.
         low: Whether any relevant row had a score of zero or less.
     """
 
-    pieces: Tensor
-    values: Mapping[Measure, Values] | None = None
+    queries: Tensor
+    values: Values | None
+    last_query: int
     low: bool = False
 
     @property
     def rows(self) -> int:
         """The number of rows that the update had."""
-        return int(self.pieces[1].sum())
+        return int(self.queries[1].sum())
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        values = self.values
+        parts = [] if values is None else [values.values, values.place, values.by_score]
+        return [self.queries, *(part for part in parts if part is not None)]
 
-@dataclass(frozen=True)
-class Settled:
-    """What is known of an update that was a whole metric life in a run of one process, so that nothing can add to it.
-
-    Attributes:
-        rows: The rows that it had.
-        queries: The distinct ids among them.
-        longest: The most rows of a query.
-        full: Whether each query had two rows or more and one relevant row or more.
-        values: What each measure made of them all, and of how many queries.
-    """
-
-    rows: int
-    queries: int
-    longest: int
-    full: bool
-    values: Mapping[Measure, tuple[float, int]]
+    def without_last_query(self) -> ScoredUpdate:
+        """All queries but the one of the last row."""
+        keep = self.queries[0] != self.last_query
+        values = None if self.values is None else self.values.of(keep)
+        if values is not None:
+            values = replace(values, place=(keep.cumsum(0) - 1)[values.place])
+        return replace(self, queries=self.queries[:, keep], values=values)
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,7 @@ class RowTable:
         target: Relevance, integer or floating point of shape ``(rows,)``; int8 for nothing but 0 and 1.
         ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
         segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
-        digests: What is known of updates whose rows are not all here.
-        settled: What is known of updates of which nothing else was kept.
+        scored: What is kept of updates whose rows are not here.
     """
 
     query: Tensor
@@ -77,8 +73,7 @@ class RowTable:
     target: Tensor
     ends: Tensor
     segments: Tensor
-    digests: Mapping[int, Digest] = field(default_factory=dict)
-    settled: Mapping[int, Settled] = field(default_factory=dict)
+    scored: Mapping[int, ScoredUpdate] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.query.numel()
@@ -92,15 +87,9 @@ class RowTable:
     def sizes(self) -> Tensor:
         """The number of rows that every update had, int64 of shape ``(updates,)`` on the CPU."""
         sizes = self.ends.diff(prepend=self.ends.new_zeros(1)).cpu()
-        known: Mapping[int, Digest | Settled] = {**self.digests, **self.settled}
-        for update, own in known.items():
-            sizes[update] = own.rows
+        for update, scored in self.scored.items():
+            sizes[update] = scored.rows
         return sizes
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether values have taken the place of some rows."""
-        return bool(self.settled) or any(digest.values is not None for digest in self.digests.values())
 
     @property
     def lives(self) -> int:
@@ -113,6 +102,9 @@ class RowTable:
 
     def without_last_query(self) -> RowTable:
         """All rows but those of the last row's query in the last update."""
+        last = self.updates - 1
+        if last in self.scored:
+            return replace(self, scored={**self.scored, last: self.scored[last].without_last_query()})
         start = int(self.ends[-2]) if self.updates > 1 else 0
         keep = torch.ones_like(self.query, dtype=torch.bool)
         keep[start:] = self.query[start:] != self.query[-1]
@@ -133,16 +125,15 @@ class RowTable:
         return replace(self, query=self.query[rows], preds=self.preds[rows], target=self.target[rows], ends=ends)
 
 
-def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled] | None = None) -> RowTable | None:
+def build_table(segments: Sequence[States], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
     """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
     Args:
         segments: The lives.
-        known: What is known of updates whose rows are not all there, by their numbers over all lives.
+        scored: What is kept of updates whose rows are not there, by their numbers over all lives.
     """
     ids = [part for states in segments for part in states[0]]
-    known = known or {}
-    if not known and not any(part.numel() for part in ids):
+    if not scored and not any(part.numel() for part in ids):
         return None
     sizes = torch.tensor([part.numel() for part in ids])
     owner = [number for number, states in enumerate(segments) for _ in states[0]]
@@ -154,8 +145,7 @@ def build_table(segments: Sequence[States], known: Mapping[int, Digest | Settled
         target=_cat([part for states in segments for part in states[2]], device, torch.int8, 0, 1),
         ends=sizes.cumsum(0).to(device),
         segments=torch.tensor(owner),
-        digests={update: own for update, own in known.items() if isinstance(own, Digest)},
-        settled={update: own for update, own in known.items() if isinstance(own, Settled)},
+        scored=scored or {},
     )
 
 

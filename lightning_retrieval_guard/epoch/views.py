@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts, Unregistered
+from lightning_retrieval_guard.epoch.facts import FlattenedCall, KeyFacts, Unregistered
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.settings import QueryScope
@@ -322,6 +322,7 @@ class EpochView:
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are not part of the module.
+        flattened: Calls of functional retrieval metrics that scored a batch as one query.
         gathers_updates: Whether the installed torchmetrics gathers every update by itself.
         corrected: Storage keys whose number was replaced by the reference.
         explained: What findings of other rules are about, for a rule that looks for the rest.
@@ -337,6 +338,7 @@ class EpochView:
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: tuple[Unregistered, ...] = ()
+    flattened: tuple[FlattenedCall, ...] = ()
     gathers_updates: bool = True
     corrected: frozenset[str] = frozenset()
     explained: frozenset[str] = frozenset()

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lightning_retrieval_guard import __version__
+from lightning_retrieval_guard.lint.finding import fix_of
 from lightning_retrieval_guard.rules.static import STATIC
 
 _SARIF = "2.1.0"
@@ -17,16 +18,18 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _ROOT = "%SRCROOT%"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Record:
-    """One line that flake8 reports.
+    """One line of the result.
 
     Attributes:
         path: The file, as it was given or found.
         line: From 1.
         column: From 1.
-        code: Of a rule, or of flake8 where the file cannot be read.
+        code: Of a rule, or as flake8 has it where the file cannot be read.
         text: What is said: name of the rule, what is wrong, and the fix.
+        cell: Of a notebook, from 1; 0 in other files. Lines are those of the cell.
+        is_fixable: Whether ``--fix`` can do it.
     """
 
     path: str
@@ -34,6 +37,14 @@ class Record:
     column: int
     code: str
     text: str
+    cell: int = 0
+    is_fixable: bool = False
+
+    @property
+    def place(self) -> str:
+        """File, cell, line and column."""
+        cell = f":cell {self.cell}" if self.cell else ""
+        return f"{self.path}{cell}:{self.line}:{self.column}"
 
     @property
     def is_finding(self) -> bool:
@@ -58,12 +69,21 @@ class Record:
 
 def as_text(records: Sequence[Record]) -> str:
     """A line each, as flake8 writes them."""
-    return "\n".join(f"{own.path}:{own.line}:{own.column}: {own.title}: {own.message}" for own in records)
+    return "\n".join(f"{own.place}: {own.title}: {own.message}" for own in records)
 
 
 def as_json(records: Sequence[Record]) -> str:
     """One object with the findings and the files that could not be read."""
-    places = [{"path": own.path, "line": own.line, "column": own.column, "message": own.message} for own in records]
+    places = [
+        {
+            "path": own.path,
+            **({"cell": own.cell} if own.cell else {}),
+            "line": own.line,
+            "column": own.column,
+            "message": own.message,
+        }
+        for own in records
+    ]
     both = list(zip(records, places, strict=True))
     found = [
         {"code": own.code, "rule": STATIC[own.code].slug, "severity": own.severity, **place}
@@ -131,7 +151,7 @@ def _rule(code: str) -> dict[str, Any]:
         "id": code,
         "name": own.slug,
         "shortDescription": {"text": own.slug.replace("-", " ").capitalize()},
-        "help": {"text": f"{own.fix} See `lightning-retrieval-guard explain {code}`."},
+        "help": {"text": f"{fix_of(own)} See `lightning-retrieval-guard explain {code}`."},
         "defaultConfiguration": {"level": own.severity},
     }
 

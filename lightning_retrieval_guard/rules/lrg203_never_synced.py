@@ -44,6 +44,7 @@ class NeverSynced(Rule):
         Severity.ERROR,
         "Pass sync_dist=True.",
         corrects="value",
+        static=True,
     )
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:

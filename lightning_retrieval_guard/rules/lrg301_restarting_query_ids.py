@@ -44,7 +44,7 @@ class RestartingQueryIds(Rule):
         "LRG301",
         "restarting-query-ids",
         Severity.ERROR,
-        "Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'.",
+        "Pass ids that are unique over the epoch, such as the index in the dataset.",
         corrects="value",
         static=True,
     )

@@ -22,7 +22,7 @@ number changes with the batch size and the number of devices.
         self.log("val_mrr", self.mrr)
 
 ## What correct mode does
-It logs the value of the metric over all rows of the epoch, as if the Metric object had been logged. A metric that was
+It logs the value over all rows of the epoch, as if the Metric object had been logged. A metric that was
 made in the step has seen one batch only, so its queries count as they are. Metrics other than retrieval metrics are
 asked where they hold just what they were fed in this epoch.
 """
@@ -51,6 +51,7 @@ class MeanOfBatches(Rule):
         Severity.ERROR,
         "Update the metric in the step, and log the metric object.",
         corrects="value",
+        static=True,
     )
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:

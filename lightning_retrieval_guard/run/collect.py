@@ -11,6 +11,7 @@ from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import ExchangeError
 from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts
+from lightning_retrieval_guard.epoch.payload import to_payload
 from lightning_retrieval_guard.epoch.plan import Plan
 from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
@@ -43,6 +44,7 @@ class FactCollector:
         if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(trainer)):
             keys = sorted(keys, key=lambda key: key.call.storage)
         unregistered = collect_unregistered(trainer, self._run.module, self._watch, record.stage, logged)
+        flattened = [to_payload(call) for call in record.flattened.values()]
         return {
             "batches": record.batches,
             "samples": record.samples,
@@ -53,12 +55,13 @@ class FactCollector:
             # in the order in which Lightning combines them
             "keys": [self._collect(key, epoch, results.get(key.call.storage)).to_payload() for key in keys],
             **({"unregistered": unregistered} if unregistered else {}),
+            **({"flattened": flattened} if flattened else {}),
         }
 
     def _collect(self, key: KeyRecord, epoch: RunningEpoch, result: Any | None) -> KeyFacts:
         source = self._finder.name_of(key, epoch.record, epoch.local)
         call, feeding = key.call, epoch.record.feeding
-        metric = key.lives.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
+        metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
         return collect_key(key, result, source, metric)
 
     def _has_hook(self, stage: str) -> bool:

@@ -10,7 +10,6 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange
-from lightning_retrieval_guard.epoch.combine import score_alone
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.epoch import RunningEpoch
@@ -18,7 +17,6 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
-from lightning_retrieval_guard.watch.row_store import give_back
 
 Plain = Callable[[], Any]
 
@@ -31,15 +29,23 @@ class ComputeDispatcher:
         exchange: Where ranks meet.
         settings: Of the guard.
         protect: Runs a part of the guard that must not bring the run down.
+        sync_free: Where in the source a ``compute()`` of a step may leave its collective out, on all ranks: path and
+            line.
     """
 
     def __init__(
-        self, epochs: Epochs, exchange: Exchange, settings: Settings, protect: Callable[[Callable[[], None]], None]
+        self,
+        epochs: Epochs,
+        exchange: Exchange,
+        settings: Settings,
+        protect: Callable[[Callable[[], None]], None],
+        sync_free: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
         self._epochs = epochs
         self._exchange = exchange
         self._settings = settings
         self._protect = protect
+        self._sync_free = sync_free if settings.corrects else frozenset()
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
@@ -47,11 +53,11 @@ class ComputeDispatcher:
         syncs = self._exchange.world_size > 1 and _compat.syncs_on_compute(metric)
         if metric is None or epoch is None:
             return plain, syncs
+        if epoch.record.in_step:
+            return self._in_step(record, metric, plain, syncs)
         if not record.is_rows or not self._settings.corrects:
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
-        if epoch.record.in_step:
-            return functools.partial(self.compute_alone, metric, plain), False
         outcome = self._epochs.outcome(record, epoch, syncs)
         if outcome is None:
             return plain, syncs
@@ -59,54 +65,48 @@ class ComputeDispatcher:
             return functools.partial(_take_beside_plain, outcome, record, plain), True
         return functools.partial(_take, outcome, metric), True
 
+    def _in_step(self, record: MetricRecord, metric: Any, plain: Plain, syncs: bool) -> tuple[Plain, bool]:
+        """The program's own way, without its collective where nobody can see the difference."""
+        if syncs and self._is_sync_free(record, metric):
+            return functools.partial(_alone, metric, plain), False
+        record.synced_in_steps += syncs
+        return plain, syncs
+
+    def _is_sync_free(self, record: MetricRecord, metric: Any) -> bool:
+        if not self._sync_free or not record.is_rows or _compat.has_computed(metric):
+            return False
+        site = user_call_site()
+        return (site.path, site.line) in self._sync_free
+
     def to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``forward()`` of a metric goes, and whether the value combines all ranks."""
         metric, epoch = record.metric(), self._epochs.current()
         syncs = self._exchange.world_size > 1 and _compat.syncs_in_forward(metric)
-        if not syncs or epoch is None:
-            return plain, syncs
-        if record.is_rows and self._settings.corrects:
-            return functools.partial(_alone, metric, plain), False
-        record.synced_in_steps += epoch.record.in_step
-        return plain, True
+        if syncs and epoch is not None:
+            record.synced_in_steps += epoch.record.in_step
+        return plain, syncs
 
     def after_failure(self, record: MetricRecord, plain: Plain, in_step: bool) -> tuple[Plain, bool]:
         """How a metric goes on from a failure here until the ranks meet, when the others hear of it.
 
-        In steps they do not come to combine ranks, and later not where they know the value.
+        Later than in steps they do not come to combine ranks where they know the value.
         """
         metric = record.metric()
         if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
+        if in_step:
+            return (functools.partial(_alone, metric, plain) if self._is_sync_free(record, metric) else plain), False
         known = self._epochs.synchronized.get(id(record))
         current = known is not None and known.stamp == record.stamp and known.source.combined
         outcome = known.source.outcome if known is not None and current else None
-        if outcome is not None and not in_step:
+        if outcome is not None:
             return functools.partial(_take, outcome, metric), True
-        if in_step or (known is not None and known.source.plan.gathered):
+        if known is not None and known.source.plan.gathered:
             return functools.partial(_alone, metric, plain), False
-        # on ranks that have stepped aside the rows are torchmetrics' own already, and those that meet must match
-        give_back([metric])
         return plain, False
 
-    def compute_alone(self, metric: Any, plain: Plain) -> Any:
-        """The value of this rank's rows, which the guard scores faster than torchmetrics where both are the same."""
-        outcome: Outcome | None = None
-
-        def score() -> None:
-            nonlocal outcome
-            outcome = score_alone(metric)
-
-        self._protect(score)
-        if outcome is None:
-            return _alone(metric, plain) if self._exchange.world_size > 1 else plain()
-        return _take(outcome, metric)
-
     def _compute_with_others(self, record: MetricRecord, epoch: RunningEpoch, plain: Plain) -> Any:
-        """The metric combines ranks by itself; outside of steps, the others hear of it, in warn mode without a wait."""
-        if epoch.record.in_step:
-            record.synced_in_steps += 1
-            return plain()
+        """The metric combines ranks by itself; the others hear of it, in warn mode without a wait."""
         self._protect(functools.partial(self._start, record, epoch))
         value = plain()
         self._protect(self._exchange.finish)
@@ -123,9 +123,13 @@ class ComputeDispatcher:
 
 
 def _alone(metric: Any, plain: Plain) -> Any:
+    """The value of this rank's rows, which no later call may take for that of all ranks."""
     _compat.forget_computed(metric)
-    with _compat.WithoutSync(metric):
-        return plain()
+    try:
+        with _compat.WithoutSync(metric):
+            return plain()
+    finally:
+        _compat.forget_computed(metric)
 
 
 def _take_beside_plain(outcome: Outcome, record: MetricRecord, plain: Plain) -> Any:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from lightning_retrieval_guard.rules.spec import Correction
 from lightning_retrieval_guard.run.shared_rows import Lives
-from lightning_retrieval_guard.watch.metric_lives import Feed, Life, MetricLife, SomeRows, UpdateInfo
+from lightning_retrieval_guard.watch.metric_lives import AnyLife, Feed, MetricLife, SomeUpdates, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 # what is known of the updates of a life, and what fed them
-FedOf = Callable[[Life], tuple[Sequence[UpdateInfo], Collection[Feed]]]
+FedOf = Callable[[AnyLife], tuple[Sequence[UpdateInfo], Collection[Feed]]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int
         feeding: What feeds metrics in the epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
     """
-    kept: list[Life] = []
+    kept: list[AnyLife] = []
     stale = shared = 0
     sanity = True
     for life in lives:
@@ -54,7 +54,7 @@ def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int
             continue
         own = []
         for update, info in enumerate(infos):
-            rows = life.known[update].rows if update in life.known else ids[update].numel()
+            rows = life.scored[update].rows if update in life.scored else ids[update].numel()
             reason = reasons[info.feed]
             if reason == "stale_state":
                 stale += rows
@@ -63,7 +63,7 @@ def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int
                 shared += rows
             if reason is None:
                 own.append(update)
-        kept.append(life if len(own) == len(ids) else SomeRows(life, own))
+        kept.append(life if len(own) == len(ids) else SomeUpdates(life, own))
     return Part(kept, stale, sanity, shared)
 
 

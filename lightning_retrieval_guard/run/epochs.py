@@ -27,6 +27,7 @@ from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.summary import counts_of, numbers_of
 from lightning_retrieval_guard.run.suppression_filter import Verdict
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
+from lightning_retrieval_guard.watch.functionals import flattened_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import ask
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -142,7 +143,7 @@ class Epochs:
         return [replace(key, asked=self._answer(epoch, key, alone)) if key.can_ask else key for key in keys]
 
     def _answer(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return ask(epoch.record.keys[key.first.storage].lives.metric, alone)
+        return ask(epoch.record.keys[key.first.storage].history.metric, alone)
 
     def _view(self, epoch: RunningEpoch) -> EpochView:
         last = epoch.exchanges[-1] if epoch.exchanges else []
@@ -157,6 +158,7 @@ class Epochs:
             declared_scope=self._run.settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
             unregistered=tuple(unregistered_of(epoch.exchanges)),
+            flattened=tuple(flattened_of(epoch.exchanges)),
             gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
             corrected=frozenset(epoch.installed),
         )
@@ -206,7 +208,7 @@ class Epochs:
         Raises:
             GuardError: With what is refused.
         """
-        parts = ("keys", "sources", "unregistered")
+        parts = ("keys", "sources", "unregistered", "flattened")
         if not any(message.get(part) for message in epoch.exchanges[-1] for part in parts):
             return  # on every rank: nobody knows of anything to do
         answers = self._confirm(bool(refused))
@@ -224,7 +226,7 @@ class Epochs:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
         names = {name: source for name, source in epoch.local.items() if name in epoch.sources}
         for metric, record in self._watch.row_records():
-            lives = self._finder.part([record.segment()], epoch.record).lives
+            lives = self._finder.part([record.life], epoch.record).lives
             name = next((name for name, source in names.items() if source.shows(lives)), None)
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)

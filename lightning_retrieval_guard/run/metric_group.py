@@ -128,7 +128,7 @@ class MetricGroup:
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
         apart = not self.plan.gathered or self.plan.first_counts
-        travels = apart and len(self.ranks) > 1 and self.plan.has_rows
+        travels = apart and len(self.ranks) > 1 and self.plan.has_rows and not self.plan.lacks_rows
         self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
         return bool(self._wanted)
 

@@ -24,6 +24,7 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.failure import Failure, failure_text
 from lightning_retrieval_guard.run.suppression_filter import may_correct
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
+from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -45,7 +46,7 @@ class Session:
         self.suppressions = run.suppressions
         self._run = run
         self._patches = Patches()
-        self._metrics = MetricWatch(self)
+        self._metrics = MetricWatch(self, run.settings.max_held_mb)
         self._epochs = Epochs(run, self._metrics)
         self._ways = self._make_ways()
         self._failure: Failure | None = None
@@ -103,6 +104,7 @@ class Session:
     def _install(self) -> None:
         self._metrics.install()
         LogWatch(self._run.trainer, self._run.module, self._metrics, self).install(self._patches)
+        watch_functionals(self, self._patches)
         connector = _compat.logger_connector(self._run.trainer)
         self._patches.put(connector, "epoch_end_reached", self._before(self._epochs.end_batches))
         self._patches.put(connector, "on_epoch_end", self._after(self._epochs.end, meets=False))
@@ -267,7 +269,7 @@ class Session:
 
     @property
     def routes(self) -> bool:
-        """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
+        """Whether the guard supplies the values of retrieval metrics."""
         return self._run.settings.corrects and self._failure is None
 
     def may_drop(self, record: MetricRecord) -> bool:
@@ -289,26 +291,10 @@ class Session:
         stage = self.stage()
         return None if stage is None else stage.feeding
 
-    @property
-    def is_only_rank(self) -> bool:
-        """Whether there is no other rank."""
-        return self.world_size == 1
-
     def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: a metric that is no part of the module comes to where the module is."""
         if self.stage() is not None:
             bring(record, self._run.module, inputs)
-
-    def is_final(self, metric: Any, alone: bool) -> bool:
-        """Whether no other rank and no other update can add to the queries of an update.
-
-        Args:
-            metric: The metric.
-            alone: Whether the update is the only one of its metric life.
-        """
-        if self._run.settings.query_scope == "batch":
-            return True
-        return alone and (self.world_size == 1 or not _compat.syncs_on_compute(metric))
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
@@ -320,11 +306,11 @@ class Session:
             self._epochs.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Compute a metric: in a step on this rank alone, at the end of the epoch over all ranks."""
+        """Compute a metric: in a step as the program does, at the end of the epoch over all ranks."""
         return self._dispatch(self._ways.to_compute, record, plain)
 
     def forward(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Run ``forward``, which in correct mode stays on this rank for retrieval metrics."""
+        """Run ``forward``."""
         return self._dispatch(self._ways.to_forward, record, plain)
 
     def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
@@ -339,10 +325,6 @@ class Session:
         if self._failure is not None:
             way, synced = self._ways.after_failure(record, plain, self.in_step)
         return way(), synced
-
-    def score_in_forward(self, metric: Any, plain: Plain) -> Any:
-        """The value of one batch, as ``forward`` asks for it."""
-        return self._ways.compute_alone(metric, plain) if self.routes and self.stage() is not None else plain()
 
 
 def _joined(ranks: Sequence[int]) -> str:

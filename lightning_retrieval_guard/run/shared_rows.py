@@ -11,11 +11,11 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
-from lightning_retrieval_guard.epoch.row_table import Digest, RowTable, Settled, build_table
+from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, build_table
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.watch.metric_lives import Life
+from lightning_retrieval_guard.watch.metric_lives import AnyLife
 
-Lives = Sequence[Life]
+Lives = Sequence[AnyLife]
 
 
 class SharedRows:
@@ -65,12 +65,12 @@ class SharedRowSets:
             lives: The metric lives.
             tell_facts: Tells facts and pieces of a new set.
         """
-        states, known = [life.states() for life in lives], _known_of(lives)
-        held = (*(part for own in states for column in own for part in column), *known.values())
+        states, scored = [life.states() for life in lives], _scored_of(lives)
+        held = (*(part for own in states for column in own for part in column), *scored.values())
         parts = (about, *map(id, held))
         if parts in self._by_parts:
             return self._by_parts[parts][0]
-        table = build_table(states, known)
+        table = build_table(states, scored)
         alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
         rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
         if rows is None:
@@ -85,12 +85,12 @@ class SharedRowSets:
         self._by_size.clear()
 
 
-def _known_of(lives: Lives) -> dict[int, Digest | Settled]:
-    """What is known of updates whose rows are not all kept, by their numbers over all lives."""
-    found: dict[int, Digest | Settled] = {}
+def _scored_of(lives: Lives) -> dict[int, ScoredUpdate]:
+    """What is kept of updates whose rows are not, by their numbers over all lives."""
+    found: dict[int, ScoredUpdate] = {}
     start = 0
     for life in lives:
-        found.update({start + update: known for update, known in life.known.items()})
+        found.update({start + update: scored for update, scored in life.scored.items()})
         start += len(life.states()[0])
     return found
 
@@ -98,7 +98,7 @@ def _known_of(lives: Lives) -> dict[int, Digest | Settled]:
 def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:
     if one is None or other is None:
         return one is other
-    if any(table.digests or table.settled for table in (one, other)):
+    if one.scored or other.scored:
         return False
     columns = ((one.ends, other.ends), (one.query, other.query), (one.preds, other.preds), (one.target, other.target))
     return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in columns)

@@ -20,13 +20,13 @@ from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import (
+    AnyLife,
     Dropped,
     Feed,
-    ForwardRows,
-    Life,
+    ForwardUpdates,
     MetricLife,
     MetricRecord,
-    SomeRows,
+    SomeUpdates,
     UpdateInfo,
     life_of,
 )
@@ -73,7 +73,7 @@ class LocalSource:
     def facts(self, rows: int) -> SourceFacts:
         """What this rank tells of it, with the place of its rows."""
         measure = measure_of(self.metric)
-        values_of_forward = any(isinstance(life, ForwardRows) for life in self.part.lives)
+        values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.part.lives)
         return SourceFacts(
             rows=rows,
             metric=type(self.metric).__name__,
@@ -93,8 +93,8 @@ class LocalSource:
         )
 
 
-def _updates_of(life: Life) -> list[int]:
-    return life.updates if isinstance(life, SomeRows) else list(range(len(life.states()[0])))
+def _updates_of(life: AnyLife) -> list[int]:
+    return life.updates if isinstance(life, SomeUpdates) else list(range(len(life.states()[0])))
 
 
 class SourceFinder:
@@ -108,12 +108,12 @@ class SourceFinder:
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
         """The metrics that were updated in the stage, and those that the keys show."""
         names, keys = self._names(), list(keys)
-        forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.segments}
+        forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.lives}
         found: dict[str, LocalSource] = {}
         for metric, record in self._fed_in(stage.stage):
             if record.created_in_hook not in STEP_HOOKS and _compat.row_states(metric)[0]:
                 name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
-                part = self.part([record.segment()], stage)
+                part = self.part([record.life], stage)
                 found[name] = self._build(name, part, stage, shown_by_forward=id(record) in forwarded)
         return found | self.behind_keys(stage, keys, found)
 
@@ -123,9 +123,9 @@ class SourceFinder:
 
     def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
         """The source that a key shows, if it is among ``sources``."""
-        if not key.segments:
+        if not key.lives:
             return None
-        lives = self.part(key.segments, stage, key.call.dataloader).lives
+        lives = self.part(key.lives, stage, key.call.dataloader).lives
         return next((name for name, source in sources.items() if source.shows(lives)), None)
 
     def behind_keys(
@@ -134,8 +134,8 @@ class SourceFinder:
         """The metrics that the keys show and that are not among the known ones, as they were there."""
         found: dict[str, LocalSource] = {}
         for key in keys:
-            if key.segments and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
-                part = self.part(key.segments, stage, key.call.dataloader)
+            if key.lives and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
+                part = self.part(key.lives, stage, key.call.dataloader)
                 name = self._name_for(key)
                 name = f"{name} of dataloader {key.call.dataloader}" if part.shared else name
                 name = _free_name(name, {**known, **found})
@@ -145,9 +145,9 @@ class SourceFinder:
 
     def _name_for(self, key: KeyRecord) -> str:
         """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
-        life = key.segments[-1]
+        life = key.lives[-1]
         lasting = isinstance(life, MetricLife) and life.is_current and life.record.created_in_hook not in STEP_HOOKS
-        return self.name(life.record) if lasting and len(key.segments) == 1 else f"key:{key.call.storage}"
+        return self.name(life.record) if lasting and len(key.lives) == 1 else f"key:{key.call.storage}"
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, if this rank has it."""
@@ -160,7 +160,7 @@ class SourceFinder:
 
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
-        source = self._build(self.name(record), self.part([record.segment()], stage), stage, shown_by_forward=False)
+        source = self._build(self.name(record), self.part([record.life], stage), stage, shown_by_forward=False)
         self._sets.clear()
         return source
 
@@ -207,30 +207,21 @@ class SourceFinder:
 
         return self._sets.find(about, lives, tell_facts)
 
-    def _spans_epoch(self, life: Life) -> bool:
+    def _spans_epoch(self, life: AnyLife) -> bool:
         """Whether a metric life may span the epoch: not that of a metric that was made in a step for its one batch."""
         return life.record.created_in_hook not in STEP_HOOKS or any(info.samples != 0 for info in self._infos(life)[1:])
 
-    def _infos(self, life: Life) -> Sequence[UpdateInfo]:
+    def _infos(self, life: AnyLife) -> Sequence[UpdateInfo]:
         """What is known of the updates."""
-        if isinstance(life, SomeRows):
-            infos = self._infos(life.segment)
+        if isinstance(life, SomeUpdates):
+            infos = self._infos(life.life)
             return [infos[one] for one in life.updates if one < len(infos)]
         return self._fed(life)[0]
 
-    def _fed(self, life: Life) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
-        """What is known of the updates of a segment, and what fed it.
-
-        Only the first member of a compute group is updated; the others share its rows, or have copies of them.
-        """
-        segment, ids = life_of(life), life_of(life).states()[0]
-        if len(segment.infos) == len(ids):
-            return segment.infos, segment.feeds
-        sizes = [part.numel() for part in ids]
-        for metric, record in self._watch.row_records():
-            if len(record.infos) == len(ids) and [part.numel() for part in _compat.row_states(metric)[0]] == sizes:
-                return record.infos, record.feeds
-        return [], ()
+    def _fed(self, life: AnyLife) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
+        """What is known of the updates of a life, and what fed it; nothing where not every update was seen."""
+        whole = life_of(life)
+        return (whole.infos, whole.feeds) if len(whole.infos) == len(whole.states()[0]) else ([], ())
 
     def _names(self) -> dict[int, str]:
         names = {id(module): path for path, module in self._run.module.named_modules() if isinstance(module, Metric)}

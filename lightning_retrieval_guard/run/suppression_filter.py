@@ -104,6 +104,9 @@ def _patterns_at(finding: Finding, epoch: EpochView) -> Sequence[Sequence[str]]:
     for key in epoch.keys:
         if key.first.storage == finding.target:
             return [facts.suppressed for facts in key.present]
+    for call in epoch.flattened:
+        if call.target == finding.target:
+            return [call.suppressed]
     return next((source.suppressed for source in epoch.sources if source.name == finding.target), ())
 
 

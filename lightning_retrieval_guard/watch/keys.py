@@ -13,7 +13,7 @@ from lightning_retrieval_guard.epoch.facts import Kind, LogCall, WeightCounts
 from lightning_retrieval_guard.ranking.measures import ask_the_same
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
-from lightning_retrieval_guard.watch.metric_lives import ForwardRows, Life, MetricLife, MetricRecord, life_of
+from lightning_retrieval_guard.watch.metric_lives import AnyLife, ForwardUpdates, MetricLife, MetricRecord, life_of
 from lightning_retrieval_guard.watch.metrics import Origin
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
@@ -102,9 +102,9 @@ class KeyRecord:
     calls: int = 0
     synced: bool = False
     mixed: bool = False
-    segments: list[Life] = field(default_factory=list)
+    lives: list[AnyLife] = field(default_factory=list)
     # of metrics that keep no rows
-    lives: MetricHistory = field(default_factory=MetricHistory)
+    history: MetricHistory = field(default_factory=MetricHistory)
     # the metric whose value was logged last
     shown: MetricRecord | None = None
     weights: Weights = field(default_factory=Weights)
@@ -116,31 +116,29 @@ class KeyRecord:
         self.mixed = self.mixed or kind != self.call.kind
         self.synced = self.synced or (origin is not None and origin.synced)
         if origin is not None and not origin.record.is_rows:
-            self.lives.note(origin.record)
+            self.history.note(origin.record)
         self.shown = self.shown if origin is None else origin.record
         self.program_value = None if origin is None else origin.program_value
-        if origin is None or origin.segment is None or origin.segment.metric is None:
+        if origin is None or origin.life is None or origin.life.metric is None:
             return
-        origin.segment.hold()
-        last = self.segments[-1] if self.segments else None
+        origin.life.hold()
+        last = self.lives[-1] if self.lives else None
         if kind == "forward":
-            self._note_forward(last, origin.segment, origin.update)
-        elif last is not origin.segment:
-            self._go_on(origin.segment)
-            self.segments.append(origin.segment)
+            self._note_forward(last, origin.life, origin.update)
+        elif last is not origin.life:
+            self._compare_settings(origin.life)
+            self.lives.append(origin.life)
 
-    def _go_on(self, segment: MetricLife) -> None:
-        """Another segment is shown from now on."""
-        if self.segments:
-            last = life_of(self.segments[-1])
-            self.mixed = self.mixed or not ask_the_same(last.metric, segment.metric)
-            last.end()
-        segment.begin()
+    def _compare_settings(self, life: MetricLife) -> None:
+        """Another life is shown from now on."""
+        if self.lives:
+            last = life_of(self.lives[-1])
+            self.mixed = self.mixed or not ask_the_same(last.metric, life.metric)
 
-    def _note_forward(self, last: Life | None, segment: MetricLife, update: int) -> None:
-        if not isinstance(last, ForwardRows) or last.segment is not segment:
-            self._go_on(segment)
-            last = ForwardRows(segment, [])
-            self.segments.append(last)
+    def _note_forward(self, last: AnyLife | None, life: MetricLife, update: int) -> None:
+        if not isinstance(last, ForwardUpdates) or last.life is not life:
+            self._compare_settings(life)
+            last = ForwardUpdates(life, [])
+            self.lives.append(last)
         if not last.updates or last.updates[-1] != update:
             last.updates.append(update)

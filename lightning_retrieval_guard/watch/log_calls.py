@@ -125,7 +125,7 @@ class LogWatch:
 
     def _origin_of_object(self, metric: Metric) -> Origin:
         record = self._metrics.record_of(metric)
-        return Origin(record, "compute", False, record.segment() if record.is_rows else None)
+        return Origin(record, "compute", False, record.life if record.is_rows else None)
 
     def _note_weight(self, key: KeyRecord, stage: StageRecord, results: Any, value: Any, given: Any) -> None:
         used = given if given is not None else _compat.inferred_batch_size(results)

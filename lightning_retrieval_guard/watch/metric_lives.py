@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.row_table import Digest, Rows, Settled, States
+from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
@@ -64,124 +64,43 @@ class Dropped:
 class MetricLife:
     """The rows of one metric from one reset to the next.
 
-    The rows stay in the metric while it holds them; a reset hands them over, so that nothing is copied in a step. A
-    segment keeps its metric alive until it is released, and for good once a key shows it.
+    The rows stay in the metric, unless they may not be there when the epoch ends; then they are kept here. A life keeps
+    its metric alive until it is released, and for good once a key shows it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_is_held",
-        "_kept",
-        "_metric",
-        "_past",
-        "_shown",
-        "_stands_in",
-        "feeds",
-        "generation",
-        "infos",
-        "known",
-        "record",
-    )
+    __slots__ = ("__weakref__", "_kept", "_metric", "feeds", "generation", "infos", "is_shown", "record", "scored")
 
     def __init__(self, record: MetricRecord) -> None:
         self.record = record
         self.generation = record.generation
-        self.infos: list[UpdateInfo] = record.infos
+        self.infos: Sequence[UpdateInfo] = record.infos
         self.feeds: Mapping[Feed, int] = record.feeds
-        # what is known of updates whose rows are not all kept any more
-        self.known: Mapping[int, Digest | Settled] = {}
+        # what is kept of updates whose rows are not
+        self.scored: Mapping[int, ScoredUpdate] = {}
+        self.is_shown = False
         self._metric: Metric | None = record.metric()
-        self._is_held = False
         self._kept: KeptStates | None = None
-        self._shown = self._past = 0
-        self._stands_in = False
 
     @property
     def metric(self) -> Any:
-        """The metric or what stands in for it, or ``None`` where both are gone."""
+        """The metric or one with the same settings, or ``None`` where both are gone."""
         living = self.record.metric()
         return living if living is not None else self._metric
 
     def hold(self) -> None:
-        """A key shows these rows: keep the metric."""
-        if not self._is_held:
-            self._metric, self._is_held = self.metric, True
-
-    @property
-    def outlived_metric(self) -> bool:
-        """Whether something stands in for a metric that is gone."""
-        return self._stands_in and self.record.metric() is None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether a key shows these rows."""
-        return self._is_held
+        """A key shows these rows."""
+        if not self.is_shown:
+            self._metric, self.is_shown = (self.metric if self._metric is None else self._metric), True
 
     def release(self) -> None:
-        """Let the metric go, unless a key shows it."""
-        if not self._is_held:
-            self._metric = None
-
-    def stand_in(self) -> None:
-        """Hold in place of the metric what it was made with and its rows, so that it goes when the program lets go."""
-        metric = self.record.metric()
-        if metric is not None and self._metric is metric:
-            self._metric, self._stands_in = _compat.twin(metric), True
-
-    def follow(self) -> None:
-        """The metric lives on and has made new lists for its rows, as it does in ``forward()``."""
-        metric = self.record.metric()
-        if self._stands_in and metric is not None and self._kept is None:
-            self._metric = _compat.twin(metric)
-
-    def begin(self) -> None:
-        """A key begins to show these rows."""
-        self._shown += 1
-
-    def end(self) -> None:
-        """A key goes on to show others."""
-        self._past += 1
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no update can come any more, and every key that shows these rows shows later ones by now."""
-        return self._past == self._shown and (self._kept is not None or self.record.metric() is None)
-
-    @property
-    def waits_for_metric(self) -> bool:
-        """Whether they are not over only because a metric that was made in a step has not gone yet."""
-        return self._past == self._shown and self._stands_in and not self.is_over
-
-    def replace(self, update: int, rows: Rows, known: Digest) -> None:
-        """Keep of an update what a digest has left."""
-        if self._kept is None:
-            self.keep()
-        assert self._kept is not None
-        if self.outlived_metric:
-            _compat.let_rows_go(self._metric)
-        for column, part in zip(self._kept, rows, strict=True):
-            column[update] = part
-        self.known = {**self.known, update: known}
-
-    def settle(self, rows: KeptStates, known: Mapping[int, Settled], like: MetricLife) -> None:
-        """Nothing can add to the rows, which were one update: keep what came of them, in place of all else.
-
-        Args:
-            rows: What is left of them.
-            known: What came of them.
-            like: Settled rows of a metric with the same settings, or these; its record and its stand-in serve for all.
-        """
-        self._kept, self.known = rows, known
-        if self.outlived_metric:
-            self._metric, self.record = like._metric, like.record
-            if self is like:
-                _compat.let_rows_go(self._metric)
-            elif self.infos == like.infos and self.feeds == like.feeds:
-                self.infos, self.feeds = like.infos, like.feeds
+        """Let everything go, unless a key shows it."""
+        if not self.is_shown:
+            self._metric = self._kept = None
+            self.scored = {}
 
     @property
     def is_current(self) -> bool:
-        """Whether the metric still holds these rows."""
+        """Whether the rows are those that the metric holds."""
         return self._kept is None
 
     def states(self) -> States:
@@ -192,6 +111,26 @@ class MetricLife:
         """Take over the rows, because the metric is about to forget them."""
         ids, preds, target = _compat.row_states(self.metric)
         self._kept = (list(ids), list(preds), list(target))
+
+    def capture(self, rows: KeptStates, settings: Metric) -> None:
+        """Keep rows as they are now, and in place of the metric one with the same settings."""
+        count = len(rows[0])
+        self.infos, self.feeds = list(self.record.infos[:count]), dict(self.record.feeds)
+        self._kept, self._metric, self.scored = rows, settings, {}
+
+    def resume(self) -> None:
+        """The metric still holds the rows, so they need not be kept."""
+        metric = self.record.metric()
+        if self._kept is not None and metric is not None:
+            self._kept, self._metric, self.scored = None, metric, {}
+            self.infos, self.feeds = self.record.infos, self.record.feeds
+
+    def drop_rows(self, update: int, scored: ScoredUpdate) -> None:
+        """Keep of an update what was made of it."""
+        assert self._kept is not None
+        for column in self._kept:
+            column[update] = column[update].new_empty(0)
+        self.scored = {**self.scored, update: scored}
 
 
 @dataclass(slots=True)
@@ -212,84 +151,112 @@ class MetricRecord:
     samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0
-    in_forward: bool = False
+    # whether it counts its updates together with the members of its compute group
+    is_grouped: bool = False
+    # the batch in which it was made in a step
+    made_in_batch: int | None = None
+    resets_in_steps: bool = False
     dropped: Dropped | None = None
     # what compute() returned in place of which the guard gave its own value
     program_value: Any = None
     # where it was before the guard brought it to the module's device
     moved_from: torch.device | None = None
     # the list of ids and how many of its parts are known to be on the metric's device
-    settled: tuple[int, int] = (0, 0)
-    _segment: weakref.ref[MetricLife] | None = None
+    checked_parts: tuple[int, int] = (0, 0)
+    _life: weakref.ref[MetricLife] | None = None
 
-    def segment(self) -> MetricLife:
-        """The segment of the rows that the metric holds now."""
-        current = self._segment() if self._segment is not None else None
-        if current is None or current.generation != self.generation:
+    @property
+    def life(self) -> MetricLife:
+        """The life of the rows that the metric holds now."""
+        current = self.held_life
+        if current is None:
             current = MetricLife(self)
-            self._segment = weakref.ref(current)
+            self._life = weakref.ref(current)
         return current
+
+    @property
+    def held_life(self) -> MetricLife | None:
+        """The same, if somebody holds it."""
+        current = self._life() if self._life is not None else None
+        return current if current is not None and current.generation == self.generation else None
 
     @property
     def stamp(self) -> tuple[int, int]:
         """Another one after every update and every reset of a metric that keeps rows."""
         return self.generation, len(_compat.row_states(self.metric())[0])
 
-    def keep_rows(self) -> None:
-        """The metric forgets its rows: hand them to the segment, if somebody holds it."""
-        current = self._segment() if self._segment is not None else None
-        if current is not None and current.generation == self.generation and current.is_current:
-            current.keep()
+    def note_update(self, feed: Feed, samples: int | None) -> None:
+        """Count an update."""
+        self.feeds[feed] = self.feeds.get(feed, 0) + 1
+        if self.is_rows:
+            self.infos.append(UpdateInfo(samples, feed))
 
-    def follow(self) -> None:
-        """The metric was updated: whatever stands in for it must know."""
-        current = self._segment() if self._segment is not None else None
-        if current is not None and current.generation == self.generation:
-            current.follow()
+    def follow(self, leader: MetricRecord) -> None:
+        """Hold what the leader of the compute group holds, fed as it was."""
+        self.is_grouped = leader.is_grouped = True
+        self.first_update = self.first_update or leader.first_update
+        self.suppressed = self.suppressed or leader.suppressed
+        if self.feeds is leader.feeds:
+            return
+        self.infos, self.feeds = leader.infos, leader.feeds
+        self.fed_by, self.samples_at_update = leader.fed_by, leader.samples_at_update
+        life = self.held_life
+        if life is not None and life.is_current:
+            life.infos, life.feeds = self.infos, self.feeds
+
+    def leave_group(self) -> None:
+        """An update of this member alone: count by itself from now on."""
+        self.is_grouped = False
+        self.infos, self.feeds = list(self.infos), dict(self.feeds)
+        self.fed_by = {stage: set(loaders) for stage, loaders in self.fed_by.items()}
+        self.samples_at_update = dict(self.samples_at_update)
+        life = self.held_life
+        if life is not None and life.is_current:
+            life.infos, life.feeds = self.infos, self.feeds
 
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
         self.infos = []
         self.feeds = {}
-        self.settled = (0, 0)
+        self.checked_parts = (0, 0)
 
 
-class SomeRows:
-    """The rows of some updates of a segment."""
+class SomeUpdates:
+    """Some updates of a metric life."""
 
-    def __init__(self, segment: MetricLife, updates: list[int]) -> None:
-        self.segment = segment
-        self.record = segment.record
+    def __init__(self, life: MetricLife, updates: list[int]) -> None:
+        self.life = life
+        self.record = life.record
         self.updates = updates
 
     @property
     def metric(self) -> Any:
-        """As of the segment, which alone decides how long the metric is kept."""
-        return self.segment.metric
+        """As of the life, which alone decides how long the metric is kept."""
+        return self.life.metric
 
     def states(self) -> States:
         """Ids, scores and relevance, one tensor an update."""
-        ids, preds, target = self.segment.states()
+        ids, preds, target = self.life.states()
         if len(self.updates) == len(ids):
             return ids, preds, target
         chosen = self.updates
         return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
 
     @property
-    def known(self) -> dict[int, Digest | Settled]:
-        """What is known of updates whose rows are not all kept any more."""
-        known = self.segment.known
-        return {place: known[update] for place, update in enumerate(self.updates) if update in known}
+    def scored(self) -> dict[int, ScoredUpdate]:
+        """What is kept of updates whose rows are not."""
+        scored = self.life.scored
+        return {index: scored[update] for index, update in enumerate(self.updates) if update in scored}
 
 
-class ForwardRows(SomeRows):
-    """The rows of those updates of a segment whose ``forward()`` values were logged."""
+class ForwardUpdates(SomeUpdates):
+    """The updates of a metric life whose ``forward()`` values were logged."""
 
 
-Life = MetricLife | SomeRows
+AnyLife = MetricLife | SomeUpdates
 
 
-def life_of(life: Life) -> MetricLife:
-    """The segment that holds the rows."""
-    return life.segment if isinstance(life, SomeRows) else life
+def life_of(life: AnyLife) -> MetricLife:
+    """The life that holds the rows."""
+    return life.life if isinstance(life, SomeUpdates) else life

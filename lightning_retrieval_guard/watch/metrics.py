@@ -5,23 +5,24 @@ Metrics are keyed by ``id``: comparing them builds new metrics, and hashing them
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
-from lightning_retrieval_guard.watch.ended import EndedLives, RankListener
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord, UpdateInfo
+from lightning_retrieval_guard.watch.held_rows import HeldRows
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.patches import Patches
-from lightning_retrieval_guard.watch.row_store import SharedRowStore, give_back, settle
 from lightning_retrieval_guard.watch.stale import drop_stale
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 from lightning_retrieval_guard.watch.update_context import UpdateContext
@@ -39,19 +40,20 @@ class Origin:
     record: MetricRecord
     how: How
     synced: bool
-    segment: MetricLife | None
+    life: MetricLife | None
     update: int = 0
     program_value: Any = None
 
 
-class MetricListener(RankListener, Protocol):
+class MetricListener(Protocol):
     """What the watch asks and tells while a metric works."""
 
     suppressions: Suppressions
+    in_step: bool
 
     @property
     def routes(self) -> bool:
-        """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
+        """Whether the guard supplies the values of retrieval metrics."""
 
     def may_drop(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
@@ -65,9 +67,6 @@ class MetricListener(RankListener, Protocol):
     def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Run ``forward`` of the metric, and say whether the value combines all ranks."""
 
-    def score_in_forward(self, metric: Metric | None, plain: Callable[[], Any]) -> Any:
-        """Compute a retrieval metric on the one batch that its ``forward`` was given."""
-
     def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: move the metric to where it is needed."""
 
@@ -78,23 +77,40 @@ class MetricListener(RankListener, Protocol):
         """Run a part of the guard that must not bring the run down."""
 
 
-class MetricWatch:
-    """Sees every metric of the process while it is installed."""
+class _Calls(threading.local):
+    """The calls of metrics that run in a thread, the outermost first."""
 
-    def __init__(self, listener: MetricListener) -> None:
+    def __init__(self) -> None:
+        self.records: list[MetricRecord] = []
+        self.in_collection = 0
+
+
+class MetricWatch:
+    """Sees every metric of the process while it is installed.
+
+    A call within that of another metric, or of the same one, belongs to the outer call and is not looked at.
+    Collections and arithmetics on metrics are no outer calls: what they hold is judged by itself.
+
+    Args:
+        listener: Is asked and told.
+        max_held_mb: The MiB of rows that the watch may keep alive.
+    """
+
+    def __init__(self, listener: MetricListener, max_held_mb: float) -> None:
         self._listener = listener
         self._patches = Patches()
         self._records: dict[int, MetricRecord] = {}
         self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._recent: list[MetricLife] = []
-        self._ended = EndedLives(listener)
-        self._store = SharedRowStore()
+        self._held = HeldRows(max_held_mb)
+        self._calls = _Calls()
+        self._batch = 0
         self._installed = False
 
     def install(self) -> None:
         """Watch the metrics that exist and those that will be made."""
         self._installed = True
-        self._patch_class()
+        self._patch_classes()
         for metric in _living_metrics():
             self._adopt(metric, created_in_hook=None)
 
@@ -102,14 +118,10 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._installed = False
         self._patches.undo()
-        # by the plainest way: ranks that hold relevance in different dtypes would abort where torchmetrics gathers it
-        held = [(record.metric(), record) for record in list(self._records.values())]
-        give_back(metric for metric, record in held if metric is not None and record.is_rows)
         self._records.clear()
         self._origins.clear()
         self._recent.clear()
-        self._ended.clear()
-        self._store.start_batch()
+        self._held.clear()
 
     def record_of(self, metric: Metric) -> MetricRecord:
         """The record of a metric, made where the metric was not known."""
@@ -120,27 +132,19 @@ class MetricWatch:
 
     def origin_of(self, tensor: Tensor) -> Origin | None:
         """Where a tensor came from, as long as it is the same tensor."""
-        known = self._origins.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor else None
+        entry = self._origins.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
 
     def start_batch(self) -> None:
         """Let go of the metrics of the batch before, as far as no key shows them.
 
         A metric holds its value, and the value's origin its metric; only this ends the circle.
         """
-        self._let_go()
-        self._store.start_batch()
-        if self._listener.routes:
-            self._ended.digest()
-
-    def _let_go(self) -> None:
-        for segment in self._recent:
-            segment.release()
-            if segment.is_held and self._listener.routes:
-                self._ended.expect(segment)
-                if segment.record.created_in_hook in STEP_HOOKS:
-                    segment.stand_in()
+        for life in self._recent:
+            life.release()
         self._recent.clear()
+        self._held.start_batch()
+        self._batch += 1
 
     def records(self) -> Iterator[tuple[Metric, MetricRecord]]:
         """The living metrics."""
@@ -163,8 +167,9 @@ class MetricWatch:
         feeding = self._listener.feeding() if created_in_hook is not None else None
         if feeding is not None and feeding.samples_before is not None:
             record.samples_at_update[feeding.stage, feeding.dataloader] = feeding.samples_before
-        own = vars(metric)
-        if "compute" in own and not _compat.belongs_to_lightning(metric):
+        if created_in_hook in STEP_HOOKS:
+            record.made_in_batch = self._batch
+        if "compute" in vars(metric) and not _compat.belongs_to_lightning(metric):
             self._patches.put(metric, "update", functools.partial(self._wrap, record, self._update))
             self._patches.put(metric, "compute", functools.partial(self._wrap, record, self._compute))
         return record
@@ -174,30 +179,66 @@ class MetricWatch:
     ) -> Callable[..., Any]:
         return BesideGraphs(functools.partial(watched, record, original), original, record.is_rows)
 
+    @contextlib.contextmanager
+    def _running(self, record: MetricRecord) -> Iterator[None]:
+        """While a call of a metric runs, calls within it belong to it."""
+        metric, calls = record.metric(), self._calls.records
+        if metric is not None and _compat.is_composition(metric):
+            yield
+            return
+        calls.append(record)
+        try:
+            yield
+        finally:
+            calls.pop()
+
+    def _is_watched(self) -> bool:
+        return self._installed and not self._calls.records
+
     def _update(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        if self._installed and not record.in_forward and record.feeds:
-            self._listener.protect(lambda: self._drop_stale(record))
-        self._bring(record, args, kwargs)
-        result = original(*args, **kwargs)
-        if self._installed and not record.in_forward:
-            self._listener.protect(lambda: self._note_update(record, args, kwargs))
+        if not self._is_watched():
+            return original(*args, **kwargs)
+        self._before_update(record, args, kwargs)
+        with self._running(record):
+            result = original(*args, **kwargs)
+        self._listener.protect(lambda: self._note_update(record))
         return result
 
     def _compute(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(original, *args, **kwargs)
-        if not self._installed:
+        if not self._is_watched():
             return plain()
-        if record.in_forward:
-            return self._listener.score_in_forward(record.metric(), plain) if record.is_rows else plain()
-        value, synced = self._listener.compute(record, plain)
+        with self._running(record):
+            value, synced = self._listener.compute(record, plain)
         self._listener.protect(lambda: self._note_value(record, value, "compute", synced))
         return value
 
-    def _patch_class(self) -> None:
+    def _forward(self, metric: Metric, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        plain = functools.partial(original, metric, *args, **kwargs)
+        if self._is_watched() and id(metric) not in self._records:
+            self._listener.protect(lambda: void(self.record_of(metric)))
+        record = self._records.get(id(metric)) if self._is_watched() else None
+        if record is None:
+            return plain()
+        self._before_update(record, args, kwargs)
+        with self._running(record):
+            value, synced = self._listener.forward(record, plain)
+
+        def note() -> None:
+            self._note_update(record)
+            self._note_value(record, value, "forward", synced)
+
+        self._listener.protect(note)
+        return value
+
+    def _patch_classes(self) -> None:
         watch = self
 
         def leaves(metric: Metric, *_: Any) -> bool:
             return _compat.is_rows_metric(metric)
+
+        def holds_rows(collection: MetricCollection, *_: Any) -> bool:
+            return any(isinstance(part, Metric) and leaves(part) for part in collection.modules())
 
         def wrap_maker(original: Callable[..., None]) -> Callable[..., None]:
             def make(self: Metric, *args: Any, **kwargs: Any) -> None:
@@ -227,42 +268,53 @@ class MetricWatch:
 
             return BesideGraphs(to, original, leaves)
 
+        def wrap_update_of_collection(original: Callable[..., None]) -> Callable[..., None]:
+            def update(self: MetricCollection, *args: Any, **kwargs: Any) -> None:
+                watch._update_collection(self, functools.partial(original, self, *args, **kwargs))
+
+            return BesideGraphs(update, original, holds_rows)
+
         self._patches.put(Metric, "__init__", wrap_maker)
         self._patches.put(Metric, "__setstate__", wrap_maker)
         self._patches.put(Metric, "reset", wrap_reset)
         self._patches.put(Metric, "__call__", wrap_call)
         self._patches.put(Metric, "to", wrap_to)
+        self._patches.put(MetricCollection, "update", wrap_update_of_collection)
+
+    def _update_collection(self, collection: MetricCollection, plain: Callable[[], None]) -> None:
+        """Updates the first member of each compute group; the others then hold the same."""
+        self._calls.in_collection += 1
+        try:
+            plain()
+        finally:
+            self._calls.in_collection -= 1
+        if self._is_watched():
+            self._listener.protect(lambda: self._note_groups(collection))
+
+    def _note_groups(self, collection: MetricCollection) -> None:
+        for first, *others in _compat.compute_groups(collection):
+            leader = self.record_of(first)
+            for other in others:
+                self.record_of(other).follow(leader)
 
     def _stays(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a retrieval metric is told to move to where it is; Lightning does so in every log call."""
         record = self._records.get(id(metric)) if self._installed and self._listener.routes else None
         if record is None or not record.is_rows or kwargs or len(args) != 1 or args[0] != metric.device:
             return False
-        self._listener.protect(lambda: settle(metric, record, metric.device))
-        return True
+        states = _compat.row_states(metric)
+        checked, count = record.checked_parts
+        start = count if checked == id(states[0]) and count <= len(states[0]) else 0
+        stays = all(part.device == metric.device for column in states for part in column[start:])
+        if stays:
+            record.checked_parts = (id(states[0]), len(states[0]))
+        return stays
 
-    def _forward(self, metric: Metric, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        plain = functools.partial(original, metric, *args, **kwargs)
-        if self._installed and id(metric) not in self._records:
-            self._listener.protect(lambda: void(self.record_of(metric)))
-        record = self._records.get(id(metric)) if self._installed else None
-        if record is None or record.in_forward:
-            return plain()
+    def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
         if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
-        self._bring(record, args, kwargs)
-        record.in_forward = True
-        try:
-            value, synced = self._listener.forward(record, plain)
-        finally:
-            record.in_forward = False
-
-        def note() -> None:
-            self._note_update(record, args, kwargs)
-            self._note_value(record, value, "forward", synced)
-
-        self._listener.protect(note)
-        return value
+        if self._listener.routes:
+            self._listener.protect(lambda: self._listener.bring(record, _tensors((args, kwargs))))
 
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
@@ -270,14 +322,11 @@ class MetricWatch:
         if feeding is not None and self._listener.may_drop(record):
             drop_stale(record, feeding, self.row_records())
 
-    def _bring(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._installed and self._listener.routes and not record.in_forward:
-            self._listener.protect(lambda: self._listener.bring(record, _tensors((args, kwargs))))
-
-    def _note_update(self, record: MetricRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if record.is_rows and self._listener.routes:
-            self._store.take_in(record.metric(), args, kwargs)
-            record.follow()
+    def _note_update(self, record: MetricRecord) -> None:
+        if record.is_grouped and not self._calls.in_collection:
+            record.leave_group()
+        if record.made_in_batch != self._batch:
+            record.made_in_batch = None
         feeding, feed, samples = self._listener.feeding(), Feed(), None
         if feeding is not None:
             feed = Feed(feeding.epoch, feeding.stage, feeding.dataloader)
@@ -286,26 +335,30 @@ class MetricWatch:
                 source = (feeding.stage, feeding.dataloader)
                 samples = feeding.samples - record.samples_at_update.get(source, 0)
                 record.samples_at_update[source] = feeding.samples
-        record.feeds[feed] = record.feeds.get(feed, 0) + 1
-        if record.is_rows:
-            record.infos.append(UpdateInfo(samples, feed))
+        record.note_update(feed, samples)
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
-        segment = record.segment() if record.is_rows and record.metric() is not None else None
-        update = 0
-        if segment is not None:
-            self._recent.append(segment)
-            update = len(segment.states()[0]) - 1
-        origin = Origin(record, how, synced, segment, update, record.program_value)
+        life, update = None, 0
+        if record.is_rows and record.metric() is not None:
+            life = record.life
+            self._recent.append(life)
+            self._keep_rows(record, life)
+            update = len(life.states()[0]) - 1
+        origin = Origin(record, how, synced, life, update, record.program_value)
         record.program_value = None
         for tensor in _tensors(value):
-            known = self.origin_of(tensor)
-            # a wrapper hands on the tensor of the metric that it wraps
-            if known is None or known.segment is None or record.is_rows:
-                self._remember(tensor, origin)
+            self._remember(tensor, origin)
+
+    def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
+        """Keep the rows behind a value of a step, unless the metric is certain to hold them when the epoch ends."""
+        passes = record.made_in_batch is not None or record.resets_in_steps
+        if passes and self._listener.in_step:
+            self._held.capture(life, may_wait=True)
+        else:
+            life.resume()
 
     def _remember(self, tensor: Tensor, origin: Origin) -> None:
         key = id(tensor)
@@ -319,19 +372,29 @@ class MetricWatch:
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
-        if record is None or record.in_forward:
+        if record is None or any(caller is record for caller in self._calls.records):
             return
         if record.is_rows:
             ids = _compat.row_states(metric)[0]
             for other, sharer in self.row_records():
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
-                    sharer.keep_rows()
+                    self._hand_over(sharer)
         record.start_over()
 
+    def _hand_over(self, record: MetricRecord) -> None:
+        """A metric forgets its rows, which somebody may still ask for."""
+        life = record.held_life
+        if life is None or not life.is_current:
+            return
+        if self._listener.in_step:
+            record.resets_in_steps = True
+            self._held.capture(life, may_wait=False)
+        else:
+            life.keep()
+
     def start_stage(self, stage: str) -> None:
-        """The count of samples starts again, and the keys of the epoch before show nothing any more."""
-        self._ended.clear()
+        """The count of samples starts again."""
         for record in list(self._records.values()):
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.watch.batches import BatchSize, Padding, measure_batch, padding_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.update_context import UpdateContext
@@ -29,6 +30,7 @@ class StageRecord:
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
         running: The numbers of all epochs that run now.
+        flattened: Calls of functional retrieval metrics with a batch of queries.
         results: Where Lightning keeps the logged values of the stage, once something was logged.
     """
 
@@ -43,6 +45,7 @@ class StageRecord:
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
     results: Any = None
+    flattened: dict[str, FlattenedCall] = field(default_factory=dict)
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
     # samples seen, or None once a batch had an unknown size
     _samples: dict[int | None, int | None] = field(default_factory=dict)

@@ -114,7 +114,6 @@ def test_the_exit_code_follows_the_corrected_numbers_and_strict_mode(
     assert output.splitlines()[-1] == last
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(330)
 def test_end_to_end(tmp_path: Path) -> None:
     report = tmp_path / "report.json"

@@ -127,6 +127,7 @@ def test_words_splits_names() -> None:
     assert words("readHTTP_line2(x)") == ["read", "http", "line", "2", "x"]
 
 
+@pytest.mark.nightly  # the end-to-end test reads it as well
 def test_the_standard_library_gives_enough_pairs_and_none_twice() -> None:
     corpus = read_corpus()
     assert len(corpus.pairs) > 4000

@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import importlib
 import os
+from collections import defaultdict
 from typing import Any
 
 from lightning_retrieval_guard.parity import pool
 from lightning_retrieval_guard.parity.pool import Outcome
 
-__all__ = ["CaseTimeout", "Outcome", "Pool", "probe"]
+__all__ = ["CaseTimeout", "Outcome", "Pool", "Pools", "probe"]
 
 PRELOADED = ("lightning.pytorch", "torchmetrics.retrieval", "pytest")
 
@@ -58,6 +62,9 @@ class Pool(pool.Pool):
             raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}", outcomes)
         return outcomes
 
+    def _call(self, target: str, kwargs: dict[str, Any], timeout: float, grace: float) -> list[Outcome]:
+        return super()._call(f"{__name__}:{call.__name__}", {"target": target, "kwargs": kwargs}, timeout, grace)
+
     def _can_go_on(self, outcomes: list[Outcome]) -> bool:
         return len({outcome.error_types for outcome in outcomes}) == 1 and self._works()
 
@@ -66,6 +73,32 @@ class Pool(pool.Pool):
         self._probes += 1
         outcomes = self._call(f"{__name__}:probe", {"token": self._probes}, 5.0, 1.0)
         return all(outcome.ok and outcome.value for outcome in outcomes)
+
+
+class Pools(defaultdict[int, Pool]):
+    """Pools by world size, started when first asked for."""
+
+    def __missing__(self, world_size: int) -> Pool:
+        self[world_size] = Pool(world_size)
+        return self[world_size]
+
+    def close(self) -> None:
+        for started in self.values():
+            started.close()
+
+
+def call(target: str, kwargs: dict[str, Any]) -> Any:
+    """What a rank does with a case."""
+    module, _, function = target.partition(":")
+    found = getattr(importlib.import_module(module), function)
+    set_libraries_aside()
+    return found(**kwargs)
+
+
+@functools.cache
+def set_libraries_aside() -> None:
+    """Spare the garbage collector, and the guard's search for metrics, the objects of the libraries: most of a run."""
+    gc.freeze()
 
 
 def probe(token: int) -> bool:

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.timeout(120)
 
 Layout = Literal["interleaved", "shuffled", "split", "straddling", "empty-rank"]
 LAYOUTS: tuple[Layout, ...] = ("interleaved", "shuffled", "split", "straddling", "empty-rank")
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 CUT = [
     RetrievalMRR,
     RetrievalMAP,
@@ -209,8 +208,10 @@ def outcomes(pool: Pool, layout: Layout, dtype: str) -> list[Outcome]:
     return found
 
 
-CASES = [(layout, "float32", world_size) for layout in LAYOUTS for world_size in (2, 4)]
-CASES += [("split", dtype, 2) for dtype in DTYPES if dtype != "float32"]
+CASES = [(layout, "float32", 2) for layout in LAYOUTS] + [("split", dtype, 2) for dtype in ("float16", "bfloat16")]
+CASES += [("split", "float32", 4), ("empty-rank", "float32", 4)]
+FOR_THE_NIGHT = [(layout, "float32", 4) for layout in LAYOUTS] + [("split", "float64", 2)]
+CASES += [pytest.param(*case, marks=pytest.mark.nightly) for case in FOR_THE_NIGHT if case not in CASES]
 
 
 @pytest.mark.parametrize(("layout", "dtype", "world_size"), CASES)

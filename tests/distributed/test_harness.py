@@ -95,9 +95,7 @@ def test_an_error_on_one_rank_replaces_the_processes(pool: Pool) -> None:
 
 
 def test_a_rank_left_waiting_is_killed(pool: Pool) -> None:
-    start = time.monotonic()
     first, second = pool.run(f"{HERE}:raise_on_one_and_hang", grace=0.5)
-    assert time.monotonic() - start < 10
     assert (first.status, second.status) == ("raised", "killed")
     assert "raise_on_one_and_hang" in second.log
     assert all(outcome.ok for outcome in pool.run(f"{HERE}:answer", text=""))

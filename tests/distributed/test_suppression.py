@@ -49,7 +49,10 @@ def plain(pools: Mapping[int, Pool]) -> Callable[[str], list[dict[str, float]]]:
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [*((name, "block") for name in LEFT), *((name, "argument") for name in ONE_A_RULE)],
+    [
+        *(pytest.param(name, "block", marks=() if name in ONE_A_RULE else pytest.mark.nightly) for name in LEFT),
+        *((name, "argument") for name in ONE_A_RULE),
+    ],
 )
 def test_correct_leaves_the_number(pools: Mapping[int, Pool], plain: Any, name: str, how: str) -> None:
     silent = quiet_codes(name)

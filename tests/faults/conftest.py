@@ -1,18 +1,17 @@
-"""Processes that the cases share, as long as they live."""
+"""Processes of their own: a guard that is made to fail may leave something in them that other tests look for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
-from distributed.conftest import Pools
-from distributed.harness import Pool
+
+from tests.distributed.harness import Pools
 
 
 @pytest.fixture(scope="package")
-def pools() -> Iterator[Mapping[int, Pool]]:
+def pools() -> Iterator[Pools]:
     """`pools[W]` is a pool of W processes."""
     started = Pools()
     yield started
-    for pool in started.values():
-        pool.close()
+    started.close()

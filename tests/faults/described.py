@@ -6,27 +6,29 @@ import re
 from collections.abc import Mapping, Sequence
 
 import pytest
-from distributed.harness import CaseTimeout, Outcome, Pool
+
+from tests.distributed.harness import CaseTimeout, Outcome, Pool
 
 from .catalogue import WAITS, Fault
 from .programs import reference
 
-_HANGS = 4.0
+_HANGS = 3.0
 """Seconds after which a rank waits that is known to wait for ever."""
 _ENDS = 60.0
 _GRACE = 4.0
+_GRACE_OF_HANGS = 1.5
 _RUN = f"{__package__}.programs:run"
 
 
 def run_fault(pools: Mapping[int, Pool], fault: Fault, mode: str, world: int) -> str:
     """Run a fault on `world` real processes, and say what became of it."""
     waits = WAITS in fault.shown[mode]
-    limit = _HANGS if waits else _ENDS
+    limit, grace = (_HANGS, _GRACE_OF_HANGS) if waits else (_ENDS, _GRACE)
     pool = pools[world]
     pool.run(_RUN, program="Sound", mode="plain", timeout=_ENDS)  # so that starting does not count
     try:
         outcomes = pool.run(
-            _RUN, case=f"{fault.program}, {mode}", program=fault.program, mode=mode, timeout=limit, grace=_GRACE
+            _RUN, case=f"{fault.program}, {mode}", program=fault.program, mode=mode, timeout=limit, grace=grace
         )
     except CaseTimeout as late:
         if not waits:

@@ -13,9 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from distributed.evaluate import make_trainer, recorded_warnings
-from distributed.programs.data import Batch, queries, rows_of
-from lifecycle.programs import Trainable
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from torchmetrics.retrieval import RetrievalMRR
@@ -23,6 +20,9 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard import RetrievalGuard
 from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
 from lightning_retrieval_guard.watch.stage import StageRecord
+from tests.distributed.evaluate import make_trainer, recorded_warnings
+from tests.distributed.programs.data import Batch, queries, rows_of
+from tests.lifecycle.programs import Trainable
 
 COUNT, SIZE = 24, 3
 FAULTY = 1

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from distributed.conftest import Pools
-
 from bench.marks import put
+from tests.distributed.harness import Pools
 
 from .catalogue import FAULTS
 from .described import run_fault
@@ -53,8 +52,7 @@ def main() -> int:
             (fault.program, mode): run_fault(pools, fault, mode, world=2) for fault in FAULTS for mode in fault.shown
         }
     finally:
-        for pool in pools.values():
-            pool.close()
+        pools.close()
     page = put(DOCUMENT.read_text(encoding="utf-8"), "faults", table_of_faults(shown))
     DOCUMENT.write_text(put(page, "unusual", table_of_unusual()), encoding="utf-8")
     return 0

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from distributed.harness import Pool
+
+from tests.distributed.harness import Pool
 
 from .parts import EARLIER, find_parts
 
@@ -82,6 +83,13 @@ def broken(pools: Mapping[int, Pool], names: list[str], rank: int | None) -> lis
     return wrong
 
 
+def test_one_of_each_class_on_one_rank(pools: Mapping[int, Pool], called: list[list[str]]) -> None:
+    names = [name for name in called[1] if name not in NET]
+    first = {name.rpartition(".")[0]: name for name in reversed(names)}.values()
+    assert "\n".join(broken(pools, [name for name in names if name in first], rank=1)) == ""
+
+
+@pytest.mark.nightly
 def test_on_one_rank(pools: Mapping[int, Pool], called: list[list[str]]) -> None:
     names = [name for name in called[1] if name not in NET]
     assert "\n".join(broken(pools, names, rank=1)) == ""

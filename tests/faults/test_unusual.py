@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from distributed.harness import Pool
+
+from tests.distributed.harness import Pool
 
 from .programs import reference
 from .unusual import UNUSUAL, run_all
@@ -44,7 +45,15 @@ def test_alone(told: Callable[[int, str], list[Told]], name: str) -> None:
         assert (error or what) == UNUSUAL[name].plain
 
 
-@pytest.mark.parametrize(("world", "mode"), [(2, "warn"), (2, "correct"), (3, "correct"), (4, "correct")])
+@pytest.mark.parametrize(
+    ("world", "mode"),
+    [
+        (2, "warn"),
+        (2, "correct"),
+        pytest.param(3, "correct", marks=pytest.mark.nightly),
+        pytest.param(4, "correct", marks=pytest.mark.nightly),
+    ],
+)
 def test_the_guard_changes_nothing(told: Callable[[int, str], list[Told]], world: int, mode: str) -> None:
     for plain, guarded in zip(told(world, "plain"), told(world, mode), strict=True):
         other = {

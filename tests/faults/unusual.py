@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.programs.data import Batch, rows_of
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalMRR
+
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Sound
 

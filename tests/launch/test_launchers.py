@@ -41,15 +41,25 @@ STRATEGIES = {
     "one device": "auto",
 }
 # Which launcher was used makes no difference to what happens without a guard.
-MODES = dict.fromkeys(STRATEGIES, ("correct", "strict")) | {"ddp_fork": ("none", "correct", "strict")}
+# Spawned processes import everything anew for each mode; numbers come back from them as from forked ones.
+MODES = dict.fromkeys(STRATEGIES, ("correct", "strict")) | {
+    "ddp_fork": ("none", "correct", "strict"),
+    "ddp_spawn": ("strict",),
+}
+# Two nodes need all that torchrun does on one; one device is what most other tests use.
+REPEATS = ("torchrun", "one device")
 HAS_FULLY_SHARDED = hasattr(strategies, "ModelParallelStrategy") and hasattr(torch.distributed.fsdp, "fully_shard")
-LAUNCHERS = pytest.mark.parametrize(
-    "launcher",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(name == "fully sharded" and not HAS_FULLY_SHARDED, reason="older"))
-        for name in STRATEGIES
-    ],
-)
+
+
+def marks_of(launcher: str) -> list[pytest.MarkDecorator]:
+    older = pytest.mark.skipif(launcher == "fully sharded" and not HAS_FULLY_SHARDED, reason="older")
+    return [older, pytest.mark.nightly] if launcher in REPEATS else [older]
+
+
+def launchers(mode: str) -> pytest.MarkDecorator:
+    """Parametrize by every launcher that is run in this mode."""
+    names = [name for name in STRATEGIES if mode in MODES[name]]
+    return pytest.mark.parametrize("launcher", [pytest.param(name, marks=marks_of(name)) for name in names])
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,7 @@ pytestmark = [
 ]
 
 
-@LAUNCHERS
+@launchers("strict")
 def test_strict_ends_the_job_with_the_error_of_every_rank(
     job: Callable[[str], Job], reference: float, launcher: str
 ) -> None:
@@ -234,7 +244,7 @@ def test_strict_ends_the_job_with_the_error_of_every_rank(
     assert "strict" not in ended.stdout, ended
 
 
-@LAUNCHERS
+@launchers("strict")
 def test_every_rank_ends_within_seconds_of_its_error(job: Callable[[str], Job], launcher: str) -> None:
     ended = job(launcher)
     seconds = {one["rank"]: ended.gone[one["process"]] - one["time"] for one in ended.witnesses("strict")}
@@ -243,12 +253,12 @@ def test_every_rank_ends_within_seconds_of_its_error(job: Callable[[str], Job], 
     assert max(seconds.values()) < ERROR_TO_END * busy, f"{seconds}\n{ended}"
 
 
-@LAUNCHERS
+@launchers("strict")
 def test_nothing_is_left_running(job: Callable[[str], Job], launcher: str) -> None:
     assert not job(launcher).left, job(launcher)
 
 
-@LAUNCHERS
+@launchers("correct")
 def test_correct_ends_with_the_reference(job: Callable[[str], Job], reference: float, launcher: str) -> None:
     ended = job(launcher)
     expected = pytest.approx(reference if launcher != "one device" else in_halves(), abs=1e-6)

@@ -1,4 +1,4 @@
-"""Two processes for the whole run, and one thread for this one."""
+"""One thread for this process."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from distributed.harness import Pool
-
-
-@pytest.fixture(scope="session")
-def pool() -> Iterator[Pool]:
-    """Two processes that many cases share."""
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(scope="package", autouse=True)

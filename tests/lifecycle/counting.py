@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from distributed.evaluate import COLLECTIVES
 from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.distributed.evaluate import COLLECTIVES
 
 
 class Step(Callback):

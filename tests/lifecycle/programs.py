@@ -14,11 +14,12 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from distributed.programs.data import Batch, queries, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
+
+from tests.distributed.programs.data import Batch, queries, rows_of
 
 QUERIES = 30
 BATCH = 6

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.harness import Pool
-from distributed.programs.data import Batch
 from torchmetrics.retrieval import RetrievalRecall
+
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch
 
 from .ways import Way
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -17,6 +16,7 @@ from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import Finding, RetrievalGuard, Severity
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Restarting, Trainable, floats, make_trainer, merged, reference, restarting_ids
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.evaluate import Recorder
-from distributed.harness import Pool
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torchmetrics.retrieval import RetrievalMRR
 from typing_extensions import override
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
+from tests.distributed.evaluate import Recorder
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Restarting, Right, in_words, make_trainer, merged, restarting_ids
 
@@ -175,8 +175,8 @@ def test_a_logger_that_fails_costs_the_guard_not_the_run() -> None:
 
 def count_on_two(switched_on: bool) -> dict[str, Any]:
     """Two epochs on this rank; every rank has a logger that would take what it gets."""
-    from distributed.evaluate import make_trainer as make_ddp_trainer
-    from distributed.evaluate import recorded_warnings
+    from tests.distributed.evaluate import make_trainer as make_ddp_trainer
+    from tests.distributed.evaluate import recorded_warnings
 
     recorder, guard = Recorder(), RetrievalGuard(log_findings=switched_on)
     trainer = make_ddp_trainer([guard], recorder, max_epochs=2)

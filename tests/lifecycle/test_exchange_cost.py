@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.harness import Pool
+
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
 
 from .counting import Step, counted_collectives
 from .ways import WAYS, reference

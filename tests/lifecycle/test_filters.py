@@ -64,7 +64,7 @@ def warned(**filters: Any) -> list[str]:
         ({"action": "ignore", "category": UserWarning}, []),
         ({"action": "ignore", "message": "LRG301"}, []),
         ({"action": "ignore", "message": "LRG203"}, ["LRG301"]),
-        ({"action": "ignore", "category": GuardWarning, "module": r"lifecycle\.programs\Z"}, []),
+        ({"action": "ignore", "category": GuardWarning, "module": r"tests\.lifecycle\.programs\Z"}, []),
         ({"action": "ignore", "category": GuardWarning, "module": r"programs"}, ["LRG301"]),
         ({"action": "once", "category": GuardWarning}, ["LRG301"]),
         ({"action": "module", "category": GuardWarning}, ["LRG301"]),
@@ -75,7 +75,7 @@ def test_a_filter(filters: dict[str, Any], codes: list[str]) -> None:
     assert warned(**filters) == codes
 
 
-@pytest.mark.parametrize("chosen", [{}, {"module": r"lifecycle\.programs"}, {"message": "LRG301"}], ids=str)
+@pytest.mark.parametrize("chosen", [{}, {"module": r"tests\.lifecycle\.programs"}, {"message": "LRG301"}], ids=str)
 def test_turned_into_an_error_it_ends_the_run(chosen: dict[str, str]) -> None:
     trainer = make_trainer(RetrievalGuard())
     with warnings.catch_warnings():
@@ -114,7 +114,9 @@ def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[s
 CATEGORY = "lightning_retrieval_guard.GuardWarning"
 
 
-@pytest.mark.parametrize("option", [f"error:LRG301:{CATEGORY}:__main__:{LINE}", "error:LRG"])
+@pytest.mark.parametrize(
+    "option", [f"error:LRG301:{CATEGORY}:__main__:{LINE}", pytest.param("error:LRG", marks=pytest.mark.nightly)]
+)
 def test_an_error_by_the_command_line_ends_a_script(tmp_path: Path, option: str) -> None:
     ended = run_script(tmp_path, "-W", option)
     assert ended.returncode == 1, ended.stderr
@@ -126,10 +128,10 @@ def test_an_error_by_the_command_line_ends_a_script(tmp_path: Path, option: str)
     ("options", "codes"),
     [
         ([f"error::{CATEGORY}"], None),
-        ([f"e::{CATEGORY}:lifecycle.programs"], None),
+        ([f"e::{CATEGORY}:tests.lifecycle.programs"], None),
         ([f"error:LRG301:{CATEGORY}"], None),
         ([f"ignore::{CATEGORY}"], []),
-        ([f"ignore::{CATEGORY}:lifecycle"], ["LRG301"]),
+        ([f"ignore::{CATEGORY}:tests.lifecycle"], ["LRG301"]),
         ([f"error:LRG203:{CATEGORY}"], ["LRG301"]),
         ([f"error::{CATEGORY}::1"], ["LRG301"]),
         (["error::other.Warning", f"loud::{CATEGORY}", f"error::{CATEGORY}::x", "error", ""], ["LRG301"]),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from typing import Any
 
 import pytest
-from distributed.evaluate import guards, recorded_warnings
-from distributed.evaluate import make_trainer as make_ddp_trainer
-from distributed.harness import Pool
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.report.log import FindingLog
@@ -18,6 +15,9 @@ from lightning_retrieval_guard.run.sources import SourceFinder
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
+from tests.distributed.evaluate import guards, recorded_warnings
+from tests.distributed.evaluate import make_trainer as make_ddp_trainer
+from tests.distributed.harness import Pool
 
 from .programs import Restarting, Right, Sharded, floats, make_trainer, merged, reference
 from .test_no_trace import traces
@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[type, str]] = {
     "message": (FactCollector, "message"),
     "end": (Epochs, "end"),
 }
+NIGHTLY = pytest.mark.nightly
 FAILING = pytest.mark.parametrize("part", PARTS)
 
 
@@ -113,13 +114,15 @@ def plain_numbers(pool: Pool) -> list[float]:
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("mode", ["warn", "correct"])
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("part", ["batch", "log", "update", "sources"])
+@pytest.mark.parametrize(
+    ("part", "rank", "mode"),
+    [
+        pytest.param(part, rank, mode, marks=() if part == "log" or (rank, mode) == (1, "correct") else NIGHTLY)
+        for part, rank, mode in itertools.product(("batch", "log", "update", "sources"), (0, 1), ("warn", "correct"))
+    ],
+)
 def test_all_ranks_step_aside_together(pool: Pool, part: str, rank: int, mode: str) -> None:
-    start = time.monotonic()
     outcomes = pool.run(f"{__name__}:fail_on", rank=rank, part=part, mode=mode)
-    assert time.monotonic() - start < 15
     assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
     assert [outcome.value["mrr"] for outcome in outcomes] == plain_numbers(pool)
     first, second = (outcome.value for outcome in outcomes)
@@ -133,9 +136,7 @@ def test_all_ranks_step_aside_together(pool: Pool, part: str, rank: int, mode: s
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("part", ["batch", "log", "sources"])
 def test_strict_raises_on_every_rank(pool: Pool, part: str) -> None:
-    start = time.monotonic()
     outcomes = pool.run(f"{__name__}:fail_on", rank=1, part=part, mode="strict")
-    assert time.monotonic() - start < 15
     for outcome in outcomes:
         assert outcome.status == "raised", str(outcome)
         assert "GuardError" in outcome.error_types

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.harness import Pool
-from distributed.programs.data import Batch, Columns
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, Columns
 
 from .programs import Trainable
 from .programs import make_trainer as make_lone_trainer

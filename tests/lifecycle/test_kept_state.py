@@ -7,10 +7,6 @@ import warnings
 from typing import Any
 
 import pytest
-from distributed.evaluate import Recorder, guards, recorded_warnings
-from distributed.evaluate import make_trainer as make_distributed_trainer
-from distributed.harness import Pool
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MaxMetric, MetricCollection
@@ -18,6 +14,10 @@ from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
+from tests.distributed.evaluate import Recorder, guards, recorded_warnings
+from tests.distributed.evaluate import make_trainer as make_distributed_trainer
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import BATCH, QUERIES, Trainable, loader, make_trainer
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.programs.data import Batch
 from lightning.pytorch import LightningModule
 from markupsafe import escape
 from torchmetrics.retrieval import RetrievalMRR
@@ -17,6 +16,7 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.findings import show_number
 from lightning_retrieval_guard.watch.stage import StageRecord
+from tests.distributed.programs.data import Batch
 
 from .programs import QUERIES, RestartingIds, make_trainer, merged, reference
 

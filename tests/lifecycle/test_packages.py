@@ -8,11 +8,11 @@ from typing import Any
 import lightning.pytorch as lightning
 import pytest
 import pytorch_lightning
-from distributed.programs.data import rows_of
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
 from lightning_retrieval_guard._compat import REFUSED_CALLBACKS
+from tests.distributed.programs.data import rows_of
 
 from .programs import RestartingIds, floats, make_trainer, merged, reference, restarting_ids
 

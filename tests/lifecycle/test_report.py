@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.evaluate import make_trainer as make_ddp_trainer
-from distributed.evaluate import recorded_warnings
-from distributed.harness import Pool
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.rules import REGISTRY
+from tests.distributed.evaluate import make_trainer as make_ddp_trainer
+from tests.distributed.evaluate import recorded_warnings
+from tests.distributed.harness import Pool
 
 SAMPLES = 8
 FINDING_FIELDS = {

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.evaluate import make_trainer, recorded_warnings
-from distributed.harness import Pool
-from distributed.programs.data import Batch, queries
 from torch.utils.data import DataLoader, Subset
 
 from lightning_retrieval_guard import RetrievalGuard
+from tests.distributed.evaluate import make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, queries
 
 from .programs import Right
 

@@ -12,13 +12,13 @@ from unittest import mock
 
 import pytest
 import torch
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import RetrievalGuard
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Restarting, floats, make_trainer, merged, reference, restarting_ids
 from .traces import traces

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.evaluate import Recorder
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
+from tests.distributed.evaluate import Recorder
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import QUERIES, Restarting, Right, floats, loader, make_trainer, merged, reference, restarting_ids
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.evaluate import Recorder, guards, recorded_warnings
-from distributed.evaluate import make_trainer as make_distributed_trainer
-from distributed.harness import Pool
-from distributed.programs.data import Batch, rows_of
 from lightning.pytorch import LightningModule
 from torchmetrics.functional.retrieval import retrieval_recall, retrieval_reciprocal_rank
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalRecall
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
 from lightning_retrieval_guard.ranking.measures import ignores_low_scores
+from tests.distributed.evaluate import Recorder, guards, recorded_warnings
+from tests.distributed.evaluate import make_trainer as make_distributed_trainer
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import QUERIES, Trainable, batches, make_trainer
 

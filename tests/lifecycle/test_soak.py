@@ -1,13 +1,13 @@
-"""Nothing grows over some hundred epochs; `python -m tests.soak` takes thousands."""
+"""Nothing grows over some dozen epochs; `python -m tests.soak` takes thousands."""
 
 from __future__ import annotations
 
 import pytest
-from distributed.harness import Pool
 
+from tests.distributed.harness import Pool
 from tests.soak import HALVES, Usage, growth, soak, table
 
-EPOCHS = {"one run": 120, "many runs": 100}
+EPOCHS = {"one run": 50, "many runs": 40}
 USED = Usage(memory=100.0, files=3, threads=2, groups=1, patched=0, objects=9, tensors=4)
 
 

@@ -7,12 +7,12 @@ from unittest import mock
 
 import pytest
 import torch
-from distributed.evaluate import guards, make_trainer, recorded_warnings
-from distributed.harness import Pool
-from distributed.programs.data import Batch
 from torchmetrics import MeanMetric
 
 from lightning_retrieval_guard.watch import row_store
+from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from tests.distributed.harness import Pool
+from tests.distributed.programs.data import Batch
 
 from .counting import Step, counted_waits
 from .ways import WAYS, AtEnd

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.programs.data import Batch, rows_of
 
 from lightning_retrieval_guard import Finding, GuardError, GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.watch.log_calls import LogWatch
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Restarting, floats, make_trainer, merged, reference, restarting_ids
 

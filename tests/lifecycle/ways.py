@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed.programs.data import Batch, queries, rows, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.retrieval import RetrievalMAP, RetrievalMRR, RetrievalNormalizedDCG, RetrievalRecall
+
+from tests.distributed.programs.data import Batch, queries, rows, rows_of
 
 from .programs import Trainable
 

@@ -32,9 +32,10 @@ def __init__(self):
 """
 
 
-def places(source: str) -> list[tuple[int, str]]:
+def places(source: str, path: str = "") -> list[tuple[int, str]]:
     """Line and code of every finding."""
-    return [(own.node.lineno, own.advice.code) for own in findings(ast.parse(source), source.splitlines(keepends=True))]
+    found = findings(ast.parse(source), source.splitlines(keepends=True), path)
+    return [(own.line, own.advice.code) for own in found]
 
 
 def expected(source: str) -> list[tuple[int, str]]:

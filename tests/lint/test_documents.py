@@ -16,7 +16,7 @@ import yaml
 
 from lightning_retrieval_guard.rules.static import STATIC
 
-from .test_front import WRONG
+from .test_runner import WRONG
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_page_names_every_static_rule() -> None:
-    assert re.findall(r"^\| \[(LRG\d+)\]", PAGE, re.MULTILINE) == list(STATIC)
+    assert re.findall(r"^\| \[?(LRG\d+)", PAGE, re.MULTILINE) == list(STATIC)
 
 
 def test_the_commands_of_the_page_run(folder: Path) -> None:
@@ -91,6 +91,7 @@ def test_the_hook_of_the_repository_stops_a_commit(folder: Path, monkeypatch: py
     _commit_all(origin)
     revision = run("git", "-C", str(origin), "rev-parse", "HEAD").stdout.strip()
     [hook] = yaml.safe_load(HOOKS.read_text())
+    assert hook["additional_dependencies"] == ["--no-deps"]
     local = {"id": hook["id"], "language": "system", "additional_dependencies": []}
     configuration = {"repos": [{"repo": str(origin), "rev": revision, "hooks": [local]}]}
     (folder / ".pre-commit-config.yaml").write_text(yaml.safe_dump(configuration))

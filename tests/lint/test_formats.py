@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from lightning_retrieval_guard.lint.finding import fix_of
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.rules.static import STATIC
 
@@ -173,7 +174,8 @@ def test_every_result_names_its_rule() -> None:
         rule = run["tool"]["driver"]["rules"][result["ruleIndex"]]
         assert rule["id"] == result["ruleId"]
         assert rule["defaultConfiguration"]["level"] == result["level"]
-        assert STATIC[rule["id"]].fix in rule["help"]["text"]
+        assert fix_of(STATIC[rule["id"]]) in rule["help"]["text"]
+        assert "query_scope" not in rule["help"]["text"]
 
 
 def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,8 @@ RESTARTING = [
     SCORES + UPDATE.format(ids="torch.full(scores.shape, batch_idx)"),
     SCORES + UPDATE.format(ids="torch.full_like(scores, fill_value=batch_idx)"),
     SCORES + UPDATE.format(ids="torch.tensor([batch_idx] * 4)"),
+    SCORES + UPDATE.format(ids="torch.arange(len(scores)) + batch_idx * 8"),
+    SCORES + "ids = torch.arange(len(scores))\nids += 8\n" + UPDATE.format(ids="ids"),
     SCORES + "m = RetrievalMRR()\nm.update(scores, scores, indexes=torch.arange(len(scores)))  # lint: LRG301\n"
     "self.log('m', m.compute())  # lint: LRG207",
     "m = RetrievalMRR().to(self.device)\nm.update(*batch)\nself.log('m', m.compute())  # lint: LRG207",
@@ -79,16 +81,18 @@ RESTARTING = [
 
 GROWING = {
     "ids of the data": SCORES + UPDATE.format(ids="batch['id']"),
-    "an offset": SCORES + UPDATE.format(ids="torch.arange(len(scores)) + batch_idx * 8"),
+    "an offset": SCORES + UPDATE.format(ids="torch.arange(len(scores)) + self.first"),
+    "an offset of the rank": SCORES + UPDATE.format(ids="torch.arange(len(scores)) + self.global_rank * 1000"),
     "a start": SCORES + UPDATE.format(ids="torch.arange(self.seen, self.seen + len(scores))"),
-    "an offset added later": SCORES + "ids = torch.arange(len(scores))\nids += 8\n" + UPDATE.format(ids="ids"),
+    "an offset added later": SCORES + "ids = torch.arange(len(scores))\nids += self.first\n" + UPDATE.format(ids="ids"),
     "an offset added in place": SCORES + "ids = torch.arange(len(scores))\nids.add_(8)\n" + UPDATE.format(ids="ids"),
     "topics": "scores = self.similarity(self.topics, batch['d'])\n" + UPDATE.format(ids="torch.arange(len(scores))"),
     "as many as topics": SCORES + UPDATE.format(ids="torch.arange(self.n_topics)"),
     "documents by topics": "scores = self.model(batch['d']).T\n" + UPDATE.format(ids="torch.arange(len(scores))"),
     "reset in the step": SCORES + UPDATE.format(ids="torch.arange(len(scores))") + "\nself.recall.reset()",
     "once in an epoch": SCORES + "if batch_idx == 0:\n    " + UPDATE.format(ids="torch.arange(len(scores))"),
-    "the value of the batch": SCORES + "self.log('r', self.recall(scores, scores, indexes=torch.arange(len(scores))))",
+    "the value of the batch": SCORES
+    + "self.log('r', self.recall(scores, scores, torch.arange(len(scores))), sync_dist=True)",
     "a rank of its own": SCORES + UPDATE.replace("recall", "local").format(ids="torch.full(scores.shape, batch_idx)"),
     "the index of the loader": SCORES + UPDATE.format(ids="torch.full(scores.shape, self.index)"),
     "a mask": SCORES + UPDATE.format(ids="torch.arange(len(scores))[batch['keep']]"),

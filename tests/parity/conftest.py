@@ -7,9 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 from lightning_retrieval_guard.parity.check import Processes
+from lightning_retrieval_guard.parity.pool import Pool
+from tests.distributed import harness
+
+
+class Spared(Processes):
+    """The search for metrics is spared the objects of libraries, which takes most of a short run."""
+
+    def pool(self, world_size: int) -> Pool:
+        pool = super().pool(world_size)
+        pool.run(f"{harness.__name__}:{harness.set_libraries_aside.__name__}", timeout=60.0)
+        return pool
 
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
-    with Processes() as processes:
+    with Spared() as processes:
         yield processes

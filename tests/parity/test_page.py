@@ -41,6 +41,7 @@ def test_the_page_shows_a_difference_and_both_repairs() -> None:
     assert [output.splitlines()[-1].partition(":")[0] for _, output in RUNS] == ["DIFFERENT", "SAME", "SAME"]
 
 
+@pytest.mark.nightly  # the fixture is tested with a shorter program each time
 @pytest.mark.timeout(240)
 def test_the_tests_of_the_page_pass(folder: Path) -> None:
     command = [

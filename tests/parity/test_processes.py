@@ -103,7 +103,8 @@ def test_processes_are_kept_and_see_a_world_of_their_own(pool: Pool, monkeypatch
 
 @needs_proc
 def test_a_rank_that_hangs_is_ended_with_the_processes_that_it_started(pool: Pool, tmp_path: Path) -> None:
-    outcomes = pool.run(f"{HERE}:sleep_with_a_child", timeout=15.0, told=str(tmp_path))
+    pool.run(f"{HERE}:surroundings", timeout=60.0)  # so that starting does not count
+    outcomes = pool.run(f"{HERE}:sleep_with_a_child", timeout=3.0, told=str(tmp_path))
     assert [outcome.status for outcome in outcomes] == ["killed", "killed"]
     assert gone_after(10.0, told_pids(tmp_path, 2))
 
@@ -129,6 +130,7 @@ from lightning_retrieval_guard.parity.pool import Pool
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit deafness
     pool = Pool(2, ENVIRONMENT, PRELOADED)
+    pool.run("tests.parity.test_processes:surroundings", timeout=60)  # so that starting does not count
     pool.run("tests.parity.test_processes:sleep_with_a_child", timeout={timeout}, told={told!r})
     print("over", flush=True)
 """
@@ -140,7 +142,7 @@ if __name__ == "__main__":
 def test_processes_end_with_their_parent(how: signal.Signals | None, tmp_path: Path) -> None:
     """Also with one that forgets to close its pool; nothing is then left for it to wait for."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(told=str(tmp_path), timeout=600 if how else 20))
+    script.write_text(SCRIPT.format(told=str(tmp_path), timeout=600 if how else 3))
     environment = {**os.environ, "PYTHONPATH": ROOT}
     parent = subprocess.Popen([sys.executable, str(script)], env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:

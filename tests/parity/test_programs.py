@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -24,16 +23,25 @@ CASES = [(own, stage) for own in PROGRAMS.values() if own.name not in OF_TRAININ
 ask = partial(build_options, world_sizes=WORLD_SIZES, seed=SEED, timeout=60, keep="per-rank")
 
 
+# The last program of each kind, and those of which something else is said.
+KINDS = {(own.is_right, own.fields["Kind"], *sorted(own.fields.keys() - {"Kind"})): own.name for own, _ in CASES}
+
+
 def cases(right: bool) -> pytest.MarkDecorator:
-    own = [(program, stage) for program, stage in CASES if program.is_right is right]
-    return pytest.mark.parametrize(("program", "stage"), own, ids=[f"{one.name}-{stage}" for one, stage in own])
-
-
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
-    """The programs themselves, run without parity and without a guard."""
-    with Runs() as runs:
-        yield runs
+    """Parametrize by program and stage; for the night by every program of the corpus."""
+    return pytest.mark.parametrize(
+        ("program", "stage"),
+        [
+            pytest.param(
+                own,
+                stage,
+                marks=() if own.name in KINDS.values() else pytest.mark.nightly,
+                id=f"{own.name}-{stage}",
+            )
+            for own, stage in CASES
+            if own.is_right is right
+        ],
+    )
 
 
 @cases(right=True)

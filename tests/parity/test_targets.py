@@ -177,7 +177,7 @@ def test_functions_that_other_processes_cannot_import() -> None:
 
 def test_a_file_has_the_name_that_its_packages_give_it() -> None:
     target = find_target(f"{FILE}:mean")
-    assert (target.module, target.function, target.folder) == ("parity.targets", "mean", str(FILE.parents[1]))
+    assert (target.module, target.function, target.folder) == ("tests.parity.targets", "mean", str(FILE.parents[2]))
 
 
 def test_a_function_is_found_by_the_name_of_its_module_or_where_python_does_not_look_there_by_its_file(

@@ -6,8 +6,6 @@ By hand, one program: `python -m tests.programs.evaluate NAME [--mode warn] [--d
 from __future__ import annotations
 
 import argparse
-import functools
-import gc
 import importlib
 import os
 import re
@@ -58,7 +56,6 @@ def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
         program: the name of its module in this package, such as "right.corpus_over_batches".
         mode: "none", "warn", "correct" or "strict".
     """
-    set_libraries_aside()
     module = importlib.import_module(f"{__package__}.{program}")
     trainers = Trainers(mode)
     seed_everything(1)
@@ -70,12 +67,6 @@ def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
         "findings": [finding.to_dict() for callback in trainers.guard for finding in callback.findings],
         "warnings": [warning for warning in warned if "GuardWarning" in warning["categories"]],
     }
-
-
-@functools.cache
-def set_libraries_aside() -> None:
-    """Spare the garbage collector, and the guard's search for metrics, the objects of the libraries."""
-    gc.freeze()
 
 
 def _of_epochs(metrics: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 1. A comment `# expect: LRG203@2 note:LRG207@2` names the findings at its line; `@2` is a world size, without it the
    finding is right on every number of devices.
-2. A comment `# lint: LRG301` names what the lint finds at its line in the source alone.
+2. A comment `# lint: LRG301` names what is certain at its line from the source alone, by the rules that the lint has;
+   `missed:` before it says that the lint does not find it.
 3. The docstring's last lines are fields, such as `Kind: metric object in the step`.
 """
 
@@ -20,7 +21,7 @@ WORLDS = (1, 2)
 _FOLDER = Path(__file__).parent
 _COMMENT = re.compile(r"# expect: ([^#]+)")
 _LINT = re.compile(r"# lint: ([^#]+)")
-_ITEM = re.compile(r"(?P<note>note:)?(?P<code>LRG\d{3})(?:@(?P<world>\d))?")
+_ITEM = re.compile(r"(?P<missed>missed:)?(?P<note>note:)?(?P<code>LRG\d{3})(?:@(?P<world>\d))?")
 _FIELD = re.compile(r"^(Kind|Right form|Stays|Fails|Known miss|Known false|No rule|Own|Pool): (.+)$", re.MULTILINE)
 
 
@@ -39,11 +40,13 @@ class Expectation:
     Attributes:
         world: the world size, or `None` for every one.
         note: whether the finding changes no number.
+        missed: whether the lint is known not to find it.
     """
 
     place: Place
     world: int | None
     note: bool
+    missed: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,15 @@ class Program:
     def expectations(self) -> tuple[Expectation, ...]:
         return tuple(_expectations(self.text, _COMMENT))
 
-    def expected_by_lint(self, note: bool = False) -> frozenset[Place]:
-        """The static findings that are right: those above note, or the notes."""
-        return frozenset(own.place for own in _expectations(self.text, _LINT) if own.note == note)
+    @cached_property
+    def static_expectations(self) -> tuple[Expectation, ...]:
+        """The findings that are certain from the source alone."""
+        return tuple(_expectations(self.text, _LINT))
+
+    def expected_by_lint(self, note: bool | None = None, missed: bool = True) -> frozenset[Place]:
+        """The static findings that are right: those above note, the notes, or both; with what is missed or without."""
+        chosen = (own for own in self.static_expectations if note in (None, own.note) and (missed or not own.missed))
+        return frozenset(own.place for own in chosen)
 
     def expected(self, world_size: int, note: bool = False) -> frozenset[Place]:
         """The findings that are right: those above note, or the notes."""
@@ -129,7 +138,8 @@ def _expectations(text: str, comment: re.Pattern[str]) -> Iterator[Expectation]:
             if parts is None:
                 raise ValueError(f"line {number}: {item!r} is no expectation, such as LRG203@2 or note:LRG207")
             world = parts["world"]
-            yield Expectation(Place(parts["code"], number), int(world) if world else None, parts["note"] is not None)
+            note, missed = parts["note"] is not None, parts["missed"] is not None
+            yield Expectation(Place(parts["code"], number), int(world) if world else None, note, missed)
 
 
 def read_programs(folder: Path = _FOLDER) -> dict[str, Program]:

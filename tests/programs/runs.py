@@ -11,7 +11,7 @@ from typing import Any
 from tests.distributed.harness import CaseTimeout, Outcome, Pool
 
 from .evaluate import TARGET
-from .expectations import WORLDS, Place, Program, read_programs
+from .expectations import Place, Program, read_programs
 
 TOLERANCE = 1e-5
 Numbers = dict[str, list[float]]
@@ -50,19 +50,12 @@ class Verdict:
 
 
 class Runs:
-    """Runs programs in processes of its own; each run is made once."""
+    """Runs programs in processes that it is given; each run is made once."""
 
-    def __init__(self) -> None:
+    def __init__(self, pools: Mapping[int, Pool]) -> None:
         self.programs = read_programs()
-        self._pools = {world_size: Pool(world_size) for world_size in WORLDS}
+        self._pools = pools
         self._kept: dict[tuple[str, int, str], list[Outcome]] = {}
-
-    def __enter__(self) -> Runs:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pool in self._pools.values():
-            pool.close()
 
     def outcomes(self, name: str, world_size: int, mode: str) -> list[Outcome]:
         """The outcome on every rank."""

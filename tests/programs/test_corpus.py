@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ WRONG_KINDS = {
     "depends on pool or weight": 3,
     "wrong sampler": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
-    with Runs() as runs:
-        yield runs
 
 
 def cases(wanted: Callable[[Program, int], bool] = lambda program, world: True) -> pytest.MarkDecorator:

@@ -1,6 +1,6 @@
 """Chromium without a window, told what to do over a pipe (the Chrome DevTools protocol).
 
-`python -m report.browser` in tests/ ends with 0 where there is one.
+`python -m tests.report.browser` ends with 0 where there is one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from typing import Any
 
 from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalRecall
-from unit.simulated import Update, combine, decide, make_rank
 
 from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
@@ -17,6 +16,7 @@ from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.run.correct import mark_corrected
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.keys import Weights
+from tests.unit.simulated import Update, combine, decide, make_rank
 
 PATH, LINE = "src/module.py", 212
 Step = tuple[float, int | None, float]  # value, samples in the batch, weight that Lightning used

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
-from unit.simulated import Update
 
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import Update
 
 from .factories import at_end, facts, found, source, stage, the_finding
 

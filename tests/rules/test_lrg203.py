@@ -4,12 +4,12 @@ import math
 
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
-from unit.simulated import update
 
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
+from tests.unit.simulated import update
 
 from .factories import at_end, facts, found, source, stage, steps, the_finding
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from unit.simulated import Update, update
 
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
+from tests.unit.simulated import Update, update
 
 from .factories import facts, found, source, stage, the_finding
 

@@ -1,10 +1,10 @@
 """A metric combines ranks in every step."""
 
 import pytest
-from unit.simulated import update
 
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import update
 
 from .factories import facts, found, source, stage, the_finding
 

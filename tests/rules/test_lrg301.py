@@ -2,11 +2,11 @@
 
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
-from unit.simulated import Update, update
 
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import Update, update
 
 from .factories import facts, found, source, stage, the_finding
 

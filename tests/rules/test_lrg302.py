@@ -2,10 +2,10 @@
 
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
-from unit.simulated import Update, update
 
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import Update, update
 
 from .factories import facts, found, source, stage, steps, the_finding
 

@@ -2,11 +2,11 @@
 
 import pytest
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
-from unit.simulated import update
 
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.ranking.measures import ignores_low_scores
+from tests.unit.simulated import update
 
 from .factories import facts, found, source, stage, the_finding
 

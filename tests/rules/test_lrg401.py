@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
-from unit.simulated import update
 
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
+from tests.unit.simulated import update
 
 from .factories import at_end, facts, found, source, stage, the_finding
 

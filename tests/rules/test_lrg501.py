@@ -18,10 +18,10 @@ from torchmetrics.retrieval import (
     RetrievalRecall,
     RetrievalRPrecision,
 )
-from unit.simulated import Update, update
 
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding, Severity
+from tests.unit.simulated import Update, update
 
 from .factories import LINE, PATH, at_end, facts, found, sources, stage, steps
 

@@ -78,7 +78,7 @@ def test_the_index_has_a_row_for_every_rule_in_order() -> None:
     rows = [line for line in render_index(REGISTRY).splitlines() if line.startswith("| [LRG")]
     assert [row[3:9] for row in rows] == sorted(REGISTRY)
     assert (
-        "| [LRG203](LRG203-never-synced.md) | never-synced | error | "
+        "| [LRG203](LRG203-never-synced.md) | never-synced | error | yes"
         " | An epoch value that differs between ranks because nothing combines it. |" in rows
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.watch.suppressions import Suppressions
@@ -20,8 +19,7 @@ class Listener:
     """
 
     routes = True
-    final = False
-    is_only_rank = False
+    in_step = False
 
     def __init__(self, hook: str | None = None) -> None:
         self._hook = hook
@@ -46,9 +44,3 @@ class Listener:
         return plain(), False
 
     forward = compute
-
-    def score_in_forward(self, metric: Metric, plain: Callable[[], Any]) -> Any:
-        return plain()
-
-    def is_final(self, metric: Metric, alone: bool) -> bool:
-        return self.final and alone

@@ -25,8 +25,6 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.epoch import values as values_module
-from lightning_retrieval_guard.epoch.combine import score_alone
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, exchange, make_rank, outcomes, update
@@ -387,25 +385,8 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     rng = np.random.default_rng(1)
     ids, scores = rng.integers(0, queries, rows), rng.integers(0, levels, rows).astype(np.float32) / levels - 0.1
     relevance = (rng.random(rows) < 0.3).astype(np.int64)
-    columns = [torch.from_numpy(column).split(rows // 3) for column in (scores, relevance, ids)]
+    columns = [torch.from_numpy(column).split(rows // 3) for column in (ids, scores, relevance)]
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
-    for part in zip(*columns, strict=True):
-        metric.update(*part)
-    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
-
-
-def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    plain = values_module.score
-
-    def score(measures: Any, *rows: Any, **options: Any) -> Any:
-        asked.append(len(measures))
-        return plain(measures, *rows, **options)
-
-    monkeypatch.setattr(values_module, "score", score)
-    metric = RetrievalMRR()
-    metric.update(torch.tensor([-0.1, -0.9]), torch.tensor([1, 0]), torch.tensor([0, 0]))
-    outcome = score_alone(metric)
-    assert outcome is not None
-    assert outcome.value == pytest.approx(float(metric.compute()))
-    assert asked == [1]
+    updates = list(zip(*columns, strict=True))
+    [outcome] = outcomes(metric, [updates])
+    assert outcome.value == pytest.approx(float(alone(metric, [updates])), abs=1e-6)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz.ranks import Ranks
 
 from lightning_retrieval_guard.distributed import exchange as exchange_module
 from lightning_retrieval_guard.distributed.exchange import (
@@ -18,6 +17,7 @@ from lightning_retrieval_guard.distributed.exchange import (
     WorldSizeError,
     make_exchange,
 )
+from tests.fuzz.ranks import Ranks
 
 TIMEOUT = timedelta(seconds=7)
 

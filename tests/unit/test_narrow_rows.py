@@ -77,7 +77,7 @@ def value_of(table: RowTable, metric: Metric) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: type(metric).__name__)
-@pytest.mark.parametrize("rows", [400, 40_000])
+@pytest.mark.parametrize("rows", [400, pytest.param(40_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     ("spread", "grouped", "tied"),
     [(1, False, False), (1, False, True), (1, True, False), (100_000, False, False), (100_000, True, True)],
@@ -92,6 +92,11 @@ def test_narrow_rows_have_the_facts_and_values_of_wide_ones(
     expected_facts, expected = value_of(wide, metric)
     assert facts == expected_facts
     assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("metric", [METRICS[0], METRICS[-1]], ids=lambda metric: type(metric).__name__)
+def test_many_narrow_rows_in_several_blocks(metric: Metric) -> None:
+    test_narrow_rows_have_the_facts_and_values_of_wide_ones(metric, 40_000, 100_000, grouped=False, tied=True)
 
 
 @pytest.mark.parametrize(

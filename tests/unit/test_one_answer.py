@@ -6,10 +6,9 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
 
-from lightning_retrieval_guard.epoch.digest import digest_rows
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.epoch.scored_updates import score_update
 from lightning_retrieval_guard.run.sources import SharedRows
 
 from .simulated import Update, update
@@ -63,10 +62,8 @@ def test_equal_scores_of_other_rows_do_not_matter() -> None:
 
 def test_rows_that_are_gone_tell_nothing() -> None:
     many = update([1] * 9, [0.9 - 0.1 * row for row in range(9)], [1] + [0] * 8)
-    digested = digest_rows(many, [measure_of(RetrievalRecall(top_k=1))], final=True)
-    assert digested is not None
-    rows, digest = digested
-    table = build_table([([rows[0]], [rows[1]], [rows[2]])], {0: digest})
+    scored = score_update(many, RetrievalRecall(top_k=1))
+    table = build_table([tuple([column[:0]] for column in many)], {0: scored})
     assert one_answer([many])
     assert not gather_facts(table, [None], 1, seek_answer=True)[0].one_answer
 

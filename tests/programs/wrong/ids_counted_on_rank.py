@@ -28,7 +28,7 @@ class QuestionAnswering(LightningModule):
         scores = self.model(batch["question"], batch["passages"])
         indexes = torch.arange(self.seen, self.seen + len(scores))
         self.seen += len(scores)
-        self.hit.update(scores, batch["labels"], indexes=indexes[:, None].expand_as(scores))
+        self.hit.update(scores, batch["labels"], indexes=indexes[:, None].expand_as(scores))  # lint: LRG301
         self.log("val_hit@1", self.hit)  # expect: LRG301@2
 
     def val_dataloader(self) -> DataLoader[Batch]:

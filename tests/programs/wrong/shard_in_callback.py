@@ -29,7 +29,7 @@ class RecallCallback(Callback):
         self.values += [retrieval_recall(score, label, top_k=self.top_k) for score, label in lists]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.log(f"recall@{self.top_k}", torch.stack(self.values).mean())  # expect: LRG203@2
+        self.log(f"recall@{self.top_k}", torch.stack(self.values).mean())  # expect: LRG203@2  # lint: LRG203
         self.values.clear()
 
 

@@ -24,7 +24,7 @@ class SequentialRecommender(LightningModule):
         scores = self.model(batch["history"], batch["candidates"])
         target = batch["candidates"] == batch["next_item"][:, None]
         values = self.metrics(scores, target, indexes=batch["user"][:, None].expand_as(scores))
-        self.log_dict(values, on_step=False, on_epoch=True)  # expect: LRG203@2
+        self.log_dict(values, on_step=False, on_epoch=True)  # expect: LRG203@2  # lint: LRG203
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(sessions(20), batch_size=4)

@@ -23,7 +23,7 @@ class Reranker(LightningModule):
         scores = self.model(batch["question"], batch["passages"])
         lists = zip(scores, batch["labels"], strict=True)
         ndcg = torch.stack([retrieval_normalized_dcg(score, label) for score, label in lists])
-        self.log("val_ndcg", ndcg.mean(), on_epoch=True, prog_bar=True)  # expect: LRG203@2
+        self.log("val_ndcg", ndcg.mean(), on_epoch=True, prog_bar=True)  # expect: LRG203@2  # lint: LRG203
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(passages(20), batch_size=4)

@@ -23,7 +23,7 @@ class NextItemModel(LightningModule):
         scores = self.model(batch["history"], batch["candidates"])
         is_next = batch["candidates"] == batch["next_item"][:, None]
         rank = (scores > scores[is_next][:, None]).sum(dim=1) + 1
-        self.log("val_mrr", self.val_mrr(1.0 / rank), on_epoch=True)  # expect: LRG203@2
+        self.log("val_mrr", self.val_mrr(1.0 / rank), on_epoch=True)  # expect: LRG203@2  # lint: LRG203
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(sessions(22), batch_size=4)

@@ -29,7 +29,7 @@ class CodeSearch(LightningModule):
         preds, target, indexes = (torch.cat(column) for column in zip(*self.outputs, strict=True))
         metric = RetrievalMAP(sync_on_compute=False)
         metric.update(preds, target, indexes=indexes)
-        self.log("val_map", metric.compute(), prog_bar=True)  # expect: LRG203@2
+        self.log("val_map", metric.compute(), prog_bar=True)  # expect: LRG203@2  # lint: LRG203
         self.outputs.clear()
 
     def val_dataloader(self) -> DataLoader[Batch]:
