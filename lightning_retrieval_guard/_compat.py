@@ -98,13 +98,6 @@ def version_of(package: str) -> Version | None:
         return None
 
 
-def log_dir(trainer: Any) -> str:
-    """The folder of the first logger, as ``Trainer.log_dir`` has it, without the collective that it does."""
-    loggers = trainer.loggers
-    folder = (getattr(loggers[0], "log_dir", None) or loggers[0].save_dir) if loggers else None
-    return str(folder or trainer.default_root_dir)
-
-
 # --- Lightning's results (2.1 to 2.6) -------------------------------------------------------------------------
 
 

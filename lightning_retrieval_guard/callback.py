@@ -244,7 +244,7 @@ class RetrievalGuard(Callback, OtherCallback):
     def _prepare(self, trainer: Trainer) -> timedelta:
         """Check what only a run can tell of, and say how long ranks wait for each other."""
         if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
-            path = Path(str(self.settings.report).replace(LOG_DIR, _compat.log_dir(trainer)))
+            path = Path(str(self.settings.report).replace(LOG_DIR, _log_dir(trainer)))
             if refusal := path_refusal(path):
                 raise ValueError(f"report={str(path)!r} {refusal}.")
             Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
@@ -310,6 +310,13 @@ def _run_facts(trainer: Trainer) -> RunFacts:
         epoch=trainer.current_epoch,
         global_step=trainer.global_step,
     )
+
+
+def _log_dir(trainer: Trainer) -> str:
+    """The folder of the first logger, as ``Trainer.log_dir`` has it, without the collective that it does."""
+    loggers = trainer.loggers
+    folder = (getattr(loggers[0], "log_dir", None) or loggers[0].save_dir) if loggers else None
+    return str(folder or trainer.default_root_dir)
 
 
 def _timeout(trainer: Trainer) -> timedelta:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
+from lightning_retrieval_guard.findings import Finding, Numbers, Severity
 from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, verdict
+from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -62,15 +63,10 @@ def _read(path: Path) -> tuple[list[Finding], dict[str, Numbers]]:
 
 
 def _finding(fields: dict[str, Any], world_size: int) -> Finding:
-    known = {name: value for name, value in fields.items() if name not in ("effect", "group")}
-    effect = fields["effect"]
-    # what is not finite, JSON cannot hold
-    numbers = None if effect is None else [math.nan if own is None else own for own in effect.values()]
-    return Finding(
-        **{**known, "severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])},
-        effect=None if numbers is None else Effect(*numbers),
-        world_size=world_size,
-    )
+    known = {name: value for name, value in fields.items() if name != "group"}
+    if fields["effect"] is not None:  # what is not finite, JSON cannot hold
+        known["effect"] = {name: math.nan if value is None else value for name, value in fields["effect"].items()}
+    return finding_from({**known, "world_size": world_size})
 
 
 def _as_text(faults: Sequence[Fault]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
@@ -33,8 +34,8 @@ class Handover:
             return
         draft = self._path.with_suffix(f".{secrets.token_hex(8)}")
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                file.write(log.to_json())
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                json.dump(log.to_payload(), file)
             os.replace(draft, self._path)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -49,7 +50,7 @@ class Handover:
         if written == self._read:
             return None
         self._read = written
-        return FindingLog.from_json(self._path.read_text(encoding="utf-8"))
+        return FindingLog.from_payload(json.loads(self._path.read_text(encoding="ascii")))
 
 
 def _remove(path: Path, process: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
+from typing import Any
 
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
 from lightning_retrieval_guard.report.contents import EpochNumbers
@@ -100,27 +100,31 @@ class FindingLog:
         self.stopped = tuple(dict.fromkeys(fault.first.code for fault in group(serious)))
         return render_error(serious)
 
-    def to_json(self) -> str:
-        """Findings and numbers, for another process."""
-        findings = [asdict(finding) for finding in self.findings]
-        history = {key: [asdict(epoch) for epoch in epochs] for key, epochs in self.history.items()}
-        return json.dumps({"findings": findings, "history": history, "stopped": self.stopped})
+    def to_payload(self) -> dict[str, Any]:
+        """Everything as JSON can hold it, NaN and infinity as Python has them."""
+        return {
+            "history": {key: [astuple(one) for one in epochs] for key, epochs in self.history.items()},
+            "stopped": self.stopped,
+            "findings": [asdict(finding) for finding in self._findings.values()],
+            "of_run": [asdict(finding) for finding in self._of_run.values()],
+            "numbers": self._numbers,
+            "said": sorted(self._said),
+            "named": sorted(self._named),
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> FindingLog:
-        """Read what ``to_json`` wrote in another process, which has said all of it."""
-        log, content = cls(), json.loads(text)
-        for entry in content["findings"]:
-            effect = entry["effect"] and Effect(**entry["effect"])
-            words = {"severity": Severity(entry["severity"]), "ranks": tuple(entry["ranks"]), "effect": effect}
-            finding = Finding(**{**entry, **words})
-            log._findings[finding.identity] = finding
-            log._said.add(finding.identity)
-        for key, epochs in content["history"].items():
+    def from_payload(cls, payload: Mapping[str, Any]) -> FindingLog:
+        """The log that gave the payload."""
+        log = cls()
+        log.stopped = tuple(payload["stopped"])
+        for key, epochs in payload["history"].items():
             log.history[key] = tuple(
-                EpochNumbers(**{**epoch, "numbers": Numbers(*epoch["numbers"])}) for epoch in epochs
+                EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
             )
-        log.stopped = tuple(content["stopped"])
+        log._findings = {one.identity: one for one in map(finding_from, payload["findings"])}
+        log._of_run = {one.identity: one for one in map(finding_from, payload["of_run"])}
+        log._numbers = {key: Numbers(*numbers) for key, numbers in payload["numbers"].items()}
+        log._said, log._named = ({(c, k, p, n) for c, k, p, n in payload[name]} for name in ("said", "named"))
         return log
 
     @property
@@ -149,6 +153,13 @@ class FindingLog:
             self._unwritten = True
             text = printable(f"RetrievalGuard: the report could not be written ({error}). The run goes on.")
             warn_at(text, path, line)
+
+
+def finding_from(fields: Mapping[str, Any]) -> Finding:
+    """A finding from its fields, as JSON holds them."""
+    effect = fields["effect"]
+    changed = {"severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])}
+    return Finding(**{**fields, **changed, "effect": None if effect is None else Effect(**effect)})
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import os
 import pickle
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lightning_retrieval_guard.findings import Effect, GuardWarning, Numbers
 from lightning_retrieval_guard.report import handover
 from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog
@@ -90,9 +94,26 @@ def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
         raise OSError("disk full")
 
     def fails() -> None:
-        monkeypatch.setattr(handover.pickle, "dump", full)
+        monkeypatch.setattr(handover.json, "dump", full)
         with pytest.raises(OSError, match="disk full"):
             hands.give(log_of(1))
 
     in_child(fails)
     assert list(folder.iterdir()) == []
+
+
+def test_nothing_is_lost_on_the_way() -> None:
+    log = FindingLog()
+    wrong = replace(FINDING, effect=Effect(math.nan, math.inf), key="half \udc9b", target="storage", corrects="weight")
+    log.stop([wrong, replace(wrong, stage="sanity_check", line=3)])
+    log.end_epoch("validate", {"k": Numbers(math.inf, None, corrected=True)}, 1, 20)
+    with pytest.warns(GuardWarning):
+        log.add([wrong], say=True)
+    payload = json.loads(json.dumps(log.to_payload()))
+    assert json.dumps(FindingLog.from_payload(payload).to_payload()) == json.dumps(log.to_payload())
+    again = FindingLog.from_payload(payload)
+    assert repr(again.findings) == repr(log.findings)
+    assert again.history == log.history
+    assert again.stopped == ("LRG201",)
+    assert again.verdict == log.verdict
+    again.add([wrong], say=True)  # it was said

@@ -135,6 +135,7 @@ def test_a_fault_of_the_second_epoch_is_told_then_and_once(monkeypatch: pytest.M
     for first in ([], grown):
         text = told(first, wrong(1), wrong(1), monkeypatch=monkeypatch)
         assert text == ONE_KEY_80
+    assert told(wrong(3), wrong(3), monkeypatch=monkeypatch).count("GuardWarning") == 1
     text = told(wrong(1), wrong(2), wrong(2), monkeypatch=monkeypatch)
     assert text.count("GuardWarning") == 2
     assert text.count("val_recall@1") == text.count("val_recall@2") == 1
