@@ -20,17 +20,16 @@ Means = dict[str, float]
 def ours(rows: Rows) -> Callable[[], Means]:
     """The package's own scoring of all 12, as at the end of an epoch."""
     try:
-        from lightning_retrieval_guard.ranking.measures import measure_of
-        from lightning_retrieval_guard.ranking.score import aggregate, score
+        from lightning_retrieval_guard import ranking
     except ImportError as error:
         raise NotMeasured("the package has no scoring of its own yet") from error
-    known = {name: measure_of(metric) for name, metric in twelve().items()}
+    known = {name: ranking.measure_of(metric) for name, metric in twelve().items()}
     measures = {name: measure for name, measure in known.items() if measure is not None}
 
     def run() -> Means:
-        _, scores = score(list(measures.values()), rows.query, rows.preds, rows.target)
+        _, scores = ranking.score(list(measures.values()), ranking.Rows(rows.query, rows.preds, rows.target))
         pairs = zip(measures.items(), scores, strict=True)
-        return {name: float(cast(float, aggregate(measure, own.values))) for (name, measure), own in pairs}
+        return {name: float(cast(float, ranking.aggregate(measure, own.values))) for (name, measure), own in pairs}
 
     return run
 

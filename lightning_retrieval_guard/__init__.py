@@ -6,8 +6,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_retrieval_guard._compat import GuardError
     from lightning_retrieval_guard.callback import RetrievalGuard
-    from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Severity
+    from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
     from lightning_retrieval_guard.rules import REGISTRY as rules
 
 __all__ = ["Finding", "GuardError", "GuardWarning", "RetrievalGuard", "Severity", "rules"]
@@ -15,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Finding": "findings",
-    "GuardError": "findings",
+    "GuardError": "_compat",
     "GuardWarning": "findings",
     "RetrievalGuard": "callback",
     "Severity": "findings",

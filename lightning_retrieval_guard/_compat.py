@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
@@ -27,10 +28,14 @@ try:
 except ImportError:  # torch 2.1
     from torch._dynamo import is_compiling as is_compiling
 
-# Lightning's own default for the time-out of a process group.
-DEFAULT_TIMEOUT = timedelta(minutes=30)
+DEFAULT_TIMEOUT = timedelta(minutes=30)  # Lightning's own for a process group
 
 _LIGHTNING = ("lightning", "pytorch_lightning")
+
+
+class GuardError(MisconfigurationException):
+    """Raised on every rank in strict mode, and where a run could only hang or log nonsense."""
+
 
 # --- versions -------------------------------------------------------------------------------------------------
 
@@ -88,6 +93,13 @@ def version_of(package: str) -> Version | None:
         return Version(importlib.metadata.version(package))
     except (importlib.metadata.PackageNotFoundError, InvalidVersion):
         return None
+
+
+def log_dir(trainer: Any) -> str:
+    """The folder of the first logger, as ``Trainer.log_dir`` has it, without the collective that it does."""
+    loggers = trainer.loggers
+    folder = (getattr(loggers[0], "log_dir", None) or loggers[0].save_dir) if loggers else None
+    return str(folder or trainer.default_root_dir)
 
 
 # --- Lightning's results (2.1 to 2.6) -------------------------------------------------------------------------
@@ -177,6 +189,12 @@ def result_computed(result: Any) -> Tensor | None:
 def install_result(result: Any, value: Tensor) -> None:
     """Make ``value`` the epoch value of a logged key. Lightning then neither reduces nor computes it."""
     result._computed = value
+
+
+def replace_value(result: Any, value: Tensor) -> None:
+    """Make ``value`` what was logged, once, in the epoch; Lightning goes on to reduce it as it would have."""
+    weight = result_weight(result)
+    result.value = torch.as_tensor(value if weight is None else value * weight).to(result.value)
 
 
 def sort_results(results: Any) -> None:

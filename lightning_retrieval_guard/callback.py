@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardError, GuardWarning, Numbers
-from lightning_retrieval_guard.report.contents import Report, StageCounts
+from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
+from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
 from lightning_retrieval_guard.report.document import write_report
+from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
+from lightning_retrieval_guard.report.terminal import render_error
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
+from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.session import Session
-from lightning_retrieval_guard.settings import Mode, PathLike, QueryScope, build_settings, check_report_writable
+from lightning_retrieval_guard.settings import (
+    LOG_DIR,
+    VARIABLE,
+    Mode,
+    PathLike,
+    QueryScope,
+    build_settings,
+    check_choice,
+    path_refusal,
+)
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
-TIMEOUT_VARIABLE = "LIGHTNING_RETRIEVAL_GUARD_TIMEOUT"
+TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
 
 if (
@@ -55,8 +72,13 @@ class RetrievalGuard(Callback, OtherCallback):
         query_scope: Which rows with the same query id belong together: ``"global"`` means the whole epoch,
             ``"batch"`` one update call, ``"auto"`` decides by evidence.
         batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
-        report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error.
-        log_findings: Whether the run's loggers get ``guard/<code>``, the number of findings of a code in an epoch.
+        report: A path that ends in ``.json`` or ``.html``, written by rank zero after each stage and on error;
+            ``{log_dir}`` in it is the trainer's.
+        log_findings: Whether the run's loggers get ``guard/errors``, ``guard/warnings`` and ``guard/<code>``, the
+            numbers of findings in an epoch.
+
+    Where ``select``, ``ignore``, ``query_scope`` or ``report`` is not given, the environment variable
+    ``LIGHTNING_RETRIEVAL_GUARD_SELECT`` and so on is asked.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
@@ -80,15 +102,41 @@ class RetrievalGuard(Callback, OtherCallback):
         )
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()
+        self._handover = Handover()
         self._session: Session | None = None
-        self._keys: dict[str, Numbers] = {}
+        self._report: Path | None = None
         self._counts: dict[str, StageCounts] = {}
         self._world_size = 1
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings of this process, merged over ranks after each epoch."""
+        """The findings, merged over ranks after each epoch, in the process that called the Trainer too."""
+        self._take_over()
         return self._log.findings
+
+    def raise_for_findings(self, at_least: Literal["warning", "error"] = "warning") -> None:
+        """Raise if anything was found that is so bad and was not corrected.
+
+        Example:
+            >>> RetrievalGuard().raise_for_findings()
+
+        Args:
+            at_least: ``"warning"``, or ``"error"`` to let warnings pass.
+
+        Raises:
+            GuardError: With location, code, numbers and fix of each fault.
+            ValueError: ``at_least`` has another value.
+        """
+        __tracebackhide__ = True
+        check_choice("at_least", at_least, ("warning", "error"))
+        bad = (Severity.ERROR,) if at_least == "error" else (Severity.ERROR, Severity.WARNING)
+        findings = [finding for finding in self.findings if finding.severity in bad and not finding.corrected]
+        if findings:
+            raise GuardError(render_error(findings))
+
+    def __repr__(self) -> str:
+        """Mode, and what was found so far."""
+        return f"RetrievalGuard(mode={self.settings.mode!r}): {self._log.verdict}"
 
     def ignore(self, *codes: str) -> AbstractContextManager[None]:
         """Keep rules silent about the log calls and metric updates inside a ``with`` block.
@@ -130,7 +178,13 @@ class RetrievalGuard(Callback, OtherCallback):
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
-        self._session = Session(trainer, pl_module, self.settings, self._log, self._suppressions, self._write_report)
+        self._take_over()
+        self._log.start_run()
+
+        def save() -> None:
+            self._write_report(trainer)
+
+        self._session = Session(RunContext(trainer, pl_module, self.settings, self._log, self._suppressions, save))
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
 
     @override
@@ -151,32 +205,35 @@ class RetrievalGuard(Callback, OtherCallback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_stage()
+        self._end_stage(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
             if self._session is not None:
                 self._session.leave(exception)
-            self._end_stage()
+            self._end_stage(trainer)
             self._close()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._session is not None:
-            self._session.protect(self._session.end_run)
+        session = self._session
+        if session is not None:
+            session.protect(session.end_run)
+            if session.is_rank_zero and stage != "predict":
+                session.protect(lambda: self._log.end_run(str(self._report or "")))
         self._close()
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -184,8 +241,16 @@ class RetrievalGuard(Callback, OtherCallback):
     def _prepare(self, trainer: Trainer) -> timedelta:
         """Check what only a run can tell of, and say how long ranks wait for each other."""
         if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
-            check_report_writable(self.settings.report)
+            path = Path(str(self.settings.report).replace(LOG_DIR, _compat.log_dir(trainer)))
+            if refusal := path_refusal(path):
+                raise ValueError(f"report={str(path)!r} {refusal}.")
+            Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+            self._report = path
         return _timeout(trainer)
+
+    def _take_over(self) -> None:
+        """Know what processes that were forked or spawned from this one have found."""
+        self._log = self._handover.take() or self._log
 
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         session = self._session
@@ -193,15 +258,20 @@ class RetrievalGuard(Callback, OtherCallback):
             session.in_step = True
             session.protect(lambda: session.start_batch(batch, index, dataloader))
 
-    def _end_stage(self) -> None:
+    def _end_stage(self, trainer: Trainer) -> None:
         if self._session is not None:
-            self._session.protect(self._write_report)
+            self._session.protect(lambda: self._write_report(trainer))
 
-    def _write_report(self) -> None:
-        session, path = self._session, self.settings.report
-        if session is None or path is None or not session.speaks:
+    def _write_report(self, trainer: Trainer) -> None:
+        session, path = self._session, self._report
+        if session is None or not session.is_rank_zero:
             return
-        self._keys.update(session.numbers)
+        try:
+            self._handover.give(self._log)
+        except OSError as error:
+            self._log.tell_unwritten(error, *astuple(user_call_site()))
+        if path is None:
+            return
         self._counts.update(session.counts)
         found = self.findings
         reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
@@ -209,9 +279,11 @@ class RetrievalGuard(Callback, OtherCallback):
             mode=self.settings.mode,
             world_size=self._world_size,
             findings=tuple(found),
-            keys=self._keys,
+            history=self._log.history,
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},
+            run=_run_facts(trainer),
+            stopped=self._log.stopped,
         )
         try:
             write_report(path, report)
@@ -224,6 +296,17 @@ class RetrievalGuard(Callback, OtherCallback):
                 self._session.close()
         finally:
             self._session = None
+
+
+def _run_facts(trainer: Trainer) -> RunFacts:
+    packages = ("lightning-retrieval-guard", _compat.lightning_of(trainer), "torch", "torchmetrics")
+    return RunFacts(
+        when=datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds"),
+        command=shlex.join(sys.argv),
+        versions={"python": platform.python_version(), **{name: str(_compat.version_of(name)) for name in packages}},
+        epoch=trainer.current_epoch,
+        global_step=trainer.global_step,
+    )
 
 
 def _timeout(trainer: Trainer) -> timedelta:

@@ -5,7 +5,6 @@ A command imports what it needs when it is asked for, so that ``lint`` starts wi
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -14,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_retrieval_guard import __version__
+from lightning_retrieval_guard.settings import REPORT_SUFFIXES, path_refusal
+
 if TYPE_CHECKING:
     from lightning_retrieval_guard.rules import Rule
 
 MAX_SEED = 2**32 - 1
-REPORT_SUFFIXES = (".json", ".html")
 # Longer lines are hard to read, however wide the terminal is.
 MAX_COLUMNS = 100
 
@@ -55,6 +56,7 @@ def _parser(arguments: Sequence[str]) -> ArgumentParser:
         prog="lightning-retrieval-guard",
         description="The number you log on N devices is the number one device would have logged.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
@@ -98,9 +100,10 @@ def _add_explain_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "rule",
         nargs="?",
-        type=_rule,
+        type=_rules,
         metavar="RULE",
-        help="a code or a name, such as LRG201 or gathered-before-sync; without it all rules are listed",
+        help="a code, a name or the beginning of codes, such as LRG201, gathered-before-sync or LRG2, which lists its"
+        " family; without it all rules are listed",
     )
 
 
@@ -110,7 +113,9 @@ def _run_explain(options: Namespace) -> int:
 
     width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
     try:
-        print(render_list(REGISTRY, width) if options.rule is None else render_rule(options.rule, width))
+        rules = REGISTRY if options.rule is None else options.rule
+        first, *others = rules.values()
+        print(render_list(rules, width) if others else render_rule(first, width))
     except ValueError as error:  # python -OO
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -174,6 +179,35 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def _add_check_options(parser: ArgumentParser) -> None:
+    parser.add_argument("report", type=Path, metavar="REPORT.json", help="what RetrievalGuard(report=...) wrote")
+    parser.add_argument(
+        "--fail-on",
+        choices=("error", "warning"),
+        default="warning",
+        help="what is at least so bad fails the check, unless it was corrected (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "github", "sarif"),
+        default="text",
+        help="how to show what was found (default: %(default)s)",
+    )
+
+
+def _run_check(options: Namespace) -> int:
+    from lightning_retrieval_guard.report.check import ReportError, check_report
+
+    try:
+        text, passed = check_report(options.report, options.fail_on, options.format)
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if text:
+        print(text)
+    return 0 if passed else 1
+
+
 def _add_lint_options(parser: ArgumentParser) -> None:
     from lightning_retrieval_guard.lint.formats import FORMATS
 
@@ -196,28 +230,26 @@ def _integer_between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _rule(text: str) -> Rule:
+def _rules(text: str) -> dict[str, Rule]:
     from lightning_retrieval_guard.rules import REGISTRY
     from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule
 
+    family = {code: rule for code, rule in REGISTRY.items() if code.startswith(text.strip().upper())}
+    if text.strip() and family:
+        return family
     try:
-        return find_rule(text, REGISTRY)
+        rule = find_rule(text, REGISTRY)
     except UnknownRuleError as error:
         raise ArgumentTypeError(str(error)) from error
+    return {rule.code: rule}
 
 
 def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         # Looked at here too, so that a typing mistake is not found only after the runs.
         path = Path(text)
-        if path.suffix not in suffixes:
-            raise ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
-        if path.is_dir():
-            raise ArgumentTypeError(f"{text!r} is a directory")
-        if not path.parent.is_dir():
-            raise ArgumentTypeError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ArgumentTypeError(f"{text!r} cannot be written: permission denied")
+        if refusal := path_refusal(path, suffixes):
+            raise ArgumentTypeError(f"{text!r} {refusal}")
         return path
 
     return parse
@@ -241,6 +273,12 @@ COMMANDS = (
         "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
         _add_parity_options,
         _run_parity,
+    ),
+    Command(
+        "check",
+        "Fail on what a JSON report of a run holds; for continuous integration.",
+        _add_check_options,
+        _run_check,
     ),
     Command(
         "lint",

@@ -6,9 +6,9 @@ import os
 from typing import get_args
 
 from lightning_retrieval_guard.callback import RetrievalGuard
-from lightning_retrieval_guard.settings import Mode
+from lightning_retrieval_guard.settings import VARIABLE, Mode
 
-VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
+__all__ = ["VARIABLE", "callbacks_from_environment"]
 
 
 def callbacks_from_environment() -> list[RetrievalGuard]:

@@ -7,18 +7,12 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 # Numbers that agree to this much, relative to the reference above 1, count as the same number.
 TOLERANCE = 1e-6
 
 
 class GuardWarning(UserWarning):
     """Category of every warning that the guard emits."""
-
-
-class GuardError(MisconfigurationException):
-    """Raised on every rank in strict mode, and where a run could only hang or log nonsense."""
 
 
 class Severity(str, enum.Enum):
@@ -98,6 +92,8 @@ class Finding:
         corrected: Whether the logged number was replaced by the reference, or what was wrong put right before it.
         effect: Both numbers, where both are known.
         world_size: The number of ranks of the run, for the text alone.
+        target: Lightning's storage key of the log call, or the name of the metric: the identity of what it is about.
+        corrects: What correct mode puts right there, if anything; see ``RuleSpec``.
     """
 
     code: str
@@ -115,6 +111,13 @@ class Finding:
     corrected: bool = False
     effect: Effect | None = field(default=None)
     world_size: int = 1
+    target: str = field(default="", repr=False, compare=False)
+    corrects: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_serious(self) -> bool:
+        """Whether it is more than a note: it changes a number, or stops the run."""
+        return self.severity is not Severity.NOTE
 
     @property
     def identity(self) -> tuple[str, str, str, int]:

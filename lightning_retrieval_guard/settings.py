@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Mode = Literal["warn", "correct", "strict"]
 QueryScope = Literal["auto", "global", "batch"]
 PathLike = str | os.PathLike[str]
+_T = TypeVar("_T")
 
 REPORT_SUFFIXES = (".json", ".html")
+VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
+VARIABLES = (VARIABLE, *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")))
+# What stands in a report's path for the folder of the trainer's logger.
+LOG_DIR = "{log_dir}"
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,20 @@ def build_settings(
     log_findings: bool,
     known_codes: Iterable[str],
 ) -> Settings:
-    """Validate the arguments of the guard.
+    """Validate the arguments of the guard; what is not given, the environment may say.
 
     Raises:
         ValueError: An argument has a value that is not allowed; the message names the allowed ones.
         TypeError: ``batch_size_fn`` cannot be called, or ``select`` or ``ignore`` is not a sequence of strings.
     """
-    _check_choice("mode", mode, get_args(Mode))
-    _check_choice("query_scope", query_scope, get_args(QueryScope))
-    _check_choice("log_findings", log_findings, (True, False))
+    select_name, select = _given("select", select, None, _codes_in)
+    ignore_name, ignore = _given("ignore", ignore, (), _codes_in)
+    scope_name, query_scope = _given("query_scope", query_scope, "auto", str)
+    report_name, report = _given("report", report, None, str)
+    check_choice("mode", mode, get_args(Mode))
+    check_choice(scope_name, query_scope, get_args(QueryScope))
+    if not isinstance(log_findings, bool):
+        raise ValueError(f"log_findings={log_findings!r} is not one of True, False.")
     if batch_size_fn is not None and not callable(batch_size_fn):
         raise TypeError(
             f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
@@ -75,16 +85,32 @@ def build_settings(
     codes = sorted(known_codes)
     return Settings(
         mode=mode,  # type: ignore[arg-type]  # checked above
-        select=None if select is None else check_codes("select", select, codes),
-        ignore=check_codes("ignore", ignore, codes),
+        select=None if select is None else check_codes(select_name, select, codes),
+        ignore=check_codes(ignore_name, ignore, codes),
         query_scope=query_scope,  # type: ignore[arg-type]  # checked above
         batch_size_fn=batch_size_fn,
-        report=None if report is None else _check_report(report),
+        report=None if report is None else _check_report(report_name, report),
         log_findings=log_findings,
     )
 
 
-def _check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
+def _given(name: str, value: _T, default: object, parse: Callable[[str], Any]) -> tuple[str, _T]:
+    """What to call an argument, and its value: what stands in code, else in the environment."""
+    variable = f"{VARIABLE}_{name.upper()}"
+    text = os.environ.get(variable, "")
+    return (variable, parse(text)) if text and value == default else (name, value)
+
+
+def _codes_in(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
+    """Refuse what is not among the allowed values.
+
+    Raises:
+        ValueError: With the allowed values.
+    """
     if given not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name}={given!r} is not one of {choices}.")
@@ -113,29 +139,38 @@ def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[
     return tuple(given)
 
 
-def _check_report(report: PathLike) -> Path:
+def _check_report(name: str, report: PathLike) -> Path:
+    if not isinstance(report, str | os.PathLike):
+        raise TypeError(
+            f"{name}={report!r} is not a path. Give one that ends in {' or '.join(REPORT_SUFFIXES)}, or None."
+        )
     path = Path(report)
     if path.suffix not in REPORT_SUFFIXES:
-        raise ValueError(f"report={str(path)!r} must end in one of {', '.join(REPORT_SUFFIXES)}.")
+        raise ValueError(f"{name}={str(path)!r} {_suffix_refusal(REPORT_SUFFIXES)}.")
     return path
 
 
-def check_report_writable(path: Path) -> None:
-    """Refuse a report path that cannot be written, before any work is done.
+def _suffix_refusal(suffixes: Sequence[str]) -> str:
+    return f"must end in {' or '.join(suffixes)}"
 
-    Raises:
-        ValueError: The folder does not exist, or the file or folder may not be written.
+
+def path_refusal(path: Path, suffixes: Sequence[str] = REPORT_SUFFIXES) -> str:
+    """Why a file cannot be written, before any work is done; empty where it can. Missing folders can be made.
+
+    Args:
+        path: The file, or a link to it.
+        suffixes: Those that are allowed.
     """
     target = Path(os.path.realpath(path))
-    folder = target.parent
+    folder = next(parent for parent in target.parents if parent.exists())
+    if path.suffix not in suffixes:
+        return _suffix_refusal(suffixes)
+    if target.is_dir():
+        return "is a folder; give the path of a file"
+    if target.exists() and not target.is_file():
+        return "is not a regular file"
     if not folder.is_dir():
-        raise ValueError(
-            f"report={str(path)!r}: the folder {str(folder)!r} does not exist. Make it, or give another path."
-        )
-    if path.is_dir():
-        raise ValueError(f"report={str(path)!r} is a folder. Give the path of a file.")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"report={str(path)!r} is no regular file. Give the path of a file.")
-    for part in (target, folder):  # a new file takes the place of the old one
-        if part.exists() and not os.access(part, os.W_OK):
-            raise ValueError(f"report={str(path)!r} cannot be written: no permission on {str(part)!r}.")
+        return f"cannot be written: {str(folder)!r} is not a folder"
+    # a new file takes the place of the old one
+    refused = [str(part) for part in (target, folder) if part.exists() and not os.access(part, os.W_OK)]
+    return f"cannot be written: no permission on {refused[0]!r}" if refused else ""

@@ -90,4 +90,4 @@ def test_it_is_documented_under_all_headings(rule: Rule) -> None:
 
 
 def test_rules_that_could_hang_speak_before_lightning_combines_ranks() -> None:
-    assert {code for code, rule in REGISTRY.items() if rule.before_reduction} == {"LRG205", "LRG206"}
+    assert {code for code, rule in REGISTRY.items() if rule.spec.precedes_reduction} == {"LRG205", "LRG206"}

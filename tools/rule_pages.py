@@ -11,7 +11,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
@@ -39,7 +38,7 @@ def page_name(rule: Rule) -> str:
 
 def render_page(rule: Rule) -> str:
     """The page of a rule."""
-    static = f" Also found in source, by [the lint]({_LINT})." if rule.code in STATIC else ""
+    static = f" Also found in source, by [the lint]({_LINT})." if rule.spec.static else ""
     parts = [f"# {rule.code} {rule.slug}", f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
@@ -59,7 +58,7 @@ def render_all(rules: Mapping[str, Rule]) -> dict[str, str]:
 
 def _row(rule: Rule) -> str:
     cell = first_sentence(rule).replace("|", r"\|")
-    static = "yes" if rule.code in STATIC else ""
+    static = "yes" if rule.spec.static else ""
     return f"| [{rule.code}]({page_name(rule)}) | {rule.slug} | {rule.severity.value} | {static} | {cell} |\n"
 
 

@@ -1,5 +1,5 @@
 """The demo: one retriever, evaluated on one and on N processes, without and with the guard."""
 
-from lightning_retrieval_guard.demo.show import MAX_DEVICES, run_demo
+from lightning_retrieval_guard.demo.render import MAX_DEVICES, run_demo
 
 __all__ = ["MAX_DEVICES", "run_demo"]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from lightning_retrieval_guard.settings import VARIABLES
+
 NOISY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
 NOISY_MESSAGES = (".*does not have many workers", "Using `DistributedSampler` with the dataloaders")
 # What a library does that will change one day is not the reader's; GuardWarning is none of these.
@@ -15,7 +17,7 @@ NOISY_CATEGORIES = (DeprecationWarning, FutureWarning)
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a forked process must not meet the thread pool of its parent
     "MASTER_PORT": None,  # Lightning leaves its port there; each run takes a fresh one
-    "LIGHTNING_RETRIEVAL_GUARD": None,  # it would put a guard into the runs that show none
+    **dict.fromkeys(VARIABLES),  # they would put a guard into the runs that show none
 }
 
 

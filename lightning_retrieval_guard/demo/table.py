@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from lightning_retrieval_guard.demo.encoder import METRICS
 from lightning_retrieval_guard.demo.runs import Run
+from lightning_retrieval_guard.report.text import format_table
 
 TOLERANCE = 1e-6
+WIDTH = 80
 HEADINGS = ("", "MRR", "Recall@1", "Recall@5", "beside the reference")
 
 
@@ -22,10 +24,7 @@ def render_table(runs: Sequence[Run]) -> str:
     """Draws one row a run; the first run is the reference."""
     reference = runs[0]
     rows = [HEADINGS] + [(run.label, *_cells(run), _remark(run, reference)) for run in runs]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = [_line(row, widths) for row in rows]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return "\n".join(format_table(rows, WIDTH))
 
 
 def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
@@ -67,9 +66,3 @@ def _remark(run: Run, reference: Run) -> str:
         return "failed"
     distance = difference(run, reference)
     return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = row
-    middle = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *middle, last]).rstrip()

@@ -20,7 +20,6 @@ from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks, long
 from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
 from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
 from lightning_retrieval_guard.ranking.measures import Measure
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -242,12 +241,11 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
     return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
-def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
+def score_alone(metric: Metric) -> Outcome | None:
     """The value of the rows that a metric holds, where it is certain to be torchmetrics' own.
 
     Args:
         metric: The metric.
-        recent: Where other metrics ranked the same rows before, and others will.
 
     Returns:
         ``None`` for no rows, where an error is due, and where chance decides.
@@ -257,7 +255,7 @@ def score_alone(metric: Metric, recent: RecentRanking) -> Outcome | None:
         return None
     longest = int(torch.unique(table.query, return_counts=True)[1].max()) if _compat.is_curve(metric) else 0
     panel = Panel({"": metric}, longest, seeks_low=False)  # a step shows the value alone
-    queries, values = panel.score(table.query, table.preds, table.target, recent=recent)
+    queries, values = panel.score(table.query, table.preds, table.target)
     own = values.get("")
     if own is None or own.error is not None or _falls_by_chance(own, table):
         return None

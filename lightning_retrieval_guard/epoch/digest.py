@@ -12,8 +12,9 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks
 from lightning_retrieval_guard.epoch.row_table import Digest, Rows, Settled, build_table
 from lightning_retrieval_guard.epoch.values import Values, has_low_hits, values_of
-from lightning_retrieval_guard.ranking.measures import Measure
-from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores, aggregate, score
+from lightning_retrieval_guard.ranking import Measure, aggregate, score
+from lightning_retrieval_guard.ranking import Rows as ScoredRows
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 
 def digest_rows(
@@ -35,7 +36,7 @@ def digest_rows(
     if table is None or not final or not all(_is_settled(measure) for measure in measures):
         return None
     try:
-        _, scores = score(measures, table.query, table.preds, table.target)
+        _, scores = score(measures, ScoredRows(table.query, table.preds, table.target))
     except EmptyQueryError:  # it belongs to whoever asks for the value
         return None
     pieces = cut_chunks(table)

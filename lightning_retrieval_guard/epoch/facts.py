@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-from torch import Tensor
-
-from lightning_retrieval_guard.epoch.combine import LocalRows
 from lightning_retrieval_guard.epoch.payload import to_payload
-from lightning_retrieval_guard.epoch.plan import Plan
-from lightning_retrieval_guard.epoch.values import Outcome, Tally
 
 Kind = Literal["metric", "compute", "forward", "plain"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class LogCall:
     """The first log call of a key in an epoch.
 
@@ -51,7 +45,7 @@ class LogCall:
     in_step: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class WeightCounts:
     """How the batch sizes of a key's log calls compare with the samples of this rank.
 
@@ -78,7 +72,7 @@ class WeightCounts:
     integral: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class SourceMetricFacts:
     """What a rank tells of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
 
@@ -103,7 +97,7 @@ class SourceMetricFacts:
     shared: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     """One logged key on one rank. Numbers are those of the epoch so far, before any reduction over ranks.
 
@@ -227,94 +221,3 @@ class Unregistered:
     of_callback: bool = False
     storage: str | None = None
     ranks: tuple[int, ...] = ()
-
-
-@dataclass
-class SourceView:
-    """The rows of one metric over all ranks.
-
-    Attributes:
-        name: The same on every rank.
-        metric: The class of the metric.
-        path: The user's file of the first update.
-        line: The line in it.
-        synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
-        synchronises: Whether the program lets it combine ranks.
-        shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
-        mean: Whether its value is a mean over queries.
-        stale: Rows of earlier epochs, on all ranks, that it still holds or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
-        dropped: Whether the guard has dropped them.
-        shared: Rows of another stage or dataloader that it holds, on all ranks.
-        suppressed: For every rank that has it the codes and prefixes of rules that stay silent at its first update.
-        plan: Which rows count.
-        local: This rank's rows.
-        combined: The value over all ranks, where rows or sums have travelled for it.
-    """
-
-    name: str
-    metric: str
-    path: str
-    line: int
-    synced_in_steps: int
-    synchronises: bool
-    shown_by_forward: bool
-    mean: bool
-    plan: Plan
-    local: LocalRows
-    combined: Outcome | None = None
-    stale: int = 0
-    sanity: bool = False
-    dropped: bool = False
-    shared: int = 0
-    suppressed: Sequence[Sequence[str]] = ()
-
-    @property
-    def holds_others(self) -> bool:
-        """Whether the metric holds rows that do not belong to the epoch."""
-        return self.shared > 0 or (self.stale > 0 and not self.dropped)
-
-    @cached_property
-    def outcome(self) -> Outcome:
-        """The reference value, as far as it is known."""
-        if self.combined is not None:
-            return self.combined
-        if self.plan.gathered or len(self.plan.facts) == 1:
-            return self.local.outcome(self.name)
-        return Outcome()
-
-    @property
-    def value(self) -> float | None:
-        """The reference value where it is one number."""
-        return _number(self.outcome.value)
-
-    @cached_property
-    def tally(self) -> Tally | None:
-        """What decides the values of queries: of all ranks, or of this one where no values have travelled."""
-        if self.combined is None and (self.plan.is_ambiguous or self.plan.split):
-            return None  # parts of queries tell nothing
-        outcome = self.outcome if self.tells_of_all else self.local.outcome(self.name)
-        return outcome.tally if outcome.error is None and outcome.tally.queries else None
-
-    @property
-    def tells_of_all(self) -> bool:
-        """Whether the tally is that of all ranks."""
-        return self.combined is not None or self.plan.gathered or len(self.plan.facts) == 1
-
-    @cached_property
-    def value_as_combined(self) -> float | None:
-        """What torchmetrics makes of the rows, where this rank can tell.
-
-        Rows that all ranks hold count once for each rank, and ids that restart merge different queries. Equal scores
-        are ranked by the order of all ranks' rows, which is known where it is the same on all of them.
-        """
-        if self.holds_others or (not self.plan.gathered and len(self.plan.facts) > 1):
-            return None
-        outcome = self.local.as_combined.outcome(self.name)
-        return None if self.plan.first_counts and outcome.tally.tied else _number(outcome.value)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value)
-    return value if isinstance(value, float) else None

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_retrieval_guard.ranking.compaction import Lost
-from lightning_retrieval_guard.ranking.measures import Measure, measure_of
-from lightning_retrieval_guard.ranking.numbering import CHUNK
-from lightning_retrieval_guard.ranking.recent import RecentRanking
-from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores, aggregate, score
+from lightning_retrieval_guard.ranking import Measure, Rows, aggregate, measure_of, score
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 _FAILED = -1
 _HALF = 32  # bits of a word
@@ -121,33 +118,25 @@ class Panel:
         self._found = {name: measure for name, measure in found.items() if measure is not None}
         self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
 
-    def score(
-        self,
-        query: Tensor,
-        preds: Tensor,
-        target: Tensor,
-        lost: Lost | None = None,
-        recent: RecentRanking | None = None,
-    ) -> tuple[Tensor, dict[str, Values]]:
+    def score(self, query: Tensor, preds: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Values]]:
         """The queries in ascending order, and what each metric makes of them.
 
         Args:
             query: Numbers of the queries, int64 or int32 of shape ``(rows,)``.
             preds: Scores of shape ``(rows,)``.
             target: Relevance of shape ``(rows,)``.
-            lost: What is known of rows that were left out.
-            recent: Where other metrics ranked the same rows before, and others will.
         """
+        rows = Rows(query, preds, target)
         measures = list(self.measures.values())
         others = [replace(own, by_score=True) for own in measures if self._seeks_low and own.needs_positive_score]
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
-            ids, scores = score([*measures, *others], query, preds, target, lost=lost, recent=recent)
+            ids, scores = score([*measures, *others], rows)
         except Exception as error:
             if not any(_may_raise(measure, error) for measure in measures):
                 raise
             # the code or the demand of one metric, which must not take the others with it
-            return query.unique().long().cpu(), self._score_each(query, preds, target, lost)
+            return query.unique().long().cpu(), self._score_each(rows)
         by_score = {own: values_of(found).values for own, found in zip(others, scores[len(measures) :], strict=True)}
         values = [values_of(own) for own in scores[: len(measures)]]
         return ids.cpu(), {
@@ -155,10 +144,10 @@ class Panel:
             for (name, measure), own in zip(self.measures.items(), values, strict=True)
         }
 
-    def _score_each(self, query: Tensor, preds: Tensor, target: Tensor, lost: Lost | None) -> dict[str, Values]:
+    def _score_each(self, rows: Rows) -> dict[str, Values]:
         def one(measure: Measure) -> Values:
             try:
-                return values_of(score([measure], query, preds, target, lost=lost)[1][0])
+                return values_of(score([measure], rows)[1][0])
             except Exception as error:
                 if not _may_raise(measure, error):
                     raise
@@ -184,10 +173,7 @@ def _may_raise(measure: Measure, error: Exception) -> bool:
 
 def has_low_hits(preds: Tensor, target: Tensor) -> bool:
     """Whether any relevant row has a score of zero or less."""
-    return any(
-        bool(((score <= 0) & (own > 0)).any())
-        for score, own in zip(preds.split(CHUNK), target.split(CHUNK), strict=True)
-    )
+    return bool(((preds <= 0) & (target > 0)).any())
 
 
 def _with_length(measure: Measure, longest: int) -> Measure:

@@ -1,35 +1,33 @@
-"""What rules look at: the log calls and metrics of one stage, as all ranks told of them."""
+"""What rules look at: the log calls and metrics of one epoch, as all ranks know them; nothing changes once made."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceView, Unregistered
-from lightning_retrieval_guard.findings import Effect, Finding, same_number
+from lightning_retrieval_guard.epoch.facts import KeyFacts, Unregistered
+from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.settings import QueryScope
 
-WeightFault = Literal["LRG101", "LRG102", "LRG103"]
+WeightFault = Literal["times_world_size", "nominal", "guessed"]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class KeyView:
     """One logged key on all ranks.
 
     Attributes:
-        facts: What each rank told of it, ``None`` where a rank did not log it.
+        facts: What each rank reports of it, ``None`` where a rank did not log it.
         source: The rows behind the value, if it came from a retrieval metric.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
-        evaluates: Whether the stage is no training, so that a number is meant to be a result.
+        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
         asked: What the metric behind it says itself, where the guard has asked it.
-        corrected: Whether the guard put the reference in the place of the logged number.
-        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
-        as_declared: Whether ``source`` counts rows as the program does, where the rules against it may not speak.
-        left_alone: Whether nothing takes the place of the logged number, as no rule against it may speak.
+        batches: The batches that each rank has seen; empty where that is not known.
     """
 
     facts: tuple[KeyFacts | None, ...]
@@ -38,19 +36,17 @@ class KeyView:
     replaced: bool = False
     evaluates: bool = True
     idle: frozenset[int] = frozenset()
-    corrected: bool = False
     asked: float | None = None
-    as_declared: bool = False
-    left_alone: bool = False
+    batches: tuple[int, ...] = ()
 
-    @cached_property
+    @property
     def present(self) -> list[KeyFacts]:
-        """What the ranks told that logged the key, in order of rank."""
+        """What the ranks report that logged the key, in order of rank."""
         return [own for own in self.facts if own is not None]
 
     @property
     def first(self) -> KeyFacts:
-        """What the lowest rank told that logged the key."""
+        """What the lowest rank reports that logged the key."""
         return self.present[0]
 
     @property
@@ -68,7 +64,10 @@ class KeyView:
     def is_shared(self) -> bool:
         """Whether every rank is meant to log the key and the guard may judge and correct it."""
         first = self.first
-        return not first.own_group and (first.sync_dist or not first.rank_zero_only)
+        if first.own_group or first.sync_dist or not first.rank_zero_only:
+            return not first.own_group
+        # weights that count the samples of all ranks say that the number is meant for all of them
+        return None not in self.facts and self.weight_fault == "times_world_size"
 
     def total(self, attribute: str) -> float:
         """The sum of one number over the ranks that logged the key."""
@@ -76,7 +75,7 @@ class KeyView:
 
     # --- the number that was logged ---------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def logged(self) -> float | None:
         """The number that reaches the logger of rank zero without a correction, where it is known."""
         first, source = self.first, self.source
@@ -86,12 +85,12 @@ class KeyView:
                 return shown
             if self.replaced or first.kind == "metric":
                 if source.synchronises or self.world_size == 1:
-                    return source.value_as_combined
+                    return source.as_combined
                 if first.kind == "metric" or not first.in_step:
                     return None
         return self.computed if first.value is None else self.plain_value
 
-    @cached_property
+    @property
     def plain_value(self) -> float | None:
         """What Lightning makes of the values that were logged."""
         if self.first.value is None or not self.is_reduced:
@@ -113,9 +112,14 @@ class KeyView:
 
     # --- the number one process would have logged -------------------------------------------------------------
 
-    @cached_property
+    @property
     def reference(self) -> float | None:
-        """The reference value, where it is known."""
+        """The reference value, where it is known; it is a finite number."""
+        value = self._reference
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
         if self.parts_queries:
@@ -125,6 +129,8 @@ class KeyView:
             return self._own_global_value if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
+        if self.is_partial:
+            return None
         if not self.first.in_step:
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if not self.first.sync_dist and self.ranks_agree:
@@ -132,6 +138,15 @@ class KeyView:
         if self.first.reduction == "mean":
             return self._weighted()
         return self._reduce([own.value for own in self.present if own.value is not None])
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a value was logged once in many batches, so that nothing tells which samples it stands for."""
+        first = self.first
+        if not first.in_step or first.kind == "metric" or first.dataloader is not None or self.world_size == 1:
+            return False
+        pairs = zip(self.facts, self.batches, strict=False)
+        return any(facts is not None and facts.calls == 1 < batches for facts, batches in pairs)
 
     @property
     def _own_global_value(self) -> float | None:
@@ -162,7 +177,7 @@ class KeyView:
         value = self.total("value") + self.total("lacks_value")
         return _ratio(value, self.total("weight") + self.total("lacks_weight"))
 
-    @cached_property
+    @property
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
         values = [own.own_value for own in self.facts if own is not None]
@@ -186,7 +201,7 @@ class KeyView:
         alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
         return alone and self.evaluates and self.differs
 
-    @cached_property
+    @property
     def weight_fault(self) -> WeightFault | None:
         """Which fault the batch sizes of the log calls show, if any."""
         first = self.first
@@ -196,11 +211,11 @@ class KeyView:
         either = self.total("either")
         world = self.total("times_world")
         if self.total("guessed"):
-            return "LRG103"
+            return "guessed"
         if world and world + self.total("times_world_nominal") + either == calls:
-            return "LRG101"
+            return "times_world_size"
         if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
-            return "LRG102"
+            return "nominal"
         return None
 
     # --- values of batches ------------------------------------------------------------------------------------
@@ -252,12 +267,10 @@ class KeyView:
         return self._weighted()
 
     @property
-    def asked_by(self) -> str | None:
-        """The rule for which the metric behind the key is asked itself, as all ranks can."""
-        able = len(self.present) == self.world_size and all(own.whole for own in self.present)
-        if not able or not self.is_shared or not self.is_no_mean:
-            return None
-        return "LRG402" if self.shows_running else "LRG302"
+    def can_ask(self) -> bool:
+        """Whether the metric behind the key, which keeps no rows, can be asked for the value of the epoch."""
+        able = len(self.present) == self.world_size and all(facts.whole for facts in self.present)
+        return able and self.is_shared and self.is_no_mean
 
     # --- effects ----------------------------------------------------------------------------------------------
 
@@ -277,14 +290,14 @@ class KeyView:
 
     @property
     def weight_effect(self) -> Effect | None:
-        """What the wrong weights alone do to the mean of the logged values."""
-        if self.weight_fault is None or self.first.value is None:
+        """What the wrong weights alone do to the mean of the logged values; no number that was logged."""
+        if self.weight_fault is None or self.first.value is None or self.is_partial:
             return None
         return Effect(_ratio(self.total("value"), self.total("weight")), self.by_samples)
 
     @property
     def floor_effect(self) -> Effect | None:
-        """What the floored mean of the batch sizes does to the logged mean."""
+        """What the floored mean of the batch sizes does to the logged mean, whatever the weights should be."""
         first = self.first
         if not self.is_reduced or first.reduction != "mean" or first.value is None or not first.in_step:
             return None
@@ -294,9 +307,9 @@ class KeyView:
         return Effect(self.plain_value, _ratio(self.total("value"), self.total("weight")))
 
 
-@dataclass
-class StageView:
-    """One stage of one epoch on all ranks.
+@dataclass(frozen=True, slots=True)
+class EpochView:
+    """One stage of one epoch on all ranks: the document that rules judge.
 
     Attributes:
         stage: ``"train"``, ``"sanity_check"``, ``"validate"`` or ``"test"``.
@@ -308,21 +321,25 @@ class StageView:
         repeated: How many samples the sampler repeated over all ranks.
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
-        unregistered: Metrics that are no part of the module.
-        found: What the other rules say, for a rule that comes after them.
+        unregistered: Metrics that are not part of the module.
+        gathers_updates: Whether the installed torchmetrics gathers every update by itself.
+        corrected: Storage keys whose number was replaced by the reference.
+        explained: What findings of other rules are about, for a rule that looks for the rest.
     """
 
     stage: str
     world_size: int
-    keys: list[KeyView] = field(default_factory=list)
-    sources: list[SourceView] = field(default_factory=list)
-    orders: list[list[str]] = field(default_factory=list)
-    batches: list[int] = field(default_factory=list)
+    keys: tuple[KeyView, ...] = ()
+    sources: tuple[SourceView, ...] = ()
+    orders: tuple[tuple[str, ...], ...] = ()
+    batches: tuple[int, ...] = ()
     repeated: int = 0
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
-    unregistered: list[Unregistered] = field(default_factory=list)
-    found: list[Finding] = field(default_factory=list)
+    unregistered: tuple[Unregistered, ...] = ()
+    gathers_updates: bool = True
+    corrected: frozenset[str] = frozenset()
+    explained: frozenset[str] = frozenset()
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.
@@ -332,13 +349,10 @@ class StageView:
         """
         return key.shows_source or not self.repeated
 
-
-def orders_that_meet(orders: Iterable[list[str]], batches: Sequence[int]) -> list[list[str]]:
-    """The orders of the ranks that take part in reductions.
-
-    A rank that skipped the loop for lack of batches has nothing to reduce; any other takes part.
-    """
-    return [order for order, seen in zip(orders, batches, strict=True) if order or seen]
+    @property
+    def orders_that_meet(self) -> list[tuple[str, ...]]:
+        """The orders of the ranks that take part in reductions; one that skipped the loop has nothing to reduce."""
+        return [order for order, seen in zip(self.orders, self.batches, strict=True) if order or seen]
 
 
 def _ratio(value: float, weight: float) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lightning_retrieval_guard.advice import LRG405
 from lightning_retrieval_guard.lint.finding import File, Found
 from lightning_retrieval_guard.lint.source import MOST_STEPS
+from lightning_retrieval_guard.rules.static import LRG405
 
 _READING = ("items", "keys", "values")
 # Names with which the metrics are registered, moved, or fed on the CPU on purpose.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from lightning_retrieval_guard.advice import Advice
 from lightning_retrieval_guard.lint.classes import Classes
 from lightning_retrieval_guard.lint.metrics import Metrics
 from lightning_retrieval_guard.lint.source import Source
+from lightning_retrieval_guard.rules.spec import RuleSpec
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
@@ -27,7 +27,7 @@ class Found:
     """
 
     node: ast.expr
-    advice: Advice
+    advice: RuleSpec
     message: str
     fix: str | None = None
 

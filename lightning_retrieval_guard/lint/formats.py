@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lightning_retrieval_guard import __version__
-from lightning_retrieval_guard.advice import STATIC
+from lightning_retrieval_guard.rules.static import STATIC
 
 _SARIF = "2.1.0"
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

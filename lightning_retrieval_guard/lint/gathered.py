@@ -6,11 +6,11 @@ import ast
 import enum
 from collections.abc import Iterable, Iterator
 
-from lightning_retrieval_guard.advice import LRG201
 from lightning_retrieval_guard.lint.finding import File, Found, keyword
 from lightning_retrieval_guard.lint.metrics import Metric, named
 from lightning_retrieval_guard.lint.rank_tests import is_on_rank_zero
 from lightning_retrieval_guard.lint.source import MOST_STEPS, Binding
+from lightning_retrieval_guard.rules.static import LRG201
 
 _COUNTS = ("len", "int", "float", "min", "max", "sum", "range")
 _OF_THE_PLACE = ("device", "dtype")

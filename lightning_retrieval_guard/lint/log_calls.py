@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lightning_retrieval_guard.advice import LRG101, LRG202, LRG204
 from lightning_retrieval_guard.lint.finding import File, Found, keyword
 from lightning_retrieval_guard.lint.source import MOST_STEPS, Binding
+from lightning_retrieval_guard.rules.static import LRG101, LRG202, LRG204
 
 LOG_METHODS = ("log", "log_dict")
 _DEVICE_COUNTS = ("world_size", "num_devices")

@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from lightning_retrieval_guard.advice import LRG204
 from lightning_retrieval_guard.lint.finding import File, Found
 from lightning_retrieval_guard.lint.log_calls import LOG_METHODS
 from lightning_retrieval_guard.lint.source import FUNCTIONS, MOST_STEPS
+from lightning_retrieval_guard.rules.static import LRG204
 
 _RANKS = ("global_rank", "local_rank")
 _ONE_PROCESS = re.compile(

@@ -6,12 +6,12 @@ import ast
 import re
 from collections.abc import Iterator
 
-from lightning_retrieval_guard.advice import LRG207, LRG301
 from lightning_retrieval_guard.lint.finding import File, Found, keyword
 from lightning_retrieval_guard.lint.metrics import Metric
 from lightning_retrieval_guard.lint.rank_tests import is_logged
 from lightning_retrieval_guard.lint.restarting import restarting_ids
 from lightning_retrieval_guard.lint.source import FUNCTIONS
+from lightning_retrieval_guard.rules.static import LRG207, LRG301
 
 # Hooks that run between epochs or stages, so that a reset in them says nothing of single batches.
 _BETWEEN = re.compile(r"(on_(?!.*batch)\w+_(start|end))|(training|validation|test)_epoch_end|setup|teardown|__init__")

@@ -17,11 +17,12 @@ from lightning_retrieval_guard.parity.options import Options
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
 from lightning_retrieval_guard.parity.target import ParityError
 from lightning_retrieval_guard.parity.worker import EVALUATE, Case, Shown
+from lightning_retrieval_guard.settings import VARIABLES
 
 LOG_LINES = 20
 STACK_LINES = 8
 
-_GUARD_SAID = re.compile(r"^.*GuardWarning: (LRG\d{3}.*)$", re.MULTILINE)
+_GUARD_SAID = re.compile(r"GuardWarning: (LRG\d{3}.*(?:\n {2}.*)*?)\n {2}lightning-retrieval-guard explain")
 # What the others raise when one rank is gone.
 _CONSEQUENCE = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
 _GPU = re.compile(r"\bcuda\b|nvidia|\bgpus?\b|\bmps\b", re.IGNORECASE)
@@ -30,7 +31,7 @@ _MAIN_THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+ .*\(most recent call
 
 PRELOADED = (EVALUATE.partition(":")[0], "torchmetrics.retrieval")
 # The runs bring their own guard, and no GPU is seen.
-ENVIRONMENT = {"LIGHTNING_RETRIEVAL_GUARD": None, "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**dict.fromkeys(VARIABLES), "CUDA_VISIBLE_DEVICES": ""}
 
 Say = Callable[[str], None]
 
@@ -126,7 +127,7 @@ def _problem(outcomes: list[Outcome], options: Options) -> str:
         return refused.error
     parts = [_failed(failed, len(outcomes)) if failed else _hung(outcomes, options)]
     said = dict.fromkeys(found for outcome in outcomes for found in _GUARD_SAID.findall(outcome.log))
-    parts += [f"The guard had said: {text}" for text in said]
+    parts += [f"The guard had said: {' '.join(text.split())}" for text in said]
     return "\n".join(parts)
 
 

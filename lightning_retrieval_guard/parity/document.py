@@ -38,6 +38,7 @@ def write_document(path: Path, parity: Parity) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(build_document(parity), indent=2) + "\n", encoding="utf-8")
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.parity.check import processes_text
 from lightning_retrieval_guard.parity.compare import Difference, Key, Parity, Run
-from lightning_retrieval_guard.report.columns import columns, cut_middle, pad, printable
+from lightning_retrieval_guard.report.text import format_table, printable
 
 WIDTH = 80
 # Beside the one of the reference; more go into a table of their own.
 NUMBERS_IN_A_ROW = 4
 RANKS_SHOWN = 4
-_GAP = "  "
 
 
 def render(parity: Parity) -> str:
@@ -58,17 +57,7 @@ def _table(keys: Sequence[Key], sizes: list[int]) -> list[str]:
         numbers = [_number(key.numbers[size]) for size in sizes]
         verdict = "different" if key.differences else "same"
         rows.append([printable(key.name), *numbers, _distance(key.distance), verdict])
-    widths = [max(columns(row[place]) for row in rows) for place in range(len(rows[0]))]
-    widths[0] = max(9, min(widths[0], WIDTH - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)))
-    rule = _GAP.join("-" * width for width in widths)
-    head, *lines = [_line(row, widths) for row in rows]
-    return [head, rule, *lines]
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [pad(cut_middle(row[0], widths[0]), widths[0])]
-    cells += [pad(text, width, right=True) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
-    return _GAP.join([*cells, row[-1]]).rstrip()
+    return format_table(rows, WIDTH)
 
 
 def _number(value: float | None) -> str:

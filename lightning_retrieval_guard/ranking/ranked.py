@@ -1,153 +1,195 @@
-"""Rows in order of arrival, and blocks of whole queries with their rows ranked."""
+"""The rows of a block from the best to the worst of each query, and what several formulas ask of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.ranking.numbering import CHUNK
-
-# Rows that are sorted at once: such blocks fit the cache.
-BLOCK = 1 << 18
+from lightning_retrieval_guard.ranking.rows import Block
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows in order of arrival.
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Ranked rows that are relevant, all tensors int64 of shape ``(hits,)``.
 
     Attributes:
-        query: Query ids, int64 or int32 of shape ``(rows,)``.
-        preds: Scores, float32 or float64 of the same shape.
-        target: Relevance, int8, int32, int64 or floating point of the same shape; int8 for nothing but 0 and 1.
-        binary: Whether every relevance is 0 or 1.
-        arrival: Where each row stood in the input, or ``None`` where the rows stand as they came.
+        index: Which ranked rows they are, ascending.
+        query: Their query.
+        rank: Their rank within the query, from 0.
+        queries: The number of queries.
     """
 
+    index: Tensor
     query: Tensor
-    preds: Tensor
-    target: Tensor
-    binary: bool
-    arrival: Tensor | None = None
+    rank: Tensor
+    queries: int
 
-    def __len__(self) -> int:
-        return self.query.numel()
-
-    def relevance_at(self, place: Tensor) -> Tensor:
-        """Relevance of the rows at some places, in a dtype in which one may reckon."""
-        relevance = self.target.index_select(0, place)
-        return relevance.int() if relevance.dtype == torch.int8 else relevance
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Some whole queries, in ascending order of query id, with their rows ranked.
-
-    Attributes:
-        query: The ids, int64 of shape ``(queries,)``.
-        sizes: The number of rows of each query, ranked here or not, int64 of shape ``(queries,)``.
-        relevance: The sum of the relevance over all of them, float64 of shape ``(queries,)``.
-        of_row: The place in ``query`` of the query of each ranked row, int64 of shape ``(ranked,)``.
-        starts: Where the ranked rows of each query begin, and the end, int64 of shape ``(queries + 1,)``.
-        place: Which of ``rows`` the ranked rows are: by query, then by score from high to low, equal scores in order
-            of arrival; int64 of shape ``(ranked,)``.
-        target: Their relevance, of the same shape.
-        same: Whether a ranked row and the next one are of one query and equal in score, of shape ``(ranked - 1,)``.
-        longest: The number of rows of the longest query, over all blocks.
-        rows: All rows, of this block or not.
-        ranks: Where only relevant rows were ranked: their ranks within their query, from 0, int64 of shape
-            ``(ranked,)``. None of them then ties with another row, and every score is a number.
-        complete: ``None`` where every row of the queries is ranked. Else the rows below the cut-off are missing, and
-            this finds all rows of the queries in a mask of shape ``(queries,)``: their places in order of arrival,
-            and the place in ``query`` of their query.
-    """
-
-    query: Tensor
-    sizes: Tensor
-    relevance: Tensor
-    of_row: Tensor
-    starts: Tensor
-    place: Tensor
-    target: Tensor
-    same: Tensor
-    longest: int
-    rows: Rows
-    ranks: Tensor | None = None
-    complete: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-
-    def __len__(self) -> int:
-        return self.query.numel()
+    def at(self, which: Tensor) -> Hits:
+        """Some of them, by their positions."""
+        index, query, rank = (part.index_select(0, which) for part in (self.index, self.query, self.rank))
+        return Hits(index, query, rank, self.queries)
 
     @cached_property
-    def order(self) -> Tensor:
-        """Positions of the ranked rows in the input, int64 of shape ``(ranked,)``."""
-        arrival = self.rows.arrival
-        return self.place if arrival is None else arrival.index_select(0, self.place)
+    def counts(self) -> Tensor:
+        """How many there are of each query, int64 of shape ``(queries,)``."""
+        return self.query.bincount(minlength=self.queries)
+
+    @cached_property
+    def precisions(self) -> Tensor:
+        """Precision at the rank of each hit, float64 of shape ``(hits,)``."""
+        before = self.counts.cumsum(0) - self.counts
+        ordinal = torch.arange(1, self.rank.numel() + 1, device=self.rank.device) - before.index_select(0, self.query)
+        return ordinal.double() / (self.rank + 1)
+
+    @cached_property
+    def first_rank(self) -> Tensor:
+        """The rank of the first hit of each query, int64 of shape ``(queries,)``; huge where there is none."""
+        ranks = torch.full((self.queries,), torch.iinfo(torch.int64).max, device=self.rank.device)
+        some = self.counts > 0
+        first = (self.counts.cumsum(0) - self.counts)[some]
+        ranks[some] = self.rank.index_select(0, first)
+        return ranks
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """A block with its rows ranked.
+
+    Attributes:
+        block: The queries and all their rows.
+        order: The positions in the block of the ranked rows, by query and then by score from high to low, int64 of
+            shape ``(ranked,)``. Rows below the largest cut-off may be missing, unless they tie with one above it.
+        number: Their queries, int64 of the same shape.
+        starts: Where the ranked rows of each query begin, int64 of shape ``(queries,)``.
+        same: Whether a ranked row and the next one are of one query and equal in score, bool of shape
+            ``(ranked - 1,)``.
+    """
+
+    block: Block
+    order: Tensor
+    number: Tensor
+    starts: Tensor
+    same: Tensor
+    _within: dict[tuple[bool, int], Hits] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def preds(self) -> Tensor:
         """Scores of the ranked rows, of shape ``(ranked,)``."""
-        return self.rows.preds.index_select(0, self.place)
+        return self.block.preds.index_select(0, self.order)
+
+    @cached_property
+    def gains(self) -> Tensor:
+        """Relevance of the ranked rows, of shape ``(ranked,)``."""
+        return self.block.gains.index_select(0, self.order)
 
     @cached_property
     def rank(self) -> Tensor:
         """Ranks of the ranked rows within their query, from 0, int64 of shape ``(ranked,)``."""
-        return self.rank_at(torch.arange(self.of_row.numel(), device=self.of_row.device))
+        ranked = torch.arange(self.order.numel(), device=self.order.device)
+        return ranked - self.starts.index_select(0, self.number)
+
+    @cached_property
+    def has_nan(self) -> Tensor:
+        """Queries with a score that is not a number, bool of shape ``(queries,)``; such a score ranks first."""
+        return self.block.preds.index_select(0, self.order.index_select(0, self.starts)).isnan()
+
+    @cached_property
+    def hits(self) -> Hits:
+        """Rows whose relevance is not zero."""
+        index = self.gains.nonzero().view(-1)
+        query = self.number.index_select(0, index)
+        return Hits(index, query, index - self.starts.index_select(0, query), len(self.block))
+
+    @cached_property
+    def positive_hits(self) -> Hits:
+        """Those of them with a score above zero."""
+        positive = self.block.preds.index_select(0, self.order.index_select(0, self.hits.index)) > 0
+        return self.hits if bool(positive.all()) else self.hits.at(positive.nonzero().view(-1))
+
+    def hits_within(self, top_k: int, *, positive: bool) -> Hits:
+        """The hits above a cut-off.
+
+        Args:
+            top_k: The cut-off.
+            positive: Whether only those with a score above zero count.
+        """
+        key = (positive, top_k)
+        if key not in self._within:
+            hits = self.positive_hits if positive else self.hits
+            self._within[key] = hits.at((hits.rank < top_k).nonzero().view(-1))
+        return self._within[key]
+
+    # --- rows of equal score ----------------------------------------------------------------------------------
 
     @cached_property
     def has_ties(self) -> bool:
         """Whether any two ranked rows of a query are equal in score."""
         return bool(self.same.any())
 
+    def tie_at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Ranks of the first and of the last row that tie with the ranked rows at ``index``; some rows must tie."""
+        firsts, lasts = self._tied
+        tie = (torch.searchsorted(firsts, index, right=True) - 1).clamp_(min=0)
+        first, last = firsts.index_select(0, tie), lasts.index_select(0, tie)
+        alone = (index < first) | (index > last)
+        start = self.starts.index_select(0, self.number.index_select(0, index))
+        return torch.where(alone, index, first) - start, torch.where(alone, index, last) - start
+
     @cached_property
-    def has_nan(self) -> Tensor:
-        """Queries with a score that is no number, bool of shape ``(queries,)``; such a score ranks first."""
-        if self.ranks is not None:
-            return torch.zeros(len(self), dtype=torch.bool, device=self.query.device)
-        first = self.place.index_select(0, self.starts[:-1])
-        return self.rows.preds.index_select(0, first).isnan()
-
-    def rank_at(self, index: Tensor) -> Tensor:
-        """Ranks of the ranked rows at ``index``, int64 of the same shape."""
-        if self.ranks is not None:
-            return self.ranks.index_select(0, index)
-        return index - self.starts.index_select(0, self.of_row.index_select(0, index))
-
-    def all_rows(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """All rows of some queries, ranked here or not.
-
-        Args:
-            queries: Which ones, bool of shape ``(queries,)``.
-
-        Returns:
-            Places in ``rows`` and places in ``query``, both int64 of shape ``(found,)``, by query and then in order
-            of arrival.
-        """
-        if self.complete is not None:
-            place, of_row = self.complete(queries)
-        else:
-            chosen = queries.index_select(0, self.of_row).nonzero().view(-1)
-            place, arrived = self.place.index_select(0, chosen).sort()
-            of_row = self.of_row.index_select(0, chosen.index_select(0, arrived))
-        of_row, grouped = of_row.sort(stable=True)
-        return place.index_select(0, grouped), of_row
+    def _tied(self) -> tuple[Tensor, Tensor]:
+        """Where sets of two and more equal scores begin and end."""
+        tied = self.same.nonzero().view(-1)
+        apart = (tied.diff() > 1).nonzero().view(-1)
+        firsts = torch.cat([tied[:1], tied.index_select(0, apart + 1)])
+        return firsts, torch.cat([tied.index_select(0, apart), tied[-1:]]) + 1
 
 
-def is_binary(target: Tensor) -> bool:
-    """Whether every relevance is 0 or 1.
+def rank(block: Block, top_k: int | None) -> Ranked:
+    """Rank the rows of a block.
 
     Args:
-        target: Integer, bool or floating point of shape ``(rows,)``.
+        block: The rows.
+        top_k: The largest cut-off, if everything asked of the ranking has one.
     """
-    if target.dtype == torch.bool or not target.numel():
-        return True
-    low, high = target.aminmax()
-    if not bool((low >= 0) & (high <= 1)):
-        return False
-    return not target.is_floating_point() or all(bool((part == part.round()).all()) for part in target.split(CHUNK))
+    # the ideal ranking of graded relevance needs every row
+    if top_k is not None and block.length is not None and 2 * top_k < block.length and block.is_binary:
+        best = _rank_best(block, top_k, block.length)
+        if best is not None:
+            return best
+    return _rank_all(block)
+
+
+def _rank_best(block: Block, top_k: int, length: int) -> Ranked | None:
+    """The best rows of queries of one length; ``None`` where a tie at the cut-off or a NaN needs all of them."""
+    preds, best = block.preds.view(-1, length).topk(top_k + 1, dim=1)
+    if bool((preds[:, top_k] == preds[:, top_k - 1]).any() | preds[:, 0].isnan().any()):
+        return None
+    queries = torch.arange(len(block), device=best.device)
+    same = torch.zeros_like(best[:, :top_k], dtype=torch.bool)
+    same[:, :-1] = preds[:, 1:top_k] == preds[:, : top_k - 1]
+    return Ranked(
+        block,
+        order=(best[:, :top_k] + length * queries[:, None]).view(-1),
+        number=queries.repeat_interleave(top_k),
+        starts=top_k * queries,
+        same=same.view(-1)[:-1],
+    )
+
+
+def _rank_all(block: Block) -> Ranked:
+    starts = block.sizes.cumsum(0) - block.sizes
+    if block.preds.dtype == torch.float32:
+        key, order = sort_key(block.number, block.preds).sort(stable=True)
+        return Ranked(block, order, key >> 32, starts, key[1:] == key[:-1])
+    by_score = block.preds.argsort(descending=True, stable=True)
+    number, order = block.number.index_select(0, by_score).sort(stable=True)
+    order = by_score.index_select(0, order)
+    preds = block.preds.index_select(0, order)
+    equal = (preds[1:] == preds[:-1]) | (preds[1:].isnan() & preds[:-1].isnan())
+    return Ranked(block, order, number, starts, equal & (number[1:] == number[:-1]))
 
 
 def sort_key(number: Tensor, preds: Tensor) -> Tensor:
@@ -155,7 +197,10 @@ def sort_key(number: Tensor, preds: Tensor) -> Tensor:
 
     Args:
         number: Numbers from 0 to 2**31 - 1, int64 of shape ``(rows,)``.
-        preds: Scores, float32 of shape ``(rows,)``. Values that are no number are the greatest, and zero has no sign.
+        preds: Scores, float32 of shape ``(rows,)``. NaN is the greatest, and zero has no sign.
+
+    Returns:
+        Int64 of shape ``(rows,)``, equal for equal scores of one query.
     """
     scores = preds + 0.0
     missing = scores.isnan()
@@ -167,21 +212,25 @@ def sort_key(number: Tensor, preds: Tensor) -> Tensor:
     return (number << 32).add_(descending).add_(1 << 31)
 
 
-def sort_rows(number: Tensor, preds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ranked order of the rows, their numbers in that order, and whether each is tied with the next."""
-    if preds.dtype == torch.float32:
-        key, order = sort_key(number, preds).sort(stable=True)
-        return order, key >> 32, key[1:] == key[:-1]
-    by_score = preds.argsort(descending=True, stable=True)
-    of_row, order = number.index_select(0, by_score).sort(stable=True)
-    order = by_score.index_select(0, order)
-    scores = preds.index_select(0, order)
-    equal = (scores[1:] == scores[:-1]) | (scores[1:].isnan() & scores[:-1].isnan())
-    return order, of_row, equal & (of_row[1:] == of_row[:-1])
+def rank_as_torchmetrics(block: Block, top_k: int | None) -> Ranked:
+    """Rank the rows of a block by the operation that torchmetrics uses, which settles the order of equal scores.
 
-
-def starts_of(of_row: Tensor, queries: int) -> Tensor:
-    """Where the rows of each query begin, and the end, int64 of shape ``(queries + 1,)``; rows stand by query."""
-    ends = torch.zeros(queries + 1, dtype=torch.int64, device=of_row.device)
-    ends.scatter_add_(0, of_row + 1, torch.ones_like(of_row))
-    return ends.cumsum_(0)
+    Args:
+        block: The rows, query by query.
+        top_k: The ``k`` of the ``topk`` that torchmetrics calls; ``None`` where it calls ``argsort``.
+    """
+    sizes = block.sizes if top_k is None else block.sizes.clamp(max=top_k)
+    starts = sizes.cumsum(0) - sizes
+    begins = block.sizes.cumsum(0) - block.sizes
+    order = torch.empty(int(sizes.sum()), dtype=torch.int64, device=sizes.device)
+    for length in block.sizes.unique().tolist():
+        queries = (block.sizes == length).nonzero().view(-1)
+        rows = begins[queries][:, None] + torch.arange(length, device=sizes.device)
+        preds = block.preds[rows]
+        if top_k is None:
+            best = preds.argsort(dim=-1, descending=True)
+        else:
+            best = preds.topk(min(top_k, length), sorted=True, dim=-1).indices
+        order[starts[queries][:, None] + torch.arange(best.shape[1], device=sizes.device)] = rows.gather(1, best)
+    number = torch.arange(len(block), device=sizes.device).repeat_interleave(sizes)
+    return Ranked(block, order, number, starts, torch.zeros_like(order[1:], dtype=torch.bool))

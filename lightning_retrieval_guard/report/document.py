@@ -1,4 +1,4 @@
-"""The report as a file: JSON (schema version 1) or a self-contained HTML page."""
+"""The report as a file: JSON (schema version 2) or a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -6,32 +6,51 @@ import json
 import math
 import os
 import secrets
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.report.contents import Report
-from lightning_retrieval_guard.report.page import render_page
+from lightning_retrieval_guard.findings import Numbers
+from lightning_retrieval_guard.report.contents import EpochNumbers, Report
+from lightning_retrieval_guard.report.faults import group
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_NO_RUN = dict.fromkeys(("when", "command", "versions", "epoch", "global_step"))
 
 
 def build_document(report: Report) -> dict[str, Any]:
-    """The report as JSON can hold it: just what version 1 of the schema has."""
-    return {
+    """The report as JSON can hold it; every field of version 1 is there with the same meaning."""
+    groups = {finding.identity: fault.id for fault in group(report.findings) for finding in fault.findings}
+    document = {
         "version": SCHEMA_VERSION,
         "mode": report.mode,
         "world_size": report.world_size,
-        "findings": [_finite(finding.to_dict()) for finding in report.findings],
-        "keys": {
-            name: _finite({"logged": own.logged, "reference": own.reference}) for name, own in report.keys.items()
-        },
+        **(_NO_RUN if report.run is None else asdict(report.run)),
+        "stopped": list(report.stopped),
+        "findings": [{**finding.to_dict(), "group": groups[finding.identity]} for finding in report.findings],
+        "keys": {name: _key(epochs) for name, epochs in report.history.items()},
     }
+    return {name: _finite(part) for name, part in document.items()}
+
+
+def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
+    history = [
+        {"stage": one.stage, "epoch": one.epoch, "global_step": one.global_step, **_numbers(one.numbers)}
+        for one in epochs
+    ]
+    return {**_numbers(epochs[-1].numbers), "history": history}
+
+
+def _numbers(numbers: Numbers) -> dict[str, float | None]:
+    return {"logged": numbers.logged, "reference": numbers.reference}
 
 
 def _finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: null takes their place."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -45,9 +64,9 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else render_page(report)
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
+    text = _text(path, report)
     try:
         with open(draft, "x", encoding="utf-8") as file:
             file.write(text)
@@ -55,3 +74,12 @@ def write_report(path: Path, report: Report) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _text(path: Path, report: Report) -> str:
+    if path.suffix == ".json":
+        return json.dumps(build_document(report), indent=2)
+    # only a page needs jinja2
+    from lightning_retrieval_guard.report.page import render_page
+
+    return render_page(report)

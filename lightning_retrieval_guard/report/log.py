@@ -1,41 +1,55 @@
-"""Keeps findings, and says each of them once."""
+"""Keeps findings and numbers of a guard, and says each fault once."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
-from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
-from lightning_retrieval_guard.report.columns import printable
-from lightning_retrieval_guard.report.table import render_table
+from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.report.contents import EpochNumbers
+from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
+from lightning_retrieval_guard.report.loggers import count
+from lightning_retrieval_guard.report.terminal import render_error, say, warn_at, warn_of
+from lightning_retrieval_guard.report.text import printable
 
-_Action = Literal["default", "always", "ignore", "module", "once", "error"]
-_ACTIONS: tuple[_Action, ...] = get_args(_Action)
+SANITY_CHECK = "sanity_check"
+_Identity = tuple[str, str, str, int]
 _versions_told: set[str] = set()
-_CATEGORY = f"{__name__.partition('.')[0]}.{GuardWarning.__name__}"
 
 
 class FindingLog:
-    """The findings of a run, one for each rule, key and line."""
+    """The findings of a guard, one for each rule, key and line, and the numbers of every key in every epoch.
+
+    Attributes:
+        history: For every logged key its numbers of each epoch; the sanity check has none.
+        stopped: The codes for which strict mode ended a run.
+    """
 
     def __init__(self) -> None:
-        self._findings: dict[tuple[str, str, str, int], Finding] = {}
-        self._said: set[tuple[str, str, str, int]] = set()
-        self._tabled: set[tuple[str, str, str, int]] = set()
+        self.history: dict[str, tuple[EpochNumbers, ...]] = {}
+        self.stopped: tuple[str, ...] = ()
+        self._findings: dict[_Identity, Finding] = {}
+        self._said: set[_Identity] = set()
+        self._named: set[_Identity] = set()
         self._unwritten = False
+        self.start_run()
+
+    def start_run(self) -> None:
+        """A run begins: its last line is about its own findings and keys."""
+        self._of_run: dict[_Identity, Finding] = {}
+        self._numbers: dict[str, Numbers] = {}
+        self._counted: tuple[int, Counter[str]] = (0, Counter())
 
     @property
     def findings(self) -> list[Finding]:
         """All findings, in the order in which they were found."""
         return list(self._findings.values())
 
-    def add(self, findings: Iterable[Finding], say: bool) -> None:
-        """Take in findings, and warn of those that are new and more than a note.
+    def add(self, findings: Iterable[Finding], *, say: bool) -> None:
+        """Take in findings, and warn of the faults that are new and more than a note.
+
+        Those of the sanity check are named; what they come to is said after the first epoch.
 
         Args:
             findings: Of one stage.
@@ -44,23 +58,60 @@ class FindingLog:
         Raises:
             GuardWarning: The user turned the category into an error.
         """
-        fresh = [self._merge(finding) for finding in findings]
-        for finding in fresh:
-            if say and finding.severity is not Severity.NOTE and finding.identity not in self._said:
-                self._said.add(finding.identity)
-                warn_at(finding)
+        every = list(findings)
+        self._add([one for one in every if one.stage == SANITY_CHECK], self._named, say, numbers=False)
+        self._add([one for one in every if one.stage != SANITY_CHECK], self._said, say, numbers=True)
 
-    def _merge(self, finding: Finding) -> Finding:
-        known = self._findings.get(finding.identity)
-        if known is not None:
-            ranks = tuple(sorted({*known.ranks, *finding.ranks}))
-            effect = finding.effect if finding.effect is not None else known.effect
-            merged = replace(finding, count=known.count + 1, ranks=ranks).with_effect(effect)
-            # what was wrong once stays wrong, even if a later epoch shows no effect
-            severity = known.severity if finding.severity is Severity.NOTE else finding.severity
-            finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
-        self._findings[finding.identity] = finding
-        return finding
+    def _add(self, findings: Iterable[Finding], said: set[_Identity], say: bool, numbers: bool) -> None:
+        fresh = []
+        for finding in findings:
+            kept = finding if numbers else replace(finding, effect=None)
+            _merge(self._of_run, kept)
+            merged = _merge(self._findings, kept)
+            if merged.severity is not Severity.NOTE and merged.identity not in said:
+                fresh.append(merged if numbers else finding)
+        if say:
+            for fault in group(fresh):
+                said.update(finding.identity for finding in fault.findings)
+                warn_of(fault, numbers=numbers)
+
+    def end_epoch(self, stage: str, numbers: Mapping[str, Numbers], epoch: int, global_step: int) -> None:
+        """Take in the numbers of every key at the end of an epoch."""
+        if stage == SANITY_CHECK:
+            return
+        self._numbers.update(numbers)
+        for key, own in numbers.items():
+            self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, own))
+
+    def count_at(self, step: int, findings: Sequence[Finding]) -> Counter[str]:
+        """How many findings the stages of this run have had at a step: loggers keep one number a step."""
+        last, before = self._counted
+        counts = count(findings)
+        if last == step:
+            counts.update(before)
+        self._counted = (step, counts)
+        return counts
+
+    def stop(self, findings: Iterable[Finding]) -> str:
+        """Take in the findings for which a run ends, and say what the error is to say."""
+        serious = list(findings)
+        self.add(serious, say=False)
+        self.stopped = tuple(dict.fromkeys(fault.first.code for fault in group(serious)))
+        return render_error(serious)
+
+    @property
+    def verdict(self) -> str:
+        """What the last run came to, in a few words."""
+        findings = list(self._of_run.values())
+        return verdict(judge_keys(self._numbers, findings), findings)
+
+    def end_run(self, report: str = "") -> None:
+        """Close a run with one line.
+
+        Args:
+            report: Where the report is; empty where there is none.
+        """
+        say(f"RetrievalGuard: {self.verdict}" + (f". Report: {printable(report)}" if report else ""))
 
     def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
         """Warn, once, that the report cannot be written; everything else goes on.
@@ -72,19 +123,21 @@ class FindingLog:
         """
         if not self._unwritten:
             self._unwritten = True
-            _warn(f"RetrievalGuard: the report could not be written ({error}). The run goes on.", path, line)
-
-    def print_table(self, stage: str) -> None:
-        """Close a stage with a table of the findings that no table has shown yet."""
-        new = [finding for finding in self.findings if finding.identity not in self._tabled]
-        self._tabled.update(finding.identity for finding in new)
-        if new:
-            print(render_table(stage, new), file=sys.stderr)
+            text = printable(f"RetrievalGuard: the report could not be written ({error}). The run goes on.")
+            warn_at(text, path, line)
 
 
-def warn_at(finding: Finding) -> None:
-    """Emit a finding as a warning at the user's line."""
-    _warn(finding.text(), finding.path, finding.line)
+def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
+    known = into.get(finding.identity)
+    if known is not None and (known.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
+        ranks = tuple(sorted({*known.ranks, *finding.ranks}))
+        effect = finding.effect if finding.effect is not None else known.effect
+        merged = replace(finding, count=known.count + 1, ranks=ranks).with_effect(effect)
+        # what was wrong once stays wrong, even if a later epoch shows no effect
+        severity = known.severity if finding.severity is Severity.NOTE else finding.severity
+        finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
+    into[finding.identity] = finding
+    return finding
 
 
 def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
@@ -98,38 +151,8 @@ def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
     for told in unchecked:
         if told not in _versions_told:
             _versions_told.add(told)
-            _warn(
+            text = printable(
                 f"RetrievalGuard: {told}. It goes on, and steps aside where it fails, but may judge or correct numbers"
-                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard.",
-                path,
-                line,
+                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
             )
-
-
-def _warn(text: str, path: str, line: int) -> None:
-    _heed_options(sys.warnoptions)
-    text, shown = printable(text), printable(path)
-    # a registry of its own: the interpreter's would swallow a second run's warnings
-    warnings.warn_explicit(text, GuardWarning, shown, line, _module_at(path), registry={})
-
-
-def _module_at(path: str) -> str:
-    """The name of the user's module, by which filters choose; else the path without its suffix, as Python has it."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__dict__", {}).get("__file__")
-        if isinstance(file, str) and os.path.abspath(file) == os.path.abspath(path):
-            return name
-    return path.removesuffix(".py")
-
-
-def _heed_options(options: Iterable[str]) -> None:
-    """Filter as ``python -W action:message:category:module:line`` says of the guard's category.
-
-    Python reads these options before it can import the package, and drops them as invalid.
-    """
-    for option in options:
-        action, message, category, module, line = [*map(str.strip, option.split(":")), "", "", "", "", ""][:5]
-        chosen = next((known for known in _ACTIONS if action and known.startswith(action)), None)
-        if category == _CATEGORY and chosen is not None and (line.isdigit() or not line):
-            whole_module = rf"{re.escape(module)}\Z" if module else ""
-            warnings.filterwarnings(chosen, re.escape(message), GuardWarning, whole_module, int(line or 0), append=True)
+            warn_at(text, path, line)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import linecache
-from collections import Counter
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib import resources
+from typing import Any, NamedTuple
 
-from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.report.charts import pair, show
-from lightning_retrieval_guard.report.contents import Report
-from lightning_retrieval_guard.report.markup import escape, with_code
-from lightning_retrieval_guard.report.ranks import render_stage
-from lightning_retrieval_guard.report.verdict import KeyVerdict, State, judge_keys, verdict_sentence
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lightning_retrieval_guard.findings import show_number
+from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, StageCounts
+from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, several, verdict
 
 # Lines of source before and after the one that a finding stands at.
-_BEFORE, _AFTER = 1, 2
+_BEFORE, _AFTER = 10, 1
 _LONGEST_LINE = 400
-_ORDER = {severity: place for place, severity in enumerate(Severity)}
-_SIGNS = {State.WRONG: "✗", State.CORRECTED: "✓", State.RIGHT: "✓", State.UNCHECKED: "?"}
+# With more ranks the table is folded away.
+_MOST_ROWS = 16
+_CHART_WIDTH, _CHART_HEIGHT = 100, 24
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # what turns the direction of text around
+)
 
 
 def render_page(report: Report) -> str:
@@ -30,130 +37,69 @@ def render_page(report: Report) -> str:
     Args:
         report: What the guard has found. The source lines are read now.
     """
-    keys = judge_keys(report)
-    verdict = verdict_sentence(keys, len(report.findings))
-    parts = (
-        _head(verdict),
-        f'<body><header class="{_worst(keys, report.findings)}"><p class="name">RetrievalGuard</p>',
-        f"<h1>{verdict}</h1><p>{_summary(report)}</p>{_links(report, keys)}</header><main>",
-        *_keys_section(keys, report.findings),
-        *_findings_section(report),
-        *_ranks_section(report),
-        "</main></body></html>\n",
+    keys = judge_keys(report.keys, report.findings)
+    faults = group(report.findings)
+    stopped = f"Run stopped: {', '.join(report.stopped)}"
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=stopped if report.stopped else verdict(keys, report.findings),
+            tone=_tone([key.state.value for key in keys], faults),
+            faults=[fault for fault in faults if fault.serious],
+            notes=[fault for fault in faults if not fault.serious],
+            keys=keys,
+            links={(finding.key, finding.code): fault.id for fault in faults for finding in fault.serious},
+            policy=_policy(),
+        )
     )
-    return "".join(parts)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__ or "", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters.update(number=_number, several=several, ranks=_ranks, evenness=_evenness)
+    environment.globals.update(source=_source, ratio=ratio_text, sparkline=_sparkline, rank_tables=_rank_tables)
+    environment.globals.update(css=Markup(_style()), most_rows=_MOST_ROWS)
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """What no page may hold is a sign in its place."""
+    return _CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
 def _style() -> str:
-    return resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    loader = PackageLoader(__package__ or "", "templates")
+    return loader.get_source(Environment(autoescape=True), "report.css")[0]
 
 
-def _head(verdict: str) -> str:
+def _policy() -> str:
     # the page cannot load or run anything, whatever it holds: this one style is all that is allowed
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>RetrievalGuard: {verdict}</title><style>{_style()}</style></head>"
-    )
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _worst(keys: Sequence[KeyVerdict], findings: Sequence[Finding]) -> str:
+def _tone(states: Sequence[str], faults: Sequence[Fault]) -> str:
     """The state that gives the page its colour."""
-    serious = any(finding.severity is not Severity.NOTE and not finding.corrected for finding in findings)
-    states = {key.state for key in keys} | ({State.WRONG} if serious else set())
-    return next((state.value for state in State if state in states), State.UNCHECKED.value)
+    if "wrong" in states or any(fault.serious and not fault.corrected for fault in faults):
+        return "wrong"
+    return "corrected" if "corrected" in states else "right" if states else "unchecked"
 
 
-def _summary(report: Report) -> str:
-    counts = Counter(finding.severity for finding in report.findings)
-    found = ", ".join(_several(counts[severity], severity.value) for severity in Severity if counts[severity])
-    return f"Mode {escape(report.mode)}, {_several(report.world_size, 'rank')}. Findings: {found or 'none'}."
-
-
-def _links(report: Report, keys: Sequence[KeyVerdict]) -> str:
-    sections = {"keys": keys, "findings": report.findings, "ranks": report.stages}
-    links = "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name, content in sections.items() if content)
-    return f'<nav aria-label="Sections">{links}</nav>' if links else ""
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-# --- keys -----------------------------------------------------------------------------------------------------
-
-
-def _keys_section(keys: Sequence[KeyVerdict], findings: Sequence[Finding]) -> Iterator[str]:
-    if not keys:
-        return
-    yield '<section aria-labelledby="keys"><h2 id="keys">Logged keys</h2>'
-    # the roles stay when a narrow screen shows rows as blocks
-    yield '<table class="keys" role="table"><thead role="rowgroup"><tr role="row">'
-    yield from (f'<th scope="col" role="columnheader">{name}</th>' for name in _KEY_COLUMNS)
-    yield '</tr></thead><tbody role="rowgroup">'
-    yield from (_key_row(key, findings) for key in keys)
-    yield "</tbody></table></section>"
-
-
-_KEY_COLUMNS = ("Key", "Logged", "Reference", "Upper bar logged, lower bar reference")
-
-
-def _key_row(key: KeyVerdict, findings: Sequence[Finding]) -> str:
-    label = "wrong in an earlier epoch" if key.earlier and key.state is State.WRONG else key.state.value
-    numbers = key.numbers
-    replaced = numbers.logged is not None and key.state is State.CORRECTED
-    logged = f"{show(numbers.logged)}<small>would have been logged</small>" if replaced else show(numbers.logged)
-    links = " ".join(f'<a href="#finding-{place}">{escape(findings[place].code)}</a>' for place in key.findings)
-    return (
-        f'<tr role="row"><th scope="row" role="rowheader"><code>{escape(key.name)}</code>'
-        f'<span class="chip {key.state.value}"><span aria-hidden="true">{_SIGNS[key.state]}</span> {label}</span>'
-        f'<span class="links">{links}</span></th>'
-        f'<td role="cell" data-label="Logged">{logged}</td>'
-        f'<td role="cell" data-label="Reference">{show(numbers.reference)}</td>'
-        f'<td role="cell">{pair(numbers, key.state)}</td></tr>'
-    )
-
-
-# --- findings -------------------------------------------------------------------------------------------------
-
-
-def _findings_section(report: Report) -> Iterator[str]:
-    if not report.findings:
-        return
-    yield '<section aria-labelledby="findings"><h2 id="findings">Findings</h2>'
-    for place, finding in sorted(enumerate(report.findings), key=lambda one: _ORDER[one[1].severity]):
-        yield _finding(place, finding, report)
-    yield "</section>"
-
-
-def _finding(place: int, finding: Finding, report: Report) -> str:
-    effect = f'<p class="effect">{escape(finding.numbers_text())}</p>' if finding.effect is not None else ""
-    key = f"<code>{escape(finding.key)}</code>" if finding.key else ""
-    return (
-        f'<article id="finding-{place}" class="{finding.severity.value}">'
-        f'<h3><span class="chip {finding.severity.value}">{finding.severity.value}</span>'
-        f" {escape(finding.code)} {escape(finding.rule)} {key}</h3>"
-        f"<p>{escape(finding.message)}</p>{effect}"
-        f'<p class="fix"><strong>Fix</strong> {escape(finding.fix)}</p>'
-        f"{_source(finding.path, finding.line)}<dl>{_facts(finding, report.world_size)}</dl>"
-        f"{_reason(report.reasons, finding.code)}</article>"
-    )
-
-
-def _facts(finding: Finding, world_size: int) -> str:
-    facts = {
-        "Stage": finding.stage or "none",
-        "Hook": finding.hook or "none",
-        "Ranks": _ranks(finding.ranks, world_size),
-        "Seen": "once" if finding.count == 1 else f"{finding.count} times",
-        "Corrected": "yes" if finding.corrected else "no",
-    }
-    return "".join(f"<div><dt>{name}</dt><dd>{escape(told)}</dd></div>" for name, told in facts.items())
+def _number(value: float | None) -> str:
+    if value is None:
+        return "\u2013"
+    return "NaN" if math.isnan(value) else show_number(value).replace("inf", "∞")
 
 
 def _ranks(ranks: Sequence[int], world_size: int) -> str:
@@ -169,39 +115,111 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
     return ", ".join("\u2013".join(map(str, run)) for run in runs) or "none"
 
 
-def _source(path: str, line: int) -> str:
-    """The user's lines around a finding, as they are in the file now."""
-    where = f"<figcaption><code>{escape(path)}:{line}</code></figcaption>"
+# --- the source -----------------------------------------------------------------------------------------------
+
+
+def _source(path: str, line: int) -> list[tuple[int, str]]:
+    """The user's lines from the beginning of the function to just after a finding; empty where they are not at hand."""
     lines = linecache.getlines(path)
     if not 1 <= line <= len(lines):
-        return f'<figure>{where}<p class="absent">The source is not at hand.</p></figure>'
-    around = range(max(1, line - _BEFORE), min(len(lines), line + _AFTER) + 1)
+        return []
+    around = range(max(_function_start(lines, line), line - _BEFORE), min(len(lines), line + _AFTER) + 1)
     texts = {number: lines[number - 1].rstrip().expandtabs(4)[:_LONGEST_LINE] for number in around}
     indent = min((len(text) - len(text.lstrip()) for text in texts.values() if text), default=0)
-    shown = "".join(_source_line(number, text[indent:], number == line) for number, text in texts.items())
-    return f"<figure>{where}<pre>{shown}</pre></figure>"
+    return [(number, text[indent:]) for number, text in texts.items()]
 
 
-def _source_line(number: int, text: str, marked: bool) -> str:
-    tag = "mark" if marked else "span"
-    return f'<{tag}><span class="line">{number}</span><span>{escape(text)}</span></{tag}>'
+def _function_start(lines: Sequence[str], line: int) -> int:
+    try:
+        tree = ast.parse("".join(lines))
+    except (SyntaxError, ValueError):  # a notebook's cell, a template: its lines are shown all the same
+        return 1
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = (node for node in ast.walk(tree) if isinstance(node, kinds))
+    return max((node.lineno for node in functions if node.lineno <= line <= (node.end_lineno or 0)), default=1)
 
 
-def _reason(reasons: Mapping[str, str], code: str) -> str:
-    text = reasons.get(code)
-    if text is None:
-        return ""
-    paragraphs = "".join(f"<p>{with_code(part)}</p>" for part in text.split("\n\n"))
-    return f"<details><summary>Why it is wrong</summary>{paragraphs}</details>"
+# --- numbers over epochs --------------------------------------------------------------------------------------
+
+
+def _sparkline(epochs: Sequence[EpochNumbers]) -> dict[str, Any]:
+    """Points of the logged and the reference line on one scale, and what they say in words."""
+    series = {
+        "reference": [one.numbers.reference for one in epochs],
+        "logged": [one.numbers.logged for one in epochs],
+    }
+    values = [value for line in series.values() for value in line if value is not None and math.isfinite(value)]
+    if not values:
+        return {}
+    low, high = min(values), max(values)
+    most = max(abs(low), abs(high)) or 1.0  # in shares of it, because the difference of two floats may be no float
+    spread = high / most - low / most or 1.0
+    step = _CHART_WIDTH / max(1, len(epochs) - 1)
+    lines = {
+        name: [
+            (round(index * step if len(epochs) > 1 else _CHART_WIDTH / 2, 2), _height(value / most, low / most, spread))
+            for index, value in enumerate(line)
+            if value is not None and math.isfinite(value)
+        ]
+        for name, line in series.items()
+    }
+    told = "; ".join(f"{name} {', '.join(map(_number, line))}" for name, line in reversed(series.items()))
+    return {"lines": lines, "label": f"{told}, over {several(len(epochs), 'epoch')}".replace("reference", "one device")}
+
+
+def _height(share: float, low: float, spread: float) -> float:
+    return round(_CHART_HEIGHT - 3 - (share - low) / spread * (_CHART_HEIGHT - 6), 2)
 
 
 # --- ranks ----------------------------------------------------------------------------------------------------
 
 
-def _ranks_section(report: Report) -> Iterator[str]:
-    if not report.stages:
-        return
-    yield '<section aria-labelledby="ranks"><h2 id="ranks">What each rank saw</h2>'
-    for stage, counts in report.stages.items():
-        yield from render_stage(stage, counts)
-    yield "</section>"
+class RankTable(NamedTuple):
+    """What each rank saw of a stage, and holds of the metrics of which every rank holds equally much."""
+
+    stage: str
+    metrics: Sequence[str]
+    counts: Mapping[str, Sequence[int | None]]
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return len(self.counts["samples"])
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether a sentence cannot say it all."""
+        return any(len(set(counts)) > 1 for counts in self.counts.values())
+
+    @property
+    def most(self) -> dict[str, int]:
+        """The most that any rank has, by column."""
+        return {name: max((count or 0 for count in counts), default=0) for name, counts in self.counts.items()}
+
+
+def _rank_tables(stages: Mapping[str, StageCounts]) -> Iterator[RankTable]:
+    for stage, counts in stages.items():
+        alike: dict[tuple[RowCounts, ...], list[str]] = {}
+        for name, rows in counts.metrics.items():
+            alike.setdefault(rows, []).append(name)
+        for rows, names in alike.items():
+            held = {"updates": [row.updates for row in rows], "queries": [row.queries for row in rows]}
+            yield RankTable(stage, names, {"samples": counts.samples, **held})
+        if not alike:
+            yield RankTable(stage, [], {"samples": counts.samples})
+
+
+def _evenness(counts: Sequence[int | None], name: str) -> str:
+    """What the ranks have of one thing, in a sentence."""
+    known = [count for count in counts if count is not None]
+    if not known:
+        return f"{name} not known"
+    unknown = len(counts) - len(known)
+    rest = f", not known on {unknown}" if unknown else ""
+    fewest, most = min(known), max(known)
+    if fewest == most:
+        everywhere = " on every rank" if len(counts) > 1 and not unknown else rest
+        return f"{most} {name}{everywhere}"
+    least = [rank for rank, count in enumerate(counts) if count == fewest]
+    where = f"rank {least[0]}" if len(least) == 1 else f"{len(least)} ranks"
+    return f"{name} uneven: {fewest or 'none'} on {where}, up to {most} on others{rest}"

@@ -1,86 +1,114 @@
-"""What every rule has: its code, its words and how it makes a finding."""
+"""What every rule has: its specification, its check, and how it makes a finding."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning_retrieval_guard.epoch.facts import SourceView, Unregistered
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.facts import Unregistered
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+    from lightning_retrieval_guard.rules.spec import RuleSpec
 
 
 class Rule(ABC):
-    """One way in which a logged number goes wrong.
+    """One way in which a logged number goes wrong: a pure function of the epoch's document.
 
     The docstring of the rule's module is its documentation, and the single source for its page.
 
     Attributes:
-        code: Never reused.
-        slug: The short name.
-        severity: Before the effect is taken into account.
-        before_reduction: Whether it must speak before Lightning combines ranks, because that could hang.
-        after_others: Whether it looks, at the end of a stage, for what the other rules do not explain.
+        spec: Code, words and consequences.
     """
 
-    code: ClassVar[str]
-    slug: ClassVar[str]
-    severity: ClassVar[Severity]
-    before_reduction: ClassVar[bool] = False
-    after_others: ClassVar[bool] = False
+    spec: ClassVar[RuleSpec]
+
+    @property
+    def code(self) -> str:
+        """Never reused."""
+        return self.spec.code
+
+    @property
+    def slug(self) -> str:
+        """The short name."""
+        return self.spec.slug
+
+    @property
+    def severity(self) -> Severity:
+        """Before the effect is taken into account."""
+        return self.spec.severity
 
     @abstractmethod
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        """Judge the log calls and metrics of one stage."""
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        """Judge the log calls and metrics of one epoch."""
 
     def at_key(
         self,
-        stage: StageView,
+        epoch: EpochView,
         key: KeyView,
         message: str,
-        fix: str,
         *,
+        fix: str | None = None,
         effect: Effect | None = None,
         severity: Severity | None = None,
         ranks: Iterable[int] | None = None,
-        corrected: bool = True,
+        is_mended: bool = True,
     ) -> Finding:
-        """A finding at a log call; ``corrected`` tells whether a replaced number is free of what the rule flags."""
+        """A finding at a log call.
+
+        Args:
+            epoch: The document.
+            key: The logged key.
+            message: The verdict with the measured values.
+            fix: What to type instead; the rule's own by default.
+            effect: Logged and reference number, where both are known.
+            severity: The rule's own by default.
+            ranks: Where it was seen; on all ranks by default.
+            is_mended: Whether the reference is free of what the rule reports.
+        """
         first = key.first
-        seen = range(key.world_size) if ranks is None else ranks
-        finding = Finding(
+        return Finding(
             code=self.code,
             rule=self.slug,
             severity=severity or self.severity,
             key=first.name,
-            stage=stage.stage,
+            stage=epoch.stage,
             hook=first.hook,
             path=first.path,
             line=first.line,
             message=message,
-            fix=fix,
-            ranks=tuple(seen),
+            fix=fix or self.spec.fix,
+            ranks=tuple(range(key.world_size) if ranks is None else ranks),
             world_size=key.world_size,
+            target=first.storage,
+            corrects=self.spec.corrects if is_mended else None,
         ).with_effect(effect)
-        return replace(finding, corrected=corrected and key.corrected and finding.severity is not Severity.NOTE)
 
-    def at_source(self, stage: StageView, source: SourceView, message: str, fix: str) -> Finding:
+    def at_weights(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
+        """A finding at a log call with wrong batch sizes: a note where these alone change nothing."""
+        alone = key.weight_effect
+        if alone is not None and alone.is_nil:
+            return self.at_key(epoch, key, message, **{**words, "severity": Severity.NOTE})
+        return self.at_key(epoch, key, message, effect=key.effect, **words)
+
+    def at_source(self, epoch: EpochView, source: SourceView, message: str) -> Finding:
         """A finding at the log call that shows a metric, or at its first update where none is known yet."""
-        for key in stage.keys:
+        for key in epoch.keys:
             if key.source is source:
-                return self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
-        return self.at_update(stage, source, message, fix, ranks=range(stage.world_size))
+                return self.at_key(epoch, key, message, effect=effect_of(epoch, key))
+        return self.at_update(epoch, source, message, ranks=range(epoch.world_size))
 
     def at_update(
         self,
-        stage: StageView,
+        epoch: EpochView,
         metric: SourceView | Unregistered,
         message: str,
-        fix: str,
         *,
         ranks: Iterable[int],
+        fix: str | None = None,
         severity: Severity | None = None,
     ) -> Finding:
         """A finding at the first update of a metric."""
@@ -89,19 +117,21 @@ class Rule(ABC):
             rule=self.slug,
             severity=severity or self.severity,
             key=metric.name,
-            stage=stage.stage,
+            stage=epoch.stage,
             hook="update",
             path=metric.path,
             line=metric.line,
             message=message,
-            fix=fix,
+            fix=fix or self.spec.fix,
             ranks=tuple(ranks),
+            target=metric.name,
+            corrects=self.spec.corrects,
         )
 
 
-def effect_of(stage: StageView, key: KeyView) -> Effect | None:
+def effect_of(epoch: EpochView, key: KeyView) -> Effect | None:
     """Logged number and reference of a key, where both are known."""
-    return key.effect if stage.knows_reference(key) else None
+    return key.effect if epoch.knows_reference(key) else None
 
 
 def several(count: int, noun: str, plural: str | None = None) -> str:
@@ -118,12 +148,12 @@ def listed(ranks: Sequence[int]) -> str:
 
 def share_of_queries(source: SourceView, count: int, queries: int) -> str:
     """A number of queries among those that were looked at, in words."""
-    where = "" if source.tells_of_all else " on this rank"
+    where = "" if source.covers_all_ranks else " on this rank"
     return f"{count} of {several(queries, 'query', 'queries')}{where} ({count / queries:.1%})"
 
 
-def monitored_note(stage: StageView, key: KeyView) -> str:
+def monitored_note(epoch: EpochView, key: KeyView) -> str:
     """Says so where a callback or scheduler decides by the key."""
-    if key.first.name in stage.monitored:
+    if key.first.name in epoch.monitored:
         return " A checkpoint, early stopping or scheduler monitors it."
     return ""

@@ -7,7 +7,6 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.rules.base import Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, first_sentence, sections
 
@@ -50,7 +49,7 @@ def render_rule(rule: Rule, width: int) -> str:
         rule: The rule.
         width: Of the lines of prose, in columns; code is not wrapped.
     """
-    static = ", also by lint" if rule.code in STATIC else ""
+    static = ", also by lint" if rule.spec.static else ""
     parts = [f"{rule.code} {rule.slug} ({rule.severity.value}{static})"]
     for heading, body in sections(rule).items():
         parts += [heading, *_blocks(body, width)]

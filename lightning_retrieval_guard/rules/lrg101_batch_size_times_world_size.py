@@ -2,8 +2,9 @@
 
 ## What it flags
 A `batch_size` that is the world size times the number of samples in this rank's batch. A shorter batch that is given
-the world size times the loader's nominal size counts too. It is a note unless the argument's own source names the
-number of devices, or nothing else in the batch explains the number, as two views of each sample on two ranks do.
+the world size times the loader's nominal size counts too. Where the argument's own source names the number of devices,
+the rule always warns, and says so where the factor cancels. Otherwise it is a note where the factor cancels, or where
+something else in the batch explains the number, as two views of each sample on two ranks do.
 
 ## Why it is wrong
 Lightning's epoch mean is the sum of value times `batch_size`, over the sum of `batch_size`. A factor that is the same
@@ -20,45 +21,52 @@ A float, because integers that differ between ranks are floored; see LRG104.
     self.log("val_acc", acc, batch_size=float(len(labels)), sync_dist=True)
 
 ## What correct mode does
-It weighs each batch by the samples in it. Where the factor cancels, the number stays as it is, and the finding is a
-note.
+It weighs each batch by the samples in it. Where the factor cancels, the number stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG101
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
+
+
+_CANCELS = "The factor cancels as long as it is the same in every batch; with a shorter last batch it does not."
 
 
 class BatchSizeTimesWorldSize(Rule):
     """A weight that is the world size times the samples of the rank."""
 
-    code = LRG101.code
-    slug = LRG101.slug
-    severity = Severity(LRG101.severity)
+    spec = RuleSpec(
+        "LRG101",
+        "batch-size-times-world-size",
+        Severity.WARNING,
+        "Pass the number of samples in this rank's own batch, such as batch_size=float(len(labels)).",
+        corrects="value",
+        judges_weights=True,
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            if key.weight_fault == "LRG101":
-                first = key.first
-                by_text = any(own.names_devices for own in key.present)
-                certain = by_text or not any(own.explained for own in key.present)
-                message = (
-                    f"'{first.name}' is logged with a batch_size of {stage.world_size} times the samples in this rank's"
-                    f" batch, on {several(stage.world_size, 'rank')}."
-                )
-                yield self.at_key(
-                    stage,
-                    key,
-                    message,
-                    LRG101.fix,
-                    effect=key.weight_effect,
-                    severity=None if certain else Severity.NOTE,
-                )
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            if key.weight_fault != "times_world_size":
+                continue
+            message = (
+                f"'{key.first.name}' is logged with a batch_size of {epoch.world_size} times the samples in this rank's"
+                f" batch, on {several(epoch.world_size, 'rank')}."
+            )
+            alone = key.weight_effect
+            cancels = alone is None or alone.is_nil
+            named = any(facts.names_devices for facts in key.present)
+            if cancels and named:
+                yield self.at_key(epoch, key, f"{message} {_CANCELS}")
+            elif named or not any(facts.explained for facts in key.present):
+                yield self.at_weights(epoch, key, message)
+            else:
+                yield self.at_key(epoch, key, message, severity=Severity.NOTE)

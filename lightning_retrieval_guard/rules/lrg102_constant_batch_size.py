@@ -22,29 +22,36 @@ It weighs each batch by the samples in it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class ConstantBatchSize(Rule):
     """The nominal weight for a batch that is shorter."""
 
-    code = "LRG102"
-    slug = "constant-batch-size"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG102",
+        "constant-batch-size",
+        Severity.WARNING,
+        "Pass the number of samples in the batch, such as batch_size=float(len(labels)).",
+        corrects="value",
+        judges_weights=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            if key.weight_fault == "LRG102":
-                ranks = [rank for rank, own in enumerate(key.facts) if own is not None and own.nominal + own.either]
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            if key.weight_fault == "nominal":
+                ranks = [
+                    rank for rank, facts in enumerate(key.facts) if facts is not None and facts.nominal + facts.either
+                ]
                 message = (
                     f"'{key.first.name}' is logged with the loader's nominal batch_size while the batch is shorter"
                     f" ({listed(ranks)}), so the short batch weighs as much as a full one."
                 )
-                fix = "Pass the number of samples in the batch, such as batch_size=float(len(labels))."
-                yield self.at_key(stage, key, message, fix, effect=key.weight_effect, ranks=ranks)
+                yield self.at_weights(epoch, key, message, ranks=ranks)

@@ -23,35 +23,39 @@ stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class GuessedBatchSize(Rule):
     """Lightning took a leading size that is not the number of samples."""
 
-    code = "LRG103"
-    slug = "guessed-batch-size"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG103",
+        "guessed-batch-size",
+        Severity.WARNING,
+        "Pass batch_size, or give the guard a batch_size_fn.",
+        corrects="value",
+        judges_weights=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            if key.weight_fault == "LRG103":
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            if key.weight_fault == "guessed":
                 message = (
                     f"'{key.first.name}' is logged without batch_size; Lightning took a leading size from the batch,"
                     " which is not the number of samples."
                 )
-                fix = "Pass batch_size, or give the guard a batch_size_fn."
-                yield self.at_key(stage, key, message, fix, effect=key.weight_effect)
+                yield self.at_weights(epoch, key, message)
             elif key.is_shared and key.first.in_step and key.total("unsure"):
                 message = (
                     f"'{key.first.name}' is logged without batch_size; the tensors in the batch disagree in their"
                     " leading sizes, and Lightning took the first. Nothing tells whether that is the number of samples."
                 )
-                fix = "Pass batch_size, or give the guard a batch_size_fn."
-                yield self.at_key(stage, key, message, fix, severity=Severity.NOTE)
+                yield self.at_key(epoch, key, message, severity=Severity.NOTE)

@@ -21,30 +21,35 @@ It divides by the exact mean.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class FlooredBatchSize(Rule):
     """Integer weights whose mean over ranks is floored."""
 
-    code = "LRG104"
-    slug = "floored-batch-size"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG104",
+        "floored-batch-size",
+        Severity.ERROR,
+        "Pass a float, such as batch_size=float(len(labels)).",
+        corrects="value",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            effect = key.floor_effect
-            if effect is not None:
-                totals = [f"{own.weight:g}" for own in key.present]
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            floor = key.floor_effect
+            if floor is not None:
+                totals = [f"{facts.weight:g}" for facts in key.present]
                 message = (
                     f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning"
                     " floors their integer mean, which inflates the epoch value."
                 )
-                fix = "Pass a float, such as batch_size=float(len(labels))."
-                yield self.at_key(stage, key, message, fix, effect=effect)
+                effect = floor if floor.is_nil else key.effect
+                yield self.at_key(epoch, key, message, effect=effect, is_mended=not key.is_partial)

@@ -27,35 +27,40 @@ It counts this rank's own rows once, and exchanges none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG201
-from lightning_retrieval_guard.epoch.facts import SourceView
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class GatheredBeforeSync(Rule):
     """All ranks hold the same rows, and the metric combines them again."""
 
-    code = LRG201.code
-    slug = LRG201.slug
-    severity = Severity(LRG201.severity)
+    spec = RuleSpec(
+        "LRG201",
+        "gathered-before-sync",
+        Severity.ERROR,
+        "Pass each rank's own rows, or build the metric with sync_on_compute=False.",
+        corrects="value",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
             if source is None or not source.plan.gathered or not _combines(key, source):
                 continue
-            ranks, rows = several(stage.world_size, "rank"), several(source.plan.facts[0].rows, "row")
+            ranks, rows = several(epoch.world_size, "rank"), several(source.plan.facts[0].rows, "row")
             message = (
                 f"'{key.first.name}' on {ranks} holds the same {rows} on every rank, and torchmetrics combines them"
                 " again."
             )
-            yield self.at_key(stage, key, message, LRG201.fix, effect=key.effect)
+            yield self.at_key(epoch, key, message, effect=key.effect)
 
 
 def _combines(key: KeyView, source: SourceView) -> bool:

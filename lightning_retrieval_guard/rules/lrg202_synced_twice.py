@@ -20,35 +20,40 @@ It logs the value once. A sum over the values of several steps stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG202
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class SyncedTwice(Rule):
     """A value that combines all ranks already is reduced over the ranks again."""
 
-    code = LRG202.code
-    slug = LRG202.slug
-    severity = Severity(LRG202.severity)
+    spec = RuleSpec(
+        "LRG202",
+        "synced-twice",
+        Severity.ERROR,
+        "Drop sync_dist and reduce_fx, or log the metric.",
+        corrects="value",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             first = key.first
             if first.kind != "compute" or not first.synced or not key.is_reduced:
                 continue
             if first.reduction == "sum":
                 message = (
                     f"'{first.name}' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it up"
-                    f" once for each of {several(stage.world_size, 'rank')}."
+                    f" once for each of {several(epoch.world_size, 'rank')}."
                 )
                 effect = key.effect if not first.in_step else None
-                yield self.at_key(stage, key, message, LRG202.fix, effect=effect)
+                yield self.at_key(epoch, key, message, effect=effect)
             elif first.reduction == "mean":
                 message = f"'{first.name}' combines all ranks already; sync_dist=True averages equal numbers."
-                yield self.at_key(stage, key, message, "Drop sync_dist.", severity=Severity.NOTE)
+                yield self.at_key(epoch, key, message, fix="Drop sync_dist.", severity=Severity.NOTE)

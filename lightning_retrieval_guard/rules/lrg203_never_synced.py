@@ -25,31 +25,36 @@ to combine it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of, monitored_note, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class NeverSynced(Rule):
     """A value of this rank alone is logged as the value of the epoch."""
 
-    code = "LRG203"
-    slug = "never-synced"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG203",
+        "never-synced",
+        Severity.ERROR,
+        "Pass sync_dist=True.",
+        corrects="value",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             if key.is_shared and _shows_one_rank(key):
-                ranks = several(stage.world_size, "rank")
+                ranks = several(epoch.world_size, "rank")
                 message = (
                     f"'{key.first.name}' is a rank's own value, never combined over {ranks}:"
-                    f" the logger shows the shard of rank 0.{monitored_note(stage, key)}"
+                    f" the logger shows the shard of rank 0.{monitored_note(epoch, key)}"
                 )
-                yield self.at_key(stage, key, message, _fix(key), effect=effect_of(stage, key))
+                yield self.at_key(epoch, key, message, fix=_fix(key), effect=effect_of(epoch, key))
 
 
 def _shows_one_rank(key: KeyView) -> bool:
@@ -63,7 +68,12 @@ def _shows_one_rank(key: KeyView) -> bool:
     return not first.synced and key.differs
 
 
-def _fix(key: KeyView) -> str:
-    if key.source is not None:
-        return "Log the metric object, built with sync_on_compute=True."
-    return "Pass sync_dist=True."
+def _fix(key: KeyView) -> str | None:
+    if key.source is None:
+        return None
+    if key.source.plan.restarting:
+        return (
+            "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
+            " restart in each batch or on each rank."
+        )
+    return "Log the metric object, built with sync_on_compute=True."

@@ -31,30 +31,45 @@ the rank. Strict mode raises that error when the guard's time-out is over, and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG204
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class RankZeroSync(Rule):
     """A reduction that rank_zero_only switches off."""
 
-    code = LRG204.code
-    slug = LRG204.slug
-    severity = Severity(LRG204.severity)
+    spec = RuleSpec(
+        "LRG204",
+        "rank-zero-sync",
+        Severity.ERROR,
+        "Drop rank_zero_only.",
+        corrects="value",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             first = key.first
-            if stage.world_size > 1 and first.kind != "metric" and first.sync_dist and first.rank_zero_only:
+            if epoch.world_size > 1 and first.kind != "metric" and first.sync_dist and first.rank_zero_only:
                 message = (
                     f"'{first.name}' is logged with sync_dist=True and rank_zero_only=True. Lightning then reduces"
                     " nothing, and the logger shows the shard of rank 0."
                 )
-                yield self.at_key(stage, key, message, LRG204.fix, effect=effect_of(stage, key))
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
+
+
+def describe_lone_compute(metrics: Mapping[int, str]) -> str:
+    """What to say where only some ranks compute a metric that combines all of them; the metrics by rank."""
+    names = ", ".join(sorted(set(metrics.values())))
+    spec = RankZeroSync.spec
+    return (
+        f"{spec.code} {spec.slug}: compute() of {names} combines all ranks, but only rank(s)"
+        f" {', '.join(map(str, metrics))} called it; the others never arrive. Call it on every rank."
+    )

@@ -23,43 +23,46 @@ It exchanges what the ranks have. A rank without rows contributes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.facts import SourceView
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class UnevenUpdates(Rule):
     """Ranks updated a retrieval metric unequally often."""
 
-    code = "LRG205"
-    slug = "uneven-updates"
-    severity = Severity.ERROR
-    before_reduction = True
+    spec = RuleSpec(
+        "LRG205",
+        "uneven-updates",
+        Severity.ERROR,
+        "Update it equally often on every rank, or let the guard run with mode='correct'.",
+        corrects="value",
+        precedes_reduction=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        if not _compat.UNEVEN_LISTS.shown_by("torchmetrics"):
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        if not epoch.gathers_updates:
             return
-        for source in stage.sources:
-            if _combines(stage, source) and source.plan.uneven and not source.plan.gathered:
+        for source in epoch.sources:
+            if _combines(epoch, source) and source.plan.uneven and not source.plan.gathered:
                 counts = [str(own.updates) for own in source.plan.facts]
                 message = (
                     f"{source.metric} {source.name!r} was updated {', '.join(counts)} times on the"
-                    f" {several(stage.world_size, 'rank')}, and torchmetrics gathers every update by itself: the ranks"
+                    f" {several(epoch.world_size, 'rank')}, and torchmetrics gathers every update by itself: the ranks"
                     " wait for each other, or abort."
                 )
-                fix = "Update it equally often on every rank, or let the guard run with mode='correct'."
-                yield self.at_source(stage, source, message, fix)
+                yield self.at_source(epoch, source, message)
 
 
-def _combines(stage: StageView, source: SourceView) -> bool:
+def _combines(epoch: EpochView, source: SourceView) -> bool:
     """Whether the metric is going to combine ranks: it is logged itself, or nothing but its rows is known yet."""
     if not source.synchronises:
         return False
-    logged = any(key.source is source and key.first.kind == "metric" for key in stage.keys)
+    logged = any(key.source is source and key.first.kind == "metric" for key in epoch.keys)
     return logged or not source.shown_by_forward

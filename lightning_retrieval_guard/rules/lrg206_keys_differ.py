@@ -24,45 +24,51 @@ rank misses raises an error on every rank, which names the key and the ranks tha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import KeyView, StageView, orders_that_meet
-from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, listed
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class KeysDiffer(Rule):
     """Ranks logged different keys, or in another order."""
 
-    code = "LRG206"
-    slug = "keys-differ"
-    severity = Severity.ERROR
-    before_reduction = True
+    spec = RuleSpec(
+        "LRG206",
+        "keys-differ",
+        Severity.ERROR,
+        "Log the same keys in the same order on every rank.",
+        corrects="order",
+        precedes_reduction=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        orders = orders_that_meet(stage.orders, stage.batches)
-        agree = len({tuple(order) for order in orders}) <= 1
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        orders = epoch.orders_that_meet
+        agree = len(set(orders)) <= 1
+        for key in epoch.keys:
             places = {order.index(key.first.storage) for order in orders if key.first.storage in order}
             missing = [rank for rank, own in enumerate(key.facts) if own is None]
-            absent = [rank for rank in missing if stage.batches[rank]]
+            absent = [rank for rank in missing if epoch.batches[rank]]
             if places and not agree and (absent or len(places) > 1):
                 what = f"was not logged on {listed(absent)}" if absent else "was logged in another order on the ranks"
                 message = (
                     f"'{key.first.name}' {what}; Lightning pairs the reductions of the ranks by their order alone."
                 )
-                fix = "Log the same keys in the same order on every rank."
-                yield self._at(stage, key, message, fix, effect=None if absent else key.order_effect)
-            elif places and missing and key.first.kind != "metric" and not key.corrected:  # LRG205 tells of metrics
+                effect = None if absent else key.order_effect
+                yield self._at(epoch, key, message, effect=effect, is_mended=not absent)
+            elif places and missing and key.first.kind != "metric":  # LRG205 is about metrics
                 message = (
                     f"'{key.first.name}' was not logged on {listed(missing)}, where no batch came; Lightning's"
                     " reduction of it waits for every rank."
                 )
                 fix = "Give every rank a batch, or let the guard run with mode='correct'."
-                yield self._at(stage, key, message, fix, effect=None)
+                yield replace(self._at(epoch, key, message, fix=fix), corrects="value")
 
-    def _at(self, stage: StageView, key: KeyView, message: str, fix: str, effect: Effect | None) -> Finding:
-        holders = [rank for rank, own in enumerate(key.facts) if own is not None]
-        return self.at_key(stage, key, message, fix, effect=effect, ranks=holders)
+    def _at(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
+        holders = [rank for rank, facts in enumerate(key.facts) if facts is not None]
+        return self.at_key(epoch, key, message, ranks=holders, **words)

@@ -24,29 +24,33 @@ The metric stays on its rank within steps, and the ranks are combined once at th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG207
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class SyncInStep(Rule):
     """A metric combines ranks in every step."""
 
-    code = LRG207.code
-    slug = LRG207.slug
-    severity = Severity(LRG207.severity)
+    spec = RuleSpec(
+        "LRG207",
+        "sync-in-step",
+        Severity.NOTE,
+        "Update in the step, and log the metric object.",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
-            if source is not None and source.synced_in_steps and stage.world_size > 1:
+            if source is not None and source.synced_in_steps and epoch.world_size > 1:
                 message = (
-                    f"'{key.first.name}' combined {several(stage.world_size, 'rank')} within steps"
+                    f"'{key.first.name}' combined {several(epoch.world_size, 'rank')} within steps"
                     f" {several(source.synced_in_steps, 'time')}; each time all ranks wait for the slowest."
                 )
-                yield self.at_key(stage, key, message, LRG207.fix)
+                yield self.at_key(epoch, key, message)

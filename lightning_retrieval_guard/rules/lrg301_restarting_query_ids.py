@@ -27,27 +27,32 @@ It gives each update its own ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG301
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class RestartingQueryIds(Rule):
     """Query ids restart, so that different queries merge."""
 
-    code = LRG301.code
-    slug = LRG301.slug
-    severity = Severity(LRG301.severity)
+    spec = RuleSpec(
+        "LRG301",
+        "restarting-query-ids",
+        Severity.ERROR,
+        "Pass ids that are unique over the epoch, such as the index in the dataset, or query_scope='batch'.",
+        corrects="value",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
-            if source is not None and source.plan.restarting and stage.declared_scope == "auto":
+            if source is not None and merges_queries(key) and epoch.declared_scope == "auto":
                 facts = source.plan.facts
                 count = sum(own.pieces for own in facts) if not source.plan.gathered else facts[0].pieces
                 queries = "1 query" if count == 1 else f"{count} queries"
@@ -56,4 +61,11 @@ class RestartingQueryIds(Rule):
                     f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')} that"
                     " restart in each batch or on each rank, so different queries merge."
                 )
-                yield self.at_key(stage, key, message, LRG301.fix, effect=key.effect)
+                yield self.at_key(epoch, key, message, effect=key.effect)
+
+
+def merges_queries(key: KeyView) -> bool:
+    """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
+    if key.source is None or not key.source.plan.restarting:
+        return False
+    return key.first.synced or not key.averages_batches

@@ -31,46 +31,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import merges_queries
+from lightning_retrieval_guard.rules.spec import RuleSpec
 
-_FIX = "Update the metric in the step, and log the metric object."
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class MeanOfBatches(Rule):
     """Values on single batches are averaged, and that is not the value over all of them."""
 
-    code = "LRG302"
-    slug = "mean-of-batches"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG302",
+        "mean-of-batches",
+        Severity.ERROR,
+        "Update the metric in the step, and log the metric object.",
+        corrects="value",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
-            reason = _reason(key, stage) if key.averages_batches and key.is_shared else None
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
+            reason = _reason(key, epoch) if key.averages_batches and key.is_shared else None
             if reason is not None:
                 message = (
                     f"'{key.first.name}' is the mean of {key.total('calls'):.0f} values on single batches, {reason}."
                 )
-                yield self.at_key(stage, key, message, _FIX, effect=effect_of(stage, key))
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
 
 
-def _reason(key: KeyView, stage: StageView) -> str | None:
+def _reason(key: KeyView, epoch: EpochView) -> str | None:
     """Why the mean is not the value, where that is certain."""
     source = key.source
     if source is None:
         return None if key.first.mean else f"and {key.first.metric} over all samples is no mean of those"
     plan = source.plan
-    if key.as_declared:  # the user knows better what the rows are
-        return None
     if key.parts_queries:
         return "and queries have rows in several batches"
     combined = key.first.synced if key.first.kind == "forward" else source.synchronises
-    told = (plan.gathered and combined) or plan.left_out or (plan.restarting and stage.declared_scope == "auto")
+    told = (plan.gathered and combined) or plan.left_out or (merges_queries(key) and epoch.declared_scope == "auto")
     if told or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
         return None
     if plan.spans:

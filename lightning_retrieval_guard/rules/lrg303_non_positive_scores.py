@@ -24,25 +24,29 @@ Nothing: one device logs the same number. The finding tells the number that rank
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.facts import SourceView
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.rules.base import Rule, share_of_queries
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class NonPositiveScores(Rule):
     """Relevant rows with a score of zero or less are left out."""
 
-    code = "LRG303"
-    slug = "non-positive-scores"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG303",
+        "non-positive-scores",
+        Severity.WARNING,
+        "Shift or scale the scores so that all are above zero; their order stays.",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
             tally = source.tally if source is not None and any(own.low for own in source.plan.facts) else None
             if source is None or tally is None or not tally.low:
@@ -52,12 +56,11 @@ class NonPositiveScores(Rule):
                 f"'{key.first.name}' leaves out relevant rows with a score of zero or less, which changes the value of"
                 f" {share}.{_by_score(source, tally.shift / tally.queries)}"
             )
-            fix = "Shift or scale the scores so that all are above zero; their order stays."
-            yield self.at_key(stage, key, message, fix, corrected=False)
+            yield self.at_key(epoch, key, message)
 
 
 def _by_score(source: SourceView, more: float) -> str:
     """What ranking by score alone gives, where the value is a mean over queries and known."""
-    if not source.mean or not source.tells_of_all or source.value is None:
+    if not source.mean or not source.covers_all_ranks or source.value is None:
         return ""
     return f" Ranked by score alone it is {show_number(source.value + more)} in place of {show_number(source.value)}."

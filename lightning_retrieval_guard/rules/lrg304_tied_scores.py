@@ -26,12 +26,14 @@ It logs what one device would, with the rows in the order in which they came. Wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, share_of_queries
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 _FEW = 1e-3
 
@@ -39,13 +41,15 @@ _FEW = 1e-3
 class TiedScores(Rule):
     """The order of rows with equal scores decides values."""
 
-    code = "LRG304"
-    slug = "tied-scores"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG304",
+        "tied-scores",
+        Severity.WARNING,
+        "Score in float32, and break ties on purpose.",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
             tally = source.tally if source is not None and source.plan.has_rows else None
             if source is None or tally is None or not tally.tied:
@@ -54,6 +58,5 @@ class TiedScores(Rule):
             message = (
                 f"'{key.first.name}' depends on the order of rows with equal scores, relevant and not, in {share}."
             )
-            fix = "Score in float32, and break ties on purpose."
             severity = Severity.NOTE if tally.tied < _FEW * tally.queries else None
-            yield self.at_key(stage, key, message, fix, severity=severity, corrected=False)
+            yield self.at_key(epoch, key, message, severity=severity)

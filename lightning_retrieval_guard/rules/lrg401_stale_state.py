@@ -27,50 +27,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.facts import SourceView
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
 
-_FIX = "Log the metric object, which Lightning resets, or call reset() at the end of the epoch."
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class StaleState(Rule):
     """A metric still holds rows of an earlier epoch."""
 
-    code = "LRG401"
-    slug = "stale-state"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG401",
+        "stale-state",
+        Severity.ERROR,
+        "Log the metric object, which Lightning resets, or call reset() at the end of the epoch.",
+        corrects="stale_state",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for source in stage.sources:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for source in epoch.sources:
             if source.stale:
-                yield from self._about_rows(stage, source)
-        for key in stage.keys:
+                yield from self._about_rows(epoch, source)
+        for key in epoch.keys:
             stale = int(key.total("stale"))
             if stale:
-                sanity = all(own.sanity for own in key.present if own.stale)
-                dropped = any(own.dropped for own in key.present)
+                sanity = all(facts.sanity for facts in key.present if facts.stale)
+                dropped = any(facts.dropped for facts in key.present)
                 what = f"{key.first.metric} behind '{key.first.name}'"
                 said = _message(what, several(stale, "update"), sanity, dropped)
-                finding = self.at_key(stage, key, said, _FIX)
+                finding = self.at_key(epoch, key, said)
                 yield _as_dropped(finding) if dropped else finding
 
-    def _about_rows(self, stage: StageView, source: SourceView) -> Iterator[Finding]:
+    def _about_rows(self, epoch: EpochView, source: SourceView) -> Iterator[Finding]:
         """Values of ``forward()`` are free of the rows; where nothing shows the metric, dropped rows are a note."""
         said = _message(f"{source.metric} {source.name!r}", several(source.stale, "row"), source.sanity, source.dropped)
-        keys = [key for key in stage.keys if key.source is source]
+        keys = [key for key in epoch.keys if key.source is source]
         shown = next((key for key in keys if key.first.kind != "forward"), None)
         if shown is not None:
-            finding = self.at_key(stage, shown, said, _FIX, effect=effect_of(stage, shown))
+            finding = self.at_key(epoch, shown, said, effect=effect_of(epoch, shown))
             yield _as_dropped(finding) if source.dropped else finding
         elif source.dropped and not keys:
-            ranks = range(stage.world_size)
-            yield self.at_update(stage, source, said, _FIX, ranks=ranks, severity=Severity.NOTE)
+            ranks = range(epoch.world_size)
+            yield self.at_update(epoch, source, said, ranks=ranks, severity=Severity.NOTE)
 
 
 def _message(what: str, count: str, sanity: bool, dropped: bool) -> str:
@@ -82,4 +85,4 @@ def _message(what: str, count: str, sanity: bool, dropped: bool) -> str:
 
 def _as_dropped(finding: Finding) -> Finding:
     """What the value would have been with what was dropped is not known."""
-    return replace(finding, corrected=True, effect=None, severity=StaleState.severity)
+    return replace(finding, corrected=True, effect=None, severity=StaleState.spec.severity)

@@ -27,29 +27,33 @@ retrieval metric is asked where it holds just what it was fed in this epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class RunningValue(Rule):
     """The value of a growing metric is logged in every step."""
 
-    code = "LRG402"
-    slug = "running-value"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG402",
+        "running-value",
+        Severity.ERROR,
+        "Log the metric object in the step, or compute() once at the end of the epoch.",
+        corrects="value",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             if key.shows_running and key.is_shared:
                 metric = key.source.metric if key.source is not None else key.first.metric
                 message = (
                     f"'{key.first.name}' is the mean of {key.first.calls} running values: {metric} goes on growing"
                     " while its compute() is logged in every step."
                 )
-                fix = "Log the metric object in the step, or compute() once at the end of the epoch."
-                yield self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))

@@ -24,37 +24,41 @@ so it stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class PaddedSamples(Rule):
     """The distributed sampler repeated samples."""
 
-    code = "LRG403"
-    slug = "padded-samples"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG403",
+        "padded-samples",
+        Severity.WARNING,
+        "Use a dataset whose size the world size divides, or one device for final numbers.",
+        corrects="value",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
         # in training every sample comes again anyway
-        if not stage.repeated or stage.stage == "train":
+        if not epoch.repeated or epoch.stage == "train":
             return
-        shown = [key for key in stage.keys if key.source is not None] or stage.keys[:1]
+        shown = [key for key in epoch.keys if key.source is not None] or epoch.keys[:1]
         for key in shown:
             source = key.source
-            them = "it" if stage.repeated == 1 else "them"
+            them = "it" if epoch.repeated == 1 else "them"
             message = (
-                f"'{key.first.name}' counts {several(stage.repeated, 'sample')} twice: the sampler repeated {them} to"
-                f" give {several(stage.world_size, 'rank')} the same number."
+                f"'{key.first.name}' counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to"
+                f" give {several(epoch.world_size, 'rank')} the same number."
             )
             counted_once = source is not None and source.plan.left_out > 0
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            yield self.at_key(
-                stage, key, message, fix, effect=key.effect if counted_once else None, corrected=counted_once
-            )
+            effect = key.effect if counted_once else None
+            yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)

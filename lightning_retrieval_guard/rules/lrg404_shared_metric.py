@@ -26,29 +26,33 @@ It logs for each dataloader and stage the value of the rows that it fed, for ret
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, effect_of, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class SharedMetric(Rule):
     """Several dataloaders or stages feed one metric."""
 
-    code = "LRG404"
-    slug = "shared-metric"
-    severity = Severity.ERROR
+    spec = RuleSpec(
+        "LRG404",
+        "shared-metric",
+        Severity.ERROR,
+        "Make one metric for each dataloader and stage, in a ModuleList or a ModuleDict.",
+        corrects="foreign_state",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for key in stage.keys:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for key in epoch.keys:
             source = key.source
             others = source.shared if source is not None else int(key.total("shared"))
             if others and key.first.kind != "forward":
                 metric = source.metric if source is not None else key.first.metric
                 count = several(others, "row" if source is not None else "update")
                 message = f"'{key.first.name}' shows a {metric} that also holds {count} of another dataloader or stage."
-                fix = "Make one metric for each dataloader and stage, in a ModuleList or a ModuleDict."
-                yield self.at_key(stage, key, message, fix, effect=effect_of(stage, key))
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))

@@ -28,36 +28,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.advice import LRG405
-from lightning_retrieval_guard.epoch.facts import Unregistered
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.facts import Unregistered
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class UnregisteredMetric(Rule):
     """A metric is no part of the module."""
 
-    code = LRG405.code
-    slug = LRG405.slug
-    severity = Severity(LRG405.severity)
+    spec = RuleSpec(
+        "LRG405",
+        "unregistered-metric",
+        Severity.WARNING,
+        "Make it an attribute of the module, or hold it in a ModuleDict, ModuleList or MetricCollection.",
+        corrects="device",
+        static=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        for metric in stage.unregistered:
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        for metric in epoch.unregistered:
             severity = Severity.WARNING if metric.device else Severity.NOTE
-            key = next((key for key in stage.keys if key.first.storage == metric.storage), None)
+            key = next((key for key in epoch.keys if key.first.storage == metric.storage), None)
             what = f"{metric.metric} {metric.name!r}" if metric.name != metric.metric else metric.metric
             message = _message(metric, what if key is None else f"'{key.first.name}' shows {what}, which")
-            fix, ranks = _fix(metric), metric.ranks
+            fix, ranks = self._fix(metric), metric.ranks
             if key is None:
-                finding = self.at_update(stage, metric, message, fix, ranks=ranks, severity=severity)
+                finding = self.at_update(epoch, metric, message, fix=fix, ranks=ranks, severity=severity)
             else:
-                finding = self.at_key(stage, key, message, fix, ranks=ranks, severity=severity)
+                finding = self.at_key(epoch, key, message, fix=fix, ranks=ranks, severity=severity)
             yield replace(finding, corrected=metric.moved)
+
+    def _fix(self, metric: Unregistered) -> str:
+        if metric.of_callback:
+            return "Move it in a start hook of the callback: metric.to(pl_module.device)."
+        return self.spec.fix
 
 
 def _message(metric: Unregistered, what: str) -> str:
@@ -66,9 +76,3 @@ def _message(metric: Unregistered, what: str) -> str:
         return text
     was = "was" if metric.moved else "is"
     return f"{text} It {was} on {metric.device}, the module is on {metric.module_device}."
-
-
-def _fix(metric: Unregistered) -> str:
-    if metric.of_callback:
-        return "Move it in a start hook of the callback: metric.to(pl_module.device)."
-    return LRG405.fix

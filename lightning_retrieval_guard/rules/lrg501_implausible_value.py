@@ -30,16 +30,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.facts import SourceView
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.ranking.measures import Measure, measure_of
 from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
 
-_FIX = "Log the metric object, or what compute() returns as it is, with batch sizes above zero."
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+    from lightning_retrieval_guard.ranking.measures import Measure
+
 # sums over many steps in single precision are off by about this much
 _SLACK = 1e-5
 _GROWING = {"recall": "recall", "hit_rate": "hit rate"}
@@ -71,51 +72,51 @@ class _Value:
         """What must be the same for two numbers to be compared: the rows, and how they became one number."""
         first, source = self.key.first, self.source
         arguments = (first.kind, first.in_step, first.sync_dist, first.rank_zero_only, first.reduction)
-        weights = tuple(None if own is None else (own.calls, own.weight) for own in self.key.facts)
+        weights = tuple(facts and (facts.calls, facts.weight) for facts in self.key.facts)
         return (source.plan, source.synchronises, self.measure.empty, arguments, weights)
 
 
 class ImplausibleValue(Rule):
     """Values that cannot all be right."""
 
-    code = "LRG501"
-    slug = "implausible-value"
-    severity = Severity.WARNING
-    after_others = True
+    spec = RuleSpec(
+        "LRG501",
+        "implausible-value",
+        Severity.WARNING,
+        "Log the metric object, or what compute() returns as it is, with batch sizes above zero.",
+        follows_others=True,
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        explained = {finding.key for finding in stage.found if finding.severity is not Severity.NOTE}
-        values = [value for key in stage.keys for value in _values(key, explained)]
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        values = [value for key in epoch.keys for value in _values(key, epoch)]
         for value in values:
             if message := _out_of_range(value):
-                yield self.at_key(stage, value.key, message, _FIX)
+                yield self.at_key(epoch, value.key, message)
         for alike in _grouped(values):
             for one, other in _falling(alike):
                 message = (
                     f"{other.text} and {one.text}; both show the same rows, and {_GROWING[one.measure.formula]} does"
                     f" not fall as top_k grows from {one.measure.top_k} to {other.measure.top_k or 'all rows'}."
                 )
-                yield self.at_key(stage, other.key, message, _FIX)
+                yield self.at_key(epoch, other.key, message)
             for one, other in _unequal(alike):
                 message = (
                     f"{other.text} and {one.text}; both tell whether the best row is relevant, which is one number"
                     " where each query has exactly one relevant row."
                 )
-                yield self.at_key(stage, other.key, message, _FIX)
+                yield self.at_key(epoch, other.key, message)
 
 
-def _values(key: KeyView, explained: set[str]) -> Iterator[_Value]:
+def _values(key: KeyView, epoch: EpochView) -> Iterator[_Value]:
     first, source = key.first, key.source
-    # where a rule may not speak, the user knows better
-    if source is None or key.as_declared or {first.name, source.name} & explained:
+    if source is None or {first.name, source.name} & epoch.explained:
         return
-    measure = measure_of(source.local.metrics.get(source.name))
+    measure = source.measure
     if measure is None or measure.formula in ("curve", "own") or measure.aggregation != "mean":
         return
     if first.kind != "metric" and first.reduction != "mean":
         return
-    number = key.reference if key.corrected and key.reference is not None else key.logged
+    number = key.reference if first.storage in epoch.corrected and key.reference is not None else key.logged
     if number is not None:
         yield _Value(key, source, measure, number)
 

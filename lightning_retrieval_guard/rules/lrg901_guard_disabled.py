@@ -23,23 +23,46 @@ The same: it steps aside, and numbers are logged as without the guard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class GuardDisabled(Rule):
     """The guard failed and stepped aside."""
 
-    code = "LRG901"
-    slug = "guard-disabled"
-    severity = Severity.WARNING
+    spec = RuleSpec(
+        "LRG901",
+        "guard-disabled",
+        Severity.WARNING,
+        "Please report it with this message.",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        # raised by the guard itself, not by what a stage shows
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        """Nothing: the guard itself reports it, not what an epoch shows."""
         yield from ()
+
+    def at_failure(
+        self, reason: str, ranks: Sequence[int], *, is_own: bool, stage: str, hook: str, path: str, line: int
+    ) -> Finding:
+        """The finding at the user's line; ``is_own`` is whether the guard failed, and not the program."""
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=self.severity,
+            key="",
+            stage=stage,
+            hook=hook,
+            path=path,
+            line=line,
+            message=f"the guard {'failed and ' * is_own}stepped aside ({reason}). Numbers from here on are not"
+            " checked.",
+            fix=self.spec.fix if is_own else "Have all ranks do the same.",
+            ranks=tuple(ranks),
+        )

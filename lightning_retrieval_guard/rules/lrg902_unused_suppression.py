@@ -24,23 +24,45 @@ Nothing: no number is concerned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from typing_extensions import override
-
-from lightning_retrieval_guard.epoch.views import StageView
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
 
 
 class UnusedSuppression(Rule):
     """A suppression that silenced nothing."""
 
-    code = "LRG902"
-    slug = "unused-suppression"
-    severity = Severity.NOTE
+    spec = RuleSpec(
+        "LRG902",
+        "unused-suppression",
+        Severity.NOTE,
+        "Take it away, or name the rule that it is meant for.",
+    )
 
-    @override
-    def check(self, stage: StageView) -> Iterator[Finding]:
-        # told at the end of the run, of which a stage shows a part only
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        """Nothing: it is reported at the end of the run, of which an epoch shows a part only."""
         yield from ()
+
+    def at_suppression(
+        self, path: str, line: int, text: str, patterns: Sequence[str], rank: int, world_size: int
+    ) -> Finding:
+        """The finding at a comment or block some of whose codes and prefixes silenced nothing."""
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=self.severity,
+            key="",
+            stage="",
+            hook="",
+            path=path,
+            line=line,
+            message=f"{', '.join(patterns)} in {text!r} silenced nothing in this run on {several(world_size, 'rank')}.",
+            fix=self.spec.fix,
+            ranks=(rank,),
+        )

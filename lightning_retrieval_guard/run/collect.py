@@ -1,4 +1,4 @@
-"""What a rank tells where the ranks meet, and what it asks for."""
+"""What this rank reports where the ranks exchange facts, and which values it asks for."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError
+from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.distributed.exchange import ExchangeError
+from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts
 from lightning_retrieval_guard.epoch.plan import Plan
-from lightning_retrieval_guard.findings import GuardError
-from lightning_retrieval_guard.report.columns import printable
-from lightning_retrieval_guard.run import judge
-from lightning_retrieval_guard.run.epoch import Epoch
+from lightning_retrieval_guard.report.text import printable
+from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
+from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import SourceFinder
-from lightning_retrieval_guard.run.synchronize import Message
 from lightning_retrieval_guard.settings import Settings
+from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
-from lightning_retrieval_guard.watch.stage import StageRecord
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.unregistered import collect_unregistered
 
 END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
@@ -28,67 +30,89 @@ END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "valida
 class FactCollector:
     """Makes messages of what this rank has seen."""
 
-    def __init__(
-        self,
-        trainer: Any,
-        module: Any,
-        settings: Settings,
-        exchange: Exchange,
-        watch: MetricWatch,
-        finder: SourceFinder,
-    ) -> None:
-        self._trainer = trainer
-        self._module = module
-        self._settings = settings
-        self._exchange = exchange
+    def __init__(self, run: RunContext, watch: MetricWatch, finder: SourceFinder) -> None:
+        self._run = run
         self._watch = watch
         self._finder = finder
 
-    def message(self, epoch: Epoch, keys: Sequence[KeyRecord]) -> Message:
-        """What this rank tells of an epoch and of some of its keys, besides its sources."""
-        results = _compat.results_of(self._trainer) or {}
-        padding = epoch.record.padding()
-        logged = list(epoch.record.keys.values())
-        if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(self._trainer)):
-            keys = sorted(keys, key=lambda key: key.storage)
-        strays = collect_unregistered(self._trainer, self._module, self._watch, epoch.record.stage, logged)
+    def message(self, epoch: RunningEpoch, keys: Sequence[KeyRecord]) -> Message:
+        """What this rank reports of an epoch and of some of its keys, besides its sources."""
+        trainer, record = self._run.trainer, epoch.record
+        results = _compat.results_of(trainer) or {}
+        padding, logged = record.padding(), list(record.keys.values())
+        if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(trainer)):
+            keys = sorted(keys, key=lambda key: key.call.storage)
+        unregistered = collect_unregistered(trainer, self._run.module, self._watch, record.stage, logged)
         return {
-            "batches": epoch.record.batches,
-            "samples": epoch.record.samples,
+            "batches": record.batches,
+            "samples": record.samples,
             "repeated": padding.repeated if padding is not None else 0,
-            "monitored": sorted(_compat.monitored_keys(self._trainer)),
-            "more": self._has_hook(epoch.record.stage),
+            "monitored": sorted(_compat.monitored_keys(trainer)),
+            "more": self._has_hook(record.stage),
+            "ignores": self._may_ignore(),
             # in the order in which Lightning combines them
-            "keys": [
-                judge.collect_key(
-                    key,
-                    results.get(key.storage),
-                    self._finder.name_of(key, epoch.record, epoch.local),
-                    self._behind(key, epoch.record),
-                ).to_payload()
-                for key in keys
-            ],
-            **({"unregistered": strays} if strays else {}),
+            "keys": [self._collect(key, epoch, results.get(key.call.storage)).to_payload() for key in keys],
+            **({"unregistered": unregistered} if unregistered else {}),
         }
 
-    def _behind(self, key: KeyRecord, stage: StageRecord) -> SourceMetricFacts:
-        return key.lives.describe(key.kind, key.calls, key.dataloader, stage.feeding, self._exchange.world_size)
+    def _collect(self, key: KeyRecord, epoch: RunningEpoch, result: Any | None) -> KeyFacts:
+        source = self._finder.name_of(key, epoch.record, epoch.local)
+        call, feeding = key.call, epoch.record.feeding
+        metric = key.lives.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
+        return collect_key(key, result, source, metric)
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
         hook = END_HOOKS.get(stage, "on_validation_epoch_end")
-        return any(_compat.defines_hook(owner, hook) for owner in (self._module, *self._trainer.callbacks))
+        owners = (self._run.module, *_compat.callbacks_of(self._run.trainer))
+        return any(_compat.defines_hook(owner, hook) for owner in owners)
+
+    def _may_ignore(self) -> bool:
+        """Whether a rule may be ignored at any log call of the program, as far as its source and settings tell."""
+        owners = (self._run.module, *_compat.callbacks_of(self._run.trainer))
+        return self._run.filter.ignores_by_settings or self._run.suppressions.may_apply(map(type, owners))
 
     def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
         # where findings raise, all ranks must come to the same ones
-        if self._settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
+        if self._run.settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
             return True
-        told = [SourceFacts.from_payload(own["sources"][name]) for own in messages if name in own["sources"]]
-        if not all(own.synchronises for own in told) or any(own.stale or own.shared for own in told):
+        sources = [message["sources"][name] for message in messages if name in message["sources"]]
+        facts = [SourceFacts.from_payload(source) for source in sources]
+        if not all(source.synchronises for source in facts) or any(source.stale or source.shared for source in facts):
             return True
         keys = [KeyFacts.from_payload(entry) for message in messages for entry in message["keys"]]
         return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
+
+
+def collect_key(
+    key: KeyRecord, result: Any | None, source: str | None, metric: SourceMetricFacts | None = None
+) -> KeyFacts:
+    """What this rank reports of one of its keys; reads the running sums, so it is for the end of an epoch."""
+    call, weights, counts = vars(key.call), key.weights, vars(key.weights.facts)
+    value = weight = None
+    if result is not None and call["kind"] != "metric":
+        value = float(_compat.result_value(result))
+        summed = _compat.result_weight(result)
+        weight = None if summed is None else float(summed)
+    if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
+        counts = {**counts, "integral": False}
+    times_world = counts["times_world"] or counts["times_world_nominal"]
+    return KeyFacts(
+        **{**call, "kind": "plain"} if key.mixed else call,
+        **counts,
+        **vars(metric if metric is not None and not key.mixed else SourceMetricFacts()),
+        calls=key.calls,
+        mixed=key.mixed,
+        synced=key.synced,
+        source=None if key.mixed else source,
+        value=value,
+        weight=weight,
+        names_devices=bool(times_world) and names_device_count(CallSite(call["path"], call["line"])),
+        lacks_value=float(weights.value),
+        lacks_weight=float(weights.weight),
+        suppressed=patterns_of(key.suppressed),
+    )
 
 
 @contextlib.contextmanager
@@ -107,14 +131,10 @@ def refusing(settings: Settings) -> Iterator[None]:
 
 
 def why_ranks_missed(error: ExchangeError) -> str:
-    """The error in words; a metric that some ranks compute alone is a finding with a code of its own."""
+    """The error in words; a metric that some ranks compute alone is a fault with a code of its own."""
     alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
     if alone:
-        names = ", ".join(sorted(set(alone.values())))
-        return (
-            f"LRG204 rank-zero-sync: compute() of {names} combines all ranks, but only rank(s)"
-            f" {', '.join(map(str, alone))} called it; the others never arrive. Call it on every rank. ({error})"
-        )
+        return f"{describe_lone_compute(alone)} ({error})"
     return (
         f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
         " on rank zero alone, keeps the others waiting."

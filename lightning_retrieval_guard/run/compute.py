@@ -12,9 +12,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange
 from lightning_retrieval_guard.epoch.combine import score_alone
 from lightning_retrieval_guard.epoch.values import Outcome
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.run.collect import refusing
-from lightning_retrieval_guard.run.epoch import Epoch
+from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import user_call_site
@@ -41,11 +40,6 @@ class ComputeDispatcher:
         self._exchange = exchange
         self._settings = settings
         self._protect = protect
-        self._recent = RecentRanking()
-
-    def forget(self) -> None:
-        """A batch begins: rows of the one before do not come again."""
-        self._recent.forget()
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
@@ -59,7 +53,11 @@ class ComputeDispatcher:
         if epoch.record.in_step:
             return functools.partial(self.compute_alone, metric, plain), False
         outcome = self._epochs.outcome(record, epoch, syncs)
-        return (plain, syncs) if outcome is None else (functools.partial(_take, outcome, metric), True)
+        if outcome is None:
+            return plain, syncs
+        if self._epochs.needs_program_value(record, epoch):
+            return functools.partial(_take_beside_plain, outcome, record, plain), True
+        return functools.partial(_take, outcome, metric), True
 
     def to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``forward()`` of a metric goes, and whether the value combines all ranks."""
@@ -80,8 +78,9 @@ class ComputeDispatcher:
         metric = record.metric()
         if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
-        known = self._epochs.known.get(id(record))
-        outcome = known.source.combined if known is not None and known.stamp == record.stamp else None
+        known = self._epochs.synchronized.get(id(record))
+        current = known is not None and known.stamp == record.stamp and known.source.combined
+        outcome = known.source.outcome if known is not None and current else None
         if outcome is not None and not in_step:
             return functools.partial(_take, outcome, metric), True
         if in_step or (known is not None and known.source.plan.gathered):
@@ -96,14 +95,14 @@ class ComputeDispatcher:
 
         def score() -> None:
             nonlocal outcome
-            outcome = score_alone(metric, self._recent)
+            outcome = score_alone(metric)
 
         self._protect(score)
         if outcome is None:
             return _alone(metric, plain) if self._exchange.world_size > 1 else plain()
         return _take(outcome, metric)
 
-    def _compute_with_others(self, record: MetricRecord, epoch: Epoch, plain: Plain) -> Any:
+    def _compute_with_others(self, record: MetricRecord, epoch: RunningEpoch, plain: Plain) -> Any:
         """The metric combines ranks by itself; outside of steps, the others hear of it, in warn mode without a wait."""
         if epoch.record.in_step:
             record.synced_in_steps += 1
@@ -113,7 +112,7 @@ class ComputeDispatcher:
         self._protect(self._exchange.finish)
         return value
 
-    def _start(self, record: MetricRecord, epoch: Epoch) -> None:
+    def _start(self, record: MetricRecord, epoch: RunningEpoch) -> None:
         if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
             site = user_call_site()
             with refusing(self._settings):
@@ -127,6 +126,12 @@ def _alone(metric: Any, plain: Plain) -> Any:
     _compat.forget_computed(metric)
     with _compat.WithoutSync(metric):
         return plain()
+
+
+def _take_beside_plain(outcome: Outcome, record: MetricRecord, plain: Plain) -> Any:
+    """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
+    record.program_value = plain()
+    return _take(outcome, record.metric())
 
 
 def _take(outcome: Outcome, metric: Any) -> Any:

@@ -1,41 +1,56 @@
-"""One epoch of one stage."""
+"""One epoch of one stage that runs now."""
 
 from __future__ import annotations
 
 from collections.abc import Set
 
-from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.documents import Message, order_of_reductions
+from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
-from lightning_retrieval_guard.run import judge
 from lightning_retrieval_guard.run.sources import LocalSource
-from lightning_retrieval_guard.run.synchronize import Message
 from lightning_retrieval_guard.watch.stage import StageRecord
 
 
-class Epoch:
-    """What this rank has seen in one epoch of one stage, and what the ranks told each other of it."""
+class RunningEpoch:
+    """What this rank has seen of one epoch of one stage, and what the ranks exchanged of it.
+
+    Attributes:
+        record: What this rank has seen.
+        keys: The keys of all ranks, up to the last exchange.
+        sources: The metrics of all ranks, by name.
+        local: The metrics of this rank, by name.
+        exchanges: The messages of all ranks, for every exchange.
+        installed: The storage keys whose number was replaced.
+        left: Log calls and metrics whose numbers stay with the program.
+        plain: Metrics that Lightning computes as without a guard, because numbers that show them are left.
+        ordered: Whether the keys were put in one order.
+    """
 
     def __init__(self, stage: str, number: int, running: Set[int]) -> None:
         self.record = StageRecord(stage, number, running)
         self.keys: list[KeyView] = []
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
-        self.meetings: list[list[Message]] = []
+        self.exchanges: list[list[Message]] = []
+        self.installed: set[str] = set()
+        self.left: set[str] = set()
+        self.plain: set[str] = set()
+        self.ordered = False
 
     @property
-    def orders(self) -> list[list[str]]:
-        """For every rank the keys that Lightning combines, in order over all meetings."""
-        return [
-            [storage for message in messages for storage in judge.order_of_reductions(message)]
-            for messages in zip(*self.meetings, strict=True)
-        ]
+    def orders(self) -> tuple[tuple[str, ...], ...]:
+        """For every rank the keys that Lightning combines, in order over all exchanges."""
+        return tuple(
+            tuple(storage for message in messages for storage in order_of_reductions(message))
+            for messages in zip(*self.exchanges, strict=True)
+        )
 
     @property
     def runs_on_all_ranks(self) -> bool:
         """Whether every rank is known to have had a batch: the loop is skipped where there is none."""
-        return bool(self.meetings) and all(message["batches"] for message in self.meetings[-1])
+        return bool(self.exchanges) and all(message["batches"] for message in self.exchanges[-1])
 
     @property
     def may_go_on(self) -> bool:
-        """Whether anything can be logged since the ranks met; they all know, because they told each other."""
-        return not self.meetings or any(message["more"] for message in self.meetings[-1])
+        """Whether anything can be logged since the last exchange, which all ranks know from it."""
+        return not self.exchanges or any(message["more"] for message in self.exchanges[-1])

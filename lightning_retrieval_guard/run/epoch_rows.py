@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from lightning_retrieval_guard.rules.spec import Correction
 from lightning_retrieval_guard.run.shared_rows import Lives
 from lightning_retrieval_guard.watch.metric_lives import Feed, Life, MetricLife, SomeRows, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import UpdateContext
@@ -30,9 +31,7 @@ class Part:
     shared: int = 0
 
 
-def part_of(
-    lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int | None, keeps: Callable[[Life, str], bool]
-) -> Part:
+def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> Part:
     """What of some lives belongs to an epoch.
 
     Args:
@@ -40,7 +39,6 @@ def part_of(
         fed_of: Finds what is known of the updates of a life.
         feeding: What feeds metrics in the epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
-        keeps: Whether the rows that a rule is about belong to it all the same, because the rule may not speak.
     """
     kept: list[Life] = []
     stale = shared = 0
@@ -50,27 +48,27 @@ def part_of(
         if not isinstance(life, MetricLife) or len(infos) != len(ids):
             kept.append(life)
             continue
-        codes = {feed: _rule_against(feed, feeding, dataloader) for feed in feeds}
-        if not any(codes.values()):
+        reasons = {feed: _why_not(feed, feeding, dataloader) for feed in feeds}
+        if not any(reasons.values()):
             kept.append(life)
             continue
         own = []
         for update, info in enumerate(infos):
             rows = life.known[update].rows if update in life.known else ids[update].numel()
-            code = codes[info.feed]
-            if code == "LRG401":
+            reason = reasons[info.feed]
+            if reason == "stale_state":
                 stale += rows
                 sanity = sanity and info.feed.stage == "sanity_check"
-            elif code == "LRG404":
+            elif reason == "foreign_state":
                 shared += rows
-            if code is None or keeps(life, code):
+            if reason is None:
                 own.append(update)
         kept.append(life if len(own) == len(ids) else SomeRows(life, own))
     return Part(kept, stale, sanity, shared)
 
 
-def _rule_against(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> str | None:
-    """The rule that says why rows are not of an epoch and dataloader; ``None`` for those that are."""
+def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:
+    """Why rows are not of an epoch and dataloader; ``None`` for those that are."""
     if feeding.is_over(feed.epoch):
-        return "LRG401" if feeding.stage != "train" else None  # a training may count on from epoch to epoch
-    return "LRG404" if feeding.is_of_another(feed, dataloader) else None
+        return "stale_state" if feeding.stage != "train" else None  # a training may count on from epoch to epoch
+    return "foreign_state" if feeding.is_of_another(feed, dataloader) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.watch.call_site import user_call_site
 
 
@@ -24,7 +24,7 @@ class Failure:
     Attributes:
         reason: In a line.
         ranks: Where it failed.
-        say: Whether this process tells of it.
+        say: Whether this process reports it.
         is_own: Whether the guard failed, and not the program, whose ranks did not meet.
     """
 
@@ -34,19 +34,14 @@ class Failure:
     is_own: bool = True
 
     def finding(self, trainer: Any, module: Any) -> Finding:
-        """LRG901, at the user's line."""
-        rule, site = REGISTRY["LRG901"], user_call_site()
-        return Finding(
-            code=rule.code,
-            rule=rule.slug,
-            severity=rule.severity,
-            key="",
+        """The finding at the user's line."""
+        site = user_call_site()
+        return GuardDisabled().at_failure(
+            self.reason,
+            self.ranks,
+            is_own=self.is_own,
             stage=_compat.stage_name(trainer) or "",
             hook=_compat.current_hook(module) or "",
             path=site.path,
             line=site.line,
-            message=f"the guard {'failed and ' * self.is_own}stepped aside ({self.reason}). Numbers from here on"
-            " are not checked.",
-            fix="Please report it with this message." if self.is_own else "Have all ranks do the same.",
-            ranks=tuple(self.ranks),
         )

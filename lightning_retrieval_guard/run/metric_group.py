@@ -19,9 +19,10 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.payload import ProtocolError
 from lightning_retrieval_guard.epoch.combine import LocalRows, Scored, combined, score_split
-from lightning_retrieval_guard.epoch.facts import SourceFacts, SourceView
+from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
+from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.values import Outcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
@@ -255,7 +256,7 @@ class MetricGroup:
 
     def _view(self, name: str, member: Member) -> SourceView:
         first = member.facts[min(member.facts)]
-        return SourceView(
+        return make_source_view(
             name=name,
             metric=first.metric,
             path=first.path,

@@ -11,18 +11,18 @@ from typing import Any
 from torch import Tensor
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError, RanksFailedError
-from lightning_retrieval_guard.findings import GuardError, GuardWarning, Numbers
-from lightning_retrieval_guard.report.columns import printable
+from lightning_retrieval_guard.findings import GuardWarning
 from lightning_retrieval_guard.report.contents import StageCounts
-from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.report.text import printable
+from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.run.collect import END_HOOKS, why_ranks_missed
 from lightning_retrieval_guard.run.compute import ComputeDispatcher, Plain
+from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.failure import Failure, failure_text
-from lightning_retrieval_guard.run.sources import may_correct
-from lightning_retrieval_guard.run.suppression_filter import SuppressionFilter
-from lightning_retrieval_guard.settings import Settings
+from lightning_retrieval_guard.run.suppression_filter import may_correct
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.log_calls import LogWatch
@@ -30,7 +30,6 @@ from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.suppressions import Suppressions
 from lightning_retrieval_guard.watch.unregistered import bring
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
@@ -41,41 +40,26 @@ Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 class Session:
     """Watches one run, and acts where the ranks meet."""
 
-    def __init__(
-        self,
-        trainer: Any,
-        module: Any,
-        settings: Settings,
-        log: FindingLog,
-        suppressions: Suppressions,
-        save: Callable[[], None],
-    ) -> None:
-        self.world_size = 1
+    def __init__(self, run: RunContext) -> None:
         self.in_step = False
-        self.suppressions = suppressions
-        self._trainer = trainer
-        self._module = module
-        self._settings = settings
-        self._log = log
-        self._quiet = SuppressionFilter(suppressions, settings)
-        self._save = save
-        self._exchange = Exchange()
+        self.suppressions = run.suppressions
+        self._run = run
         self._patches = Patches()
         self._metrics = MetricWatch(self)
-        self._epochs = self._make_epochs()
+        self._epochs = Epochs(run, self._metrics)
         self._ways = self._make_ways()
         self._failure: Failure | None = None
         self._is_open = False
 
     @property
-    def speaks(self) -> bool:
-        """Whether this process is the one that warns, prints and writes."""
-        return self._exchange.rank == 0
+    def world_size(self) -> int:
+        """The number of ranks."""
+        return self._run.world_size
 
     @property
-    def numbers(self) -> dict[str, Numbers]:
-        """Logged number and reference of every key so far, each where it is known."""
-        return self._epochs.numbers
+    def is_rank_zero(self) -> bool:
+        """Whether this process is the one that warns, prints and writes."""
+        return self._run.is_rank_zero
 
     @property
     def counts(self) -> dict[str, StageCounts]:
@@ -84,20 +68,8 @@ class Session:
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 
-    def _make_epochs(self) -> Epochs:
-        return Epochs(
-            self._trainer,
-            self._module,
-            self._settings,
-            self._log,
-            self._exchange,
-            self._metrics,
-            self._quiet,
-            self._save,
-        )
-
     def _make_ways(self) -> ComputeDispatcher:
-        return ComputeDispatcher(self._epochs, self._exchange, self._settings, self.protect)
+        return ComputeDispatcher(self._epochs, self._run.exchange, self._run.settings, self.protect)
 
     def open(self, connect: Callable[[], Exchange], prepare: Callable[[], timedelta]) -> None:
         """Put on the patches, on the process that works, and connect the ranks, if all are ready.
@@ -120,7 +92,7 @@ class Session:
         except Exception as error:  # the other ranks hear of it before anything is changed
             trouble = failure_text(error)
         try:
-            self._exchange.join(timeout, trouble)
+            self._run.exchange.join(timeout, trouble)
         except Exception as error:
             if refused is not None:
                 self._take_off()
@@ -130,19 +102,18 @@ class Session:
 
     def _install(self) -> None:
         self._metrics.install()
-        LogWatch(self._trainer, self._module, self._metrics, self).install(self._patches)
-        connector = _compat.logger_connector(self._trainer)
+        LogWatch(self._run.trainer, self._run.module, self._metrics, self).install(self._patches)
+        connector = _compat.logger_connector(self._run.trainer)
         self._patches.put(connector, "epoch_end_reached", self._before(self._epochs.end_batches))
         self._patches.put(connector, "on_epoch_end", self._after(self._epochs.end, meets=False))
         for hook in END_HOOKS.values():
-            self._patches.put(self._module, hook, self._after(self._epochs.end_hooks))
-        for loop in _compat.evaluation_loops(self._trainer):
+            self._patches.put(self._run.module, hook, self._after(self._epochs.end_hooks))
+        for loop in _compat.evaluation_loops(self._run.trainer):
             self._patches.put(loop, "run", self._after(functools.partial(self._end_loop, loop)))
 
     def _connect(self, connect: Callable[[], Exchange]) -> None:
-        self._exchange = connect()
-        self.world_size = self._exchange.world_size
-        self._epochs = self._make_epochs()
+        self._run.exchange = connect()
+        self._epochs = Epochs(self._run, self._metrics)
         self._ways = self._make_ways()
 
     def close(self) -> None:
@@ -159,8 +130,7 @@ class Session:
             self._patches.undo,
             self._metrics.uninstall,
             self._epochs.clear,
-            self._ways.forget,
-            self._exchange.close,
+            self._run.exchange.close,
         )
         for part in parts:
             self._take_off_part(part)
@@ -222,25 +192,26 @@ class Session:
     def _failure_of(self, error: Exception) -> Failure:
         """What to say of a failure; the other ranks hear of one here where they meet."""
         if isinstance(error, RanksFailedError):
-            return Failure(str(error), error.ranks, self._exchange.rank == 0)
+            return Failure(str(error), error.ranks, self._run.exchange.rank == 0)
         if isinstance(error, ExchangeError):
-            return Failure(why_ranks_missed(error), [self._exchange.rank], say=True, is_own=False)
+            return Failure(why_ranks_missed(error), [self._run.exchange.rank], say=True, is_own=False)
         reason = failure_text(error)
         try:
-            self._exchange.leave(reason, failed=True)
+            self._run.exchange.leave(reason, failed=True)
         except Exception as another:  # this is where failures end
             reason = f"{reason}; {failure_text(another)}"
-        return Failure(reason, [self._exchange.rank], self._exchange.rank == 0)
+        return Failure(reason, [self._run.exchange.rank], self._run.exchange.rank == 0)
 
     def _give_up(self) -> None:
         assert self._failure is not None
-        if self._settings.mode != "strict":
+        if self._run.settings.mode != "strict":
             self._step_aside(self._failure, self._failure.say)
             return
         failure, self._failure = self._failure, None
         self._keep(failure, say=False)
         ranks = _joined(failure.ranks)
-        raise GuardError(printable(f"LRG901 guard-disabled: the guard failed on rank(s) {ranks}: {failure.reason}"))
+        spec = GuardDisabled.spec
+        raise GuardError(printable(f"{spec.code} {spec.slug}: the guard failed on rank(s) {ranks}: {failure.reason}"))
 
     def _step_aside(self, failure: Failure, say: bool) -> None:
         if self._is_open:
@@ -251,8 +222,9 @@ class Session:
     def _keep(self, failure: Failure, say: bool) -> None:
         """Add a failure to what was found, and write all of that, because no later moment may."""
         try:
-            if self._settings.allows("LRG901"):
-                self._log.add([failure.finding(self._trainer, self._module)], say=say)
+            finding = failure.finding(self._run.trainer, self._run.module)
+            if self._run.settings.allows(finding.code):
+                self._run.log.add([finding], say=say)
         except GuardWarning:
             raise
         except Exception as error:  # it may be why the guard steps aside
@@ -262,14 +234,14 @@ class Session:
 
     def _save_what_is_known(self) -> None:
         try:
-            self._save()
+            self._run.save()
         except Exception as error:  # it may be why the guard steps aside
             print(f"RetrievalGuard: the report could not be written: {failure_text(error)}", file=sys.stderr)
 
     def leave(self, reason: BaseException) -> None:
         """The run ends on this rank: let no other wait for it, unless the others brought that about."""
         if not isinstance(reason.__cause__, ExchangeError):
-            self.protect(lambda: self._exchange.leave(failure_text(reason), failed=False))
+            self.protect(lambda: self._run.exchange.leave(failure_text(reason), failed=False))
 
     # --- the moments of an epoch ------------------------------------------------------------------------------
 
@@ -279,31 +251,29 @@ class Session:
 
     def end_run(self) -> None:
         """The run is over without an exception: tell of suppressions that were of no use."""
-        findings = list(self._quiet.unused(self._exchange.rank, self.world_size))
+        findings = list(self._run.filter.unused(self._run.exchange.rank, self.world_size))
         if findings:
-            self._log.add(findings, say=self.speaks)
-            self._save()
-            if self.speaks:
-                self._log.print_table("the run")
+            self._run.log.add(findings, say=self.is_rank_zero)
+            self._run.save()
 
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
         stage = self.stage()
         self._metrics.start_batch()
-        self._ways.forget()
         if stage is not None:
-            stage.start_batch(self._trainer, batch, index, dataloader, self._settings.batch_size_fn)
+            stage.start_batch(self._run.trainer, batch, index, dataloader, self._run.settings.batch_size_fn)
 
     # --- what the watches ask and tell ------------------------------------------------------------------------
 
     @property
     def routes(self) -> bool:
         """Whether the guard supplies the values of retrieval metrics, and may keep their rows as it likes."""
-        return self._settings.corrects and self._failure is None
+        return self._run.settings.corrects and self._failure is None
 
     def may_drop(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
-        return self.routes and may_correct("LRG401", record, self._settings)
+        suppressed = (*record.suppressed, *record.suppressed_where_shown)
+        return self.routes and may_correct("stale_state", suppressed, self._run.settings)
 
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""
@@ -312,7 +282,7 @@ class Session:
 
     def hook(self) -> str | None:
         """The Lightning hook that runs now."""
-        return _compat.current_hook(self._module)
+        return _compat.current_hook(self._run.module)
 
     def feeding(self) -> UpdateContext | None:
         """What feeds metrics now."""
@@ -327,7 +297,7 @@ class Session:
     def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: a metric that is no part of the module comes to where the module is."""
         if self.stage() is not None:
-            bring(record, self._module, inputs)
+            bring(record, self._run.module, inputs)
 
     def is_final(self, metric: Any, alone: bool) -> bool:
         """Whether no other rank and no other update can add to the queries of an update.
@@ -336,28 +306,28 @@ class Session:
             metric: The metric.
             alone: Whether the update is the only one of its metric life.
         """
-        if self._settings.query_scope == "batch":
+        if self._run.settings.query_scope == "batch":
             return True
         return alone and (self.world_size == 1 or not _compat.syncs_on_compute(metric))
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
-        if self._settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
+        if self._run.settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
             return
-        loader = _compat.loader_at(self._trainer, key.dataloader)
+        loader = _compat.loader_at(self._run.trainer, key.call.dataloader)
         epoch = self._epochs.current()
         if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
             self._epochs.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Compute a metric: in a step on this rank alone, at the end of the epoch over all ranks."""
-        return self._run(self._ways.to_compute, record, plain)
+        return self._dispatch(self._ways.to_compute, record, plain)
 
     def forward(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Run ``forward``, which in correct mode stays on this rank for retrieval metrics."""
-        return self._run(self._ways.to_forward, record, plain)
+        return self._dispatch(self._ways.to_forward, record, plain)
 
-    def _run(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
+    def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Choose a way under protection and go it without, because what it raises is the program's own."""
         way, synced = plain, False
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.distributed.exchange import Exchange
 from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.epoch_rows import Part, part_of
 from lightning_retrieval_guard.run.shared_rows import Lives, SharedRows, SharedRowSets
-from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
@@ -34,7 +32,10 @@ from lightning_retrieval_guard.watch.metric_lives import (
 )
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.suppressions import Suppressed, all_silence, patterns_of
+from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.run.context import RunContext
 
 
 @dataclass
@@ -92,12 +93,6 @@ class LocalSource:
         )
 
 
-def may_correct(code: str, record: MetricRecord, settings: Settings) -> bool:
-    """Whether a rule may say what belongs to a metric: not where its first update or a log call silences the rule."""
-    suppressed = patterns_of((*record.suppressed, *record.suppressed_where_shown))
-    return settings.allows(code) and not all_silence([suppressed], code)
-
-
 def _updates_of(life: Life) -> list[int]:
     return life.updates if isinstance(life, SomeRows) else list(range(len(life.states()[0])))
 
@@ -105,19 +100,15 @@ def _updates_of(life: Life) -> list[int]:
 class SourceFinder:
     """Finds the sources of a stage."""
 
-    def __init__(self, trainer: Any, module: Any, watch: MetricWatch, exchange: Exchange, settings: Settings) -> None:
-        self._trainer = trainer
-        self._module = module
+    def __init__(self, run: RunContext, watch: MetricWatch) -> None:
+        self._run = run
         self._watch = watch
-        self._exchange = exchange
-        self._settings = settings
-        self._scope = settings.query_scope
         self._sets = SharedRowSets()
 
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
         """The metrics that were updated in the stage, and those that the keys show."""
         names, keys = self._names(), list(keys)
-        forwarded = {id(life.record) for key in keys if key.kind == "forward" for life in key.segments}
+        forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.segments}
         found: dict[str, LocalSource] = {}
         for metric, record in self._fed_in(stage.stage):
             if record.created_in_hook not in STEP_HOOKS and _compat.row_states(metric)[0]:
@@ -128,16 +119,13 @@ class SourceFinder:
 
     def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._fed, stage.feeding, dataloader, self._keeps)
-
-    def _keeps(self, life: Life, code: str) -> bool:
-        return not may_correct(code, life.record, self._settings)
+        return part_of(lives, self._fed, stage.feeding, dataloader)
 
     def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
         """The source that a key shows, if it is among ``sources``."""
         if not key.segments:
             return None
-        lives = self.part(key.segments, stage, key.dataloader).lives
+        lives = self.part(key.segments, stage, key.call.dataloader).lives
         return next((name for name, source in sources.items() if source.shows(lives)), None)
 
     def behind_keys(
@@ -147,11 +135,11 @@ class SourceFinder:
         found: dict[str, LocalSource] = {}
         for key in keys:
             if key.segments and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
-                part = self.part(key.segments, stage, key.dataloader)
+                part = self.part(key.segments, stage, key.call.dataloader)
                 name = self._name_for(key)
-                name = f"{name} of dataloader {key.dataloader}" if part.shared else name
+                name = f"{name} of dataloader {key.call.dataloader}" if part.shared else name
                 name = _free_name(name, {**known, **found})
-                found[name] = self._build(name, part, stage, shown_by_forward=key.kind == "forward")
+                found[name] = self._build(name, part, stage, shown_by_forward=key.call.kind == "forward")
         self._sets.clear()
         return found
 
@@ -159,7 +147,7 @@ class SourceFinder:
         """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
         life = key.segments[-1]
         lasting = isinstance(life, MetricLife) and life.is_current and life.record.created_in_hook not in STEP_HOOKS
-        return self.name(life.record) if lasting and len(key.segments) == 1 else f"key:{key.storage}"
+        return self.name(life.record) if lasting and len(key.segments) == 1 else f"key:{key.call.storage}"
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, if this rank has it."""
@@ -188,7 +176,7 @@ class SourceFinder:
         site = record.first_update or CallSite("<unknown>", 1)
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
         group = _compat.group_of(metric)
-        ranks = None if group is None else tuple(self._exchange.ranks_of(group))
+        ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
         rows = self._rows(lives, stage)
         rows.metrics.append(metric)
         dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
@@ -198,7 +186,7 @@ class SourceFinder:
         """The rows of the lives, the same object for all metrics that saw the same."""
         record, padding = lives[-1].record, stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
-        ends_repeated = padding is not None and one_loader and padding.repeats_last(self._exchange.rank)
+        ends_repeated = padding is not None and one_loader and padding.repeats_last(self._run.exchange.rank)
         # rows of an earlier epoch tell nothing about the ids of this one
         samples = [
             info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
@@ -210,9 +198,9 @@ class SourceFinder:
             return gather_facts(
                 rows.table,
                 samples,
-                self._exchange.world_size,
+                self._run.exchange.world_size,
                 seek_answer=rows.compares_best,
-                scope=self._scope,
+                scope=self._run.settings.query_scope,
                 ends_repeated=ends_repeated,
                 single_life=single_life,
             )
@@ -245,8 +233,9 @@ class SourceFinder:
         return [], ()
 
     def _names(self) -> dict[int, str]:
-        names = {id(module): path for path, module in self._module.named_modules() if isinstance(module, Metric)}
-        owners = [("", self._module), *((type(callback).__name__, callback) for callback in self._trainer.callbacks)]
+        names = {id(module): path for path, module in self._run.module.named_modules() if isinstance(module, Metric)}
+        callbacks = _compat.callbacks_of(self._run.trainer)
+        owners = [("", self._run.module), *((type(callback).__name__, callback) for callback in callbacks)]
         for prefix, owner in owners:
             for path, part in iter_modules(vars(owner), prefix):
                 if isinstance(part, Metric):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
-from lightning_retrieval_guard.findings import GuardError
+from lightning_retrieval_guard._compat import GuardError
 
 
 @dataclass(frozen=True)

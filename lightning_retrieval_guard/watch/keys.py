@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -18,25 +19,36 @@ from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 
 @dataclass
-class Weights(WeightCounts):
-    """The counts, and what the weighted sums lack.
+class Weights:
+    """How the batch sizes of a key's log calls compare with the samples, and what the weighted sums lack.
 
     Attributes:
+        counts: Log calls by what their weight is; see ``WeightCounts``.
+        explained: As in ``WeightCounts``.
+        integral: As in ``WeightCounts``.
         value: What the weighted sum lacks to be weighted by samples.
         weight: What the sum of weights lacks to be the number of samples.
         varies: Whether the weights are not one and the same multiple of the samples.
     """
 
+    counts: Counter[str] = field(default_factory=Counter)
+    explained: bool = True
+    integral: bool = True
     value: Any = 0.0
     weight: float = 0.0
     varies: bool = False
     _ratio: float | None = None
 
+    @property
+    def facts(self) -> WeightCounts:
+        """The counts for the other ranks."""
+        return WeightCounts(**self.counts, explained=self.explained, integral=self.integral)
+
     def note(self, used: Any, given: bool, batch: BatchSize, value: Any, world_size: int) -> None:
         """Take in one log call: the weight that was used, whether the user gave it, and the true size."""
         samples = batch.samples
         if type(used) is int and used == samples and self._ratio == 1:  # as nearly always
-            self.equal += 1
+            self.counts["equal"] += 1
             return
         if isinstance(used, Tensor):  # looking into it could wait for the device
             self.integral = self.integral and not used.is_floating_point()
@@ -44,9 +56,9 @@ class Weights(WeightCounts):
         self.integral = self.integral and isinstance(used, Integral)
         self._note_ratio(used, samples)
         if samples is None:
-            self.unsure += not given and len(set(batch.leading)) > 1
+            self.counts["unsure"] += not given and len(set(batch.leading)) > 1
         elif used == samples:
-            self.equal += 1
+            self.counts["equal"] += 1
         else:
             self._note_other(used, given, batch, samples, world_size)
             plain = value.detach() if isinstance(value, Tensor) else value
@@ -61,28 +73,31 @@ class Weights(WeightCounts):
     def _note_other(self, used: float, given: bool, batch: BatchSize, samples: int, world_size: int) -> None:
         short = batch.nominal is not None and samples < batch.nominal
         if not given:
-            self.guessed += 1
+            self.counts["guessed"] += 1
         elif world_size > 1 and used == world_size * samples:
             if short and used == batch.nominal:
-                self.either += 1
+                self.counts["either"] += 1
             else:
-                self.times_world += 1
+                self.counts["times_world"] += 1
         elif short and world_size > 1 and used == world_size * (batch.nominal or 0):
-            self.times_world_nominal += 1
+            self.counts["times_world_nominal"] += 1
         elif short and used == batch.nominal:
-            self.nominal += 1
+            self.counts["nominal"] += 1
         self.explained = self.explained and batch.explains(used)
 
 
 @dataclass
-class KeyRecord(LogCall):
+class KeyRecord:
     """One logged key of one epoch on this rank.
 
     Attributes:
+        call: The first log call.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
+        program_value: What the program would have logged last, where the guard gave it another value.
     """
 
+    call: LogCall
     on_epoch: bool = True
     calls: int = 0
     synced: bool = False
@@ -94,14 +109,16 @@ class KeyRecord(LogCall):
     shown: MetricRecord | None = None
     weights: Weights = field(default_factory=Weights)
     suppressed: Suppressed = ()
+    program_value: Any = None
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
-        self.mixed = self.mixed or kind != self.kind
+        self.mixed = self.mixed or kind != self.call.kind
         self.synced = self.synced or (origin is not None and origin.synced)
         if origin is not None and not origin.record.is_rows:
             self.lives.note(origin.record)
         self.shown = self.shown if origin is None else origin.record
+        self.program_value = None if origin is None else origin.program_value
         if origin is None or origin.segment is None or origin.segment.metric is None:
             return
         origin.segment.hold()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.facts import Kind
+from lightning_retrieval_guard.epoch.facts import Kind, LogCall
 from lightning_retrieval_guard.watch.call_site import LOG_METHODS, user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.keys import KeyRecord
@@ -25,8 +25,11 @@ _BATCH_SIZE_POSITION = 9
 class LogListener(Protocol):
     """What the watch asks and tells."""
 
-    world_size: int
     suppressions: Suppressions
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
 
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""
@@ -96,25 +99,29 @@ class LogWatch:
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
-        if origin is not None or kind != key.kind:
+        if origin is not None or kind != key.call.kind:
             key.note_origin(kind, origin)
-        if kind != "metric" and key.on_epoch and key.in_step and key.reduction == "mean":
+        if kind != "metric" and key.on_epoch and key.call.in_step and key.call.reduction == "mean":
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)
 
     def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
         arguments, site = _compat.result_arguments(result), user_call_site(skip_functions=LOG_METHODS)
-        return KeyRecord(
+        call = LogCall(
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
             hook=_compat.current_hook(self._module) or "",
             path=site.path,
             line=site.line,
             kind=kind,
+            dataloader=arguments.dataloader,
+            sync_dist=arguments.sync_dist,
+            rank_zero_only=arguments.rank_zero_only,
+            own_group=arguments.own_group,
+            reduction=arguments.reduction,
             in_step=stage.in_step,
-            suppressed=self._listener.suppressions.at(site),
-            **vars(arguments),
         )
+        return KeyRecord(call, on_epoch=arguments.on_epoch, suppressed=self._listener.suppressions.at(site))
 
     def _origin_of_object(self, metric: Metric) -> Origin:
         record = self._metrics.record_of(metric)

@@ -214,6 +214,8 @@ class MetricRecord:
     synced_in_steps: int = 0
     in_forward: bool = False
     dropped: Dropped | None = None
+    # what compute() returned in place of which the guard gave its own value
+    program_value: Any = None
     # where it was before the guard brought it to the module's device
     moved_from: torch.device | None = None
     # the list of ids and how many of its parts are known to be on the metric's device

@@ -41,6 +41,7 @@ class Origin:
     synced: bool
     segment: MetricLife | None
     update: int = 0
+    program_value: Any = None
 
 
 class MetricListener(RankListener, Protocol):
@@ -298,7 +299,8 @@ class MetricWatch:
         if segment is not None:
             self._recent.append(segment)
             update = len(segment.states()[0]) - 1
-        origin = Origin(record, how, synced, segment, update)
+        origin = Origin(record, how, synced, segment, update, record.program_value)
+        record.program_value = None
         for tensor in _tensors(value):
             known = self.origin_of(tensor)
             # a wrapper hands on the tensor of the metric that it wraps

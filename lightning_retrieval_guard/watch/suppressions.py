@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -101,6 +102,12 @@ class Suppressions:
         """What holds for a later log call of the same key too."""
         return tuple(own for own in suppressed if not own.is_block or own in self._active)
 
+    def may_apply(self, owners: Iterable[type]) -> bool:
+        """Whether a suppression is active, or stands in a file of some classes or of a log call or update so far."""
+        files = {getattr(sys.modules.get(owner.__module__), "__file__", None) for owner in owners}
+        paths = {site.path for site in self._sites} | {path for path in files if path is not None}
+        return bool(self._active) or any(_may_suppress(path) for path in paths)
+
     # --- what was of use --------------------------------------------------------------------------------------
 
     def use(self, suppressed: Suppressed, code: str) -> None:
@@ -155,6 +162,12 @@ def _comments_at(site: CallSite) -> Iterator[Suppression]:
     comments = _comments_in(site.path)
     lines = call_lines(site) if comments else ()
     return (own for own in comments if own.line in lines)
+
+
+@lru_cache(maxsize=32)
+def _may_suppress(path: str) -> bool:
+    """Whether a file has comments that suppress, or may make blocks."""
+    return bool(_comments_in(path)) or ".ignore(" in "".join(linecache.getlines(path))
 
 
 @lru_cache(maxsize=32)

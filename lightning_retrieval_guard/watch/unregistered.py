@@ -88,7 +88,9 @@ def _told(
         module_device=str(module.device) if apart else "",
         moved=record.moved_from is not None,
         of_callback=holding.of_callback,
-        storage=next((key.storage for key in keys if key.shown is not None and id(key.shown.metric()) in parts), None),
+        storage=next(
+            (key.call.storage for key in keys if key.shown is not None and id(key.shown.metric()) in parts), None
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_retrieval_guard import RetrievalGuard
 from lightning_retrieval_guard.cli import main
-from lightning_retrieval_guard.demo import show
+from lightning_retrieval_guard.demo import render
 from lightning_retrieval_guard.demo.corpus import Corpus, Pair
 from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder
 from lightning_retrieval_guard.demo.runs import Run
@@ -21,16 +21,16 @@ STOPPED = Run("2 processes, strict", error="GuardError: LRG201")
 
 def _faked(monkeypatch: pytest.MonkeyPatch, corrected: dict[str, float], strict: Run) -> None:
     """Puts ready results in the place of the training and of the runs."""
-    pairs = tuple(Pair(f"sentence {number}", f"code {number}") for number in range(show.MIN_PAIRS))
-    monkeypatch.setattr(show, "read_corpus", lambda min_pairs: Corpus(pairs, unparsed=3))
-    monkeypatch.setattr(show, "train", lambda *args: DualEncoder())
+    pairs = tuple(Pair(f"sentence {number}", f"code {number}") for number in range(render.MIN_PAIRS))
+    monkeypatch.setattr(render, "read_corpus", lambda min_pairs: Corpus(pairs, unparsed=3))
+    monkeypatch.setattr(render, "train", lambda *args: DualEncoder())
 
     def evaluate(label: str, model: object, loader: object, devices: int, guard: RetrievalGuard | None) -> Run:
         if label.endswith("strict"):
             return strict
         return Run(label, corrected if label.endswith("correct") else RIGHT)
 
-    monkeypatch.setattr(show, "evaluate", evaluate)
+    monkeypatch.setattr(render, "evaluate", evaluate)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def _faked(monkeypatch: pytest.MonkeyPatch, corrected: dict[str, float], strict:
         (["demo", "--devices", "two"], "argument --devices: 'two' is not a whole number from 1 to 8"),
         (["demo", "--seed", "1.5"], "argument --seed: '1.5' is not a whole number from 0 to 4294967295"),
         (["demo", "--seed", "4294967296"], "'4294967296' is not a whole number from 0 to 4294967295"),
-        (["demo", "--report", "r.txt"], "argument --report: 'r.txt' does not end in .json or .html"),
+        (["demo", "--report", "r.txt"], "argument --report: 'r.txt' must end in .json or .html"),
         (
-            ["demo", "--report", "absent/r.json"],
-            "'absent/r.json' cannot be written: there is no directory 'absent'",
+            ["demo", "--report", "taken.txt/r.json"],
+            "taken.txt' is not a folder",
         ),
-        (["demo", "--report", "taken.json"], "argument --report: 'taken.json' is a directory"),
+        (["demo", "--report", "taken.json"], "argument --report: 'taken.json' is a folder"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_allowed(
@@ -60,6 +60,7 @@ def test_wrong_arguments_are_refused_with_what_is_allowed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken.json").mkdir()
+    (tmp_path / "taken.txt").write_text("")
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -72,7 +73,7 @@ def test_a_report_that_may_not_be_written_is_refused(
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SystemExit):
         main(["demo", "--report", str(tmp_path / "r.json")])
-    assert "cannot be written: permission denied" in capsys.readouterr().err
+    assert "cannot be written: no permission on" in capsys.readouterr().err
 
 
 def test_a_missing_standard_library_ends_with_2_and_says_what_to_install(

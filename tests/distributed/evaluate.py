@@ -108,7 +108,7 @@ def recorded_warnings() -> Iterator[list[dict[str, Any]]]:
 
     def show(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
         names = [base.__name__ for base in category.__mro__]
-        warned = {"categories": names, "text": str(message), "path": filename, "line": lineno}
+        warned = {"categories": names, "text": " ".join(str(message).split()), "path": filename, "line": lineno}
         if warned not in seen:
             print(f"{filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr, flush=True)
         seen.append(warned)

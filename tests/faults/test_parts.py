@@ -32,11 +32,11 @@ NET = {
 VOICE = {"watch.call_site:user_call_site", "report.log:FindingLog.add"}
 """Without these the guard says on the error stream that it stepped aside."""
 
-REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.numbers", "run.session:Session.speaks")
+REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.is_rank_zero")
 """Without these there is no report."""
 
 CHUNK = 12
-DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "run.judge:")
+DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "rules.judge:")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ torchmetrics merges different queries. Numbers to compare with come from torchme
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from types import ModuleType
@@ -30,6 +31,11 @@ def batches(size: int = BATCH, count: int = QUERIES) -> Iterator[Batch]:
 
 def loader(size: int = BATCH, count: int = QUERIES) -> DataLoader[Batch]:
     return DataLoader(queries(count, empty=False), batch_size=size)
+
+
+def in_words(part: str) -> str:
+    """A pattern that finds a part of a warning, however its lines are broken."""
+    return r"(?s).*" + r"\s+".join(map(re.escape, part.split()))
 
 
 def restarting_ids(batch: Batch) -> Tensor:

@@ -72,16 +72,17 @@ def test_a_code_that_is_no_sequence(name: str) -> None:
 
 
 def test_a_report_of_an_unknown_kind() -> None:
-    with pytest.raises(ValueError, match=r"report='report.txt' must end in one of .json, .html"):
+    with pytest.raises(ValueError, match=r"report='report.txt' must end in .json or .html"):
         RetrievalGuard(report="report.txt")
 
 
 # --- the report's path, found at set-up -------------------------------------------------------------------------
 
 
-def test_a_report_in_no_folder(tmp_path: Path) -> None:
-    guard = RetrievalGuard(report=tmp_path / "missing" / "report.json")
-    assert refused(guard, ValueError, "folder .*missing.* does not exist") == 0
+def test_a_report_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    guard = RetrievalGuard(report=tmp_path / "file" / "report.json")
+    assert refused(guard, ValueError, "file' is not a folder") == 0
 
 
 def test_a_report_that_is_a_folder(tmp_path: Path) -> None:

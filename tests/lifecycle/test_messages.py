@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import linecache
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed.programs.data import Batch
 from lightning.pytorch import LightningModule
+from markupsafe import escape
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
@@ -44,48 +46,46 @@ def line_of(key: str) -> int:
     return number
 
 
-def whole(key: str, numbers: str) -> str:
-    """The message at a key."""
+def block(key: str, logged: str = "logged") -> list[str]:
+    """The words of the fault at a key."""
     verdict = (
         f"'{key}' got {QUERIES} queries, one for each sample, under at most 6 ids that restart in each batch or on"
     )
-    return f"LRG301 restarting-query-ids: {verdict} each rank, so different queries merge. {numbers} {FIX}"
+    return (
+        f"LRG301 restarting-query-ids: {verdict} each rank, so different queries merge. {logged} one device"
+        f" {key} {LOGGED} {REFERENCE} Fix: {FIX} lightning-retrieval-guard explain LRG301"
+    ).split()
 
 
 LOGGED, REFERENCE = show_number(merged()), show_number(reference())
 
 
-@pytest.mark.parametrize(
-    ("mode", "numbers"),
-    [
-        ("warn", f"Logged {LOGGED}, reference {REFERENCE}."),
-        ("correct", f"Would have logged {LOGGED}, reference {REFERENCE}."),
-    ],
-)
-def test_a_warning_has_all_parts_and_stands_at_the_log_call(mode: Any, numbers: str) -> None:
+@pytest.mark.parametrize(("mode", "head"), [("warn", "logged"), ("correct", "uncorrected")])
+def test_a_warning_has_all_parts_and_stands_at_the_log_call(mode: Any, head: str) -> None:
     with pytest.warns(GuardWarning) as warned:
         make_trainer(RetrievalGuard(mode=mode)).validate(TwoKeys(), verbose=False)
-    said = {(one.filename, one.lineno, str(one.message)) for one in warned if issubclass(one.category, GuardWarning)}
-    assert said >= {(__file__, line_of(key), whole(key, numbers)) for key in ("first", "second")}
+    said = {
+        (one.filename, one.lineno): str(one.message).split() for one in warned if issubclass(one.category, GuardWarning)
+    }
+    assert {key: said[__file__, line_of(key)] for key in ("first", "second")} == {
+        key: block(key, head) for key in ("first", "second")
+    }
 
 
 def test_an_error_has_all_parts_of_every_finding() -> None:
     with pytest.raises(GuardError) as raised:
         make_trainer(RetrievalGuard(mode="strict")).validate(TwoKeys(), verbose=False)
-    numbers = f"Logged {LOGGED}, reference {REFERENCE}."
-    lines = str(raised.value).splitlines()
+    words = " ".join(str(raised.value).split())
     for key in ("first", "second"):
-        assert f"{__file__}:{line_of(key)}: {whole(key, numbers)}" in lines
+        assert f"{__file__}:{line_of(key)}: {' '.join(block(key))}" in words
 
 
-def test_the_table_has_all_parts(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_closes_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(GuardWarning):
         make_trainer(RetrievalGuard(mode="correct")).validate(TwoKeys(), verbose=False)
-    table = capfd.readouterr().err.partition("RetrievalGuard: findings of validate\n")[2]
-    for key in ("first", "second"):
-        [row] = [line for line in table.splitlines() if line.startswith(key)]
-        place = f"{Path(__file__).name}:{line_of(key)}"
-        assert row.split() == [key, "LRG301", "error,", "corrected", LOGGED, REFERENCE, place]
+    # the metric that the program logs on its own is the third key
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("RetrievalGuard")]
+    assert said == ["RetrievalGuard: 3 faults, 3 of 3 keys corrected"]
 
 
 def test_the_reports_have_all_parts(tmp_path: Path) -> None:
@@ -109,12 +109,13 @@ def test_the_reports_have_all_parts(tmp_path: Path) -> None:
         "count": 1,
         "corrected": False,
         "effect": {"logged": pytest.approx(merged()), "reference": pytest.approx(reference())},
+        "group": found["group"],
     }
-    assert whole("second", "").startswith(f"LRG301 restarting-query-ids: {found['message']}")
+    assert found["message"] in " ".join(block("second"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for part in (found["message"], FIX, linecache.getline(__file__, found["line"]).strip()):
-        assert part.replace("'", "&#x27;").replace('"', "&quot;") in page
-    assert f"Logged {LOGGED}, reference {REFERENCE}." in page
+        assert str(escape(part)) in page
+    assert re.search(rf"<code>second</code>.*?{LOGGED}.*?{REFERENCE}", page, re.DOTALL)
     assert f"{__file__}:{found['line']}</code>" in page
 
 
@@ -128,7 +129,7 @@ def test_the_warning_of_a_guard_that_failed_has_all_parts(monkeypatch: pytest.Mo
     [said] = [one for one in warned if issubclass(one.category, GuardWarning)]
     assert said.filename == __file__
     assert "make_trainer(" in linecache.getline(said.filename, said.lineno)
-    assert str(said.message) == (
+    assert " ".join(str(said.message).split()) == (
         "LRG901 guard-disabled: the guard failed and stepped aside (RuntimeError: out of order). Numbers from here on"
-        " are not checked. Please report it with this message."
+        " are not checked. Fix: Please report it with this message. lightning-retrieval-guard explain LRG901"
     )

@@ -164,7 +164,7 @@ def test_warn_lets_the_others_go_on_at_once(pool: Pool, program: str) -> None:
     assert second.value["seconds"] < TIMEOUT / 2
     [told] = second.value["warnings"]
     assert told.startswith("LRG901 guard-disabled: the guard stepped aside (LRG204 rank-zero-sync: compute() of ")
-    assert told.endswith("Have all ranks do the same.")
+    assert told.endswith("Fix: Have all ranks do the same. lightning-retrieval-guard explain LRG901")
 
 
 @pytest.mark.timeout(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import sys
@@ -37,7 +38,9 @@ FINDING_FIELDS = {
     "count",
     "corrected",
     "effect",
+    "group",
 }
+FIELDS = {"version", "mode", "world_size", "findings", "keys", "when", "command", "versions", "epoch", "global_step"}
 
 
 class WholeData(LightningModule):
@@ -76,12 +79,19 @@ def test_the_json_report_follows_the_schema(tmp_path: Path) -> None:
     guard = RetrievalGuard(report=path)
     validate(guard)
     document = json.loads(path.read_text())
-    assert set(document) == {"version", "mode", "world_size", "findings", "keys"}
-    assert (document["version"], document["mode"], document["world_size"]) == (1, "warn", 1)
-    assert document["findings"] == [finding.to_dict() | {"ranks": [0]} for finding in guard.findings]
+    assert set(document) == FIELDS | {"stopped"}
+    assert (document["version"], document["mode"], document["world_size"]) == (2, "warn", 1)
+    assert (document["epoch"], document["global_step"], document["stopped"]) == (0, 0, [])
+    assert "pytest" in document["command"]
+    assert set(document["versions"]) == {"python", "lightning-retrieval-guard", "lightning", "torch", "torchmetrics"}
+    assert document["findings"] == [
+        finding.to_dict() | {"ranks": [0], "group": "LRG301-1"} for finding in guard.findings
+    ]
     assert all(set(finding) == FINDING_FIELDS for finding in document["findings"])
     [effect] = {tuple(finding["effect"].values()) for finding in document["findings"]}
-    assert tuple(document["keys"]["mrr <b>"].values()) == effect
+    key = document["keys"]["mrr <b>"]
+    assert (key["logged"], key["reference"]) == effect
+    assert [(one["stage"], one["epoch"], one["logged"]) for one in key["history"]] == [("validate", 0, effect[0])]
     assert effect[0] != pytest.approx(effect[1])
     assert list(tmp_path.iterdir()) == [path]
 
@@ -98,17 +108,17 @@ def test_the_html_report_shows_the_line_the_reason_and_the_samples(tmp_path: Pat
     path = tmp_path / "report.html"
     validate(RetrievalGuard(report=path))
     page = path.read_text()
-    assert "self.log(&quot;mrr &lt;b&gt;&quot;, self.metric)</span></mark>" in page
+    assert "self.log(&#34;mrr &lt;b&gt;&#34;, self.metric)</span></mark>" in page
     assert f"{Path(__file__)}:" in page
-    assert "<summary>Why it is wrong</summary><p>torchmetrics groups rows by id" in page
-    assert "<h1>The logged key is wrong.</h1>" in page
-    assert "Samples: 8. Updates: 2. Queries: 4." in page
+    assert re.search(r"<summary>Why it is wrong</summary>\s*<p>torchmetrics groups rows by id", page)
+    assert "<h1>1 fault, 1 of 1 key wrong</h1>" in page
+    assert "8 samples; 2 updates; 4 queries." in page
 
 
 def test_correct_mode_reports_what_was_corrected(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     validate(RetrievalGuard(mode="correct", report=path))
-    assert "<h1>The logged key was corrected.</h1>" in path.read_text()
+    assert "<h1>1 fault, 1 of 1 key corrected</h1>" in path.read_text()
 
 
 def test_without_docstrings_the_report_has_no_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +140,7 @@ def test_strict_writes_the_report_before_it_raises(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     assert {finding["code"] for finding in document["findings"]} >= {"LRG201"}
     assert document["world_size"] == 2
+    assert document["stopped"][0] == "LRG201"
 
 
 class RemovesTheFolder(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import linecache
+import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def test_it_is_not_corrected(program: type[Restarting], tmp_path: Path) -> None:
     assert validated(guard, program()) == {"mrr": MERGED}
     assert not about(guard.findings, "LRG301")
     told = json.loads(report.read_text())
-    assert told["keys"] == {"mrr": {"logged": MERGED, "reference": MERGED}}
+    [key] = told["keys"].values()
+    assert (key["logged"], key["reference"]) == (MERGED, None)
     assert "LRG301" not in {finding["code"] for finding in told["findings"]}
 
 
@@ -199,9 +201,7 @@ def test_what_silenced_nothing_is_a_note(tmp_path: Path, capsys: pytest.CaptureF
         "LRG902 unused-suppression: LRG203 in '# lrg: ignore[LRG203, LRG30]' silenced nothing in this run on 1 rank."
         " Take it away, or name the rule that it is meant for."
     )
-    shown = capsys.readouterr().err
-    assert "RetrievalGuard: findings of the run" in shown
-    assert f"test_suppression.py:{found.line}" in shown
+    assert re.search(r"^RetrievalGuard: .*, 1 note\b", capsys.readouterr().err, re.MULTILINE)
     assert [finding["code"] for finding in json.loads(report.read_text())["findings"]] == ["LRG902"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lightning_retrieval_guard.advice import STATIC
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
+from lightning_retrieval_guard.rules.static import STATIC
 
 FINDING = Record("src/a b,c.py", 3, 5, "LRG301", "restarting-query-ids: ids, 100% wrong: merge.")
 NOTE = Record("src/b.py", 7, 1, "LRG207", "sync-in-step: slow.")

@@ -77,8 +77,8 @@ def test_what_is_refused_before_anything_runs(
     [
         (["--world-sizes", "1,x"], "'1,x' is not a list of whole numbers, such as 1,2,4"),
         (["--stage", "fit"], "invalid choice: 'fit'"),
-        (["--json", "parity.txt"], "'parity.txt' does not end in .json"),
-        (["--json", "nowhere/parity.json"], "there is no directory 'nowhere'"),
+        (["--json", "parity.txt"], "'parity.txt' must end in .json"),
+        (["--json", "/dev/null/parity.json"], "'/dev/null' is not a folder"),
         (["--seed", "-1"], "'-1' is not a whole number from 0 to 4294967295"),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_json_that_cannot_be_written_is_told(
 
     monkeypatch.setattr(Path, "write_text", full)
     parity = compare(build_options("m:f"), [Run(1, ({"key": 1.0},)), Run(2, ({"key": 1.0},) * 2)])
-    monkeypatch.setattr("lightning_retrieval_guard.parity.show.check", lambda *_: parity)
+    monkeypatch.setattr("lightning_retrieval_guard.parity.render.check", lambda *_: parity)
     assert main(["parity", f"{HERE}:mean", "--json", str(tmp_path / "p.json")]) == 2
     assert "p.json' cannot be written: no space left" in capsys.readouterr().err
 
@@ -106,7 +106,7 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_retrieval_guard.parity.show.check", interrupted)
+    monkeypatch.setattr("lightning_retrieval_guard.parity.render.check", interrupted)
     assert main(["parity", f"{HERE}:mean"]) == 130
     assert capsys.readouterr().err == "interrupted; all processes are ended\n"
 

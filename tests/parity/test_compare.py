@@ -15,7 +15,7 @@ from lightning_retrieval_guard.parity.cut import Loader
 from lightning_retrieval_guard.parity.document import build_document, write_document
 from lightning_retrieval_guard.parity.options import Options, build_options
 from lightning_retrieval_guard.parity.table import WIDTH, render
-from lightning_retrieval_guard.report.columns import columns
+from lightning_retrieval_guard.report.text import columns
 
 NAN, INFINITE = math.nan, math.inf
 FINDING = Finding(

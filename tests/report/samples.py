@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import linecache
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
-from lightning_retrieval_guard.report.contents import Report, RowCounts, StageCounts
+from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 
@@ -109,7 +110,43 @@ UNEVEN_RANKS = StageCounts(
         "recall": tuple(RowCounts(8, 512) for _ in range(4)),
     },
 )
-LIKE_A_RUN = Report("correct", 4, (GATHERED, UNEVEN, LOSS, MARGIN, NOTE), KEYS, {"validate": UNEVEN_RANKS}, REASONS)
+RUN = RunFacts(
+    when="2026-01-02 03:04:05+00:00",
+    command="src/train.py fit --config retriever.yaml",
+    versions={"python": "3.11.7", "lightning-retrieval-guard": "0.1.0", "lightning": "2.6.6", "torchmetrics": "1.9.0"},
+    epoch=3,
+    global_step=384,
+)
+
+
+def over_epochs(keys: Mapping[str, Numbers], count: int = 1) -> dict[str, tuple[EpochNumbers, ...]]:
+    """Numbers that grow to those given."""
+    return {name: tuple(_epoch(number, count, last) for number in range(count)) for name, last in keys.items()}
+
+
+def _epoch(number: int, count: int, last: Numbers) -> EpochNumbers:
+    share = (number + 1) / count
+    logged, reference = (None if value is None else value * share for value in (last.logged, last.reference))
+    return EpochNumbers("validate", number, 128 * number, Numbers(logged, reference, last.corrected))
+
+
+FINDINGS = (GATHERED, UNEVEN, LOSS, MARGIN, NOTE)
+EVEN_RANKS = {"validate": StageCounts((512,) * 4, {"recall": (RowCounts(8, 512),) * 4})}
+LIKE_A_RUN = Report("correct", 4, FINDINGS, over_epochs(KEYS, 4), {"validate": UNEVEN_RANKS}, REASONS, RUN)
+GATHERED_TWICE = replace(GATHERED, corrected=False, world_size=2)
+TWENTY = {f"val_recall@{k}": Numbers(k / 40, k / 20) for k in range(1, 21)}
+ONE_FAULT = Report(
+    "warn",
+    4,
+    tuple(
+        replace(GATHERED, key=key, corrected=False, world_size=2, effect=Effect(*own[:2]))
+        for key, own in TWENTY.items()
+    ),
+    over_epochs({**TWENTY, "val_mrr": Numbers(0.5, 0.5), "val_loss": Numbers(1.4, None)}, 3),
+    EVEN_RANKS,
+    REASONS,
+    RUN,
+)
 
 ODD_NUMBERS = {
     "both missing": Numbers(None, None),
@@ -134,23 +171,32 @@ HARD = Report(
         replace(MARGIN, key="", code="LRG901", rule="guard-disabled", ranks=(), path="<unknown>", line=1),
         replace(MARGIN, key="精度/\u202eright to left\u0000\udc80"),
     ),
-    {**ODD_NUMBERS, **dict.fromkeys(EVIL, Numbers(0.25, 0.5)), "k" * 300: Numbers(0.1, 0.2)},
+    over_epochs({**ODD_NUMBERS, **dict.fromkeys(EVIL, Numbers(0.25, 0.5)), "k" * 300: Numbers(0.1, 0.2)}, 2),
     {
         EVIL[0]: StageCounts((None, 5), {EVIL[1]: (RowCounts(), RowCounts(3, 5)), "m" * 200: (RowCounts(),) * 2}),
         "test": StageCounts((0, 0)),
     },
     REASONS,
+    replace(RUN, command=" ".join(EVIL) + "x" * 500),
 )
 MANY = Report(
     "warn",
     64,
     tuple(replace((GATHERED, LOSS, MARGIN, NOTE)[n % 4], key=f"key {n}", line=n % 13 + 1) for n in range(200)),
-    {f"key {n}": Numbers(n / 200, 0.5) for n in range(200)},
+    over_epochs({f"key {n}": Numbers(n / 200, 0.5) for n in range(200)}),
     {"train": StageCounts(tuple(100 - 20 * (rank == 7) if rank != 40 else 0 for rank in range(64)))},
     REASONS,
 )
 NOTHING = Report("warn", 1)
-REPORTS = {"like a run": LIKE_A_RUN, "hard": HARD, "many": MANY, "nothing": NOTHING}
+STOPPED = replace(ONE_FAULT, mode="strict", stopped=("LRG201",), history={})
+REPORTS = {
+    "like a run": LIKE_A_RUN,
+    "one fault": ONE_FAULT,
+    "stopped": STOPPED,
+    "hard": HARD,
+    "many": MANY,
+    "nothing": NOTHING,
+}
 
 
 def keep_source() -> None:

@@ -67,8 +67,8 @@ def test_a_phone_shows_a_key_as_a_block_with_labels(browser: Browser, show: Show
     show("like a run", width=PHONE)
     label = "getComputedStyle(document.querySelector('.keys td'), '::before').content"
     assert browser.ask(label) == '"Logged"'
-    chart = "document.querySelector('.keys svg').getBoundingClientRect().width"
-    assert browser.ask(chart) > 250
+    assert browser.ask("document.querySelector('.keys svg').getBoundingClientRect().width") == 100
+    assert browser.ask("document.querySelector('.legend').checkVisibility()") is True
     show("like a run", width=DESK)
     assert browser.ask(label) == "none"
 
@@ -127,9 +127,9 @@ def test_a_hole_in_the_escaping_would_still_run_nothing(browser: Browser, show: 
 # --- looks ----------------------------------------------------------------------------------------------------
 
 
-def test_200_findings_are_shown(browser: Browser, show: Show) -> None:
+def test_200_keys_are_shown(browser: Browser, show: Show) -> None:
     show("many")
-    assert browser.ask("document.querySelectorAll('article').length") == 200
+    assert browser.ask("document.querySelectorAll('article').length") == 39  # three rules at 13 lines
     assert browser.ask("Math.min(...[...document.querySelectorAll('article')].map(one => one.offsetHeight))") > 150
     assert browser.ask("document.querySelectorAll('.keys tbody tr').length") == 200
     dead = "[...document.querySelectorAll('a')].filter(one => !document.querySelector(one.hash)).length"
@@ -167,8 +167,9 @@ COLOURS = """(() => {
         const style = getComputedStyle(one);
         const words = [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
         if (words) found[`text ${style.color} on ${behind(one)}`] = one.outerHTML.slice(0, 60);
-        if (one.matches('rect:not(.track)'))
-            found[`shape ${style.fill} on ${behind(one)}`] = one.outerHTML.slice(0, 60);
+        if (one.matches('polyline, circle'))
+            found[`shape ${style[style.fill === 'none' ? 'stroke' : 'fill']} on ${behind(one)}`] =
+                one.outerHTML.slice(0, 60);
     }
     return found;
 })()"""
@@ -180,7 +181,7 @@ def test_everything_can_be_told_from_what_is_behind_it(browser: Browser, show: S
     """WCAG 2.2, level AA: 4.5 for text, 3 for shapes."""
     show(name, dark=dark)
     found = browser.ask(COLOURS)
-    assert len(found) >= 2
+    assert len(found) >= 2 or name == "nothing"
     for pair, example in found.items():
         kind, front, back = re.fullmatch(r"(text|shape) (.*) on (.*)", pair).groups()
         dim, bright = sorted((brightness(front), brightness(back)))
@@ -202,7 +203,17 @@ def test_tables_keep_their_headers_on_every_screen(browser: Browser, show: Show,
     show("like a run", width=width)
     tree = seen_by_screen_readers(browser)
     headers = {name for role, name in tree if role == "columnheader"}
-    assert headers >= {"Key", "Logged", "Reference", "Rank", "Samples", "Updates", "Queries"}
+    assert headers >= {
+        "Key",
+        "Logged",
+        "One device",
+        "Difference",
+        "Over epochs",
+        "Rank",
+        "Samples",
+        "Updates",
+        "Queries",
+    }
     rows = [name for role, name in tree if role == "rowheader"]
     assert len(rows) == 5 + 2 * 4
     assert any(name.startswith("val_recall@1") for name in rows)
@@ -264,8 +275,12 @@ def test_the_print_is_one_flow(browser: Browser, show: Show) -> None:
     assert browser.ask(taken_out) == 0
     assert browser.ask("document.querySelector('article').offsetHeight") > 0
     browser.emulate()
-    # 200 findings of a fifth of a page or more, several on one page
-    assert 40 <= pages < 200
+    assert 8 <= pages < 40
+
+
+def test_one_fault_with_20_keys_is_two_pages(browser: Browser, show: Show) -> None:
+    show("one fault")
+    assert len(re.findall(rb"/Type\s*/Page\b", browser.pdf())) <= 2
 
 
 # --- pictures -------------------------------------------------------------------------------------------------
@@ -285,5 +300,5 @@ def test_the_pictures_of_the_documentation_can_be_taken_anew(browser: Browser, t
     for name in PICTURES:
         for folder in (tmp_path, FOLDER):
             assert size_of((folder / name).read_bytes()) == (WIDTH, HEIGHT)
-            assert (folder / name).stat().st_size < 150_000
+            assert (folder / name).stat().st_size < 200_000
         assert f"({name})" in (FOLDER / "report.md").read_text(encoding="utf-8")

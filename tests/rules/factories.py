@@ -9,10 +9,12 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalRecall
 from unit.simulated import Update, combine, decide, make_rank
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceView
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
+from lightning_retrieval_guard.epoch.facts import KeyFacts
+from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.run.correct import mark_corrected
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.keys import Weights
 
@@ -61,8 +63,7 @@ def steps(
     for value, samples, used in told:
         own = tuple(shapes) if shapes is not None else ((samples or 0, 3),)
         weights.note(used, given, BatchSize(samples, nominal, own), value, world_size)
-    counts = ("equal", "times_world", "times_world_nominal", "nominal", "either", "guessed", "unsure", "explained")
-    seen = {name: getattr(weights, name) for name in (*counts, "integral")}
+    seen = vars(weights.facts)
     sums = {
         "calls": len(told),
         "value": float(sum(value * used for value, _, used in told)),
@@ -73,13 +74,13 @@ def steps(
     return facts(**{**seen, **sums, **changed})
 
 
-def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> StageView:
+def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> EpochView:
     """A validation epoch; by default every rank has seen a batch and logged the keys in the order given."""
     size = world_size or (keys[0].world_size if keys else 1)
-    orders = [[key.facts[rank].storage for key in keys if key.facts[rank] is not None] for rank in range(size)]
-    sources = list({id(key.source): key.source for key in keys if key.source is not None}.values())
-    told = {"keys": list(keys), "sources": sources, "orders": orders, "batches": [1] * size}
-    return StageView(stage="validate", world_size=size, **{**told, **changed})
+    orders = tuple(tuple(key.facts[rank].storage for key in keys if key.facts[rank]) for rank in range(size))
+    sources = tuple({id(key.source): key.source for key in keys if key.source is not None}.values())
+    told = {"keys": keys, "sources": sources, "orders": orders, "batches": (1,) * size}
+    return EpochView(stage="validate", world_size=size, **{**told, **changed})
 
 
 def source(updates: Sequence[Sequence[Update]], metric: Metric | None = None, **changed: Any) -> SourceView:
@@ -115,7 +116,7 @@ def sources(
     travels = len(ranks) > 1 and not plan.gathered and plan.has_rows
     outcomes = {name: combine(ranks, name)[0] for name in metrics}
     return {
-        name: SourceView(
+        name: make_source_view(
             name=name,
             metric=type(metric).__name__,
             path=PATH,
@@ -132,12 +133,12 @@ def sources(
     }
 
 
-def found(code: str, seen: StageView) -> list[Finding]:
+def found(code: str, seen: EpochView) -> list[Finding]:
     """What one rule says of a stage."""
-    return list(REGISTRY[code].check(seen))
+    return mark_corrected(REGISTRY[code].check(seen), seen.corrected, ordered=False)
 
 
-def the_finding(code: str, seen: StageView, line: int = LINE) -> Finding:
+def the_finding(code: str, seen: EpochView, line: int = LINE) -> Finding:
     """The one finding of a rule, after a look at what is the same in all of them."""
     (finding,) = found(code, seen)
     assert (finding.code, finding.rule) == (code, REGISTRY[code].slug)

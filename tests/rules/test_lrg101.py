@@ -31,11 +31,23 @@ def test_nominal_size_times_world_size_weighs_a_short_batch_as_a_full_one() -> N
     )
 
 
-def test_a_factor_that_cancels_is_a_note_with_both_numbers() -> None:
-    own = steps((1.0, 8, 16), (2.0, 2, 4), world_size=2, nominal=8, sync_dist=True, names_devices=True)
-    finding = the_finding("LRG101", stage(KeyView((own, own))))
-    assert finding.severity is NOTE
-    assert finding.effect.logged == finding.effect.reference == pytest.approx(1.2)
+def cancelling(names_devices: bool) -> KeyView:
+    own = steps((1.0, 8, 16), (2.0, 2, 4), world_size=2, nominal=8, sync_dist=True, names_devices=names_devices)
+    return KeyView((own, own))
+
+
+def test_a_factor_that_cancels_warns_where_the_source_names_the_devices() -> None:
+    finding = the_finding("LRG101", stage(cancelling(names_devices=True)))
+    assert (finding.severity, finding.effect) == (WARNING, None)
+    assert finding.message.endswith(
+        " The factor cancels as long as it is the same in every batch; with a shorter last batch it does not."
+    )
+
+
+def test_a_factor_that_cancels_is_else_a_note_without_numbers() -> None:
+    finding = the_finding("LRG101", stage(cancelling(names_devices=False)))
+    assert (finding.severity, finding.effect) == (NOTE, None)
+    assert "cancels" not in finding.message
 
 
 def two_views(names_devices: bool) -> KeyView:
@@ -48,8 +60,7 @@ def two_views(names_devices: bool) -> KeyView:
 
 def test_a_number_that_the_batch_explains_is_only_a_note() -> None:
     finding = the_finding("LRG101", stage(two_views(names_devices=False)))
-    assert finding.severity is NOTE
-    assert not finding.effect.is_nil
+    assert (finding.severity, finding.effect) == (NOTE, None)
 
 
 def test_the_source_text_overrides_what_the_batch_explains() -> None:

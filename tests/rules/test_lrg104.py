@@ -58,3 +58,11 @@ def test_right_programs_are_silent(key: KeyView) -> None:
 def test_the_factor_world_size_hides_it() -> None:
     own = [steps(*[(1.0, 1, 2)] * total, world_size=2, sync_dist=True) for total in (4, 3)]
     assert not found("LRG104", stage(KeyView(tuple(own))))
+
+
+def test_a_value_logged_once_in_the_last_of_many_batches_has_no_reference() -> None:
+    key = KeyView(tuple(steps((1.0, size, size), world_size=2, sync_dist=True) for size in (4, 3)), batches=(5, 5))
+    finding = the_finding("LRG104", stage(key))
+    assert (finding.effect, finding.corrects) == (None, None)
+    assert key.reference is None
+    assert KeyView(key.facts, batches=(1, 1)).reference == 1.0

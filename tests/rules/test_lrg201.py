@@ -1,11 +1,13 @@
 """All ranks hold the same rows, and the metric combines them again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 from unit.simulated import Update
 
-from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
@@ -35,10 +37,9 @@ def metric_object(ranks: int, logged: float | None, **changed) -> KeyView:
 
 @pytest.mark.parametrize(("ranks", "logged"), [(2, 0.2109), (4, 0.1055)])
 def test_recall_is_divided_by_the_number_of_ranks(ranks: int, logged: float) -> None:
-    key = metric_object(ranks, None)
-    key.replaced = True  # correct mode: what torchmetrics makes of the rows is worked out
-    key.corrected = True
-    finding = the_finding("LRG201", stage(key))
+    # correct mode: what torchmetrics makes of the rows is worked out
+    key = replace(metric_object(ranks, None), replaced=True)
+    finding = the_finding("LRG201", stage(key, corrected=frozenset({key.first.storage})))
     assert finding.severity is Severity.ERROR
     assert finding.corrected
     assert finding.effect.logged == pytest.approx(logged, abs=5e-5)
@@ -64,8 +65,7 @@ def test_a_value_computed_in_the_step_is_found_too() -> None:
 
 
 def test_a_metric_whose_number_is_right_by_chance_is_a_note() -> None:
-    key = metric_object(2, None, metric=RetrievalMRR(top_k=1))
-    key.replaced = True
+    key = replace(metric_object(2, None, metric=RetrievalMRR(top_k=1)), replaced=True)
     finding = the_finding("LRG201", stage(key))
     assert finding.severity is Severity.NOTE
     assert finding.effect.logged == finding.effect.reference == pytest.approx(HITS / PAIRS)

@@ -1,10 +1,12 @@
 """A value of this rank alone is logged as the value of the epoch."""
 
+import math
+
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import update
 
-from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
@@ -108,3 +110,9 @@ def test_a_plain_value_of_the_training_is_no_result() -> None:
     ranks = (steps((1.0, 4, 4), world_size=2), steps((2.0, 4, 4), world_size=2))
     assert not list(REGISTRY["LRG203"].check(stage(KeyView(ranks, evaluates=False))))
     assert list(REGISTRY["LRG203"].check(stage(KeyView(ranks, evaluates=True))))
+
+
+def test_a_reference_is_a_finite_number() -> None:
+    key = KeyView((steps((7.0, 4, 4), world_size=2), steps((math.nan, 4, 4), world_size=2)))
+    assert the_finding("LRG203", stage(key)).effect is None
+    assert key.reference is None

@@ -18,7 +18,7 @@ def updates(*counts: int) -> list[list[Update]]:
 
 
 def test_it_speaks_before_lightning_combines_ranks() -> None:
-    assert REGISTRY["LRG205"].before_reduction
+    assert REGISTRY["LRG205"].spec.precedes_reduction
 
 
 def test_the_counts_of_all_ranks_are_named_at_the_log_call() -> None:

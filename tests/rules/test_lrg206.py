@@ -1,8 +1,10 @@
 """Ranks logged different keys, or in another order."""
 
+from dataclasses import replace
+
 import pytest
 
-from lightning_retrieval_guard.epoch.views import KeyView, StageView
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
 
@@ -13,24 +15,25 @@ def keys(**values: float) -> list[KeyView]:
     return [KeyView((steps((value, 2, 2), name=name, sync_dist=True),) * 2) for name, value in values.items()]
 
 
-def in_orders(*orders: str, logged: list[KeyView] | None = None, batches: list[int] | None = None) -> StageView:
+def in_orders(*orders: str, logged: list[KeyView] | None = None, batches: list[int] | None = None) -> EpochView:
     """Keys named by single letters, in the order of each rank; a letter that is not there was not logged."""
     views = logged or keys(a=0.1, b=0.9)
     storage = {view.first.name: view.first.storage for view in views}
-    for view in views:
-        view.facts = tuple(view.first if view.first.name in order else None for order in orders)
-    told = [[storage[name] for name in order] for order in orders]
-    return stage(*views, orders=told, batches=batches or [1] * len(orders))
+    views = [
+        replace(view, facts=tuple(view.first if view.first.name in order else None for order in orders))
+        for view in views
+    ]
+    told = tuple(tuple(storage[name] for name in order) for order in orders)
+    return stage(*views, orders=told, batches=tuple(batches or [1] * len(orders)))
 
 
 def test_it_speaks_before_lightning_combines_ranks() -> None:
-    assert REGISTRY["LRG206"].before_reduction
+    assert REGISTRY["LRG206"].spec.precedes_reduction
 
 
 def test_opposite_order_mixes_the_numbers() -> None:
     seen = in_orders("ab", "ba")
-    for key in seen.keys:
-        key.computed = 0.5
+    seen = replace(seen, keys=tuple(replace(key, computed=0.5) for key in seen.keys))
     first, second = found("LRG206", seen)
     assert [found.key for found in (first, second)] == ["a", "b"]
     assert first.severity is second.severity is Severity.ERROR
@@ -49,8 +52,7 @@ def test_before_the_reduction_there_are_no_numbers() -> None:
 
 def test_equal_values_make_it_a_note() -> None:
     seen = in_orders("ab", "ba", logged=keys(a=0.5, b=0.5))
-    for key in seen.keys:
-        key.computed = 0.5
+    seen = replace(seen, keys=tuple(replace(key, computed=0.5) for key in seen.keys))
     assert {finding.severity for finding in found("LRG206", seen)} == {Severity.NOTE}
 
 
@@ -93,7 +95,7 @@ def test_keys_before_the_first_difference_are_silent() -> None:
     ],
     ids=["same-order", "one-rank"],
 )
-def test_right_programs_are_silent(seen: StageView) -> None:
+def test_right_programs_are_silent(seen: EpochView) -> None:
     assert not found("LRG206", seen)
 
 
@@ -107,14 +109,12 @@ def test_a_rank_without_a_batch_skips_the_reductions_and_the_others_wait() -> No
     )
 
 
-def test_a_number_that_was_replaced_is_not_reduced() -> None:
+def test_a_number_that_was_replaced_is_put_right() -> None:
     seen = in_orders("ab", "", batches=[1, 0])
-    for key in seen.keys:
-        key.corrected = True
-    assert not found("LRG206", seen)
+    seen = replace(seen, corrected=frozenset(key.first.storage for key in seen.keys))
+    assert [finding.corrected for finding in found("LRG206", seen)] == [True, True]
 
 
 def test_the_order_of_keys_that_nobody_combines_does_not_matter() -> None:
-    seen = in_orders("ab", "ba")
-    seen.orders = [[], []]
+    seen = replace(in_orders("ab", "ba"), orders=((), ()))
     assert not found("LRG206", seen)

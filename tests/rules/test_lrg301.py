@@ -4,7 +4,7 @@ import pytest
 from torchmetrics.retrieval import RetrievalMRR
 from unit.simulated import Update, update
 
-from lightning_retrieval_guard.epoch.facts import SourceView
+from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 

@@ -15,7 +15,7 @@ ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
 
 
 def stale(**changed: object) -> KeyView:
-    held = replace(source(ROWS, RetrievalMRR()), **{"stale": 8, **changed})
+    held = replace(source(ROWS, RetrievalMRR()), **{"stale": 8, "as_combined": None, **changed})
     return KeyView((at_end(0.75, "val_mrr", kind="compute", source="recall"),), held)
 
 

@@ -27,7 +27,6 @@ from torchmetrics.retrieval import (
 
 from lightning_retrieval_guard.epoch import values as values_module
 from lightning_retrieval_guard.epoch.combine import score_alone
-from lightning_retrieval_guard.ranking.recent import RecentRanking
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, exchange, make_rank, outcomes, update
@@ -392,7 +391,7 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=5)
     for part in zip(*columns, strict=True):
         metric.update(*part)
-    assert score_alone(metric, RecentRanking()).value == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert score_alone(metric).value == pytest.approx(float(metric.compute()), abs=1e-6)
 
 
 def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +405,7 @@ def test_a_step_does_not_ask_what_low_scores_change(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(values_module, "score", score)
     metric = RetrievalMRR()
     metric.update(torch.tensor([-0.1, -0.9]), torch.tensor([1, 0]), torch.tensor([0, 0]))
-    outcome = score_alone(metric, RecentRanking())
+    outcome = score_alone(metric)
     assert outcome is not None
     assert outcome.value == pytest.approx(float(metric.compute()))
     assert asked == [1]

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.findings import (
     TOLERANCE,
     Effect,
     Finding,
-    GuardError,
     GuardWarning,
     Severity,
     same_number,

@@ -28,7 +28,7 @@ def shared_rows(feed: Feed, dataloader: int | None) -> int:
     metric = RetrievalMRR()
     metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
     segment = record_of(metric, feed, is_rows=True).segment()
-    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader, lambda *_: False)
+    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader)
     assert len(part.lives[0].states()[0]) == (not part.shared and not part.stale)
     return part.shared
 

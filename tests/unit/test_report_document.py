@@ -5,13 +5,14 @@ import math
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lightning_retrieval_guard.findings import Effect, Numbers
 from lightning_retrieval_guard.report import document
-from lightning_retrieval_guard.report.contents import Report, RowCounts, StageCounts
+from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
 from lightning_retrieval_guard.report.document import build_document, write_report
 
 from .test_findings import EFFECT, FINDING
@@ -20,33 +21,74 @@ BOTH = Numbers(EFFECT.logged, EFFECT.reference, corrected=True)
 STAGES = {"validate": StageCounts((4, 3), {"recall": (RowCounts(1, 4), RowCounts(1, 3))})}
 
 
+RUN = RunFacts("2026-01-02 03:04:05+00:00", "train.py --lr 1", {"torch": "2.13.0"}, 4, 500)
+
+
+def history(**keys: Numbers) -> dict[str, tuple[EpochNumbers, ...]]:
+    return {name: (EpochNumbers("validate", 4, 500, numbers),) for name, numbers in keys.items()}
+
+
 def report(**keys: Numbers) -> Report:
-    return Report("warn", 2, (FINDING.with_effect(EFFECT),), keys, STAGES, {"LRG201": "Because."})
+    return Report("warn", 2, (FINDING.with_effect(EFFECT),), history(**keys), STAGES, {"LRG201": "Because."}, RUN)
 
 
-def test_the_document_is_schema_version_1_and_nothing_else() -> None:
+def test_the_document_has_all_of_version_1_with_the_same_meaning() -> None:
     told = build_document(report(val_recall=BOTH, val_loss=Numbers(None, None)))
-    assert list(told) == ["version", "mode", "world_size", "findings", "keys"]
-    assert (told["version"], told["mode"], told["world_size"]) == (1, "warn", 2)
-    assert told["findings"] == [FINDING.with_effect(EFFECT).to_dict()]
-    assert told["keys"] == {
+    assert (told["mode"], told["world_size"]) == ("warn", 2)
+    [finding] = told["findings"]
+    assert finding == FINDING.with_effect(EFFECT).to_dict() | {"group": "LRG201-1"}
+    shown = {name: {"logged": key["logged"], "reference": key["reference"]} for name, key in told["keys"].items()}
+    assert shown == {
         "val_recall": {"logged": 27 / 128, "reference": 27 / 64},
         "val_loss": {"logged": None, "reference": None},
     }
+
+
+def test_version_2_tells_where_it_comes_from() -> None:
+    told = build_document(report())
+    assert list(told) == [
+        *("version", "mode", "world_size", "when", "command", "versions", "epoch", "global_step"),
+        *("stopped", "findings", "keys"),
+    ]
+    assert told["version"] == 2
+    assert (told["when"], told["command"], told["epoch"], told["global_step"]) == (RUN.when, RUN.command, 4, 500)
+    assert told["versions"] == {"torch": "2.13.0"}
+    assert told["stopped"] == []
+    assert build_document(replace(report(), stopped=("LRG301",)))["stopped"] == ["LRG301"]
+    assert build_document(replace(report(), run=None))["when"] is None
+
+
+def test_version_2_has_the_history_of_every_key() -> None:
+    epochs = (EpochNumbers("validate", 0, 10, Numbers(0.1, math.nan)), EpochNumbers("validate", 1, 20, BOTH))
+    told = build_document(replace(report(), history={"k": epochs}))["keys"]["k"]
+    assert told == {
+        "logged": 27 / 128,
+        "reference": 27 / 64,
+        "history": [
+            {"stage": "validate", "epoch": 0, "global_step": 10, "logged": 0.1, "reference": None},
+            {"stage": "validate", "epoch": 1, "global_step": 20, "logged": 27 / 128, "reference": 27 / 64},
+        ],
+    }
+
+
+def test_findings_of_one_cause_have_the_same_group() -> None:
+    findings = (FINDING, replace(FINDING, key="other"), replace(FINDING, line=1))
+    told = build_document(replace(report(), findings=findings))
+    assert [finding["group"] for finding in told["findings"]] == ["LRG201-1", "LRG201-1", "LRG201-2"]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_json_stays_valid_where_a_number_is_not_finite(number: float, tmp_path: Path) -> None:
     finding = FINDING.with_effect(Effect(number, 0.5))
     path = tmp_path / "report.json"
-    write_report(path, Report("correct", 1, (finding,), {"k": Numbers(0.5, number)}))
+    write_report(path, Report("correct", 1, (finding,), history(k=Numbers(0.5, number))))
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     read = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     assert read["findings"][0]["effect"] == {"logged": None, "reference": 0.5}
-    assert read["keys"]["k"] == {"logged": 0.5, "reference": None}
+    assert read["keys"]["k"] | {"history": []} == {"logged": 0.5, "reference": None, "history": []}
 
 
 @pytest.mark.parametrize("name", ["report.json", "report.html"])
@@ -115,5 +157,5 @@ def test_a_link_stays_and_the_file_behind_it_is_written(tmp_path: Path) -> None:
     for _ in range(2):
         write_report(link, report())
         assert link.is_symlink()
-        assert json.loads(target.read_text(encoding="utf-8"))["version"] == 1
+        assert json.loads(target.read_text(encoding="utf-8"))["version"] == 2
         assert os.listdir(tmp_path / "behind") == ["real.json"]

@@ -2,11 +2,11 @@
 
 import logging
 import warnings
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
-from lightning_retrieval_guard.findings import Effect, Finding, GuardWarning, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, GuardWarning, Numbers, Severity
 from lightning_retrieval_guard.report.log import FindingLog
 
 from .test_findings import EFFECT, FINDING
@@ -28,15 +28,52 @@ def test_the_warning_stands_at_the_users_line() -> None:
     (warning,) = said([WRONG])
     assert warning.category is GuardWarning
     assert (warning.filename, warning.lineno) == ("src/module.py", 212)
-    assert str(warning.message) == WRONG.text()
+    assert str(warning.message).startswith("LRG201 gathered-before-sync: 'val_recall' on 2 ranks")
 
 
 def test_the_same_rule_key_and_line_is_said_once() -> None:
     assert len(said([WRONG, WRONG], [WRONG])) == 1
 
 
+def test_all_keys_of_a_fault_are_one_warning() -> None:
+    (warning,) = said([WRONG, replace(WRONG, key="other")])
+    assert "val_recall" in str(warning.message)
+    assert "other" in str(warning.message)
+    assert len(said([WRONG, replace(WRONG, key="other", line=1)])) == 2
+
+
+def test_errors_are_said_before_warnings() -> None:
+    first, second = said([replace(WRONG, severity=Severity.WARNING, line=1), WRONG])
+    assert (first.lineno, second.lineno) == (212, 1)
+
+
+SANITY = replace(WRONG, stage="sanity_check", effect=Effect(0.0, 0.125))
+
+
+def test_the_sanity_check_names_a_fault_and_the_first_epoch_has_the_numbers() -> None:
+    log = FindingLog()
+    (named,) = said([SANITY], [SANITY], log=log)
+    assert "seen in the sanity check" in str(named.message)
+    assert not any(part in str(named.message) for part in ("0.0000", "0.1250", "1024 rows"))
+    assert [finding.effect for finding in log.findings] == [None]
+    (told,) = said([WRONG], [WRONG], log=log)
+    assert "0.2109" in str(told.message)
+    assert log.findings == [replace(WRONG, count=2)]
+
+
+def test_what_has_no_effect_says_why_in_the_sanity_check_too() -> None:
+    (named,) = said([replace(SANITY, effect=None)])
+    assert "1024 rows" in str(named.message)
+
+
+def test_what_only_the_sanity_check_saw_is_a_note_where_the_epoch_shows_none() -> None:
+    log = FindingLog()
+    said([SANITY], [NOTE], log=log)
+    assert log.findings == [NOTE]
+
+
 @pytest.mark.parametrize("changed", [{"code": "LRG203"}, {"key": "other"}, {"line": 213}, {"path": "src/other.py"}])
-def test_another_rule_key_or_line_is_said_too(changed: dict) -> None:
+def test_another_rule_key_or_line_is_said_later_too(changed: dict) -> None:
     assert len(said([WRONG], [replace(WRONG, **changed)])) == 2
 
 
@@ -58,7 +95,7 @@ def test_notes_and_silent_processes_do_not_warn() -> None:
 
 def test_a_note_that_becomes_an_error_is_said() -> None:
     (warning,) = said([NOTE], [WRONG])
-    assert "Logged 0.2109" in str(warning.message)
+    assert "0.2109" in str(warning.message)
 
 
 def test_turned_into_an_error_it_raises_and_is_kept() -> None:
@@ -113,18 +150,51 @@ def test_what_was_wrong_once_stays_wrong() -> None:
     assert merged(replace(WRONG, corrected=True), WRONG).corrected
 
 
-def test_a_table_shows_each_finding_once(capsys: pytest.CaptureFixture[str]) -> None:
-    log = FindingLog()
-    log.print_table("validate")
-    assert capsys.readouterr() == ("", "")
-    log.add([WRONG], say=False)
-    log.print_table("validate")
+# --- the end of a run -----------------------------------------------------------------------------------------
+
+
+def closed(log: FindingLog, capsys: pytest.CaptureFixture[str], **options: str) -> str:
+    log.end_run(**options)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "val_recall" in err
+    return err
+
+
+def test_one_line_closes_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    log = FindingLog()
     log.add([WRONG, replace(WRONG, key="other")], say=False)
-    log.print_table("test")
-    err = capsys.readouterr().err
-    assert "findings of test" in err
-    assert "other" in err
-    assert "val_recall" not in err
+    numbers = {"val_recall": Numbers(*astuple(EFFECT)), "other": Numbers(0.1, 0.2), "loss": Numbers(0.5, None)}
+    log.end_epoch("validate", numbers, 0, 10)
+    assert closed(log, capsys) == "RetrievalGuard: 1 fault, 2 of 3 keys wrong\n"
+    assert closed(log, capsys, report="a\x1b.html") == "RetrievalGuard: 1 fault, 2 of 3 keys wrong. Report: a?.html\n"
+
+
+def test_the_next_run_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    log = FindingLog()
+    log.add([WRONG], say=False)
+    log.end_epoch("validate", {"val_recall": Numbers(*astuple(EFFECT))}, 0, 10)
+    log.start_run()
+    log.end_epoch("test", {"test_recall": Numbers(0.5, 0.5)}, 0, 10)
+    assert closed(log, capsys) == "RetrievalGuard: 1 key watched, nothing found\n"
+    assert log.findings == [WRONG]
+
+
+def test_the_sanity_check_has_no_numbers() -> None:
+    log = FindingLog()
+    log.end_epoch("sanity_check", {"k": Numbers(0.5, 0.5)}, 0, 0)
+    assert log.history == {}
+    log.end_epoch("validate", {"k": Numbers(0.5, 0.6)}, 0, 10)
+    log.end_epoch("validate", {"k": Numbers(0.7, 0.8)}, 1, 20)
+    assert [(one.epoch, one.global_step, one.numbers.logged) for one in log.history["k"]] == [
+        (0, 10, 0.5),
+        (1, 20, 0.7),
+    ]
+
+
+def test_the_error_of_a_run_that_is_stopped_has_every_fault_at_its_line() -> None:
+    log = FindingLog()
+    text = log.stop([WRONG, replace(WRONG, key="other"), replace(WRONG, line=3, code="LRG203")])
+    heads = [line for line in text.splitlines() if not line.startswith(" ")]
+    assert [head[: head.index("gath")] for head in heads] == ["src/module.py:212: LRG201 ", "src/module.py:3: LRG203 "]
+    assert log.stopped == ("LRG201", "LRG203")
+    assert len(log.findings) == 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
 
-from lightning_retrieval_guard.findings import GuardError
+from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.watch.batches import (
     BatchSize,
     Padding,

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.retrieval.base import RetrievalMetric
 
-from lightning_retrieval_guard.ranking import grouped as grouped_rows
-from lightning_retrieval_guard.ranking import numbering, ranking
-from lightning_retrieval_guard.ranking.compaction import Lost, can_compact, compact
-from lightning_retrieval_guard.ranking.measures import Measure, measure_of
-from lightning_retrieval_guard.ranking.ranking import rank_rows
-from lightning_retrieval_guard.ranking.score import EmptyQueryError, aggregate, largest_cut_off, score, score_block
+from lightning_retrieval_guard import ranking
+from lightning_retrieval_guard.ranking import Measure, aggregate, measure_of
+from lightning_retrieval_guard.ranking import rows as rows_module
+from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 Rows = tuple[Tensor, Tensor, Tensor]
 NAN = float("nan")
@@ -29,6 +27,10 @@ HAS_AGGREGATION = hasattr(retrieval.RetrievalMRR(), "aggregation")
 
 needs_auroc = pytest.mark.skipif(not HAS_AUROC, reason="this torchmetrics has no RetrievalAUROC")
 needs_aggregation = pytest.mark.skipif(not HAS_AGGREGATION, reason="this torchmetrics has no aggregation")
+
+
+def score(measures: list[Measure], query: Tensor, preds: Tensor, target: Tensor) -> tuple[Tensor, list[Scores]]:
+    return ranking.score(measures, ranking.Rows(query, preds, target))
 
 
 def build(name: str, **arguments: Any) -> Any:
@@ -124,14 +126,8 @@ def test_lists_of_one_length(relevant: str, scores: str, top_k: int | None) -> N
 def test_many_rows_in_several_blocks(
     monkeypatch: pytest.MonkeyPatch, top_k: int | None, grouped: str, scores: str
 ) -> None:
-    for module, name, rows in (
-        (ranking, "BLOCK", 2000),
-        (ranking, "_SMALL_SHARE", 0.0),
-        (ranking, "CHUNK", 3000),
-        (grouped_rows, "BLOCK", 2000),
-        (grouped_rows, "_SELECTED_BLOCK", 8000),
-    ):
-        monkeypatch.setattr(module, name, rows)
+    monkeypatch.setattr(rows_module, "_BLOCK", 2000)
+    monkeypatch.setattr(rows_module, "_UNCUT", 2000)
     # so many rows that torch.sort() is stable, as the order of ties asks for
     query, preds, target = random_rows(33_000, 10, scores=scores)
     if grouped == "equal":
@@ -321,7 +317,7 @@ def test_values_have_the_precision_of_the_scores() -> None:
     assert torch.equal(scores.values, scores.values.half().double())
 
 
-# --- ties, blocks, compaction ---------------------------------------------------------------------------------
+# --- ties and curves --------------------------------------------------------------------------------------------
 
 
 def test_ties_that_decide_are_counted() -> None:
@@ -339,79 +335,10 @@ def test_ties_among_low_scores_decide_nothing() -> None:
     assert [scores.decided_by_ties for scores in score(measures, query, preds, target)[1]] == [0, 1]
 
 
-def test_blocks_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "BLOCK", 500)
-    rows = random_rows(40_000, 100)
-    measures = [Measure("recall", top_k=3), Measure("curve")]
-    blocks = [score_block(measures, ranked) for ranked in rank_rows(*rows)]
-    assert len(blocks) > 2
-    whole = score(measures, *rows)[1]
-    for column, scores in enumerate(whole):
-        assert torch.equal(torch.cat([block[column].values for block in blocks]), scores.values)
-
-
 def test_no_rows() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     ids, (scores,) = score([Measure("recall")], none, none.float(), none)
     assert ids.numel() == scores.values.numel() == scores.position.numel() == 0
-
-
-@pytest.mark.parametrize(("cuts", "largest"), [((1, 5), 5), ((1, None), None), ((), None)])
-def test_largest_cut_off(cuts: tuple[int | None, ...], largest: int | None) -> None:
-    assert largest_cut_off([Measure("recall", top_k=cut) for cut in cuts]) == largest
-
-
-def test_what_can_be_compacted() -> None:
-    preds, target = torch.tensor([0.1, 0.2]), torch.tensor([0, 1])
-    cut = [known(metric) for metric in all_metrics(3) if known(metric).formula != "r_precision"]
-    assert can_compact(cut, preds, target)
-    assert not can_compact([*cut, Measure("r_precision")], preds, target)
-    assert not can_compact([Measure("own", top_k=3)], preds, target)
-    assert not can_compact([Measure("recall")], preds, target)
-    assert not can_compact(cut, preds, torch.tensor([0, 2]))
-    assert not can_compact(cut, torch.tensor([NAN, 0.2]), target)
-
-
-@given(
-    st.integers(0, 2**31),
-    st.integers(1, 4),
-    st.integers(1, 12),
-    st.integers(1, 300),
-    st.integers(1, 8),
-    st.sampled_from(["neg", "pos", "skip"]),
-)
-@settings(max_examples=30, deadline=None)
-def test_compacted_parts_score_as_the_whole(
-    seed: int, parts: int, top_k: int, rows: int, ids: int, action: str
-) -> None:
-    query, preds, target = random_rows(rows, ids, seed=seed)
-    preds = torch.randperm(rows).float() / rows - 0.3  # no ties
-    measures = [known(metric) for metric in all_metrics(top_k, empty_target_action=action)]
-    measures = [measure for measure in measures if measure.formula != "r_precision"]
-    part = torch.randint(0, parts, (rows,), generator=torch.Generator().manual_seed(seed))
-    kept, lost = [], []
-    for number in range(parts):
-        own = (part == number).nonzero().view(-1)
-        positions, gone = compact(query[own], preds[own], target[own], top_k)
-        kept.append(own[positions])
-        lost.append(gone)
-    chosen = torch.cat(kept)
-    again, more = compact(query[chosen], preds[chosen], target[chosen], top_k)
-    chosen, missing = chosen[again], Lost.together([*lost, more])
-    assert chosen.numel() + missing.rows.sum() == rows
-    ids_found, found = score(measures, query[chosen], preds[chosen], target[chosen], lost=missing)
-    ids_whole, whole = score(measures, query, preds, target)
-    assert torch.equal(ids_found, ids_whole)
-    for ours, expected in zip(found, whole, strict=True):
-        assert torch.equal(ours.position, expected.position)
-        torch.testing.assert_close(ours.values, expected.values, atol=1e-9, rtol=0)
-
-
-def test_compaction_keeps_all_that_tie_with_the_last() -> None:
-    query = torch.tensor([0, 0, 0, 0, 1])
-    positions, lost = compact(query, torch.tensor([0.5, 0.1, 0.5, 0.5, 0.0]), torch.tensor([1, 1, 0, 0, 0]), 2)
-    assert positions.tolist() == [0, 2, 3, 4]
-    assert (lost.query.tolist(), lost.rows.tolist(), lost.relevance.tolist()) == ([0], [1], [1.0])
 
 
 def test_curve_without_cut_off_is_as_long_as_the_longest_query() -> None:
@@ -421,11 +348,3 @@ def test_curve_without_cut_off_is_as_long_as_the_longest_query() -> None:
     assert scores.values.shape[1:] == (2, longest)
     wide = score([replace(Measure("curve"), top_k=longest)], *rows)[1][0]
     assert torch.equal(scores.values, wide.values)
-
-
-def test_numbers_of_far_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbering, "CHUNK", 8)
-    query = torch.tensor([2**62, -(2**62), 5] * 300)
-    numbers = numbering.number_queries(query)
-    assert numbers.ids.tolist() == [-(2**62), 5, 2**62]
-    assert numbers.between(0, 3).tolist() == [2, 0, 1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_retrieval_guard.settings import Settings, build_settings, check_report_writable
+from lightning_retrieval_guard.settings import VARIABLE, Settings, build_settings, path_refusal
 
 CODES = ("LRG301", "LRG101", "LRG104", "LRG203")
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_called_is_refused(given: Any) -> None:
 
 @pytest.mark.parametrize("report", ["report.txt", "report", "report.JSON", "json"])
 def test_another_suffix_is_refused(report: str) -> None:
-    with pytest.raises(ValueError, match=exactly(f"report={report!r} must end in one of .json, .html.")):
+    with pytest.raises(ValueError, match=exactly(f"report={report!r} must end in .json or .html.")):
         build(report=report)
 
 
@@ -107,30 +107,71 @@ def test_select_and_ignore_take_codes_and_prefixes(select: Any, ignore: Any, all
 
 
 def test_a_report_that_cannot_be_written_is_refused_early(tmp_path: Path) -> None:
-    check_report_writable(tmp_path / "report.json")
-    check_report_writable(Path("report.json"))
+    assert path_refusal(tmp_path / "report.json") == path_refusal(Path("report.json")) == ""
+    assert path_refusal(tmp_path / "missing" / "folders" / "report.json") == ""
     assert os.listdir(tmp_path) == []
-    with pytest.raises(ValueError, match=r"the folder '.*missing' does not exist\. Make it, or give another path\."):
-        check_report_writable(tmp_path / "missing" / "report.json")
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ValueError, match=r"is a folder\. Give the path of a file\."):
-        check_report_writable(tmp_path / "folder.json")
+    assert path_refusal(tmp_path / "folder.json") == "is a folder; give the path of a file"
+    assert path_refusal(tmp_path / "result.html", (".json",)) == "must end in .json"
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.json")
-    with pytest.raises(ValueError, match=r"is no regular file\. Give the path of a file\."):
-        check_report_writable(tmp_path / "report.json")
+    assert path_refusal(tmp_path / "report.json") == "is not a regular file"
+    (tmp_path / "file").write_text("")
+    assert path_refusal(tmp_path / "file" / "report.json").endswith("file' is not a folder")
 
 
-def test_a_link_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_link_into_a_missing_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "report.json").symlink_to(tmp_path / "missing" / "report.json")
-    with pytest.raises(ValueError, match=r"the folder '.*missing' does not exist"):
-        check_report_writable(tmp_path / "report.json")
+    assert path_refusal(tmp_path / "report.json") == ""
 
 
 def test_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.json"
     monkeypatch.setattr("os.access", lambda target, mode: False)
-    with pytest.raises(ValueError, match="cannot be written: no permission on"):
-        check_report_writable(path)
+    assert path_refusal(tmp_path / "report.json") == f"cannot be written: no permission on {str(tmp_path)!r}"
+
+
+# --- the environment --------------------------------------------------------------------------------------------
+
+FROM_ENVIRONMENT = {"select": ("LRG1", "LRG3"), "ignore": ("LRG104",), "query_scope": "batch", "report": Path("r.json")}
+IN_CODE = {"select": ("LRG2",), "ignore": ("LRG2",), "query_scope": "global", "report": Path("code.html")}
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("SELECT", "LRG1, LRG3"), ("IGNORE", "LRG104"), ("QUERY_SCOPE", "batch"), ("REPORT", "r.json")):
+        monkeypatch.setenv(f"{VARIABLE}_{name}", text)
+
+
+@pytest.mark.parametrize("name", IN_CODE)
+def test_the_environment_says_what_code_leaves_open(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch)
+    assert getattr(build(), name) == FROM_ENVIRONMENT[name]
+    assert getattr(build(**{name: IN_CODE[name]}), name) == IN_CODE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("SELECT", "LRG9x", f"{VARIABLE}_SELECT holds 'LRG9x', which no rule code starts with."),
+        ("QUERY_SCOPE", "rank", f"{VARIABLE}_QUERY_SCOPE='rank' is not one of 'auto', 'global', 'batch'."),
+        ("REPORT", "r.txt", f"{VARIABLE}_REPORT='r.txt' must end in .json or .html."),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{VARIABLE}_{name}", text)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        build()
+
+
+def test_a_report_that_is_no_path_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=re.escape("report=True is not a path. Give one that ends in .json or .html, or None.")
+    ):
+        build(report=True)
+
+
+@pytest.mark.parametrize("given", [1, 0, "yes", None])
+def test_log_findings_is_true_or_false(given: Any) -> None:
+    with pytest.raises(ValueError, match=exactly(f"log_findings={given!r} is not one of True, False.")):
+        build(log_findings=given)

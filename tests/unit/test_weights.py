@@ -15,19 +15,19 @@ BATCH = BatchSize(samples=4, nominal=8, shapes=((4, 3),))
 def test_any_kind_of_integer_is_one_that_lightning_floors(used: object, integral: bool) -> None:
     weights = Weights()
     weights.note(used, True, BATCH, 1.0, 2)
-    assert (weights.equal, weights.integral) == (1, integral)
+    assert (weights.facts.equal, weights.integral) == (1, integral)
 
 
 def test_a_tensor_is_not_looked_into() -> None:
     weights = Weights()
     weights.note(torch.tensor(3), True, BATCH, 1.0, 2)
-    assert (weights.equal, weights.nominal, weights.weight) == (0, 0, 0.0)
+    assert (weights.facts.equal, weights.facts.nominal, weights.weight) == (0, 0, 0.0)
 
 
 def test_what_the_sums_lack_is_kept_for_the_end_of_the_epoch() -> None:
     weights = Weights()
     weights.note(8, True, BATCH, 0.5, 1)
-    assert (weights.nominal, weights.value, weights.weight) == (1, 0.5 * (4 - 8), 4 - 8)
+    assert (weights.facts.nominal, weights.value, weights.weight) == (1, 0.5 * (4 - 8), 4 - 8)
 
 
 def test_weights_vary_when_they_are_no_multiple_of_the_samples() -> None:
@@ -70,7 +70,7 @@ def test_each_call_is_counted_as_what_it_looks_like(
     weights = Weights()
     weights.note(used, given, batch, 1.0, world_size)
     expected = WeightCounts(**counts, explained=weights.explained)
-    assert {name: getattr(weights, name) for name in vars(expected)} == vars(expected)
+    assert weights.facts == expected
 
 
 def test_the_sizes_of_a_batch_explain_a_weight_and_no_other_number_does() -> None:
@@ -90,7 +90,7 @@ def test_the_first_equal_weight_is_compared_with_those_before(first: int) -> Non
     weights.note(4, True, BATCH, 1.0, 1)
     weights.note(4, True, BATCH, 1.0, 1)
     assert weights.varies is (first != 4)
-    assert weights.equal == (3 if first == 4 else 2)
+    assert weights.facts.equal == (3 if first == 4 else 2)
 
 
 def test_a_key_of_floats_and_integers_is_not_of_integers() -> None:

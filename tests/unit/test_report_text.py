@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from lightning_retrieval_guard.report.columns import columns, cut_front, cut_middle, pad, printable
+from lightning_retrieval_guard.report.text import columns, cut_front, cut_middle, pad, printable
 
 ACCENT = "e\u0301"  # two characters in one column
 TEXTS = ["", "recall@1", "精度", "ﾊﾝｶｸ", "\uff21\uff22", "한국어", "Größe", f"caf{ACCENT}", "👍 ok", "❤\ufe0f"]

@@ -1,10 +1,13 @@
-"""Text on a terminal: what may be printed, how many columns it takes, and how it is cut."""
+"""Text on a terminal: what may be printed, how many columns it takes, how it is cut, and the one table printer."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _CUT = "…"
+_GAP = "  "
+_NARROWEST = 9
 # They choose between two looks of the character before them, of which one may be wider.
 _VARIATION_SELECTORS = {chr(code): None for code in range(0xFE00, 0xFE10)}
 _TO_NOTHING = str.maketrans(_VARIATION_SELECTORS)
@@ -64,3 +67,51 @@ def _tail(text: str, width: int) -> str:
         if size:  # a mark stays with the character that it marks
             start = place
     return text[start:]
+
+
+def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -> str:
+    """The words of a text in lines of at most ``width`` columns, as far as no word is wider.
+
+    Args:
+        head: What comes first and stays in one line; printable.
+        text: Printable.
+        width: Of the lines.
+        first: Columns that are taken in the first line.
+        indent: Before each other line.
+    """
+    lines, room = [head], width - first
+    for word in text.split(" "):
+        if columns(lines[-1]) + 1 + columns(word) > room:
+            lines, room = [*lines, indent + word], width
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
+def format_table(
+    rows: Sequence[Sequence[str]], width: int, *, indent: str = "", ruled: bool = True, gap: str = _GAP
+) -> list[str]:
+    """Aligned lines of at most ``width`` columns; the first and the last column are text, those between are numbers.
+
+    Args:
+        rows: The header, and then what it heads; printable.
+        width: Of the lines; the first column is cut in its middle, and then the last one.
+        indent: Before each line.
+        ruled: Whether a line of dashes follows the header.
+        gap: Between two columns.
+    """
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    for index in (0, -1):
+        over = columns(indent) + sum(widths) + len(gap) * (len(widths) - 1) - width
+        widths[index] -= max(0, min(over, widths[index] - _NARROWEST))
+    lines = [indent + _line(row, widths, gap) for row in rows]
+    return [lines[0], indent + gap.join("-" * width for width in widths), *lines[1:]] if ruled else lines
+
+
+def _line(row: Sequence[str], widths: Sequence[int], gap: str) -> str:
+    last = len(row) - 1
+    cells = [
+        pad(cut_middle(text, width), width, right=0 < index < last)
+        for index, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return gap.join(cells).rstrip()

@@ -1,0 +1,67 @@
+"""From what every rank reports to the document that rules judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_retrieval_guard.epoch.facts import KeyFacts
+from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.views import KeyView
+
+Message = dict[str, Any]
+"""What one rank reports in one exchange; anything that JSON can hold."""
+
+
+def make_key_views(
+    stage: str, messages: Sequence[Message], sources: Mapping[str, SourceView], corrects: bool
+) -> list[KeyView]:
+    """The keys of all ranks, in the order of the lowest rank that logged them.
+
+    Args:
+        stage: The stage.
+        messages: In order of rank.
+        sources: The metrics that any rank reports, by name.
+        corrects: Whether the guard computes in place of metrics that keep rows.
+    """
+    ranks = [{key.storage: key for key in map(KeyFacts.from_payload, message["keys"])} for message in messages]
+    storages = dict.fromkeys(storage for keys in ranks for storage in keys)
+    batches = tuple(message["batches"] for message in messages)
+    idle = frozenset(rank for rank, count in enumerate(batches) if not count)
+    views = []
+    for storage in storages:
+        facts = tuple(keys.get(storage) for keys in ranks)
+        source = _source_of(facts, sources)
+        replaced = corrects and _is_replaced(facts, source)
+        view = KeyView(facts, source, replaced=replaced, evaluates=stage != "train", idle=idle, batches=batches)
+        views.append(view)
+    return views
+
+
+def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
+    """The rows behind a key, under the name that the lowest rank has for them."""
+    present = [key for key in facts if key is not None]
+    if any(key.mixed for key in present):
+        return None
+    names = dict.fromkeys(key.source for key in present if key.source is not None)
+    views = [sources[name] for name in names if name in sources]
+    # where some ranks show a part of a metric's rows and others all of them, nothing is known of them together
+    return None if not views or (len(views) > 1 and any(view.shared for view in views)) else views[0]
+
+
+def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
+    """Whether the guard computes in place of the metric behind a key."""
+    if source is None or len(facts) > 1:
+        return len(facts) > 1
+    differs = source.plan.restarting or source.holds_others
+    return differs and not any(key.in_step for key in facts if key is not None)
+
+
+def order_of_reductions(message: Message) -> tuple[str, ...]:
+    """The storage keys of one rank that Lightning combines over ranks, in order of logging."""
+    keys = map(KeyFacts.from_payload, message["keys"])
+    return tuple(key.storage for key in keys if not key.own_group and _is_combined(key))
+
+
+def _is_combined(key: KeyFacts) -> bool:
+    return key.synced if key.kind == "metric" else key.sync_dist and not key.rank_zero_only

@@ -1,0 +1,154 @@
+"""A JSON report as a check of continuous integration: text, commands for GitHub Actions, or SARIF 2.1.0."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
+from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, verdict
+from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_VERSIONS = (1, 2)
+
+
+class ReportError(ValueError):
+    """A file that is not a JSON report of the guard."""
+
+
+def check_report(path: Path, fail_on: str, form: str) -> tuple[str, bool]:
+    """Read a report, and say what is in it.
+
+    Args:
+        path: Of the JSON report, of version 1 or 2 of the schema.
+        fail_on: ``"error"`` or ``"warning"``: what is at least so bad fails.
+        form: One of ``FORMATS``.
+
+    Returns:
+        The text, and whether the check passed. A number that was corrected is right, and passes.
+
+    Raises:
+        ReportError: The file cannot be read, or is no report.
+    """
+    findings, keys = _read(path)
+    faults = [fault for fault in group(findings) if fault.serious]
+    bad = tuple(Severity)[: list(Severity).index(Severity(fail_on)) + 1]
+    passed = not any(finding.severity in bad and not finding.corrected for finding in findings)
+    text = FORMATS[form](faults)
+    if form == "text":
+        text = "\n".join(filter(None, [text, f"RetrievalGuard: {verdict(judge_keys(keys, findings), findings)}"]))
+    return text, passed
+
+
+def _read(path: Path) -> tuple[list[Finding], dict[str, Numbers]]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] not in _VERSIONS:
+            raise ReportError(f"{str(path)!r} has version {document['version']!r} of the schema, not 1 or 2.")
+        findings = [_finding(one, document["world_size"]) for one in document["findings"]]
+        corrected = {finding.key for finding in findings if finding.corrected}
+        keys = {
+            name: Numbers(own["logged"], own["reference"], name in corrected) for name, own in document["keys"].items()
+        }
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}.") from error
+    return findings, keys
+
+
+def _finding(fields: dict[str, Any], world_size: int) -> Finding:
+    known = {name: value for name, value in fields.items() if name not in ("effect", "group")}
+    effect = fields["effect"]
+    # what is not finite, JSON cannot hold
+    numbers = None if effect is None else [math.nan if own is None else own for own in effect.values()]
+    return Finding(
+        **{**known, "severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])},
+        effect=None if numbers is None else Effect(*numbers),
+        world_size=world_size,
+    )
+
+
+def _as_text(faults: Sequence[Fault]) -> str:
+    return render_error(finding for fault in faults for finding in fault.findings)
+
+
+def _message(fault: Fault) -> str:
+    first, more = fault.first, len(fault.serious) - KEYS_SHOWN
+    keys = ", ".join(finding.key for finding in fault.serious[:KEYS_SHOWN])
+    effect = first.effect
+    numbers = "" if effect is None else f"\n{first.key}: logged {effect.logged:g}, one device {effect.reference:g}"
+    ratio = f" ({ratio_text(first)})" if ratio_text(first) else ""
+    return f"{first.message}\nKeys: {keys}{f' and {more} more' * (more > 0)}{numbers}{ratio}\nFix: {first.fix}"
+
+
+# --- GitHub -----------------------------------------------------------------------------------------------------
+
+
+def _as_github(faults: Sequence[Fault]) -> str:
+    return "\n".join(map(_command, faults))
+
+
+def _command(fault: Fault) -> str:
+    first = fault.first
+    properties = {
+        "file": _relative(first.path) or first.path,
+        "line": first.line,
+        "title": f"{first.code} {first.rule}",
+    }
+    written = ",".join(
+        f"{name}={_escaped(str(value)).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
+    )
+    return f"::{fault.severity.value} {written}::{_escaped(_message(fault))}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _relative(path: str) -> str | None:
+    """The path from the working directory with forward slashes, or ``None`` for one elsewhere."""
+    full, here = Path(path).absolute(), Path.cwd()
+    return full.relative_to(here).as_posix() if full.is_relative_to(here) else None
+
+
+# --- SARIF ------------------------------------------------------------------------------------------------------
+
+
+def _as_sarif(faults: Sequence[Fault]) -> str:
+    rules = {fault.first.code: fault.first.rule for fault in faults}
+    driver = {
+        "name": "lightning-retrieval-guard",
+        "version": version("lightning-retrieval-guard"),
+        "rules": [
+            {"id": code, "name": slug, "help": {"text": f"lightning-retrieval-guard explain {code}"}}
+            for code, slug in rules.items()
+        ],
+    }
+    results = [
+        {
+            "ruleId": fault.first.code,
+            "ruleIndex": list(rules).index(fault.first.code),
+            "level": fault.severity.value,
+            "message": {"text": _message(fault)},
+            "locations": [{"physicalLocation": _location(fault.first)}],
+        }
+        for fault in faults
+    ]
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _location(finding: Finding) -> dict[str, Any]:
+    relative = _relative(finding.path)
+    artifact = {"uri": Path(finding.path).absolute().as_uri()}
+    if relative is not None:
+        artifact = {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
+    return {"artifactLocation": artifact, "region": {"startLine": max(1, finding.line)}}
+
+
+FORMATS: dict[str, Callable[[Sequence[Fault]], str]] = {"text": _as_text, "github": _as_github, "sarif": _as_sarif}

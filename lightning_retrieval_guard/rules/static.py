@@ -1,0 +1,11 @@
+"""The specifications of the rules that source alone can show."""
+
+from __future__ import annotations
+
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+STATIC: dict[str, RuleSpec] = {code: rule.spec for code, rule in REGISTRY.items() if rule.spec.static}
+"""The rules that the lint finds too, by code."""
+
+LRG101, LRG201, LRG202, LRG204, LRG207, LRG301, LRG405 = STATIC.values()

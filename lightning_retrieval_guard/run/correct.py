@@ -1,0 +1,105 @@
+"""What correct mode does about a document: which numbers take the place of logged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+from lightning_retrieval_guard.findings import Finding
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.run.suppression_filter import Verdict
+
+
+@dataclass(frozen=True)
+class Fixes:
+    """What follows from the findings of a document.
+
+    Attributes:
+        values: For every storage key whose number is replaced Lightning's result and the reference.
+        sorts: Whether the keys are put in one order.
+        refused: Findings that no correction mends and that Lightning would hang or pair wrong numbers by.
+    """
+
+    values: dict[str, tuple[Any, Tensor]]
+    sorts: bool = False
+    refused: Sequence[Finding] = ()
+
+    def install(self, results: Any) -> None:
+        """Do it; calls nothing that could fail on one rank alone."""
+        if self.sorts:
+            _compat.sort_results(results)
+        for result, value in self.values.values():
+            _compat.install_result(result, value)
+
+
+def find_fixes(
+    results: Any, epoch: EpochView, new: Iterable[KeyView], verdict: Verdict, left: Collection[str], device: Any
+) -> Fixes:
+    """The corrections that the rules declare, for the keys that are new since the last exchange.
+
+    Args:
+        results: Lightning's results by storage key.
+        epoch: The document.
+        new: The keys.
+        verdict: The findings of the document.
+        left: Log calls and metrics whose numbers stay with the program.
+        device: Of the module.
+    """
+    faulty = {finding.target for finding in verdict.reported if finding.corrects == "value" and finding.is_serious}
+    values = {}
+    for key in new:
+        storage, result = key.first.storage, results.get(key.first.storage)
+        value = None if is_left(key, left) else _replacement(key, storage in faulty)
+        if value is not None and result is not None:
+            values[storage] = (result, _like(result, value, key, device))
+    urgent = [finding for finding in verdict.reported if REGISTRY[finding.code].spec.precedes_reduction]
+    refused = [finding for finding in urgent if finding.is_serious and finding.corrects is None]
+    return Fixes(values, any(finding.corrects == "order" for finding in urgent), refused)
+
+
+def is_left(key: KeyView, left: Collection[str]) -> bool:
+    """Whether a key's number stays with the program."""
+    return key.first.storage in left or (key.source is not None and key.source.name in left)
+
+
+def _replacement(key: KeyView, is_faulty: bool) -> float | None:
+    """The reference, where the number is known to be wrong or comes from rows that the guard combines."""
+    first, reference = key.first, key.reference
+    if reference is None or not key.is_shared:
+        return None
+    if not key.shows_source:
+        return reference if is_faulty else None
+    assert key.source is not None
+    local = key.world_size == 1 and not key.source.plan.restarting and not key.source.holds_others
+    as_logged = local and (first.kind == "metric" or not first.in_step)
+    return None if as_logged else reference
+
+
+def _like(result: Any, value: float, key: KeyView, device: Any) -> Tensor:
+    """The value as a tensor with dtype and device of what it replaces."""
+    if key.first.value is not None:
+        old = _compat.result_value(result)
+        return torch.tensor(value, dtype=old.dtype, device=old.device)
+    dtype = key.source.dtype if key.source is not None else None
+    return torch.tensor(value, dtype=dtype or _compat.default_dtype(), device=device)
+
+
+def mark_corrected(findings: Iterable[Finding], installed: Collection[str], ordered: bool) -> list[Finding]:
+    """The findings, each with whether what it reports was put right."""
+    return [
+        replace(finding, corrected=True) if _is_mended(finding, installed, ordered) else finding for finding in findings
+    ]
+
+
+def _is_mended(finding: Finding, installed: Collection[str], ordered: bool) -> bool:
+    if not finding.is_serious:
+        return False
+    if finding.corrects == "order":
+        return ordered or finding.target in installed
+    return finding.corrects in ("value", "stale_state", "foreign_state") and finding.target in installed

@@ -1,0 +1,96 @@
+"""What a program can act on: findings in the caller of forked runs, an error, a fixture, a report in the log folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
+
+from .programs import Restarting, Right, make_trainer
+
+pytest_plugins = ["pytester"]
+SAID = pytest.warns(GuardWarning, match="LRG301")
+
+
+def validated(guard: RetrievalGuard, module: Any, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GuardWarning)
+        make_trainer(guard, **options).validate(module, verbose=False)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_the_process_that_called_the_trainer_has_the_findings(strategy: str) -> None:
+    guard = RetrievalGuard()
+    for count in (1, 2):
+        validated(guard, Restarting(), devices=2, strategy=strategy)
+        [found] = guard.findings
+        assert (found.code, found.ranks, found.count) == ("LRG301", (0, 1), count)
+        assert found.effect is not None
+        assert not found.effect.is_nil
+    assert repr(guard) == "RetrievalGuard(mode='warn'): 1 fault, 1 of 1 key wrong"
+
+
+@pytest.mark.timeout(120)
+def test_it_has_those_for_which_a_strict_run_ended_too() -> None:
+    guard = RetrievalGuard("strict")
+    with pytest.raises(Exception, match="LRG301"):
+        validated(guard, Restarting(), devices=2, strategy="ddp_fork")
+    assert [found.code for found in guard.findings] == ["LRG301"]
+
+
+def test_findings_can_be_raised() -> None:
+    guard = RetrievalGuard()
+    guard.raise_for_findings()
+    validated(guard, Right())
+    guard.raise_for_findings()
+    validated(guard, Restarting())
+    for least in ("warning", "error"):
+        with pytest.raises(GuardError, match=r"programs\.py:\d+: LRG301 restarting-query-ids"):
+            guard.raise_for_findings(least)
+    with pytest.raises(ValueError, match="at_least='note' is not one of 'warning', 'error'"):
+        guard.raise_for_findings("note")
+
+
+def test_what_was_corrected_is_not_raised() -> None:
+    guard = RetrievalGuard("correct")
+    validated(guard, Restarting())
+    assert [found.corrected for found in guard.findings] == [True]
+    guard.raise_for_findings()
+
+
+def test_a_report_may_stand_in_the_folder_of_the_logger(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="runs")
+    validated(RetrievalGuard(report="{log_dir}/guard/report.json"), Restarting(), logger=logger)
+    report = Path(logger.log_dir, "guard", "report.json")
+    assert [finding["code"] for finding in json.loads(report.read_text())["findings"]] == ["LRG301"]
+
+
+FIXTURE = """
+    import warnings
+    from lifecycle.programs import Restarting, Right, make_trainer
+
+    def run(guard, module):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            make_trainer(guard).validate(module, verbose=False)
+
+    def test_right(retrieval_guard):
+        run(retrieval_guard, Right())
+
+    def test_wrong(retrieval_guard):
+        run(retrieval_guard, Restarting())
+"""
+
+
+def test_the_fixture_fails_the_test_of_a_wrong_program(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FIXTURE)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*GuardError: *programs.py:*: LRG301 restarting-query-ids: *"])
