@@ -60,6 +60,46 @@ def test_any_other_row_is_not_gathered(other: list[Update]) -> None:
     assert not plan([A, B], other).gathered
 
 
+@pytest.mark.parametrize(
+    ("ranks", "classes"),
+    [
+        ([[A], [A], [B, C], [C, B]], (0, 0, 2, 2)),
+        ([[A], [B], [A], [B]], (0, 1, 0, 1)),
+        ([[A], [B], [C], [A], [B], [C]], (0, 1, 2, 0, 1, 2)),
+        ([[A], [A], [A], [B], [B], [B]], (0, 0, 0, 3, 3, 3)),
+        ([[A, B]] * 3, (0, 0, 0)),
+        ([[A], [A], [B], [C]], ()),  # two ranks that are equal by chance
+        ([[A], [A], [A], [B]], ()),
+        ([[A], [A], [B], [B], [C]], ()),
+        ([[A], [A], [], []], ()),
+        ([[A], [B], [C], [D]], ()),
+        ([[], [], [], []], ()),
+        ([[A], [A], [B], [update([1, 1], [0.8, 0.75], [0, 1])]], ()),
+        ([[A]], ()),
+    ],
+    ids=str,
+)
+def test_ranks_fall_into_classes_of_equal_size_or_into_none(ranks: list, classes: tuple[int, ...]) -> None:
+    found = plan(*ranks)
+    assert found.classes == classes
+    assert found.counted == (sorted(set(classes)) or list(range(len(ranks))))
+    assert found.gathered is (len(set(classes)) == 1)
+    assert [found.first_like(rank) for rank in range(len(ranks))] == list(classes or range(len(ranks)))
+
+
+def test_the_classes_queries_are_compared_among_the_ranks_that_count() -> None:
+    assert not plan([A], [A], [B], [B]).split
+    found = plan([A, B], [OTHER_A], [B, A], [OTHER_A], samples=[None, None])
+    assert (found.classes, found.compares, found.split) == ((0, 1, 0, 1), True, 1)
+    restarts = plan([A], [A], [OTHER_A], [OTHER_A])
+    assert (restarts.classes, restarts.restarting, restarts.split) == ((0, 0, 2, 2), True, 0)
+
+
+def test_of_classes_nothing_is_dropped() -> None:
+    """Whether a rank ends on a repeated sample is worked out from its number, which is not that of its class."""
+    assert plan([A], [A], [B], [B], repeated=1, ends_repeated=(2, 3)).drop == "nothing"
+
+
 def test_one_rank_is_never_gathered_and_ranks_without_rows_neither() -> None:
     assert not plan([A, B]).gathered
     assert not plan([], []).gathered
