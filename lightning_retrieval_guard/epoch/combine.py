@@ -79,7 +79,7 @@ class LocalRows:
     @cached_property
     def as_combined(self) -> LocalRows:
         """The rows as torchmetrics joins those of ranks that have the same: each once for each rank, by their ids."""
-        same = self.with_plan(replace(self.plan, restarting=False))
+        same = self.with_plan(replace(self.plan, ids_restart=False))
         same.copies = len(self.plan.facts)
         return same
 
@@ -109,7 +109,7 @@ class LocalRows:
         if self.table is None or (self.table.is_scored and not self._fits_known(self.table)):
             return None
         table = self.table.repeated(self.copies)
-        numbers = QueryKeys(table, self.plan.restarting)
+        numbers = QueryKeys(table, self.plan.ids_restart)
         held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
         if any(digest.values is not None for digest in table.digests.values()):
             held, values = self._with_known(table, numbers, held, values)
@@ -120,7 +120,7 @@ class LocalRows:
         scored = [update for update, digest in table.digests.items() if digest.values is not None]
         scored += table.settled
         alone = bool((table.segments.bincount()[table.segments[scored]] == 1).all())
-        return self.copies == 1 and (self.plan.restarting or alone)
+        return self.copies == 1 and (self.plan.ids_restart or alone)
 
     def _with_known(
         self, table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
@@ -158,7 +158,7 @@ class LocalRows:
         """The most rows of any query that counts here by itself."""
         if self.table is None or self.pieces is None or self.queries is None:
             return 0
-        return longest((self.pieces if self.plan.restarting else self.queries).rows, self.table) * self.copies
+        return longest((self.pieces if self.plan.ids_restart else self.queries).rows, self.table) * self.copies
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
         """What one metric made of this rank's queries.
@@ -304,9 +304,9 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 def _leave_out_repeated(
     table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
 ) -> tuple[RowTable | None, QueryChunks | None]:
-    if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
+    if table is None or pieces is None or plan.drop_padded == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
-    kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
+    kept = table.without_last_row() if plan.drop_padded == "row" else table.without_last_query()
     left = len(kept) or kept.digests or kept.settled
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
 

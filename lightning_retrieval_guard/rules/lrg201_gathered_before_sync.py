@@ -62,7 +62,7 @@ class GatheredBeforeSync(Rule):
 
 def _held(source: SourceView) -> str:
     plan = source.plan
-    if plan.gathered:
+    if plan.replicated:
         return f"the same {several(plan.facts[0].rows, 'row')} on every rank"
     counted = len(plan.counted)
     return f"{counted} sets of rows, each on {len(plan.facts) // counted} of them"

@@ -66,6 +66,6 @@ class RestartingQueryIds(Rule):
 
 def merges_queries(key: KeyView) -> bool:
     """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
-    if key.source is None or not key.source.plan.restarting:
+    if key.source is None or not key.source.plan.ids_restart:
         return False
     return key.first.synced or not key.averages_batches

@@ -83,7 +83,7 @@ class ComputeDispatcher:
         outcome = known.source.outcome if known is not None and current else None
         if outcome is not None and not in_step:
             return functools.partial(_take, outcome, metric), True
-        if in_step or (known is not None and known.source.plan.gathered):
+        if in_step or (known is not None and known.source.plan.replicated):
             return functools.partial(_alone, metric, plain), False
         # on ranks that have stepped aside the rows are torchmetrics' own already, and those that meet must match
         give_back([metric])

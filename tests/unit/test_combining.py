@@ -161,7 +161,7 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=top_k)
     ranks = [make_rank([rows], metric, 2) for _ in range(2)]
     plan = decide(ranks, metric)
-    assert plan.gathered
+    assert plan.replicated
     for outcome in combine(ranks):
         assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
     # copies tie: torchmetrics has them rank after rank, for one update after the other
@@ -179,7 +179,7 @@ def test_ties_of_gathered_rows_fall_as_on_the_first_rank(
     other = [tuple(column.flip(0) for column in part) for part in reversed(first)]
     metric = kind(aggregation=aggregation, empty_target_action=action)
     ranks = [make_rank([own], metric, 2) for own in (first, other)]
-    assert decide(ranks, metric).gathered
+    assert decide(ranks, metric).replicated
     values = [outcome.value for outcome in combine(ranks)]
     torch.testing.assert_close(_comparable(values[0]), _comparable(alone(metric, [first])), rtol=1e-6, atol=1e-6)
     assert values[0] == values[1]
@@ -205,7 +205,7 @@ def test_one_rank_of_each_class_of_equal_ranks_counts(
     ranks = [make_rank([own], metric, 2 * size) for own in updates]
     found = decide(ranks, metric)
     assert len(found.counted) == 2
-    assert not found.gathered
+    assert not found.replicated
     wanted = alone(metric, [first, second])
     outcomes_of_all = combine(ranks)
     for outcome in outcomes_of_all:
@@ -426,7 +426,7 @@ def test_repeated_queries_count_once(spread: Spread, repeated: int, action: Any,
     metric = RetrievalRecall(top_k=2, empty_target_action=action, aggregation=aggregation)
     wanted = updates if repeated >= len(torch.cat([part[0] for part in copied]).unique() if copied else []) else doubled
     ranks = [make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own)) for own in doubled]
-    assume(not decide(ranks, metric, repeated=repeated).gathered)
+    assume(not decide(ranks, metric, repeated=repeated).replicated)
     for outcome, own in zip(combine(ranks), doubled, strict=True):
         if own:
             assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)

@@ -233,7 +233,7 @@ def test_what_was_scored_before_stays_where_the_padded_query_is_all_that_a_rank_
         rows.metrics.append(metric)
         ranks.append(Rank(rows, synchronises=False))
         updates.append([first] if rank else [first, last])
-    assert decide(ranks, metric, repeated=1).drop == "query"
+    assert decide(ranks, metric, repeated=1).drop_padded == "query"
     for outcome in combine(ranks):
         assert outcome.value == pytest.approx(float(alone(metric, updates)), abs=1e-6)
 
