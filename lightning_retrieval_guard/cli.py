@@ -197,9 +197,11 @@ def _add_check_options(parser: ArgumentParser) -> None:
 
 def _run_check(options: Namespace) -> int:
     from lightning_retrieval_guard.report.check import ReportError, check_report
+    from lightning_retrieval_guard.rules import REGISTRY
 
+    scaled = {code for code, rule in REGISTRY.items() if rule.spec.scales_by_ranks}
     try:
-        text, passed = check_report(options.report, options.fail_on, options.format)
+        text, passed = check_report(options.report, options.fail_on, options.format, scaled)
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -46,11 +46,12 @@ class RankStatus:
 
 
 def waiting_alone(statuses: Mapping[int, RankStatus]) -> dict[int, str]:
-    """The ranks that have started what others went past on their way to a meeting, and what that is."""
+    """The ranks that have started what others went past on their way to a meeting, and what that is, if it goes on."""
     last = max((status.meeting for status in statuses.values()), default=0)
     ahead = [status for status in statuses.values() if status.meeting == last]
     fewest = min((status.starts_before for status in ahead), default=0)
-    return {rank: one.point for rank, one in statuses.items() if one.meeting == last - 1 and one.starts > fewest}
+    starts = {rank: one.starts_before if one.meeting == last else one.starts for rank, one in statuses.items()}
+    return {rank: one.point for rank, one in statuses.items() if one.meeting >= last - 1 and starts[rank] > fewest}
 
 
 class RankStore:

@@ -78,7 +78,7 @@ class LocalRows:
     @cached_property
     def as_combined(self) -> LocalRows:
         """The rows as torchmetrics joins those of ranks that have the same: each once for each rank, by their ids."""
-        same = self.with_plan(replace(self.plan, restarting=False))
+        same = self.with_plan(replace(self.plan, ids_restart=False))
         same.copies = len(self.plan.facts)
         return same
 
@@ -108,7 +108,7 @@ class LocalRows:
         if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
         table = self.table.repeated(self.copies)
-        numbers = QueryKeys(table, self.plan.restarting)
+        numbers = QueryKeys(table, self.plan.ids_restart)
         held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
         if table.scored:
             held, values = _with_scored(table, numbers, held, values)
@@ -131,7 +131,7 @@ class LocalRows:
         """The most rows of any query that counts here by itself."""
         if self.table is None or self.pieces is None or self.queries is None:
             return 0
-        rows = (self.pieces if self.plan.restarting else self.queries).rows
+        rows = (self.pieces if self.plan.ids_restart else self.queries).rows
         return int(rows.max()) * self.copies if rows.numel() else 0
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
@@ -257,9 +257,9 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 def _leave_out_repeated(
     table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
 ) -> tuple[RowTable | None, QueryChunks | None]:
-    if table is None or pieces is None or plan.drop == "nothing" or not plan.facts[rank].ends_repeated:
+    if table is None or pieces is None or plan.drop_padded == "nothing" or not plan.facts[rank].ends_repeated:
         return table, pieces
-    kept = table.without_last_row() if plan.drop == "row" else table.without_last_query()
+    kept = table.without_last_row() if plan.drop_padded == "row" else table.without_last_query()
     left = len(kept) or kept.scored
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
 

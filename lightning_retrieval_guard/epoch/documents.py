@@ -53,7 +53,7 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
     """Whether the guard computes in place of the metric behind a key."""
     if source is None or len(facts) > 1:
         return len(facts) > 1
-    differs = source.plan.restarting or source.holds_others
+    differs = source.plan.ids_restart or source.holds_others
     return differs and not any(key.in_step for key in facts if key is not None)
 
 

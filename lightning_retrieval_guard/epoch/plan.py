@@ -28,8 +28,8 @@ class Plan:
         facts: What each rank told.
         classes: For every rank the first of those that hold the same rows, where the ranks fall into classes of equal
             size that do; else empty. One rank of each class counts.
-        restarting: Ids restart, so each update keeps its queries to itself.
-        drop: What a rank whose last sample is a repeated one leaves out.
+        ids_restart: Ids restart, so each update keeps its queries to itself.
+        drop_padded: What a rank whose last sample is a repeated one leaves out.
         repeated: The number of samples that the sampler repeated.
         compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
         split: Queries whose rows lie on several ranks.
@@ -39,8 +39,8 @@ class Plan:
 
     facts: tuple[RowFacts, ...]
     classes: tuple[int, ...] = ()
-    restarting: bool = False
-    drop: Literal["nothing", "row", "query"] = "nothing"
+    ids_restart: bool = False
+    drop_padded: Literal["nothing", "row", "query"] = "nothing"
     repeated: int = 0
     compares: bool = False
     split: int = 0
@@ -48,7 +48,7 @@ class Plan:
     scope: Scope = "auto"
 
     @property
-    def gathered(self) -> bool:
+    def replicated(self) -> bool:
         """Whether all ranks hold the same rows, so that each may count its own."""
         return len(set(self.classes)) == 1
 
@@ -60,7 +60,7 @@ class Plan:
     @property
     def first_counts(self) -> bool:
         """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
-        return self.gathered and len({facts.arrangement for facts in self.facts}) > 1
+        return self.replicated and len({facts.arrangement for facts in self.facts}) > 1
 
     def first_like(self, rank: int) -> int:
         """The rank that counts the rows which a rank holds."""
@@ -69,23 +69,23 @@ class Plan:
     @property
     def left_out(self) -> int:
         """Samples that the plan counts once although the sampler repeated them."""
-        return self.repeated if self.drop != "nothing" else self.duplicates
+        return self.repeated if self.drop_padded != "nothing" else self.duplicates
 
     @property
     def is_ambiguous(self) -> bool:
         """Whether an id stands in several updates or on several ranks, and nothing tells why."""
-        return self._meets and not self.spans
+        return self._meets and not self.spans_updates
 
     @property
-    def spans(self) -> bool:
+    def spans_updates(self) -> bool:
         """Whether queries are certain to go on from one update to another."""
-        if self.restarting:
+        if self.ids_restart:
             return False
         return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
 
     @property
     def _meets(self) -> bool:
-        return not self.restarting and (self.split > 0 or any(facts.restarts for facts in self.facts))
+        return not self.ids_restart and (self.split > 0 or any(facts.restarts for facts in self.facts))
 
     @property
     def uneven(self) -> bool:
@@ -102,13 +102,13 @@ class Plan:
         """Whether the value depends on rows that were not kept."""
         if any(facts.lacks_values for facts in self.facts):
             return True
-        parted = not self.restarting and (self.split > 0 or any(facts.lacks_rows for facts in self.facts))
-        return (parted or self.drop == "row") and any(facts.rows_dropped for facts in self.facts)
+        parted = not self.ids_restart and (self.split > 0 or any(facts.lacks_rows for facts in self.facts))
+        return (parted or self.drop_padded == "row") and any(facts.rows_dropped for facts in self.facts)
 
     @property
     def longest(self) -> int:
         """The most rows that any query can have."""
-        if self.restarting:
+        if self.ids_restart:
             return max(facts.longest_piece for facts in self.facts)
         lengths = [self.facts[rank].longest_query for rank in self.counted]
         return sum(lengths) if self.compares else max(lengths)
@@ -132,14 +132,14 @@ def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronis
     plan = Plan(tuple(facts), _classes_of(facts), repeated=repeated, scope=scope)
     holders = [own for own in facts if own.rows]
     counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
-    restarting = scope == "batch" or (
-        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, plan.gathered)
+    restarts = scope == "batch" or (
+        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, plan.replicated)
     )
     # where ranks hold the same rows, which of them ends on a repeated sample does not follow from its number
-    drop = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
-    plan = replace(plan, restarting=restarting, drop=drop)
+    drop_padded = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
+    plan = replace(plan, ids_restart=restarts, drop_padded=drop_padded)
     joins = synchronises or any(own.single_life for own in holders)
-    return replace(plan, compares=not (plan.gathered or restarting) and joins and _may_share(counted))
+    return replace(plan, compares=not (plan.replicated or restarts) and joins and _may_share(counted))
 
 
 def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
@@ -154,13 +154,13 @@ def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
     return tuple(map(contents.index, contents))
 
 
-def _may_restart(holders: Sequence[RowFacts], gathered: bool) -> bool:
+def _may_restart(holders: Sequence[RowFacts], replicated: bool) -> bool:
     """Whether the samples tell that ids restart, and nothing that they come from the data."""
-    return _one_query_a_sample(holders, gathered) and not any(own.advances for own in holders)
+    return _one_query_a_sample(holders, replicated) and not any(own.advances for own in holders)
 
 
-def _one_query_a_sample(holders: Sequence[RowFacts], gathered: bool) -> bool:
-    if gathered:
+def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:
+    if replicated:
         return all(own.one_query_a_global_sample or own.one_query_a_sample for own in holders)
     return all(own.one_query_a_sample for own in holders)
 
@@ -224,8 +224,8 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     copy, shared, identical, first = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
     different = shared & ~identical
-    if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, gathered=False):
-        plan, split, counts = replace(plan, restarting=True), torch.zeros_like(shared), torch.ones_like(shared)
+    if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, replicated=False):
+        plan, split, counts = replace(plan, ids_restart=True), torch.zeros_like(shared), torch.ones_like(shared)
     else:
         numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
         plan = plan.with_shared(*numbers)

@@ -93,7 +93,7 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: Outcome | None, 
         combined: The value over all ranks, where rows or sums have travelled for it.
         words: The other attributes of ``SourceView``.
     """
-    name, alone = words["name"], plan.gathered or len(plan.facts) == 1
+    name, alone = words["name"], plan.replicated or len(plan.facts) == 1
     covers = combined is not None or alone
     scored = local.outcome(name) if combined is None else combined
     metric = local.metrics.get(name)
@@ -118,7 +118,7 @@ def _tally(scored: Outcome, combined: bool, plan: Plan) -> Tally | None:
 
 def _as_combined(view: SourceView, local: LocalRows) -> float | None:
     """Equal scores are ranked by the order of all ranks' rows, which is known where it is the same on all of them."""
-    if len(view.plan.facts) == 1 and not view.plan.restarting:
+    if len(view.plan.facts) == 1 and not view.plan.ids_restart:
         return view.value
     outcome = local.as_combined.outcome(view.name)
     return None if view.plan.first_counts and outcome.tally.tied else _number(outcome.value)

@@ -245,7 +245,7 @@ class KeyView:
         if self.source is None or not self.averages_batches:
             return False
         plan = self.source.plan
-        return plan.spans and not all(own.single_life for own in plan.facts if own.rows)
+        return plan.spans_updates and not all(own.single_life for own in plan.facts if own.rows)
 
     @property
     def _may_part_queries(self) -> bool:
@@ -254,7 +254,7 @@ class KeyView:
             return False
         plan = self.source.plan
         whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
-        return not (whole or plan.restarting or plan.left_out)
+        return not (whole or plan.ids_restart or plan.left_out)
 
     @property
     def is_no_mean(self) -> bool:

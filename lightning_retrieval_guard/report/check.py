@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ class ReportError(ValueError):
     """A file that is not a JSON report of the guard."""
 
 
-def check_report(path: Path, fail_on: str, form: str) -> tuple[str, bool]:
+def check_report(path: Path, fail_on: str, form: str, scaled: Collection[str]) -> tuple[str, bool]:
     """Read a report, and say what is in it.
 
     Args:
         path: Of the JSON report, of version 1 or 2 of the schema.
         fail_on: ``"error"`` or ``"warning"``: what is at least so bad fails.
         form: One of ``FORMATS``.
+        scaled: The codes of rules that multiply or divide a number by the number of ranks.
 
     Returns:
         The text, and whether the check passed. A number that was corrected is right, and passes.
@@ -37,7 +38,7 @@ def check_report(path: Path, fail_on: str, form: str) -> tuple[str, bool]:
     Raises:
         ReportError: The file cannot be read, or is no report.
     """
-    findings, keys = _read(path)
+    findings, keys = _read(path, scaled)
     faults = [fault for fault in group(findings) if fault.serious]
     bad = tuple(Severity)[: list(Severity).index(Severity(fail_on)) + 1]
     passed = not any(finding.severity in bad and not finding.corrected for finding in findings)
@@ -47,12 +48,12 @@ def check_report(path: Path, fail_on: str, form: str) -> tuple[str, bool]:
     return text, passed
 
 
-def _read(path: Path) -> tuple[list[Finding], dict[str, Numbers]]:
+def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str, Numbers]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] not in _VERSIONS:
             raise ReportError(f"{str(path)!r} has version {document['version']!r} of the schema, not 1 or 2.")
-        findings = [_finding(one, document["world_size"]) for one in document["findings"]]
+        findings = [_finding(one, document["world_size"], scaled) for one in document["findings"]]
         corrected = {finding.key for finding in findings if finding.corrected}
         keys = {
             name: Numbers(own["logged"], own["reference"], name in corrected) for name, own in document["keys"].items()
@@ -62,11 +63,11 @@ def _read(path: Path) -> tuple[list[Finding], dict[str, Numbers]]:
     return findings, keys
 
 
-def _finding(fields: dict[str, Any], world_size: int) -> Finding:
+def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -> Finding:
     known = {name: value for name, value in fields.items() if name != "group"}
     if fields["effect"] is not None:  # what is not finite, JSON cannot hold
         known["effect"] = {name: math.nan if value is None else value for name, value in fields["effect"].items()}
-    return finding_from({**known, "world_size": world_size})
+    return finding_from({**known, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled})
 
 
 def _as_text(faults: Sequence[Fault]) -> str:

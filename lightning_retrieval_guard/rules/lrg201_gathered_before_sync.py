@@ -2,7 +2,8 @@
 
 ## What it flags
 A retrieval metric that holds the same rows on every rank and combines the ranks once more in `compute()`. The rows
-were gathered before, or the data is not sharded.
+were gathered before, or the data is not sharded. Or ranks fall into groups of equal size, and those of a group hold
+the same rows, as under tensor or context parallelism: the metric must combine one rank of each group.
 
 ## Why it is wrong
 After the second gathering each query has every document once for each of W ranks, so W relevant ones in place of one.
@@ -21,7 +22,7 @@ to do with it (torchmetrics issue #2852).
 Or update with this rank's own rows, and do not gather them.
 
 ## What correct mode does
-It counts this rank's own rows once, and exchanges none.
+It counts this rank's own rows once, and exchanges none. Of groups of ranks it counts the first rank of each.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class GatheredBeforeSync(Rule):
-    """All ranks hold the same rows, and the metric combines them again."""
+    """Several ranks hold the same rows, and the metric combines them again."""
 
     spec = RuleSpec(
         "LRG201",
@@ -54,14 +55,18 @@ class GatheredBeforeSync(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            if source is None or not source.plan.gathered or not _combines(key, source):
-                continue
-            ranks, rows = several(epoch.world_size, "rank"), several(source.plan.facts[0].rows, "row")
-            message = (
-                f"'{key.first.name}' on {ranks} holds the same {rows} on every rank, and torchmetrics combines them"
-                " again."
-            )
-            yield self.at_key(epoch, key, message, effect=key.effect)
+            if source is not None and source.plan.classes and _combines(key, source):
+                ranks, held = several(epoch.world_size, "rank"), _held(source)
+                message = f"'{key.first.name}' on {ranks} holds {held}, and torchmetrics combines them again."
+                yield self.at_key(epoch, key, message, effect=key.effect)
+
+
+def _held(source: SourceView) -> str:
+    plan = source.plan
+    if plan.replicated:
+        return f"the same {several(plan.facts[0].rows, 'row')} on every rank"
+    counted = len(plan.counted)
+    return f"{counted} sets of rows, each on {len(plan.facts) // counted} of them"
 
 
 def _combines(key: KeyView, source: SourceView) -> bool:

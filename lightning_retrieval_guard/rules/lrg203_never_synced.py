@@ -65,14 +65,14 @@ def _shows_one_rank(key: KeyView) -> bool:
     if first.sync_dist or key.world_size == 1 or (first.kind != "forward" and source.synchronises):
         return False
     if first.kind == "metric" or key.replaced:
-        return not source.plan.gathered and source.plan.has_rows
+        return not source.plan.replicated and source.plan.has_rows
     return not first.synced and key.differs
 
 
 def _fix(key: KeyView) -> str | None:
     if key.source is None:
         return None
-    if key.source.plan.restarting:
+    if key.source.plan.ids_restart:
         return (
             "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
             " restart in each batch or on each rank."

@@ -50,7 +50,7 @@ class UnevenUpdates(Rule):
         if not epoch.gathers_updates:
             return
         for source in epoch.sources:
-            if _combines(epoch, source) and source.plan.uneven and not source.plan.gathered:
+            if _combines(epoch, source) and source.plan.uneven and not source.plan.replicated:
                 counts = [str(own.updates) for own in source.plan.facts]
                 message = (
                     f"{source.metric} {source.name!r} was updated {', '.join(counts)} times on the"

@@ -54,7 +54,7 @@ class RestartingQueryIds(Rule):
             source = key.source
             if source is not None and merges_queries(key) and epoch.declared_scope == "auto":
                 facts = source.plan.facts
-                count = sum(own.pieces for own in facts) if not source.plan.gathered else facts[0].pieces
+                count = sum(facts[rank].pieces for rank in source.plan.counted)
                 queries = "1 query" if count == 1 else f"{count} queries"
                 ids = max(own.id_max for own in facts) - min(own.id_min for own in facts if own.rows) + 1
                 message = (
@@ -66,6 +66,6 @@ class RestartingQueryIds(Rule):
 
 def merges_queries(key: KeyView) -> bool:
     """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
-    if key.source is None or not key.source.plan.restarting:
+    if key.source is None or not key.source.plan.ids_restart:
         return False
     return key.first.synced or not key.averages_batches

@@ -78,7 +78,7 @@ class FactCollector:
     def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
         # where findings raise, all ranks must come to the same ones
-        if self._run.settings.mode != "warn" or plan.uneven or plan.restarting or plan.left_out:
+        if self._run.settings.mode != "warn" or plan.uneven or plan.ids_restart or plan.left_out or plan.classes:
             return True
         sources = [message["sources"][name] for message in messages if name in message["sources"]]
         facts = [SourceFacts.from_payload(source) for source in sources]

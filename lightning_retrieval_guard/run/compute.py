@@ -101,7 +101,7 @@ class ComputeDispatcher:
         outcome = known.source.outcome if known is not None and current else None
         if outcome is not None:
             return functools.partial(_take, outcome, metric), True
-        if known is not None and known.source.plan.gathered:
+        if known is not None and known.source.plan.replicated:
             return functools.partial(_alone, metric, plain), False
         return plain, False
 

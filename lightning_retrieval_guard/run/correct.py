@@ -76,7 +76,7 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
-    local = key.world_size == 1 and not key.source.plan.restarting and not key.source.holds_others
+    local = key.world_size == 1 and not key.source.plan.ids_restart and not key.source.holds_others
     as_logged = local and (first.kind == "metric" or not first.in_step)
     return None if as_logged else reference
 

@@ -323,7 +323,7 @@ class Epochs:
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
         unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
-        alone = self._run.world_size == 1 and not source.plan.restarting
+        alone = self._run.world_size == 1 and not source.plan.ids_restart
         return None if alone and unsure else outcome
 
     def needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:

@@ -127,7 +127,7 @@ class MetricGroup:
 
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
-        apart = not self.plan.gathered or self.plan.first_counts
+        apart = not self.plan.replicated or self.plan.first_counts
         travels = apart and len(self.ranks) > 1 and self.plan.has_rows and not self.plan.lacks_rows
         self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
         return bool(self._wanted)
@@ -170,7 +170,7 @@ class MetricGroup:
     def _limit(self, place: int) -> int:
         """The most queries that a rank can have scored."""
         facts = self.plan.facts[place]
-        return facts.pieces if self.plan.restarting else facts.queries
+        return facts.pieces if self.plan.ids_restart else facts.queries
 
     @property
     def _lows(self) -> bool:
@@ -212,7 +212,7 @@ class MetricGroup:
     def _sum(self, name: str) -> Sum:
         """What this rank made of its queries."""
         counted = None
-        if self._compared is not None and not self.plan.restarting:
+        if self._compared is not None and not self.plan.ids_restart:
             counted = self._compared.of(self._compared.rank == self._place).counts
         return self.local.sums(name, self._members[name].mean, self._width(name), counted)
 

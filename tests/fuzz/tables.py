@@ -27,7 +27,7 @@ from .ranks import Ranks, SimulatedStrategy
 Row = tuple[int, float, int]  # query, score, relevance
 Sample = tuple[Row, ...]
 Rows = tuple[Tensor, Tensor, Tensor]  # ids, scores and relevance, each of shape (rows,)
-Deal = Literal["shards", "sampler", "copies"]
+Deal = Literal["shards", "sampler", "copies", "pairs"]
 Cut = Literal["batch", "sample", "halves", "relevant"]
 Ids = Literal["given", "of batch", "of rank"]
 Way = Literal["object", "end", "forward", "step"]
@@ -62,7 +62,8 @@ class Table:
         samples: Of one row or more each.
         world_size: The number of ranks.
         deal: Each rank a shard of its own, of any size; what `DistributedSampler` gives it; or everything.
-        owner: The rank of each sample, where ranks have shards.
+            Or each pair of ranks a shard, as under tensor parallelism.
+        owner: The rank, or the pair of ranks, of each sample, where these have shards.
         batch_size: Samples in a batch.
         cut: One update a batch, one a sample, two of any rows, or one where anything is relevant.
         ids: As the rows have them, the place of the sample in its batch, or its place among those of the rank.
@@ -80,7 +81,8 @@ class Table:
         """The samples that a rank gets, in order."""
         if self.deal == "sampler":
             return list(DistributedSampler(self.samples, self.world_size, rank, shuffle=False))
-        return [place for place in range(len(self.samples)) if self.deal == "copies" or self.owner[place] == rank]
+        shard = rank // 2 if self.deal == "pairs" else rank
+        return [place for place in range(len(self.samples)) if self.deal == "copies" or self.owner[place] == shard]
 
     def loader(self, rank: int) -> DataLoader[Any]:
         if self.deal == "sampler":
@@ -128,7 +130,8 @@ class Table:
             return [update for batch in self.updates(0) for update in batch]
         if self.repeated:
             return [update for batch in self._without_repeats() for update in batch]
-        return [update for rank in range(self.world_size) for batch in self.updates(rank) for update in batch]
+        ranks = range(0, self.world_size, 2 if self.deal == "pairs" else 1)
+        return [update for rank in ranks for batch in self.updates(rank) for update in batch]
 
     def _without_repeats(self) -> Iterator[list[Update]]:
         seen: set[int] = set()

@@ -8,7 +8,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 from lightning_retrieval_guard import GuardError, Severity
 from lightning_retrieval_guard.findings import Effect
 
-from .oracle import averaged
+from .oracle import averaged, merged
 from .tables import Case, Made, Sample, Scope, Table, Way
 
 MRR = Made(RetrievalMRR, ())
@@ -25,6 +25,32 @@ def program(
     table = {"deal": "shards", "batch_size": 1, "cut": "batch", "ids": "given"} | options
     metric, sync_dist = table.pop("metric", MRR), bool(table.pop("sync_dist", False))
     return Case(Table(samples, world_size, owner=owner, **table), metric, (way,), sync_dist, scope)
+
+
+RECALL = Made(RetrievalRecall, (("top_k", 1),))
+RANKED: list[Sample] = [
+    tuple((query, 0.9 - 0.1 * place, int(place == answer)) for place in range(3))
+    for query, answer in enumerate([0, 1, 2, 0, 1, 2])
+]
+
+
+@pytest.mark.parametrize("way", ["object", "end"])
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+def test_pairs_of_ranks_that_hold_the_same_rows_count_once(way: Way, split: bool) -> None:
+    """Tensor parallel 2 x data parallel 2: plain divides recall by two."""
+    samples = RANKED if not split else [part for whole in RANKED for part in (whole[:2], whole[2:])]
+    owner = tuple(place % 2 for place in range(len(samples)))
+    case = program(*samples, way=way, owner=owner, world_size=4, deal="pairs", metric=RECALL, sync_dist=True)
+    plain, wanted = case.run()[0].values[way], merged(RECALL, case.table.once)
+    assert (plain, wanted) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
+    for shown in case.run("correct"):
+        assert shown.values[way] == pytest.approx(wanted)
+    for mode in ("warn", "correct"):
+        [found] = case.run(mode)[0].about(way)
+        assert (found.code, found.severity) == ("LRG201", Severity.ERROR)
+        # what torchmetrics would make of rows of which this rank holds but a part is not worked out
+        assert found.effect == (None if mode == "correct" else Effect(pytest.approx(plain), pytest.approx(wanted)))
+    assert {type(shown.error) for shown in case.run("strict")} == {GuardError}
 
 
 @pytest.mark.parametrize("batches", [1, 2])

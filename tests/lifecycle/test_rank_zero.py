@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from lightning.pytorch import LightningModule
@@ -21,6 +24,7 @@ from tests.distributed.programs.data import Batch, rows_of
 from .programs import Trainable, reference
 
 TIMEOUT = 8
+AHEAD = 3.0  # seconds that rank zero is ahead of the others
 
 
 class UpdatedInSteps(Trainable, LightningModule):
@@ -62,6 +66,23 @@ class NoRows(UpdatedInSteps):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.is_global_zero:
             self.log("share", self.share.compute(), rank_zero_only=True)
+
+
+class ReachedError(RuntimeError):
+    """The first collective of ``compute()``."""
+
+
+class BeforeTheOthers(NoRows):
+    """Rank zero alone computes it, long before the others come anywhere; the time until that waits for them."""
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.is_global_zero:
+            start = time.monotonic()
+            with mock.patch("torch.distributed.barrier", side_effect=ReachedError), contextlib.suppress(ReachedError):
+                self.share.compute()
+            self.log("waited", time.monotonic() - start, rank_zero_only=True)
+        else:
+            time.sleep(AHEAD)
 
 
 class AgainOnRankZero(NoRows):
@@ -143,6 +164,14 @@ def test_warn_lets_the_others_go_on_at_once(pool: Pool, program: str) -> None:
     [told] = second.value["warnings"]
     assert told.startswith("LRG901 guard-disabled: the guard stepped aside (LRG204 rank-zero-sync: compute() of ")
     assert told.endswith("Fix: Have all ranks do the same. lightning-retrieval-guard explain LRG901")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("mode", ["none", "warn"])
+def test_warn_adds_no_wait_of_its_own(pool: Pool, mode: str) -> None:
+    first = outcomes(pool, "BeforeTheOthers", mode)[0]
+    assert first.ok, str(first)
+    assert first.value["waited"] < AHEAD / 2
 
 
 @pytest.mark.timeout(60)

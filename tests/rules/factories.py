@@ -113,7 +113,7 @@ def sources(
         for rank, own in enumerate(updates)
     ]
     plan = decide(ranks, metrics, scope, repeated)
-    travels = len(ranks) > 1 and not plan.gathered and plan.has_rows
+    travels = len(ranks) > 1 and not plan.replicated and plan.has_rows
     outcomes = {name: combine(ranks, name)[0] for name in metrics}
     return {
         name: make_source_view(

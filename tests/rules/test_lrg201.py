@@ -57,6 +57,18 @@ def test_the_message_tells_ranks_rows_numbers_and_fix() -> None:
     )
 
 
+def test_classes_of_ranks_that_hold_the_same_rows_are_found() -> None:
+    first, second = (tuple(column[half] for column in pairs()) for half in (slice(128), slice(128, 256)))
+    own = facts("val_recall", kind="metric", source="recall", line=212)
+    for updates in ([[first]] * 2 + [[second]] * 2, [[first], [second]] * 2):
+        finding = the_finding("LRG201", stage(KeyView((own,) * 4, source(updates), computed=HITS / PAIRS / 2)))
+        assert finding.severity is Severity.ERROR
+        assert finding.text().startswith(
+            "LRG201 gathered-before-sync: 'val_recall' on 4 ranks holds 2 sets of rows, each on 2 of them, and"
+            " torchmetrics combines them again. Logged 0.2109, reference 0.4219. Pass each rank"
+        )
+
+
 def test_a_value_computed_in_the_step_is_found_too() -> None:
     own = facts("val_recall", kind="compute", source="recall", synced=True, sync_dist=True)
     told = [facts(**{**vars(own), "value": 32 * 0.2109375, "weight": 32.0})] * 2

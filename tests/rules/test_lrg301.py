@@ -103,5 +103,5 @@ def test_legal_programs_are_silent(own: SourceView) -> None:
 
 def test_declaring_the_scope_silences_it() -> None:
     own = restarting([FIRST, SECOND], scope="batch")
-    assert own.plan.restarting
+    assert own.plan.ids_restart
     assert not found("LRG301", stage(logged(own), declared_scope="batch"))

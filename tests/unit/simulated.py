@@ -131,7 +131,7 @@ def exchange(ranks: Sequence[Rank]) -> None:
 def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
     """The value that each rank arrives at."""
     plan = ranks[0].group.plan
-    if (plan.gathered and not plan.first_counts) or len(ranks) == 1:
+    if (plan.replicated and not plan.first_counts) or len(ranks) == 1:
         return [rank.local.outcome(name) for rank in ranks]
     if "values" not in ranks[0].sent:
         exchange(ranks)

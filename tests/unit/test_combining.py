@@ -159,7 +159,7 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=top_k)
     ranks = [make_rank([rows], metric, 2) for _ in range(2)]
     plan = decide(ranks, metric)
-    assert plan.gathered
+    assert plan.replicated
     for outcome in combine(ranks):
         assert outcome.value == pytest.approx(float(alone(metric, [rows])), abs=1e-6)
     # copies tie: torchmetrics has them rank after rank, for one update after the other
@@ -177,10 +177,63 @@ def test_ties_of_gathered_rows_fall_as_on_the_first_rank(
     other = [tuple(column.flip(0) for column in part) for part in reversed(first)]
     metric = kind(aggregation=aggregation, empty_target_action=action)
     ranks = [make_rank([own], metric, 2) for own in (first, other)]
-    assert decide(ranks, metric).gathered
+    assert decide(ranks, metric).replicated
     values = [outcome.value for outcome in combine(ranks)]
     torch.testing.assert_close(_comparable(values[0]), _comparable(alone(metric, [first])), rtol=1e-6, atol=1e-6)
     assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("whole", [True, False])
+@quick
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(ALL),
+    aggregation=aggregations,
+    action=actions,
+    size=st.integers(2, 3),
+)
+def test_one_rank_of_each_class_of_equal_ranks_counts(
+    seed: int, kind: type[Metric], aggregation: Any, action: Any, size: int, whole: bool, interleaved: bool
+) -> None:
+    """Two sets of rows, each on two or three ranks; the number is that of one process."""
+    first, second = scattered(2, 6, 5, seed) if not whole else shards(seed)
+    metric = kind(aggregation=aggregation, empty_target_action=action)
+    updates = [first, second] * size if interleaved else [first] * size + [second] * size
+    ranks = [make_rank([own], metric, 2 * size) for own in updates]
+    found = decide(ranks, metric)
+    assert len(found.counted) == 2
+    assert not found.replicated
+    wanted = alone(metric, [first, second])
+    outcomes_of_all = combine(ranks)
+    for outcome in outcomes_of_all:
+        torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted), rtol=1e-6, atol=1e-6)
+    assert {rank.group.views()[0].as_combined for rank in ranks} == {None}  # which rows tie in which order is not known
+    assert len({outcome.value for outcome in outcomes_of_all}) == 1
+    sent = [rank.sent["values"] for rank in ranks]
+    assert [size > 0 for size in sent] == [rank in found.counted for rank in range(len(ranks))]
+
+
+def shards(seed: int) -> list[list[Update]]:
+    """Whole queries on two ranks."""
+    [updates] = scattered(1, 8, 5, seed)
+    masks = [[(part, part[0] % 2 == rank) for part in updates] for rank in range(2)]
+    return [[tuple(column[mask] for column in part) for part, mask in own if mask.any()] for own in masks]
+
+
+def test_an_error_of_a_class_is_an_error_on_every_rank() -> None:
+    metric = RetrievalMRR(empty_target_action="error")
+    errors = [outcome.error for outcome in outcomes(metric, [[FINE], [FINE], [EMPTY], [EMPTY]])]
+    assert all(isinstance(error, EmptyQueryError) for error in errors)
+    assert [str(error).endswith("(rank 2)") for error in errors] == [True, True, False, False]
+
+
+def test_two_ranks_that_are_equal_by_chance_both_count() -> None:
+    """Others are not, so nothing says that the two stand for one."""
+    updates = [[update([0, 0], [0.9, 0.1], [0, 1])]] * 2 + [[FINE], [update([3, 3], [0.5, 0.4], [1, 0])]]
+    metric = RetrievalRecall(top_k=2)
+    for outcome in outcomes(metric, updates):
+        assert outcome.value == pytest.approx(float(alone(metric, updates)))
 
 
 def test_gathered_rows_that_cannot_be_scored_are_an_error_on_every_rank() -> None:
@@ -371,7 +424,7 @@ def test_repeated_queries_count_once(spread: Spread, repeated: int, action: Any,
     metric = RetrievalRecall(top_k=2, empty_target_action=action, aggregation=aggregation)
     wanted = updates if repeated >= len(torch.cat([part[0] for part in copied]).unique() if copied else []) else doubled
     ranks = [make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own)) for own in doubled]
-    assume(not decide(ranks, metric, repeated=repeated).gathered)
+    assume(not decide(ranks, metric, repeated=repeated).replicated)
     for outcome, own in zip(combine(ranks), doubled, strict=True):
         if own:
             assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)

@@ -172,6 +172,20 @@ def test_who_does_not_wait_goes_on_at_once_and_the_others_hear_of_it() -> None:
         assert error.elsewhere == {1: "validate/compute/mrr"}
 
 
+def test_who_started_alone_and_came_all_the_same_is_named() -> None:
+    def body(exchange: Exchange) -> Any:
+        exchange.meet("first", {})
+        if exchange.rank == 1:
+            exchange.start("validate/compute/mrr", waits=False)
+            exchange.finish()
+        return exchange.meet("second", {})
+
+    _, told = on_ranks(2, body)
+    for error in told:
+        assert str(error) == "rank(s) 1 waited for the others"
+        assert [*error.elsewhere] == [1]
+
+
 def test_a_rank_that_has_left_meets_no_more() -> None:
     def body(exchange: Exchange) -> Any:
         exchange.meet("first", {})

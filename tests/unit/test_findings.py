@@ -30,6 +30,7 @@ FINDING = Finding(
     message="'val_recall' on 2 ranks holds the same 1024 rows on every rank, and torchmetrics combines them again.",
     fix="Pass each rank's own rows, or build the metric with sync_on_compute=False.",
     ranks=(0, 1),
+    scales_by_ranks=True,
 )
 EFFECT = Effect(27 / 128, 27 / 64)
 

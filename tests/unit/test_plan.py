@@ -39,15 +39,15 @@ def plan(*ranks: list[Update], samples: list[int | None] | None = None, **option
 
 def test_whole_queries_on_their_ranks_need_no_comparing() -> None:
     found = plan([A, B], [C, D])
-    assert (found.gathered, found.restarting, found.drop, found.compares) == (False, False, "nothing", False)
+    assert (found.replicated, found.ids_restart, found.drop_padded, found.compares) == (False, False, "nothing", False)
     assert (found.split, found.duplicates, found.left_out) == (0, 0, 0)
     assert not found.is_ambiguous
 
 
 def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
-    assert plan([A, B], [B, A]).gathered
+    assert plan([A, B], [B, A]).replicated
     joined = tuple(torch.cat(parts) for parts in zip(B, A, strict=True))
-    assert plan([A, B], [joined]).gathered
+    assert plan([A, B], [joined]).replicated
     assert not plan([A, B], [B, A]).compares
 
 
@@ -57,29 +57,69 @@ def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
     ids=["fewer", "other-id", "other-relevance", "other-score", "more", "none"],
 )
 def test_any_other_row_is_not_gathered(other: list[Update]) -> None:
-    assert not plan([A, B], other).gathered
+    assert not plan([A, B], other).replicated
+
+
+@pytest.mark.parametrize(
+    ("ranks", "classes"),
+    [
+        ([[A], [A], [B, C], [C, B]], (0, 0, 2, 2)),
+        ([[A], [B], [A], [B]], (0, 1, 0, 1)),
+        ([[A], [B], [C], [A], [B], [C]], (0, 1, 2, 0, 1, 2)),
+        ([[A], [A], [A], [B], [B], [B]], (0, 0, 0, 3, 3, 3)),
+        ([[A, B]] * 3, (0, 0, 0)),
+        ([[A], [A], [B], [C]], ()),  # two ranks that are equal by chance
+        ([[A], [A], [A], [B]], ()),
+        ([[A], [A], [B], [B], [C]], ()),
+        ([[A], [A], [], []], ()),
+        ([[A], [B], [C], [D]], ()),
+        ([[], [], [], []], ()),
+        ([[A], [A], [B], [update([1, 1], [0.8, 0.75], [0, 1])]], ()),
+        ([[A]], ()),
+    ],
+    ids=str,
+)
+def test_ranks_fall_into_classes_of_equal_size_or_into_none(ranks: list, classes: tuple[int, ...]) -> None:
+    found = plan(*ranks)
+    assert found.classes == classes
+    assert found.counted == (sorted(set(classes)) or list(range(len(ranks))))
+    assert found.replicated is (len(set(classes)) == 1)
+    assert [found.first_like(rank) for rank in range(len(ranks))] == list(classes or range(len(ranks)))
+
+
+def test_the_classes_queries_are_compared_among_the_ranks_that_count() -> None:
+    assert not plan([A], [A], [B], [B]).split
+    found = plan([A, B], [OTHER_A], [B, A], [OTHER_A], samples=[None, None])
+    assert (found.classes, found.compares, found.split) == ((0, 1, 0, 1), True, 1)
+    restarts = plan([A], [A], [OTHER_A], [OTHER_A])
+    assert (restarts.classes, restarts.ids_restart, restarts.split) == ((0, 0, 2, 2), True, 0)
+
+
+def test_of_classes_nothing_is_dropped() -> None:
+    """Whether a rank ends on a repeated sample is worked out from its number, which is not that of its class."""
+    assert plan([A], [A], [B], [B], repeated=1, ends_repeated=(2, 3)).drop_padded == "nothing"
 
 
 def test_one_rank_is_never_gathered_and_ranks_without_rows_neither() -> None:
-    assert not plan([A, B]).gathered
-    assert not plan([], []).gathered
+    assert not plan([A, B]).replicated
+    assert not plan([], []).replicated
     assert not plan([], []).has_rows
 
 
 def test_minus_zero_is_zero() -> None:
-    assert plan([update([0, 0], [0.0, 1.0], [1, 0])], [update([0, 0], [-0.0, 1.0], [1, 0])]).gathered
+    assert plan([update([0, 0], [0.0, 1.0], [1, 0])], [update([0, 0], [-0.0, 1.0], [1, 0])]).replicated
 
 
 def test_an_id_in_two_updates_restarts_where_each_sample_is_one_query() -> None:
-    assert plan([A, OTHER_A]).restarting
-    assert plan([A, OTHER_A], [C, D]).restarting
-    assert not plan([A, A]).restarting
+    assert plan([A, OTHER_A]).ids_restart
+    assert plan([A, OTHER_A], [C, D]).ids_restart
+    assert not plan([A, A]).ids_restart
 
 
 @pytest.mark.parametrize("samples", [[2, 2], [1, 2], [None, 1], [1]])
 def test_without_the_evidence_a_query_is_split_over_updates(samples: list[int | None]) -> None:
     found = plan([A, OTHER_A], samples=samples)
-    assert not found.restarting
+    assert not found.ids_restart
     assert found.is_ambiguous
 
 
@@ -87,33 +127,33 @@ def test_without_the_evidence_a_query_is_split_over_updates(samples: list[int | 
     "second", [update([0], [0.75], [1]), update([0, 0], [0.75, 0.65], [0, 0])], ids=["one-row", "nothing-relevant"]
 )
 def test_a_query_that_is_no_whole_query_is_no_evidence(second: Update) -> None:
-    assert not plan([A, second]).restarting
+    assert not plan([A, second]).ids_restart
 
 
 def test_one_rank_without_the_evidence_is_enough_to_doubt() -> None:
     two_queries = tuple(torch.cat(parts) for parts in zip(C, D, strict=True))
-    assert not plan([A, OTHER_A], [two_queries]).restarting
+    assert not plan([A, OTHER_A], [two_queries]).ids_restart
 
 
 def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
     batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
     again = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
     found = plan([batch, again], [batch, again])
-    assert found.gathered
-    assert found.restarting
+    assert found.replicated
+    assert found.ids_restart
 
 
 def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
     found = plan([A], [OTHER_A])
     assert found.compares
-    assert found.restarting
+    assert found.ids_restart
     assert not found.split
 
 
 @pytest.mark.parametrize(("scope", "restarting"), [("global", False), ("batch", True), ("auto", True)])
 def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -> None:
-    assert plan([A, OTHER_A], [B, C], scope=scope).restarting is restarting
-    assert plan([A], [OTHER_A], scope=scope).restarting is restarting
+    assert plan([A, OTHER_A], [B, C], scope=scope).ids_restart is restarting
+    assert plan([A], [OTHER_A], scope=scope).ids_restart is restarting
 
 
 def test_a_query_over_two_ranks_is_split() -> None:
@@ -145,8 +185,8 @@ def test_more_identical_queries_than_were_repeated_are_the_users_own() -> None:
     ],
 )
 def test_what_a_padded_rank_leaves_out(ranks: list, samples: list, drop: str) -> None:
-    assert plan(*ranks, samples=samples, repeated=1).drop == drop
-    assert plan(*ranks, samples=samples, repeated=0).drop == "nothing"
+    assert plan(*ranks, samples=samples, repeated=1).drop_padded == drop
+    assert plan(*ranks, samples=samples, repeated=0).drop_padded == "nothing"
 
 
 def test_only_a_rank_that_ends_on_a_repeated_sample_leaves_it_out() -> None:
@@ -159,12 +199,12 @@ def test_only_a_rank_that_ends_on_a_repeated_sample_leaves_it_out() -> None:
 
 
 def test_gathered_rows_are_not_dropped() -> None:
-    assert plan([A, B], [A, B], repeated=1, ends_repeated=(1,)).drop == "nothing"
+    assert plan([A, B], [A, B], repeated=1, ends_repeated=(1,)).drop_padded == "nothing"
 
 
 def test_ranks_without_rows_leave_the_decision_to_the_others() -> None:
     found = plan([A, OTHER_A], [])
-    assert found.restarting
+    assert found.ids_restart
     assert found.uneven
     assert found.has_rows
     assert not found.compares
@@ -262,8 +302,8 @@ def test_an_id_of_another_metric_life_is_another_query() -> None:
 def test_what_is_known_of_ids_that_come_again(
     first: dict, second: dict, scope: str, restarting: bool, spans: bool, ambiguous: bool
 ) -> None:
-    plan = Plan((RowFacts(**first), RowFacts(**second)), restarting=restarting, scope=scope)
-    assert (plan.spans, plan.is_ambiguous) == (spans, ambiguous)
+    plan = Plan((RowFacts(**first), RowFacts(**second)), ids_restart=restarting, scope=scope)
+    assert (plan.spans_updates, plan.is_ambiguous) == (spans, ambiguous)
 
 
 @pytest.mark.parametrize(("updates", "uneven"), [((2, 2), False), ((2, 3), True), ((2, 2, 0), True)])
@@ -273,7 +313,7 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
 
 @pytest.mark.parametrize(
     ("properties", "longest"),
-    [({"restarting": True}, 3), ({}, 7), ({"compares": True}, 12), ({"compares": True, "classes": (0, 0)}, 5)],
+    [({"ids_restart": True}, 3), ({}, 7), ({"compares": True}, 12), ({"compares": True, "classes": (0, 0)}, 5)],
 )
 def test_the_longest_query(properties: dict, longest: int) -> None:
     """Where queries may lie on several ranks, their parts come together."""
@@ -296,7 +336,7 @@ def test_rows_that_differ_from_rank_to_rank_are_judged_by_the_samples_of_their_r
     batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
     others = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
     found = plan([batch], [others])
-    assert (found.compares, found.gathered, found.restarting) == (True, False, False)
+    assert (found.compares, found.replicated, found.ids_restart) == (True, False, False)
 
 
 def test_a_plan_takes_nothing_for_granted() -> None:
