@@ -51,7 +51,7 @@ class FactCollector:
             "repeated": padding.repeated if padding is not None else 0,
             "monitored": sorted(_compat.monitored_keys(trainer)),
             "more": self._has_hook(record.stage),
-            "ignores": self._may_ignore(),
+            "ignores": self._run.filter.may_ignore((self._run.module, *_compat.callbacks_of(trainer))),
             # in the order in which Lightning combines them
             "keys": [self._collect(key, epoch, results.get(key.call.storage)).to_payload() for key in keys],
             **({"unregistered": unregistered} if unregistered else {}),
@@ -69,11 +69,6 @@ class FactCollector:
         hook = END_HOOKS.get(stage, "on_validation_epoch_end")
         owners = (self._run.module, *_compat.callbacks_of(self._run.trainer))
         return any(_compat.defines_hook(owner, hook) for owner in owners)
-
-    def _may_ignore(self) -> bool:
-        """Whether a rule may be ignored at any log call of the program, as far as its source and settings tell."""
-        owners = (self._run.module, *_compat.callbacks_of(self._run.trainer))
-        return self._run.filter.ignores_by_settings or self._run.suppressions.may_apply(map(type, owners))
 
     def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""

@@ -31,6 +31,7 @@ from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stage import StageRecord
+from lightning_retrieval_guard.watch.step_sync import digest, sync_free_sites
 from lightning_retrieval_guard.watch.unregistered import bring
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
@@ -69,8 +70,17 @@ class Session:
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 
-    def _make_ways(self) -> ComputeDispatcher:
-        return ComputeDispatcher(self._epochs, self._run.exchange, self._run.settings, self.protect)
+    def _make_ways(self, sync_free: frozenset[tuple[str, int]] = frozenset()) -> ComputeDispatcher:
+        return ComputeDispatcher(self._epochs, self._run.exchange, self._run.settings, self.protect, sync_free)
+
+    def _find_sync_free(self) -> frozenset[tuple[str, int]]:
+        """Where a ``compute()`` in a step may leave its collective out, if all ranks do."""
+        callbacks = _compat.callbacks_of(self._run.trainer)
+        # a number that is left to the program needs it
+        may_ignore = self._run.filter.may_ignore((self._run.module, *callbacks))
+        if not self._run.settings.corrects or self.world_size == 1 or may_ignore:
+            return frozenset()
+        return sync_free_sites(self._run.module, callbacks)
 
     def open(self, connect: Callable[[], Exchange], prepare: Callable[[], timedelta]) -> None:
         """Put on the patches, on the process that works, and connect the ranks, if all are ready.
@@ -81,6 +91,7 @@ class Session:
         """
         self._is_open = True
         timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
+        sync_free: frozenset[tuple[str, int]] = frozenset()
         try:
             self._connect(connect)
             self.suppressions.start_over()
@@ -90,10 +101,12 @@ class Session:
                 refused = error
                 raise
             self._install()
+            sync_free = self._find_sync_free()
         except Exception as error:  # the other ranks hear of it before anything is changed
             trouble = failure_text(error)
         try:
-            self._run.exchange.join(timeout, trouble)
+            if self._run.exchange.join(timeout, trouble, digest(sorted(sync_free))):
+                self._ways = self._make_ways(sync_free)
         except Exception as error:
             if refused is not None:
                 self._take_off()

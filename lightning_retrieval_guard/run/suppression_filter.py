@@ -80,10 +80,10 @@ class SuppressionFilter:
                 reported.append(finding)
         return Verdict(reported, ignored)
 
-    @property
-    def ignores_by_settings(self) -> bool:
-        """Whether ``select`` or ``ignore`` is given."""
-        return self._settings.select is not None or bool(self._settings.ignore)
+    def may_ignore(self, owners: Iterable[object]) -> bool:
+        """Whether a rule may be ignored at any log call of some objects, as far as source and settings tell."""
+        chosen = self._settings.select is not None or bool(self._settings.ignore)
+        return chosen or self._suppressions.may_apply(map(type, owners))
 
     def unused(self, rank: int, world_size: int) -> Iterator[Finding]:
         """Findings about the suppressions of a run that is over."""

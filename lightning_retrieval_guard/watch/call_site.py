@@ -44,7 +44,7 @@ def user_call_site(skip_functions: Collection[str] = ()) -> CallSite:
     found: FrameType | None = None
     frame: FrameType | None = innermost
     while frame is not None:
-        if not _is_library(frame.f_globals.get("__name__", "")):
+        if not is_library(frame.f_globals.get("__name__", "")):
             found = found or frame
             if frame.f_code.co_name not in skip_functions:
                 found = frame
@@ -54,7 +54,8 @@ def user_call_site(skip_functions: Collection[str] = ()) -> CallSite:
     return CallSite(best.f_code.co_filename, best.f_lineno)
 
 
-def _is_library(module: str) -> bool:
+def is_library(module: str) -> bool:
+    """Whether a module is one of a library, or of the guard."""
     root = module.partition(".")[0]
     return root in _LIBRARIES or (root == _OWN and not module.startswith(_OWN_PROGRAMS))
 

@@ -323,6 +323,9 @@ class MetricWatch:
             drop_stale(record, feeding, self.row_records())
 
     def _note_update(self, record: MetricRecord) -> None:
+        metric = record.metric()
+        if metric is not None and _compat.is_composition(metric):
+            return  # its parts were updated
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
         if record.made_in_batch != self._batch:

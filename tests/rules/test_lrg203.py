@@ -33,7 +33,7 @@ def test_a_plain_value_shows_the_shard_of_rank_zero() -> None:
     assert (finding.key, finding.ranks) == ("val_loss", (0, 1))
     assert finding.text() == (
         "LRG203 never-synced: 'val_loss' is a rank's own value, never combined over 2 ranks: the logger shows the shard"
-        " of rank 0. Logged 1.0000, reference 2.0000 (1/2 of the reference: the number of ranks). Pass sync_dist=True."
+        " of rank 0. Logged 1.0000, reference 2.0000. Pass sync_dist=True."
     )
 
 

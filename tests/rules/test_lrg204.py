@@ -19,8 +19,8 @@ def test_both_arguments_switch_the_reduction_off() -> None:
     assert finding.ranks == (0, 1)
     assert finding.text() == (
         "LRG204 rank-zero-sync: 'val_loss' is logged with sync_dist=True and rank_zero_only=True. Lightning then"
-        " reduces nothing, and the logger shows the shard of rank 0. Logged 1.0000, reference 2.0000 (1/2 of the"
-        " reference: the number of ranks). Drop rank_zero_only."
+        " reduces nothing, and the logger shows the shard of rank 0. Logged 1.0000, reference 2.0000."
+        " Drop rank_zero_only."
     )
 
 
