@@ -90,6 +90,7 @@ FIXTURE = """
 
 
 def test_the_fixture_fails_the_test_of_a_wrong_program(pytester: pytest.Pytester) -> None:
+    pytester.syspathinsert(Path(__file__).parents[1])
     pytester.makepyfile(FIXTURE)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
