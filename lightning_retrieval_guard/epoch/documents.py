@@ -51,10 +51,12 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
 
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
     """Whether the guard computes in place of the metric behind a key."""
-    if source is None or len(facts) > 1:
-        return len(facts) > 1
-    differs = source.plan.ids_restart or source.holds_others
-    return differs and not any(key.in_step for key in facts if key is not None)
+    present = [key for key in facts if key is not None]
+    if source is None or any(key.kind == "forward" for key in present):
+        return False
+    if any(key.kind == "compute" and key.in_step for key in present):
+        return any(key.sync_left_out for key in present)
+    return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 
 
 def order_of_reductions(message: Message) -> tuple[str, ...]:

@@ -68,7 +68,8 @@ class ComputeDispatcher:
     def _in_step(self, record: MetricRecord, metric: Any, plain: Plain, syncs: bool) -> tuple[Plain, bool]:
         """The program's own way, without its collective where nobody can see the difference."""
         if syncs and self._is_sync_free(record, metric):
-            return functools.partial(_alone, metric, plain), False
+            record.sync_left_out = True
+            return functools.partial(_alone, metric, plain), True
         record.synced_in_steps += syncs
         return plain, syncs
 

@@ -43,6 +43,7 @@ class Origin:
     life: MetricLife | None
     update: int = 0
     program_value: Any = None
+    sync_left_out: bool = False
 
 
 class MetricListener(Protocol):
@@ -350,8 +351,8 @@ class MetricWatch:
             self._recent.append(life)
             self._keep_rows(record, life)
             update = len(life.states()[0]) - 1
-        origin = Origin(record, how, synced, life, update, record.program_value)
-        record.program_value = None
+        origin = Origin(record, how, synced, life, update, record.program_value, record.sync_left_out)
+        record.program_value, record.sync_left_out = None, False
         for tensor in _tensors(value):
             self._remember(tensor, origin)
 
