@@ -258,8 +258,7 @@ class RetrievalGuard(Callback, OtherCallback):
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         session = self._session
         if session is not None:
-            session.in_step = True
-            session.protect(lambda: session.start_batch(batch, index, dataloader))
+            session.start_batch(batch, index, dataloader)
 
     def _end_stage(self, trainer: Trainer) -> None:
         if self._session is not None:

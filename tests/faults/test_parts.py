@@ -15,15 +15,21 @@ pytestmark = pytest.mark.timeout(900)
 
 NET = {
     # the functions that catch, and those that run the program's own code and so may not catch
+    "run.protection:Protection.protect",
+    "run.protection:Protection.meet",
+    "run.protection:Protection.fail",
+    "run.protection:Protection.give_up",
+    "run.protection:Protection.step_aside",
     "run.session:Session.protect",
+    "run.session:Session.start_batch",
+    "run.listener:Listener.protect",
     "run.session:Session.open",
     "run.session:Session.close",
-    "run.session:Session.compute",
-    "run.session:Session.forward",
-    "run.session:Session.score_in_forward",
-    "run.session:Session.routes",
-    "run.session:Session.hook",
-    "run.session:Session.stage",
+    "run.listener:Listener.compute",
+    "run.listener:Listener.forward",
+    "run.listener:Listener.routes",
+    "run.listener:Listener.hook",
+    "run.listener:Listener.stage",
     "run.compute:ComputeDispatcher.compute_alone",
     # connects the ranks; without it no other can be told
     "distributed.exchange:make_exchange",

@@ -1,0 +1,116 @@
+"""Nothing of the guard brings a run down: its failures are caught here, and it steps aside on all ranks together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.distributed.exchange import ExchangeError, RanksFailedError
+from lightning_retrieval_guard.findings import GuardWarning
+from lightning_retrieval_guard.report.text import printable
+from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
+from lightning_retrieval_guard.run.collect import why_ranks_missed
+from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.failure import Failure, failure_text
+
+
+class Protection:
+    """Runs parts of the guard, and knows whether one has failed.
+
+    Args:
+        run: The run.
+        take_off: Takes off everything that the guard has put on.
+
+    Attributes:
+        is_open: Whether the guard is on.
+        in_step: Whether a batch has begun since the ranks last met.
+        failure: What has failed, until the ranks have heard of it.
+    """
+
+    def __init__(self, run: RunContext, take_off: Callable[[], None]) -> None:
+        self.is_open = False
+        self.in_step = False
+        self.failure: Failure | None = None
+        self._run = run
+        self._take_off = take_off
+
+    def protect(self, action: Callable[[], None]) -> None:
+        """Run a part of the guard; its failure must not bring the run down."""
+        if self.failure is not None or not self.is_open:
+            return
+        try:
+            action()
+        except (GuardError, GuardWarning):
+            raise
+        except Exception as error:
+            self.fail(error)
+            if self._run.world_size == 1:
+                self.give_up()
+
+    def meet(self, action: Callable[[], None]) -> None:
+        """Run a part where the ranks meet, and step aside where any of them has failed."""
+        self.in_step = False
+        self.protect(action)
+        if self.failure is not None and self.is_open:
+            self.give_up()
+
+    def fail(self, error: Exception) -> None:
+        """Note a failure; the other ranks hear of one here where they meet."""
+        self.failure = self.failure or self._failure_of(error)
+
+    def _failure_of(self, error: Exception) -> Failure:
+        exchange = self._run.exchange
+        if isinstance(error, RanksFailedError):
+            return Failure(str(error), error.ranks, exchange.rank == 0)
+        if isinstance(error, ExchangeError):
+            return Failure(why_ranks_missed(error), [exchange.rank], say=True, is_own=False)
+        reason = failure_text(error)
+        try:
+            exchange.leave(reason, failed=True)
+        except Exception as another:  # this is where failures end
+            reason = f"{reason}; {failure_text(another)}"
+        return Failure(reason, [exchange.rank], exchange.rank == 0)
+
+    def give_up(self) -> None:
+        """Step aside for what has failed.
+
+        Raises:
+            GuardError: In strict mode.
+        """
+        assert self.failure is not None
+        if self._run.settings.mode != "strict":
+            self.step_aside(self.failure.say)
+            return
+        failure, self.failure = self.failure, None
+        self._keep(failure, say=False)
+        spec, ranks = GuardDisabled.spec, ", ".join(map(str, failure.ranks))
+        raise GuardError(printable(f"{spec.code} {spec.slug}: the guard failed on rank(s) {ranks}: {failure.reason}"))
+
+    def step_aside(self, say: bool) -> None:
+        """Take everything off, and report what has failed."""
+        failure = self.failure
+        assert failure is not None
+        if self.is_open:
+            self._take_off()
+        self.failure = None
+        self._keep(failure, say)
+
+    def _keep(self, failure: Failure, say: bool) -> None:
+        """Add a failure to what was found, and write all of that, because no later moment may."""
+        try:
+            finding = failure.finding(self._run.trainer, self._run.module)
+            if self._run.settings.allows(finding.code):
+                self._run.log.add([finding], say=say)
+        except GuardWarning:
+            raise
+        except Exception as error:  # it may be why the guard steps aside
+            print(f"RetrievalGuard stepped aside: {failure.reason}; {failure_text(error)}", file=sys.stderr)
+        finally:
+            self._save_what_is_known()
+
+    def _save_what_is_known(self) -> None:
+        try:
+            self._run.save()
+        except Exception as error:  # it may be why the guard steps aside
+            print(f"RetrievalGuard: the report could not be written: {failure_text(error)}", file=sys.stderr)
