@@ -50,11 +50,14 @@ class MetricListener(Protocol):
     """What the watch asks and tells while a metric works."""
 
     suppressions: Suppressions
-    in_step: bool
 
     @property
     def routes(self) -> bool:
         """Whether the guard supplies the values of retrieval metrics."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a batch has begun since the ranks last met."""
 
     def may_drop(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
