@@ -16,9 +16,6 @@ from lightning_retrieval_guard.epoch.packing import Summary
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.settings import QueryScope
 
-# What was declared about query ids; or nothing was, and they are not to be doubted.
-Scope = QueryScope | Literal["as given"]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,6 +31,7 @@ class Plan:
         compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
         split: Queries whose rows lie on several ranks.
         duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
+        merged: Queries of several ranks that have the same id, where ids are declared to be those of an update.
         scope: What the user declared about query ids.
     """
 
@@ -45,7 +43,8 @@ class Plan:
     compares: bool = False
     split: int = 0
     duplicates: int = 0
-    scope: Scope = "auto"
+    merged: int = 0
+    scope: QueryScope = "auto"
 
     @property
     def replicated(self) -> bool:
@@ -98,6 +97,11 @@ class Plan:
         return any(facts.rows for facts in self.facts)
 
     @property
+    def merges(self) -> bool:
+        """Whether torchmetrics merges queries, since their ids restart."""
+        return self.ids_restart and (self.merged > 0 or any(facts.restarts for facts in self.facts))
+
+    @property
     def lacks_rows(self) -> bool:
         """Whether the value depends on rows that were not kept."""
         if any(facts.lacks_values for facts in self.facts):
@@ -120,7 +124,7 @@ class Plan:
         return replace(self, split=different + identical)
 
 
-def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronises: bool) -> Plan:
+def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int, synchronises: bool) -> Plan:
     """Decide what can be decided from the facts alone.
 
     Args:
@@ -139,7 +143,9 @@ def make_plan(facts: Sequence[RowFacts], scope: Scope, repeated: int, synchronis
     drop_padded = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
     plan = replace(plan, ids_restart=restarts, drop_padded=drop_padded)
     joins = synchronises or any(own.single_life for own in holders)
-    return replace(plan, compares=not (plan.replicated or restarts) and joins and _may_share(counted))
+    # ids of an update may still be unique, and then nothing is wrong with them
+    compares = not plan.replicated and (not restarts or scope == "batch")
+    return replace(plan, compares=compares and joins and _may_share(counted))
 
 
 def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
@@ -224,8 +230,14 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     copy, shared, identical, first = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
     different = shared & ~identical
+    if plan.scope == "batch":
+        plan = replace(plan, merged=copy[shared].unique().numel())
+        return plan, ComparedQueries(
+            held, copy, everything.segment, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
+        )
     if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, replicated=False):
-        plan, split, counts = replace(plan, ids_restart=True), torch.zeros_like(shared), torch.ones_like(shared)
+        plan = replace(plan, ids_restart=True, merged=copy[different].unique().numel())
+        split, counts = torch.zeros_like(shared), torch.ones_like(shared)
     else:
         numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
         plan = plan.with_shared(*numbers)

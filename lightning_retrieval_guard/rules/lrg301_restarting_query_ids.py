@@ -52,7 +52,7 @@ class RestartingQueryIds(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            if source is not None and merges_queries(key) and epoch.declared_scope == "auto":
+            if source is not None and merges_queries(key):
                 facts = source.plan.facts
                 count = sum(facts[rank].pieces for rank in source.plan.counted)
                 queries = "1 query" if count == 1 else f"{count} queries"
@@ -66,6 +66,6 @@ class RestartingQueryIds(Rule):
 
 def merges_queries(key: KeyView) -> bool:
     """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
-    if key.source is None or not key.source.plan.ids_restart:
+    if key.source is None or not key.source.plan.merges:
         return False
     return key.first.synced or not key.averages_batches

@@ -23,11 +23,12 @@ from lightning_retrieval_guard.distributed.exchange import Exchange, RanksFailed
 from lightning_retrieval_guard.distributed.payload import ProtocolError, read_all
 from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.facts import SourceFacts
-from lightning_retrieval_guard.epoch.plan import Plan, Scope, make_plan
+from lightning_retrieval_guard.epoch.plan import Plan, make_plan
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import LocalSource
+from lightning_retrieval_guard.settings import QueryScope
 
 # No rank holds more rows than this, at 16 bytes a row.
 _MOST_ROWS = 1 << 36
@@ -99,7 +100,7 @@ class RankSources:
 class Synchronizer:
     """Brings what the ranks hold together."""
 
-    def __init__(self, exchange: Exchange, scope: Scope, metric_named: Callable[[str], Metric | None]) -> None:
+    def __init__(self, exchange: Exchange, scope: QueryScope, metric_named: Callable[[str], Metric | None]) -> None:
         self._exchange = exchange
         self._scope = scope
         self._metric_named = metric_named
