@@ -4,7 +4,8 @@ Knows nothing of epochs and processes. A row takes this way:
 
 1. ``Rows``: three columns in order of arrival, as the list states of a metric hold them.
 2. ``rows.Block``: whole queries with all their rows, those of a query in order of arrival.
-3. ``ranked.Ranked``: the same with the rows of each query from the best to the worst, from one sort or one ``topk``.
+3. ``ranked.Ranked``: the rows of each query from the best to the worst, from one sort; with cut-offs in all measures,
+   of those rows alone that may be above the largest.
 4. ``score.Scores``: one value a query for each ``Measure``, which ``aggregate`` makes one number.
 """
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lightning_retrieval_guard.ranking.rows import Block
 
+# How many rows to a slot make it worth while to leave rows out.
+_WORTH = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Hits:
@@ -48,10 +51,7 @@ class Hits:
     def first_rank(self) -> Tensor:
         """The rank of the first hit of each query, int64 of shape ``(queries,)``; huge where there is none."""
         ranks = torch.full((self.queries,), torch.iinfo(torch.int64).max, device=self.rank.device)
-        some = self.counts > 0
-        first = (self.counts.cumsum(0) - self.counts)[some]
-        ranks[some] = self.rank.index_select(0, first)
-        return ranks
+        return ranks.scatter_reduce_(0, self.query, self.rank, "amin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +61,7 @@ class Ranked:
     Attributes:
         block: The queries and all their rows.
         order: The positions in the block of the ranked rows, by query and then by score from high to low, int64 of
-            shape ``(ranked,)``. Rows below the largest cut-off may be missing, unless they tie with one above it.
-        number: Their queries, int64 of the same shape.
+            shape ``(ranked,)``. Rows below the largest cut-off may be missing, but none that tie with one above it.
         starts: Where the ranked rows of each query begin, int64 of shape ``(queries,)``.
         same: Whether a ranked row and the next one are of one query and equal in score, bool of shape
             ``(ranked - 1,)``.
@@ -70,10 +69,14 @@ class Ranked:
 
     block: Block
     order: Tensor
-    number: Tensor
     starts: Tensor
     same: Tensor
     _within: dict[tuple[bool, int], Hits] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def number(self) -> Tensor:
+        """The queries of the ranked rows, int64 of shape ``(ranked,)``."""
+        return self.block.number_at(self.order)
 
     @cached_property
     def preds(self) -> Tensor:
@@ -83,13 +86,21 @@ class Ranked:
     @cached_property
     def gains(self) -> Tensor:
         """Relevance of the ranked rows, of shape ``(ranked,)``."""
-        return self.block.gains.index_select(0, self.order)
+        return self.block.target.index_select(0, self.order)
 
     @cached_property
     def rank(self) -> Tensor:
         """Ranks of the ranked rows within their query, from 0, int64 of shape ``(ranked,)``."""
         ranked = torch.arange(self.order.numel(), device=self.order.device)
         return ranked - self.starts.index_select(0, self.number)
+
+    def number_at(self, index: Tensor) -> Tensor:
+        """The queries of some ranked rows, int64 of the shape of ``index``."""
+        return self.block.number_at(self.order.index_select(0, index))
+
+    def is_positive_at(self, index: Tensor) -> Tensor:
+        """Which of some ranked rows have a score above zero, bool of the shape of ``index``."""
+        return self.block.preds.index_select(0, self.order.index_select(0, index)) > 0
 
     @cached_property
     def has_nan(self) -> Tensor:
@@ -100,13 +111,13 @@ class Ranked:
     def hits(self) -> Hits:
         """Rows whose relevance is not zero."""
         index = self.gains.nonzero().view(-1)
-        query = self.number.index_select(0, index)
+        query = self.number_at(index)
         return Hits(index, query, index - self.starts.index_select(0, query), len(self.block))
 
     @cached_property
     def positive_hits(self) -> Hits:
         """Those of them with a score above zero."""
-        positive = self.block.preds.index_select(0, self.order.index_select(0, self.hits.index)) > 0
+        positive = self.is_positive_at(self.hits.index)
         return self.hits if bool(positive.all()) else self.hits.at(positive.nonzero().view(-1))
 
     def hits_within(self, top_k: int, *, positive: bool) -> Hits:
@@ -116,9 +127,9 @@ class Ranked:
             top_k: The cut-off.
             positive: Whether only those with a score above zero count.
         """
-        key = (positive, top_k)
+        hits = self.positive_hits if positive else self.hits
+        key = (hits is self.hits, top_k)
         if key not in self._within:
-            hits = self.positive_hits if positive else self.hits
             self._within[key] = hits.at((hits.rank < top_k).nonzero().view(-1))
         return self._within[key]
 
@@ -135,7 +146,7 @@ class Ranked:
         tie = (torch.searchsorted(firsts, index, right=True) - 1).clamp_(min=0)
         first, last = firsts.index_select(0, tie), lasts.index_select(0, tie)
         alone = (index < first) | (index > last)
-        start = self.starts.index_select(0, self.number.index_select(0, index))
+        start = self.starts.index_select(0, self.number_at(index))
         return torch.where(alone, index, first) - start, torch.where(alone, index, last) - start
 
     @cached_property
@@ -155,41 +166,51 @@ def rank(block: Block, top_k: int | None) -> Ranked:
         top_k: The largest cut-off, if everything asked of the ranking has one.
     """
     # the ideal ranking of graded relevance needs every row
-    if top_k is not None and block.length is not None and 2 * top_k < block.length and block.is_binary:
-        best = _rank_best(block, top_k, block.length)
-        if best is not None:
-            return best
-    return _rank_all(block)
+    if top_k is None or not block.is_binary or _WORTH * _slots(top_k) * len(block) > block.preds.numel():
+        order, same = _sort(block.number, block.preds)
+        return Ranked(block, order, block.sizes.cumsum(0) - block.sizes, same)
+    kept = _may_be_among(block, top_k)
+    number = block.number_at(kept)
+    order, same = _sort(number, block.preds.index_select(0, kept))
+    sizes = number.bincount(minlength=len(block))
+    return Ranked(block, kept.index_select(0, order), sizes.cumsum(0) - sizes, same)
 
 
-def _rank_best(block: Block, top_k: int, length: int) -> Ranked | None:
-    """The best rows of queries of one length; ``None`` where a tie at the cut-off or a NaN needs all of them."""
-    preds, best = block.preds.view(-1, length).topk(top_k + 1, dim=1)
-    if bool((preds[:, top_k] == preds[:, top_k - 1]).any() | preds[:, 0].isnan().any()):
-        return None
-    queries = torch.arange(len(block), device=best.device)
-    same = torch.zeros_like(best[:, :top_k], dtype=torch.bool)
-    same[:, :-1] = preds[:, 1:top_k] == preds[:, : top_k - 1]
-    return Ranked(
-        block,
-        order=(best[:, :top_k] + length * queries[:, None]).view(-1),
-        number=queries.repeat_interleave(top_k),
-        starts=top_k * queries,
-        same=same.view(-1)[:-1],
-    )
+def _slots(top_k: int) -> int:
+    return 1 << top_k.bit_length()
 
 
-def _rank_all(block: Block) -> Ranked:
-    starts = block.sizes.cumsum(0) - block.sizes
-    if block.preds.dtype == torch.float32:
-        key, order = sort_key(block.number, block.preds).sort(stable=True)
-        return Ranked(block, order, key >> 32, starts, key[1:] == key[:-1])
-    by_score = block.preds.argsort(descending=True, stable=True)
-    number, order = block.number.index_select(0, by_score).sort(stable=True)
+def _may_be_among(block: Block, top_k: int) -> Tensor:
+    """Positions of the rows that may be among the best of their query, int64 of shape ``(kept,)``.
+
+    The rows of a query are spread over slots. The ``top_k``-th greatest of the slots' maxima is a bound: a row that
+    scores less is not among the best ``top_k``, and does not tie with one of them. A NaN is the greatest of all.
+    """
+    slots = _slots(top_k)
+    if block.length is not None:
+        preds = block.preds.view(-1, block.length)
+        folded = preds[:, : block.length // slots * slots].unflatten(1, (-1, slots)).amax(1)
+        bound = folded.sort(dim=1).values[:, -top_k, None]
+    else:
+        preds = block.preds
+        slot = torch.arange(preds.numel(), device=preds.device).bitwise_and_(slots - 1).add_(block.number, alpha=slots)
+        folded = preds.new_full((len(block) * slots,), -torch.inf).scatter_reduce_(0, slot, preds, "amax")
+        bound = folded.view(-1, slots).sort(dim=1).values[:, -top_k].index_select(0, block.number)
+    below: Tensor = preds < bound
+    return below.logical_not_().view(-1).nonzero().view(-1)
+
+
+def _sort(number: Tensor, preds: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions by query and then by score from high to low, and whether each row ties with the next."""
+    if preds.dtype == torch.float32:
+        key, order = sort_key(number, preds).sort(stable=True)
+        return order, key[1:] == key[:-1]
+    by_score = preds.argsort(descending=True, stable=True)
+    number, order = number.index_select(0, by_score).sort(stable=True)
     order = by_score.index_select(0, order)
-    preds = block.preds.index_select(0, order)
+    preds = preds.index_select(0, order)
     equal = (preds[1:] == preds[:-1]) | (preds[1:].isnan() & preds[:-1].isnan())
-    return Ranked(block, order, number, starts, equal & (number[1:] == number[:-1]))
+    return order, equal & (number[1:] == number[:-1])
 
 
 def sort_key(number: Tensor, preds: Tensor) -> Tensor:
@@ -207,9 +228,9 @@ def sort_key(number: Tensor, preds: Tensor) -> Tensor:
     if bool(missing.any()):
         scores = scores.masked_fill_(missing, torch.nan)
     bits = scores.view(torch.int32)
-    # As integers the bits of positive floats ascend and those of negative ones descend.
-    descending = bits.bitwise_xor((bits >> 31) & 0x7FFFFFFF).bitwise_not_()
-    return (number << 32).add_(descending).add_(1 << 31)
+    # as integers the bits of positive floats ascend and those of negative ones descend
+    bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
+    return bits.long().neg_().add_(number, alpha=1 << 32).add_(1 << 31)
 
 
 def rank_as_torchmetrics(block: Block, top_k: int | None) -> Ranked:
@@ -232,5 +253,4 @@ def rank_as_torchmetrics(block: Block, top_k: int | None) -> Ranked:
         else:
             best = preds.topk(min(top_k, length), sorted=True, dim=-1).indices
         order[starts[queries][:, None] + torch.arange(best.shape[1], device=sizes.device)] = rows.gather(1, best)
-    number = torch.arange(len(block), device=sizes.device).repeat_interleave(sizes)
-    return Ranked(block, order, number, starts, torch.zeros_like(order[1:], dtype=torch.bool))
+    return Ranked(block, order, starts, torch.zeros_like(order[1:], dtype=torch.bool))

@@ -10,11 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# Rows of a block: its sort stays in the cache.
-_BLOCK = 1 << 18
+# Rows of a block, where they stand query by query: it nearly stays in the cache.
+_BLOCK = 1 << 20
 
-# Up to this number one sort of all rows is as quick as cutting rows in any order into blocks.
-_UNCUT = 1 << 20
+# The first rows show whether to look for rows that stand query by query.
+_HEAD = 1 << 12
 
 # Below this number of rows torch.sort() of ids on a CPU is not stable, and torchmetrics meets the rows of a query in
 # the order that it leaves.
@@ -61,33 +61,43 @@ class Block:
     Attributes:
         query: Their ids, int64 of shape ``(queries,)``, each once.
         sizes: Their numbers of rows, int64 of the same shape, none zero.
-        number: Which of the queries each row belongs to, int64 of shape ``(rows,)``.
+        numbers: Which of the queries each row belongs to, int64 of shape ``(rows,)``; ``None`` for one ``length``.
         preds: Scores, float32 or float64 of shape ``(rows,)``.
-        target: Relevance as it came, of shape ``(rows,)``.
+        target: Relevance of shape ``(rows,)``, bool where every relevance is 0 or 1.
+        target_dtype: The dtype in which a metric's own code gets relevance.
         longest: The most rows of any query, of this block or another.
         length: The number of rows of every query where that is one number and rows stand query by query, else ``None``.
     """
 
     query: Tensor
     sizes: Tensor
-    number: Tensor
+    numbers: Tensor | None
     preds: Tensor
     target: Tensor
+    target_dtype: torch.dtype
     longest: int
     length: int | None = None
 
     def __len__(self) -> int:
         return self.query.numel()
 
-    @cached_property
+    @property
     def is_binary(self) -> bool:
         """Whether every relevance is 0 or 1."""
-        return is_binary(self.target)
+        return self.target.dtype == torch.bool
 
     @cached_property
-    def gains(self) -> Tensor:
-        """Relevance of shape ``(rows,)``, bool where it is binary."""
-        return self.target.bool() if self.is_binary else self.target
+    def number(self) -> Tensor:
+        """Which of the queries each row belongs to, int64 of shape ``(rows,)``."""
+        if self.numbers is not None:
+            return self.numbers
+        return torch.arange(len(self), device=self.sizes.device).repeat_interleave(self.sizes)
+
+    def number_at(self, rows: Tensor) -> Tensor:
+        """The queries of the rows at some positions, int64 of the shape of ``rows``."""
+        if self.length is not None:
+            return torch.div(rows, self.length, rounding_mode="floor")
+        return self.number.index_select(0, rows)
 
     @cached_property
     def relevance(self) -> Tensor:
@@ -95,9 +105,8 @@ class Block:
         if not self.is_binary:
             return self.sums(self.number, self.target.double())
         if self.length is not None:
-            return self.gains.view(-1, self.length).sum(1).double()
-        relevant = self.number.index_select(0, self.gains.nonzero().view(-1))
-        return relevant.bincount(minlength=len(self)).double()
+            return self.target.view(-1, self.length).sum(1).double()
+        return self.number_at(self.target.nonzero().view(-1)).bincount(minlength=len(self)).double()
 
     def sums(self, number: Tensor, values: Tensor) -> Tensor:
         """Sums of float64 values over the queries that they belong to, float64 of shape ``(queries,)``."""
@@ -113,7 +122,7 @@ class Block:
         number, by_query = (queries.cumsum(0) - 1)[self.number[rows]].sort(stable=True)
         rows = rows[by_query]
         preds, target = self.preds.index_select(0, rows), self.target.index_select(0, rows)
-        return Block(self.query[queries], self.sizes[queries], number, preds, target, self.longest)
+        return Block(self.query[queries], self.sizes[queries], number, preds, target, self.target_dtype, self.longest)
 
 
 def is_binary(target: Tensor) -> bool:
@@ -141,86 +150,62 @@ def blocks_of(rows: Rows) -> Iterator[Block]:
     """
     if not len(rows):
         return
-    scores = rows.preds.detach()
-    scores = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
-    rows = Rows(rows.query.detach(), scores, rows.target.detach())
+    preds, target = rows.preds.detach(), rows.target.detach()
+    preds = preds if preds.dtype in (torch.float32, torch.float64) else preds.float()
+    dtype = target.dtype if target.is_floating_point() else torch.int64
+    rows = Rows(rows.query.detach(), preds, target.bool() if is_binary(target) else target.to(dtype))
     if len(rows) < _STABLE_FROM:
         # of int64, as torchmetrics sorts: the order of equal ids depends on the dtype
         rows = rows.at(rows.query.long().sort().indices)
-    starts = starts_of_runs(rows.query)
-    if starts is not None:
-        yield from _grouped(rows, starts)
-        return
-    low, high = (int(bound) for bound in rows.query.aminmax())
-    if high - low < _SPREAD * len(rows):
-        yield from _scattered(rows, low, high)
-        return
-    rows = rows.at(rows.query.sort(stable=True).indices)
-    yield from _grouped(rows, _changes(rows.query))
+    runs = runs_of(rows.query)
+    if runs is None:
+        low, high = (int(bound) for bound in rows.query.aminmax())
+        if high - low < _SPREAD * len(rows):
+            yield _scattered(rows, low, high, dtype)
+            return
+        rows = rows.at(rows.query.sort(stable=True).indices)
+        runs = rows.query.unique_consecutive(return_counts=True)
+    yield from _grouped(rows, runs, dtype)
 
 
-def starts_of_runs(query: Tensor) -> Tensor | None:
-    """Where each query begins, for rows that stand query by query.
+def runs_of(query: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The queries of rows that stand query by query.
 
     Args:
         query: Query ids, int64 or int32 of shape ``(rows,)``, at least one.
 
     Returns:
-        Int64 of shape ``(queries,)``; ``None`` where the rows of a query do not stand together, and where there are
-        so few of each that it does not matter.
+        Ids and numbers of rows, both of shape ``(queries,)``, in the order of the rows; ``None`` where the rows of a
+        query do not stand together, and where there are so few of each that it does not matter.
     """
-    rows = query.numel()
-    if rows > 1 and 2 * int((query[1:] != query[:-1]).sum()) > rows:
+    head = query[:_HEAD]
+    if query.numel() > _HEAD and 2 * int((head[1:] != head[:-1]).sum()) > _HEAD:
         return None
-    starts = _changes(query)
-    ids = query.index_select(0, starts)
+    ids, sizes = query.unique_consecutive(return_counts=True)
     ascending = bool((ids[1:] > ids[:-1]).all())
-    return starts if ascending or ids.unique().numel() == ids.numel() else None
+    return (ids, sizes) if ascending or ids.unique().numel() == ids.numel() else None
 
 
-def _changes(query: Tensor) -> Tensor:
-    changes = (query[1:] != query[:-1]).nonzero().view(-1)
-    return torch.cat([changes.new_zeros(1), changes + 1])
-
-
-def _grouped(rows: Rows, starts: Tensor) -> Iterator[Block]:
-    query = rows.query.index_select(0, starts).long()
-    sizes = starts.diff(append=starts.new_full((1,), len(rows)))
+def _grouped(rows: Rows, runs: tuple[Tensor, Tensor], dtype: torch.dtype) -> Iterator[Block]:
+    """Blocks of rows that stand query by query."""
+    query, sizes = runs[0].long(), runs[1]
     shortest, longest = (int(bound) for bound in sizes.aminmax())
     length = longest if shortest == longest else None
     for queries, area in _cut(sizes, _BLOCK):
-        own = sizes[queries]
-        number = torch.arange(own.numel(), device=own.device)
-        number = number.repeat_interleave(own, output_size=area.stop - area.start)
-        yield Block(query[queries], own, number, rows.preds[area], rows.target[area], longest, length)
+        counts = sizes[queries]
+        number = None if length else torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
+        yield Block(query[queries], counts, number, rows.preds[area], rows.target[area], dtype, longest, length)
 
 
-def _scattered(rows: Rows, low: int, high: int) -> Iterator[Block]:
-    """Blocks of rows in any order, with ids from ``low`` to ``high``, of which some may be missing."""
+def _scattered(rows: Rows, low: int, high: int, dtype: torch.dtype) -> Block:
+    """One block of rows in any order, with ids from ``low`` to ``high``, of which some may be missing."""
     number = rows.query.long() - low
     sizes = number.bincount(minlength=high - low + 1)
-    longest = int(sizes.max())
-    if len(rows) <= _UNCUT:
-        yield _without_gaps(low, sizes, number, rows.preds, rows.target, longest)
-        return
-    cuts = list(_cut(sizes, _BLOCK))
-    block_of_id = torch.empty(sizes.numel(), dtype=torch.int16, device=sizes.device)
-    for index, (ids, _) in enumerate(cuts):
-        block_of_id[ids] = index
-    order = block_of_id.index_select(0, number).sort(stable=True).indices
-    for ids, area in cuts:
-        place = order[area]
-        columns = (column.index_select(0, place) for column in (number, rows.preds, rows.target))
-        own, preds, target = columns
-        yield _without_gaps(low + ids.start, sizes[ids], own - ids.start, preds, target, longest)
-
-
-def _without_gaps(low: int, sizes: Tensor, number: Tensor, preds: Tensor, target: Tensor, longest: int) -> Block:
-    present = sizes > 0
-    query = present.nonzero().view(-1)
+    query = sizes.nonzero().view(-1)
     if query.numel() < sizes.numel():
-        number = (present.cumsum(0) - 1).index_select(0, number)
-    return Block(query + low, sizes.index_select(0, query), number, preds, target, longest)
+        number = ((sizes > 0).cumsum(0) - 1).index_select(0, number)
+        sizes = sizes.index_select(0, query)
+    return Block(query + low, sizes, number, rows.preds, rows.target, dtype, int(sizes.max()))
 
 
 def _cut(sizes: Tensor, rows: int) -> Iterator[tuple[slice, slice]]:

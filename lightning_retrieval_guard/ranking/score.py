@@ -116,9 +116,16 @@ def _no_values(measure: Measure, preds: Tensor) -> Tensor:
 def _join(parts: Sequence[Scores], positions: Sequence[Tensor]) -> Scores:
     """The values of all blocks, given the positions of the queries of each among all ids."""
     scored = [own.index_select(0, part.position) for part, own in zip(parts, positions, strict=True)]
-    position, order = torch.cat(scored).sort()
-    values = torch.cat([part.values for part in parts]).index_select(0, order)
+    position, values = torch.cat(scored), torch.cat([part.values for part in parts])
+    if bool((position[1:] < position[:-1]).any()):
+        position, order = position.sort()
+        values = values.index_select(0, order)
     return Scores(values, position, sum(part.decided_by_ties for part in parts))
+
+
+def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Both sets of queries together; ``None`` is an empty one."""
+    return one | other if one is not None and other is not None else other if one is None else one
 
 
 class _BlockScorer:
@@ -129,8 +136,8 @@ class _BlockScorer:
         self._block = ranked.block
         self._dtype = dtype
         self._ties = mixed_ties(ranked)
+        self._position = torch.arange(len(ranked.block), device=ranked.order.device)
         self._empty: dict[bool, Tensor] = {}
-        self._none = torch.zeros(len(ranked.block), dtype=torch.bool, device=ranked.order.device)
 
     def score(self, measure: Measure) -> Scores:
         """The values of the queries, with positions in the block."""
@@ -140,12 +147,13 @@ class _BlockScorer:
             raise EmptyQueryError(f"`compute` method was provided with a query with no {missing} target.")
         values, decided = self._values(measure, empty)
         values = values.to(self._dtype)
-        position = torch.arange(len(self._block), device=values.device)
+        position = self._position
         if measure.empty == "skip":
             position = (~empty).nonzero().view(-1)
             values = values.index_select(0, position)
         else:
-            values[empty] = 1.0 if measure.empty == "pos" else 0.0
+            value = 1.0 if measure.empty == "pos" else 0.0
+            values = values.masked_fill_(empty.view(-1, *[1] * (values.ndim - 1)), value)
         return Scores(values if measure.formula == "curve" else values.double(), position, decided)
 
     def _values(self, measure: Measure, empty: Tensor) -> tuple[Tensor, int]:
@@ -153,39 +161,39 @@ class _BlockScorer:
         if not self._has_formula(measure):
             return self._one_by_one(measure, ~empty), 0
         values, tied, rounded = evaluate(measure, self._ranked), self._tied(measure), self._rounded(measure)
-        if bool(tied.any()):
+        if tied is not None and bool(tied.any()):
             again = rank_as_torchmetrics(self._block.select(tied), k_of_torchmetrics(measure, self._ranked))
             values[tied] = evaluate(measure, again)
-        odd = (rounded | self._odd(measure)) & ~empty
-        if bool(odd.any()):
-            values[odd] = self._one_by_one(measure, odd)[odd]
-        return values, int(((tied | rounded) & ~empty).sum())
+        odd = _either(rounded, self._odd(measure))
+        if odd is not None and bool((odd & ~empty).any()):
+            values = torch.where(odd, self._one_by_one(measure, odd & ~empty), values)
+        decided = _either(tied, rounded)
+        return values, 0 if decided is None else int((decided & ~empty).sum())
 
     def _has_formula(self, measure: Measure) -> bool:
         if measure.formula in ("ndcg", "curve"):
             return True
         if measure.formula == "own" or not self._block.is_binary:  # 0.5 passes torchmetrics' checks
             return False
-        return measure.formula != "r_precision" or not self._block.target.is_floating_point()  # which it refuses
+        return measure.formula != "r_precision" or not self._block.target_dtype.is_floating_point  # which it refuses
 
-    def _tied(self, measure: Measure) -> Tensor:
+    def _tied(self, measure: Measure) -> Tensor | None:
         """Queries whose value the order of equal scores decides."""
         if self._ties is None or measure.formula == "ndcg":
-            return self._none
+            return None
         return decided_by_ties(measure, self._ranked, self._ties)
 
-    def _rounded(self, measure: Measure) -> Tensor:
+    def _rounded(self, measure: Measure) -> Tensor | None:
         """Queries whose value the last digit of a sigmoid decides, which makes equal scores of unequal ones."""
         if measure.formula != "auroc":
-            return self._none
+            return None
         return roc.depends_on_rounding(*rows_within(measure, self._ranked), len(self._block))
 
-    def _odd(self, measure: Measure) -> Tensor:
+    def _odd(self, measure: Measure) -> Tensor | None:
         """Queries with scores that are not numbers, and with gains that cancel."""
-        if measure.formula not in ("ndcg", "auroc"):
-            return self._none
-        has_nan = self._ranked.has_nan
-        return has_nan if measure.formula == "auroc" else has_nan | gains_cancel(measure, self._ranked)
+        if measure.formula == "auroc":
+            return self._ranked.has_nan
+        return self._ranked.has_nan | gains_cancel(measure, self._ranked) if measure.formula == "ndcg" else None
 
     def _are_empty(self, measure: Measure) -> Tensor:
         inverted = measure.needs_irrelevant
@@ -198,7 +206,7 @@ class _BlockScorer:
         block = self._block
         sums = block.sizes - block.relevance if inverted else block.relevance
         zero = sums == 0
-        if not block.target.is_floating_point() or block.is_binary:
+        if block.is_binary or not block.target.is_floating_point():
             return zero
         size = block.sums(block.number, block.target.abs().double()) + block.sizes
         unsure = (sums.abs() < _CANCELLED * size) & (size > block.sizes)
@@ -219,6 +227,6 @@ class _BlockScorer:
         """Number, scores and relevance of some queries, in order of arrival."""
         block = self._block.select(queries)
         sizes = block.sizes.tolist()
-        target = block.target if block.target.is_floating_point() else block.target.long()
-        columns = (queries.nonzero().view(-1).tolist(), block.preds.split(sizes), target.split(sizes))
+        target = block.target.to(block.target_dtype).split(sizes)
+        columns = (queries.nonzero().view(-1).tolist(), block.preds.split(sizes), target)
         return list(zip(*columns, strict=True))

@@ -39,8 +39,7 @@ def mixed_ties(ranked: Ranked) -> Ties | None:
     if not index.numel():
         return None
     first, last = ranked.tie_at(index)
-    preds = ranked.block.preds.index_select(0, ranked.order.index_select(0, index))
-    return Ties(ranked.number.index_select(0, index), first, last, preds > 0)
+    return Ties(ranked.number_at(index), first, last, ranked.is_positive_at(index))
 
 
 def decided_by_ties(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:

@@ -127,7 +127,6 @@ def test_many_rows_in_several_blocks(
     monkeypatch: pytest.MonkeyPatch, top_k: int | None, grouped: str, scores: str
 ) -> None:
     monkeypatch.setattr(rows_module, "_BLOCK", 2000)
-    monkeypatch.setattr(rows_module, "_UNCUT", 2000)
     # so many rows that torch.sort() is stable, as the order of ties asks for
     query, preds, target = random_rows(33_000, 10, scores=scores)
     if grouped == "equal":
