@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A worker keeps processes of its own, so that two of them are enough for two cores.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# A file is one worker's, which makes each run that its tests share once; workers have processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_cache
 
 # The stamp is written last and holds the checkout's path. No stamp, another path (the scripts in

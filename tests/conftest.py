@@ -35,13 +35,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 LONG = ("launch", "faults", "parity", "distributed", "lifecycle", "programs", "demo", "fuzz")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several workers the tests of a file stay with one, which then makes each run that they share once."""
+    """Put files that take long first."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 def pytest_collection_finish() -> None:

@@ -46,8 +46,6 @@ def fails(entry: Entry, world: int) -> bool:
 
 # The last program of each rule.
 ONE_A_RULE = sorted({entry.expected(3): name for name, entry in PROGRAMS.items() if 3 in entry.worlds}.values())
-# So many parts of the matrix, for as many workers as there may be.
-GROUPS = 8
 
 
 def cases(wanted: Callable[[Entry, int], bool] = lambda entry, world: True) -> pytest.MarkDecorator:
@@ -60,10 +58,9 @@ def cases(wanted: Callable[[Entry, int], bool] = lambda entry, world: True) -> p
 
 
 def marks_of(name: str, world: int) -> list[pytest.MarkDecorator]:
-    """The runs of a program are one worker's; more ranks than two show little that two do not."""
-    group = pytest.mark.xdist_group(f"matrix {list(PROGRAMS).index(name) % GROUPS}")
+    """More ranks than two show little that two do not, and a right program is right alone."""
     is_short = world == 2 or (world == 1 and is_wrong(PROGRAMS[name], 1))
-    return [group] if is_short else [group, pytest.mark.nightly]
+    return [] if is_short else [pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")
