@@ -338,11 +338,6 @@ def is_composition(metric: Metric) -> bool:
     return isinstance(metric, CompositionalMetric)
 
 
-def has_computed(metric: Any) -> bool:
-    """Whether ``compute()`` would return what it returned before."""
-    return metric._computed is not None
-
-
 def group_of(metric: Any) -> Any | None:
     """The process group that the metric combines, or ``None`` for all ranks."""
     return metric.process_group

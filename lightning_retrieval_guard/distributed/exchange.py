@@ -83,16 +83,12 @@ class Exchange:
     rank = 0
     world_size = 1
 
-    def join(self, timeout: timedelta, trouble: str | None = None, offer: str = "") -> bool:
+    def join(self, timeout: timedelta, trouble: str | None = None) -> None:
         """Hear from all ranks whether they are ready, before the first meeting.
 
         Args:
             timeout: How long ranks wait for each other, here and later.
             trouble: Why this rank is not ready.
-            offer: What this rank is going to do, if all ranks do.
-
-        Returns:
-            Whether all ranks offered the same.
 
         Raises:
             RanksFailedError: A rank is not ready, or runs another version; every rank gets that.
@@ -100,7 +96,6 @@ class Exchange:
         """
         if trouble is not None:
             raise RanksFailedError({self.rank: trouble})
-        return True
 
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Exchange one message with every rank.
@@ -193,18 +188,18 @@ class GroupExchange(Exchange):
         self._group: Any = None
 
     @override
-    def join(self, timeout: timedelta, trouble: str | None = None, offer: str = "") -> bool:
+    def join(self, timeout: timedelta, trouble: str | None = None) -> None:
         self._timeout = timeout
         if trouble is not None:
             self.leave(trouble, failed=True)
             raise RanksFailedError({self.rank: trouble})
         try:
-            self._store.wait_for_all(VERSION, offer, timeout)
+            self._store.wait_for_all(VERSION, timeout)
             statuses = self._store.statuses()
             failure = _failure_of(statuses) or _differing_versions(statuses)
             if failure is None:
                 self._group = dist.new_group(backend="gloo", timeout=timeout)
-                return {status.offer for status in statuses.values()} == {offer}
+                return
         except RuntimeError as error:
             lost = self._lost("the start", error)
             self.leave(str(lost), failed=True)  # for a rank that comes later

@@ -26,7 +26,6 @@ class RankStatus:
 
     Attributes:
         version: What it runs.
-        offer: What it is going to do, if all ranks do.
         meeting: The last meeting it came to.
         starts: What it has started since then that needs all ranks.
         starts_before: What it had started between that meeting and the one before.
@@ -37,7 +36,6 @@ class RankStatus:
     """
 
     version: str = ""
-    offer: str = ""
     meeting: int = 0
     starts: int = 0
     starts_before: int = 0
@@ -94,9 +92,9 @@ class RankStore:
                 continue
         return statuses
 
-    def wait_for_all(self, version: str, offer: str, timeout: timedelta) -> None:
+    def wait_for_all(self, version: str, timeout: timedelta) -> None:
         """Wait until all ranks have come here, or one has left."""
-        self.write(version=version, offer=offer)
+        self.write(version=version)
         if self._store.add(f"{self._name}/came", 1) == self._world_size:
             self._store.set(self._all, "")
         self._store.wait([self._all], timeout)

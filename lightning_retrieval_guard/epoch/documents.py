@@ -52,10 +52,9 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
     """Whether the guard computes in place of the metric behind a key."""
     present = [key for key in facts if key is not None]
-    if source is None or any(key.kind == "forward" for key in present):
+    # what a program sees in a step is its own
+    if source is None or any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
         return False
-    if any(key.kind == "compute" and key.in_step for key in present):
-        return any(key.sync_left_out for key in present)
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 
 

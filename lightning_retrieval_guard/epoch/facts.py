@@ -105,7 +105,6 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         calls: How often it was logged.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         synced: Whether the metric behind it combined all ranks.
-        sync_left_out: Whether the guard left that out in the step, so that the values are the rank's own.
         source: The name of the rows behind it.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
@@ -118,7 +117,6 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     calls: int = 0
     mixed: bool = False
     synced: bool = False
-    sync_left_out: bool = False
     source: str | None = None
     value: float | None = None
     weight: float | None = None

@@ -103,7 +103,6 @@ def collect_key(
         calls=key.calls,
         mixed=key.mixed,
         synced=key.synced,
-        sync_left_out=key.sync_left_out,
         source=None if key.mixed else source,
         value=value,
         weight=weight,

@@ -29,8 +29,6 @@ class ComputeDispatcher:
         exchange: Where ranks meet.
         settings: Of the guard.
         protect: Runs a part of the guard that must not bring the run down.
-        sync_free: Where in the source a ``compute()`` of a step may leave its collective out, on all ranks: path and
-            line.
     """
 
     def __init__(
@@ -39,13 +37,11 @@ class ComputeDispatcher:
         exchange: Exchange,
         settings: Settings,
         protect: Callable[[Callable[[], None]], None],
-        sync_free: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
         self._epochs = epochs
         self._exchange = exchange
         self._settings = settings
         self._protect = protect
-        self._sync_free = sync_free if settings.corrects else frozenset()
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
@@ -54,7 +50,8 @@ class ComputeDispatcher:
         if metric is None or epoch is None:
             return plain, syncs
         if epoch.record.in_step:
-            return self._in_step(record, metric, plain, syncs)
+            record.synced_in_steps += syncs  # what a program sees in a step is its own
+            return plain, syncs
         if not record.is_rows or not self._settings.corrects:
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
@@ -64,20 +61,6 @@ class ComputeDispatcher:
         if self._epochs.needs_program_value(record, epoch):
             return functools.partial(_take_beside_plain, outcome, record, plain), True
         return functools.partial(_take, outcome, metric), True
-
-    def _in_step(self, record: MetricRecord, metric: Any, plain: Plain, syncs: bool) -> tuple[Plain, bool]:
-        """The program's own way, without its collective where nobody can see the difference."""
-        if syncs and self._is_sync_free(record, metric):
-            record.sync_left_out = True
-            return functools.partial(_alone, metric, plain), True
-        record.synced_in_steps += syncs
-        return plain, syncs
-
-    def _is_sync_free(self, record: MetricRecord, metric: Any) -> bool:
-        if not self._sync_free or not record.is_rows or _compat.has_computed(metric):
-            return False
-        site = user_call_site()
-        return (site.path, site.line) in self._sync_free
 
     def to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``forward()`` of a metric goes, and whether the value combines all ranks."""
@@ -96,7 +79,7 @@ class ComputeDispatcher:
         if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
             return plain, False
         if in_step:
-            return (functools.partial(_alone, metric, plain) if self._is_sync_free(record, metric) else plain), False
+            return plain, False
         known = self._epochs.synchronized.get(id(record))
         current = known is not None and known.stamp == record.stamp and known.source.combined
         outcome = known.source.outcome if known is not None and current else None

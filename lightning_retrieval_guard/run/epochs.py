@@ -19,6 +19,7 @@ from lightning_retrieval_guard.report.contents import StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.judge import judge
+from lightning_retrieval_guard.rules.spec import RuleSpec
 from lightning_retrieval_guard.run.collect import FactCollector, collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.correct import Fixes, find_fixes, is_left, mark_corrected
@@ -174,10 +175,10 @@ class Epochs:
         view, mode = self._view(epoch), self._run.settings.mode
         verdict = self._judge(epoch, view)
         if mode == "warn":
-            urgent = [finding for finding in verdict.reported if REGISTRY[finding.code].spec.precedes_reduction]
+            urgent = [finding for finding in verdict.reported if spec_of(finding).precedes_reduction]
             self._run.log.add(urgent, say=self._run.is_rank_zero)
             return
-        fixes = Fixes({}, refused=serious(verdict.reported))
+        fixes = Fixes({}, refused=[one for one in serious(verdict.reported) if not spec_of(one).follows_others])
         results = _compat.results_of(self._run.trainer)
         if mode == "correct":
             epoch.left |= verdict.left_to_program
@@ -261,7 +262,7 @@ class Epochs:
             epoch.record.stage, size, (KeyView((facts,) * size),), orders=((),) * size, batches=(1,) * size
         )
         reported = self._run.filter.split(judge(view), view, epoch.record.keys, epoch.local).reported
-        return [finding for finding in reported if REGISTRY[finding.code].spec.judges_weights]
+        return [finding for finding in reported if spec_of(finding).judges_weights]
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 
@@ -278,7 +279,7 @@ class Epochs:
         numbers = numbers_of(view, verdict.left_to_program)
         log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
         if self._run.settings.mode == "strict" and self._run.world_size == 1:
-            self.refuse([finding for finding in findings if REGISTRY[finding.code].spec.follows_others])
+            self.refuse([finding for finding in findings if spec_of(finding).follows_others])
         log.add(findings, say=self._run.is_rank_zero)
         is_counted = bool(epoch.keys or findings) and epoch.record.stage != "sanity_check"
         if self._run.is_rank_zero and self._run.settings.log_findings and is_counted:
@@ -346,6 +347,11 @@ class Epochs:
         self._remember(epoch)
         self._confirm()
         return epoch.sources[local.name]
+
+
+def spec_of(finding: Finding) -> RuleSpec:
+    """The specification of the rule that a finding is of."""
+    return REGISTRY[finding.code].spec
 
 
 def serious(findings: Sequence[Finding]) -> list[Finding]:

@@ -22,7 +22,6 @@ from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
-from lightning_retrieval_guard.watch.step_sync import Site, digest, sync_free_sites
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -63,7 +62,6 @@ class Session:
         """
         self._protection.is_open = True
         timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
-        sync_free: frozenset[Site] = frozenset()
         try:
             self._connect(connect)
             self._run.suppressions.start_over()
@@ -73,12 +71,10 @@ class Session:
                 refused = error
                 raise
             self._install()
-            sync_free = self._find_sync_free()
         except Exception as error:  # the other ranks hear of it before anything is changed
             trouble = failure_text(error)
         try:
-            if self._run.exchange.join(timeout, trouble, digest(sorted(sync_free))):
-                self._listener.dispatcher = self._make_dispatcher(sync_free)
+            self._run.exchange.join(timeout, trouble)
         except Exception as error:
             if refused is not None:
                 self._take_off()
@@ -89,19 +85,9 @@ class Session:
     def _connect(self, connect: Callable[[], Exchange]) -> None:
         self._run.exchange = connect()
         self._epochs = self._listener.epochs = Epochs(self._run, self._metrics)
-        self._listener.dispatcher = self._make_dispatcher()
-
-    def _make_dispatcher(self, sync_free: frozenset[Site] = frozenset()) -> ComputeDispatcher:
-        return ComputeDispatcher(self._epochs, self._run.exchange, self._run.settings, self.protect, sync_free)
-
-    def _find_sync_free(self) -> frozenset[Site]:
-        """Where a ``compute()`` in a step may leave its collective out, if all ranks do."""
-        callbacks = _compat.callbacks_of(self._run.trainer)
-        # a number that is left to the program needs it
-        may_ignore = self._run.filter.may_ignore((self._run.module, *callbacks))
-        if not self._run.settings.corrects or self._run.world_size == 1 or may_ignore:
-            return frozenset()
-        return sync_free_sites(self._run.module, callbacks)
+        self._listener.dispatcher = ComputeDispatcher(
+            self._epochs, self._run.exchange, self._run.settings, self.protect
+        )
 
     def _install(self) -> None:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet

@@ -94,7 +94,6 @@ class KeyRecord:
         call: The first log call.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
-        sync_left_out: Whether the metric behind it left its collective out, so that its values are a rank's own.
         program_value: What the program would have logged last, where the guard gave it another value.
     """
 
@@ -111,7 +110,6 @@ class KeyRecord:
     weights: Weights = field(default_factory=Weights)
     suppressed: Suppressed = ()
     program_value: Any = None
-    sync_left_out: bool = False
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
@@ -121,7 +119,6 @@ class KeyRecord:
             self.history.note(origin.record)
         self.shown = self.shown if origin is None else origin.record
         self.program_value = None if origin is None else origin.program_value
-        self.sync_left_out = self.sync_left_out or (origin is not None and origin.sync_left_out)
         if origin is None or origin.life is None or origin.life.metric is None:
             return
         origin.life.hold()

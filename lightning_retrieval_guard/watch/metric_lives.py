@@ -159,8 +159,6 @@ class MetricRecord:
     dropped: Dropped | None = None
     # what compute() returned in place of which the guard gave its own value
     program_value: Any = None
-    # whether compute() in a step has just left its collective out
-    sync_left_out: bool = False
     # where it was before the guard brought it to the module's device
     moved_from: torch.device | None = None
     # the list of ids and how many of its parts are known to be on the metric's device

@@ -43,7 +43,6 @@ class Origin:
     life: MetricLife | None
     update: int = 0
     program_value: Any = None
-    sync_left_out: bool = False
 
 
 class MetricListener(Protocol):
@@ -354,8 +353,8 @@ class MetricWatch:
             self._recent.append(life)
             self._keep_rows(record, life)
             update = len(life.states()[0]) - 1
-        origin = Origin(record, how, synced, life, update, record.program_value, record.sync_left_out)
-        record.program_value, record.sync_left_out = None, False
+        origin = Origin(record, how, synced, life, update, record.program_value)
+        record.program_value = None
         for tensor in _tensors(value):
             self._remember(tensor, origin)
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lightning_retrieval_guard.settings import check_codes
-from lightning_retrieval_guard.watch.call_site import CallSite, call_lines, is_log_call, parse_source, user_call_site
+from lightning_retrieval_guard.watch.call_site import (
+    CallSite,
+    call_lines,
+    is_library,
+    is_log_call,
+    parse_source,
+    user_call_site,
+)
 from lightning_retrieval_guard.watch.comments import comments_in
 
 # rules about the guard itself, which no log call and no update shows
@@ -104,7 +111,8 @@ class Suppressions:
 
     def may_apply(self, owners: Iterable[type]) -> bool:
         """Whether a suppression is active, or stands in a file of some classes or of a log call or update so far."""
-        files = {getattr(sys.modules.get(owner.__module__), "__file__", None) for owner in owners}
+        modules = {owner.__module__ for owner in owners if not is_library(owner.__module__)}
+        files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
         paths = {site.path for site in self._sites} | {path for path in files if path is not None}
         return bool(self._active) or any(_may_suppress(path) for path in paths)
 

@@ -31,7 +31,7 @@ ONE_A_RULE = list({PROGRAMS[name].expected(WORLD): name for name in LEFT}.values
 
 def quiet_codes(name: str) -> list[str]:
     """What is to be found of a program, above note."""
-    return sorted(PROGRAMS[name].expected(WORLD) | PROGRAMS[name].in_strict)
+    return sorted(PROGRAMS[name].expected(WORLD) | PROGRAMS[name].advice)
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_the_guard_is_not_traced() -> None:
 
     run("validate", torch.compile(Forward(), backend=keep), "correct")
     assert any("validation_step" in trace for trace in graphs)
-    assert not [trace for trace in graphs if "lightning_retrieval_guard/retrieval" in trace]
+    assert not [trace for trace in graphs if "lightning_retrieval_guard/ranking" in trace]
 
 
 class InGraph(Trainable, LightningModule):

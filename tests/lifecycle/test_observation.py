@@ -205,7 +205,7 @@ class Spy(Callback):
     def look(self) -> None:
         session = self.guard._session
         stage = session.stage() if session is not None else None
-        self.keys.update({} if stage is None else {key.name: key for key in stage.keys.values()})
+        self.keys.update({} if stage is None else {key.call.name: key for key in stage.keys.values()})
 
 
 def watched(program: LightningModule, *callbacks: Callback, mode: str = "correct") -> tuple[dict[str, Any], Any]:
@@ -235,8 +235,8 @@ def run(holder: type, mode: str = "correct") -> tuple[dict[str, Any], dict[str, 
 def test_the_kind_the_metric_and_the_line_are_known(holder: type) -> None:
     _, keys = run(holder)
     key = keys["mrr"]
-    assert (key.path, key.line) == (__file__, line_of(holder))
-    assert key.kind == ("metric" if holder in (Attribute, Collected) else "compute")
+    assert (key.call.path, key.call.line) == (__file__, line_of(holder))
+    assert key.call.kind == ("metric" if holder in (Attribute, Collected) else "compute")
     [segment] = key.lives
     assert type(segment.metric) is RetrievalMRR
 
@@ -334,8 +334,8 @@ def test_a_wrapper() -> None:
     shown, keys = watched(MinMax())
     [plain] = make_trainer().validate(MinMax(), verbose=False)
     assert shown == plain
-    assert {name: key.kind for name, key in keys.items()} == dict.fromkeys(("raw", "min", "max"), "compute")
-    assert {key.line for key in keys.values()} == {line_of(MinMax)}
+    assert {name: key.call.kind for name, key in keys.items()} == dict.fromkeys(("raw", "min", "max"), "compute")
+    assert {key.call.line for key in keys.values()} == {line_of(MinMax)}
 
 
 class Classwise(Program):
@@ -360,8 +360,8 @@ def test_a_wrapper_around_another_metric() -> None:
     [plain] = make_trainer().validate(Classwise(), verbose=False)
     assert shown == plain
     assert len(keys) == 3
-    assert {key.kind for key in keys.values()} == {"compute"}
-    assert {key.line for key in keys.values()} == {line_of(Classwise)}
+    assert {key.call.kind for key in keys.values()} == {"compute"}
+    assert {key.call.line for key in keys.values()} == {line_of(Classwise)}
 
 
 # --- what is kept alive -----------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_the_json_report_follows_the_schema(tmp_path: Path) -> None:
     assert set(document) == FIELDS | {"stopped"}
     assert (document["version"], document["mode"], document["world_size"]) == (2, "warn", 1)
     assert (document["epoch"], document["global_step"], document["stopped"]) == (0, 0, [])
-    assert "pytest" in document["command"]
+    assert document["command"]
     assert set(document["versions"]) == {"python", "lightning-retrieval-guard", "lightning", "torch", "torchmetrics"}
     assert document["findings"] == [
         finding.to_dict() | {"ranks": [0], "group": "LRG301-1"} for finding in guard.findings

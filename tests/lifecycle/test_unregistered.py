@@ -266,7 +266,7 @@ def test_a_callbacks_metric_on_another_device_is_a_warning() -> None:
 def test_strict_raises() -> None:
     program = InDict()
     elsewhere(program.plain["mean"])
-    with pytest.raises(GuardError, match=r"LRG405 unregistered-metric: MeanMetric .*plain\['mean'\]"):
+    with pytest.raises(GuardError, match=r"LRG405 unregistered-metric:\s+MeanMetric .*plain\['mean'\]"):
         validated(program, mode="strict")
 
 

@@ -1,5 +1,7 @@
 """Query ids restart, so that different queries merge."""
 
+from dataclasses import replace
+
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
@@ -101,7 +103,23 @@ def test_legal_programs_are_silent(own: SourceView) -> None:
     assert not found("LRG301", stage(logged(own)))
 
 
-def test_declaring_the_scope_silences_it() -> None:
+def test_a_declared_scope_makes_it_certain() -> None:
     own = restarting([FIRST, SECOND], scope="batch")
     assert own.plan.ids_restart
-    assert not found("LRG301", stage(logged(own), declared_scope="batch"))
+    assert the_finding("LRG301", stage(logged(own, 1.0), declared_scope="batch")).effect.reference == 0.75
+
+
+def test_a_declared_scope_says_nothing_of_ids_that_are_unique() -> None:
+    other = update([5, 5], [0.3, 0.2], [0, 1])
+    for ranks in ([[FIRST, other]], [[FIRST], [other]]):
+        own = restarting(*ranks, scope="batch")
+        assert own.plan.ids_restart
+        assert not found("LRG301", stage(logged(own), declared_scope="batch"))
+
+
+def test_a_value_of_each_batch_is_not_merged() -> None:
+    """Each value is that of one batch on one rank: unique ids would not change it."""
+    own = restarting([FIRST, SECOND])
+    each = facts("val_mrr", kind="forward", source="recall", calls=2, value=1.5, weight=2.0)
+    assert not found("LRG301", stage(KeyView((each,), own)))
+    assert found("LRG301", stage(KeyView((replace(each, synced=True),), own)))

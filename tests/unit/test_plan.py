@@ -341,4 +341,4 @@ def test_rows_that_differ_from_rank_to_rank_are_judged_by_the_samples_of_their_r
 
 def test_a_plan_takes_nothing_for_granted() -> None:
     facts = (RowFacts(),)
-    assert Plan(facts) == Plan(facts, (), False, "nothing", 0, False, 0, 0, "auto")
+    assert Plan(facts) == Plan(facts, (), False, "nothing", 0, False, 0, 0, 0, "auto")

@@ -88,7 +88,7 @@ def test_who_waits_for_all_at_the_start_hears_of_a_rank_that_left() -> None:
     def body(rank: int, store: RankStore) -> Any:
         if rank == 1:
             return store.leave("not ready", failed=True)
-        store.wait_for_all("1", "", LONG)
+        store.wait_for_all("1", LONG)
         return store.statuses()[1].left
 
     start = time.monotonic()
@@ -102,7 +102,7 @@ def test_all_wait_at_the_start_until_each_has_told_of_itself() -> None:
     def body(rank: int, store: RankStore) -> Any:
         time.sleep(0.3 * rank)
         came.append(rank)
-        store.wait_for_all("1", "", LONG)
+        store.wait_for_all("1", LONG)
         return list(came), sorted(store.statuses())
 
     assert on_stores(stores(3), body) == [([0, 1, 2], [0, 1, 2])] * 3

@@ -101,7 +101,7 @@ class Entry:
         ambiguous: nobody but the author knows the right number: it is left alone, and no effect is told.
         asks: only its metrics themselves can combine ranks, which they do in correct mode; in warn mode no effect
             is told on several ranks.
-        in_strict: codes that strict mode may name instead, since it raises before an effect is known.
+        advice: codes that are found above note on several ranks too, although they change no number there.
     """
 
     factory: Factory
@@ -112,7 +112,7 @@ class Entry:
     fails: bool = False
     ambiguous: bool = False
     asks: bool = False
-    in_strict: frozenset[str] = frozenset()
+    advice: frozenset[str] = frozenset()
 
     @property
     def reference(self) -> Factory:

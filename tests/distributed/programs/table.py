@@ -6,7 +6,7 @@ from . import averages, calls, gathered, ids, metric_collections, padded, right,
 from .base import ComputedAtEnd, Entry, ObjectLogged, wrong
 
 WRONG: dict[str, Entry] = {
-    "gathered-times-world-size": wrong(gathered.TimesWorldSize, "LRG201", in_strict=frozenset({"LRG101"})),
+    "gathered-times-world-size": wrong(gathered.TimesWorldSize, "LRG201", advice=frozenset({"LRG101"})),
     "gathered-per-device": wrong(gathered.PerDevice, "LRG201"),
     "gathered-no-batch-size": wrong(gathered.NoBatchSize, "LRG201"),
     "gathered-object": wrong(gathered.GatheredObject, "LRG201", right=ObjectLogged),
@@ -98,7 +98,7 @@ RIGHT: dict[str, Entry] = {
     "uneven-sum-states": Entry(right.UnevenSumStates),
     "computed-in-step": Entry(calls.ComputedInStep, notes=NOTE_IN_STEP),
     "sync-on-step": Entry(calls.SyncOnStep, notes=NOTE_IN_STEP),
-    "true-times-world-size": Entry(weights.TrueTimesWorldSize, right=weights.TrueSize, in_strict=frozenset({"LRG101"})),
+    "true-times-world-size": Entry(weights.TrueTimesWorldSize, right=weights.TrueSize, advice=frozenset({"LRG101"})),
 }
 
 # With tests of their own.

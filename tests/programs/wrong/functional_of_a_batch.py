@@ -1,0 +1,32 @@
+"""A function of torchmetrics that scores all questions of a batch as one.
+
+Kind: averages what may not be averaged
+Right form: functional_over_queries
+Stays: only the program knows which rows belong to a question
+"""
+
+from collections.abc import Callable
+
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from ..data import Batch, passages
+from ..models import CrossEncoder
+
+
+class AnswerSelection(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = CrossEncoder()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores = self.model(batch["question"], batch["passages"])
+        size = float(len(scores))
+        self.log("val_mrr", mrr(scores, batch["labels"]), sync_dist=True, batch_size=size)  # expect: LRG306
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(passages(22), batch_size=4)
+
+
+def main(make_trainer: Callable[..., Trainer]) -> None:
+    make_trainer().validate(AnswerSelection(), verbose=False)
