@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
+from torchmetrics.functional.retrieval import retrieval_reciprocal_rank as mrr
 
 from ..data import Batch, passages
 from ..models import CrossEncoder
