@@ -100,8 +100,16 @@ def known(metric: Any) -> Measure:
     return measure
 
 
-@pytest.mark.parametrize("top_k", [None, 3, *(pytest.param(cut, marks=pytest.mark.nightly) for cut in (1, 10, 500))])
-@pytest.mark.parametrize("scores", ["normal", "ties", "uniform", "saturated", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("scores", "top_k"),
+    [
+        pytest.param(
+            scores, top_k, marks=() if top_k in (None, 3) or scores in ("uniform", "ties") else pytest.mark.nightly
+        )
+        for scores in ("normal", "ties", "uniform", "saturated", "bfloat16", "float16")
+        for top_k in CUTS
+    ],
+)
 def test_equals_torchmetrics(scores: str, top_k: int | None) -> None:
     check(all_metrics(top_k), random_rows(1000, 25, scores=scores, seed=1))
     check(all_metrics(top_k), random_rows(1500, 3, scores=scores, seed=2))
