@@ -3,7 +3,9 @@
 ## What it flags
 Query ids that stand for different queries in different updates or on different ranks. The evidence is that every
 update holds exactly one id for each sample, each with at least two rows and one relevant row, and that the same id
-stands for other rows elsewhere. A query whose rows are spread over batches or ranks does not look like that.
+stands for other rows elsewhere. A query whose rows are spread over batches or ranks does not look like that. Where
+`query_scope="batch"` declares that each update has ids of its own, every id that comes again is one. Values that each
+stand for one batch of one rank are not affected, and not flagged.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
