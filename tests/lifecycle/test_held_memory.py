@@ -101,7 +101,7 @@ class Forwarded(Reset):
         self.metric.reset()
 
 
-def validate(program: LightningModule, *guard: RetrievalGuard, every: int = 1) -> tuple[float, int]:
+def validate(program: LightningModule, *guard: RetrievalGuard, every: int = 10) -> tuple[float, int]:
     """The logged number, and the most bytes between two steps."""
     peak = Peak(every)
     with warnings.catch_warnings():
