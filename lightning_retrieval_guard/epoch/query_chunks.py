@@ -207,12 +207,11 @@ def _changes(values: Tensor) -> Tensor:
 
 
 def _row_hashes(table: RowTable, first: int, last: int) -> Tensor:
-    mixed = _mix_in_place(table.query[first:last].to(torch.int64, copy=True))
-    for column in (table.preds, table.target):
+    mixed = table.query[first:last].to(torch.int64, copy=True)
+    for column, factor in ((table.preds, _MIX_1), (table.target, _MIX_2)):
         # adding zero makes -0.0 and 0.0 the same number
-        mixed ^= column[first:last].to(torch.float64, copy=True).add_(0.0).view(torch.int64)
-        _mix_in_place(mixed)
-    return mixed
+        mixed += column[first:last].to(torch.float64, copy=True).add_(0.0).view(torch.int64).mul_(factor)
+    return _mix_in_place(mixed)
 
 
 def mix(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.scored_updates import score_update
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.watch.metric_lives import KeptStates, MetricLife
+from lightning_retrieval_guard.watch.metric_lives import MetricLife
 
 MEBIBYTE = 1 << 20
 # Joining and sorting rows at the end of the epoch takes about three times what they take themselves.
@@ -35,8 +35,8 @@ class HeldRows:
         self._bytes = 0
         # oldest first
         self._lives: deque[weakref.ref[MetricLife]] = deque()
-        # of the batch at hand
-        self._copies: list[weakref.ref[Tensor]] = []
+        # of the batch at hand, by column: ids, scores, relevance
+        self._copies: tuple[list[weakref.ref[Tensor]], ...] = ([], [], [])
         self._settings: dict[Hashable, Any] = {}
 
     @property
@@ -46,12 +46,12 @@ class HeldRows:
 
     def start_batch(self) -> None:
         """The rows of the last batch do not come again."""
-        self._copies.clear()
+        self._copies = ([], [], [])
 
     def clear(self) -> None:
         """Forget all of them."""
         self._lives.clear()
-        self._copies.clear()
+        self.start_batch()
         self._settings.clear()
 
     def capture(self, life: MetricLife, may_wait: bool) -> None:
@@ -62,32 +62,25 @@ class HeldRows:
             may_wait: Whether the program waits for the device anyway, so that rows may be compared and scored.
         """
         metric: Any = life.record.metric()
-        rows = _compat.local_row_states(metric)
+        columns = list(zip(_compat.local_row_states(metric), self._copies, strict=True))
         if may_wait:
-            self._make_room(self._size_of(rows))
-        ids, preds, target = ([self._copy(part, may_wait) for part in column] for column in rows)
-        life.capture((ids, preds, target), self._settings_of(metric))
+            new = [part for column, copies in columns for part in column if _find(part, copies) is None]
+            self._make_room(sum(map(_size, new)))
+        kept = [[self._copy(part, copies, may_wait) for part in column] for column, copies in columns]
+        life.capture((kept[0], kept[1], kept[2]), self._settings_of(metric))
         self._lives.append(weakref.ref(life))
         if may_wait:
             self._make_room(0)
 
-    def _size_of(self, rows: KeptStates) -> int:
-        """The bytes that the copies will take."""
-        return sum(_size(part) for column in rows for part in column if self._find(part) is None)
-
-    def _copy(self, part: Tensor, may_wait: bool) -> Tensor:
-        known = self._find(part) if may_wait else None
-        if known is not None:
-            return known
+    def _copy(self, part: Tensor, copies: list[weakref.ref[Tensor]], may_wait: bool) -> Tensor:
+        same = _find(part, copies) if may_wait else None
+        if same is not None:
+            return same
         with torch.no_grad():
             copy = part.detach().clone()
-        self._copies.append(weakref.ref(copy))
+        copies.append(weakref.ref(copy))
         self._count(copy)
         return copy
-
-    def _find(self, part: Tensor) -> Tensor | None:
-        copies = (reference() for reference in self._copies)
-        return next((copy for copy in copies if copy is not None and _is_same(copy, part)), None)
 
     def _count(self, tensor: Tensor) -> None:
         self._bytes += _size(tensor)
@@ -124,6 +117,12 @@ class HeldRows:
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
+    """A copy that holds the same."""
+    found = (reference() for reference in copies)
+    return next((copy for copy in found if copy is not None and _is_same(copy, part)), None)
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed.programs.data import Batch, rows_of
+from tests.distributed.programs.data import Batch, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, MetricTracker

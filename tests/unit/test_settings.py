@@ -58,6 +58,13 @@ def test_another_scope_is_refused(scope: Any) -> None:
         build(query_scope=scope)
 
 
+@pytest.mark.parametrize("given", [0, -1, float("nan"), float("inf"), "256", True, None])
+def test_memory_is_a_positive_number(given: Any) -> None:
+    assert build(max_held_mb=0.5).max_held_mb == 0.5
+    with pytest.raises(ValueError, match=exactly(f"max_held_mb={given!r} is not a positive number.")):
+        build(max_held_mb=given)
+
+
 @pytest.mark.parametrize("name", ["select", "ignore"])
 @pytest.mark.parametrize("given", [["LRG999"], ["LRG2", "E501"], ["lrg1"], [""], ["LRG1011"]])
 def test_an_unknown_code_is_refused_with_the_known_ones(name: str, given: list[str]) -> None:
