@@ -143,11 +143,26 @@ class LocalRows:
             width: The columns of a value.
             counted: A boolean mask over the queries; ``None`` for all.
         """
-        if self.own is None or self.queries is None:
+        if self.table is None or self.own is None or self.queries is None:
             return Sum.nothing(mean, width)
-        if counted is not None:  # the queries are ordered by id, what was scored by life and id
-            counted = counted[torch.argsort(self.queries.segment, stable=True)]
-        return self.own.sums(name, mean, width, counted)
+        if counted is None:
+            return self.own.sums(name, mean, width)
+        values = self.own.values.get(name)
+        if values is not None and values.error is not None and not self.table.scored:
+            # the metric may refuse a part of a query that it takes as a whole
+            return self._score_counted(self.table, self.queries, counted).sums(name, mean, width)
+        # the queries are ordered by id, what was scored by life and id
+        return self.own.sums(name, mean, width, counted[torch.argsort(self.queries.segment, stable=True)])
+
+    def _score_counted(self, table: RowTable, queries: Queries, counted: Tensor) -> Scored:
+        """The queries that a boolean mask selects, as if there were no others."""
+        place = _place_rows(table, queries)
+        rows = counted.to(place.device)[place]
+        if not bool(rows.any()):
+            return Scored(torch.zeros(0, dtype=torch.int64), {})
+        numbers = QueryKeys(table, restarting=False)
+        held, values = self.panel.score(numbers.of_rows()[rows], table.preds[rows], table.target[rows])
+        return Scored(numbers.lives(held), values)
 
     # --- queries that lie on several ranks --------------------------------------------------------------------
 

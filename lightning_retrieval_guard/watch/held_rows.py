@@ -54,6 +54,7 @@ class HeldRows:
         self.start_batch()
         self._settings.clear()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def capture(self, life: MetricLife, may_wait: bool) -> None:
         """Keep the rows of a life.
 

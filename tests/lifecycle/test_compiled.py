@@ -72,7 +72,7 @@ def test_a_compiled_module(method: str, backend: str, mode: str) -> None:
 def test_values_of_a_step(program: type[Restarting]) -> None:
     numbers, findings = run("validate", torch.compile(program(), backend="eager"), "correct")
     assert numbers == {"mrr": pytest.approx(reference(), abs=1e-6)}
-    assert {finding.severity for finding in findings} <= {Severity.NOTE}
+    assert {finding.severity for finding in findings} <= {Severity.NOTE}, findings
 
 
 def test_the_guard_is_not_traced() -> None:

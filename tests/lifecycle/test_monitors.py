@@ -63,7 +63,8 @@ def test_with_correct_every_rank_sees_the_reference(pool: Pool, tmp_path: Path) 
 @pytest.mark.timeout(60)
 def test_warn_names_what_monitors_it(pool: Pool, tmp_path: Path) -> None:
     first, second = seen(pool, "warn", tmp_path)
-    [said] = first["codes"]
+    sanity, said = first["codes"]
+    assert "LRG203" in sanity
     assert "LRG203" in said
     assert "monitor" in said or "checkpoint" in said
     assert not second["codes"]

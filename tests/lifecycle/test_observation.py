@@ -204,7 +204,7 @@ class Spy(Callback):
 
     def look(self) -> None:
         session = self.guard._session
-        stage = session.stage() if session is not None else None
+        stage = session._listener.stage() if session is not None else None
         self.keys.update({} if stage is None else {key.call.name: key for key in stage.keys.values()})
 
 
@@ -265,8 +265,8 @@ def test_a_local_variable(mode: str) -> None:
     """Rows with the data set's ids: right, known, and left alone."""
     shown, keys = watched(LocalVariable(), mode=mode)
     assert shown == {"mrr": reference()}
-    assert keys["mrr"].kind == "compute"
-    assert keys["mrr"].line == line_of(LocalVariable)
+    assert keys["mrr"].call.kind == "compute"
+    assert keys["mrr"].call.line == line_of(LocalVariable)
     [segment] = keys["mrr"].lives
     assert type(segment.metric) is RetrievalMRR
 
@@ -308,8 +308,8 @@ class Halved(Program):
 @pytest.mark.parametrize(("program", "kind"), [(Forward, "forward"), (ComputeInStep, "compute"), (Halved, "plain")])
 def test_values_of_a_step(program: type, kind: str) -> None:
     shown, keys = watched(program())
-    assert keys["mrr"].kind == kind
-    assert keys["mrr"].line == line_of(program)
+    assert keys["mrr"].call.kind == kind
+    assert keys["mrr"].call.line == line_of(program)
     assert len(keys["mrr"].lives) == {"forward": 1, "compute": 5, "plain": 0}[kind]
     assert shown["mrr"] == pytest.approx(reference() / (2 if program is Halved else 1), abs=1e-6)
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from tests.programs.evaluate import Trainers, set_libraries_aside
+from tests.programs.evaluate import Trainers
 
 TARGET = f"{__name__}:evaluate_text"
 
 
 def evaluate_text(text: str) -> dict[str, Any]:
     """Run a program by its text, without a guard, and tell what it logged."""
-    set_libraries_aside()
     module = ModuleType("tests.programs.wrong.fixed_program")
     module.__package__ = "tests.programs.wrong"
     exec(compile(text, "fixed_program.py", "exec"), module.__dict__)

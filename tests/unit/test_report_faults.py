@@ -112,19 +112,20 @@ def test_a_fault_is_corrected_where_every_wrong_number_was_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "effect", "world_size", "told"),
+    ("scales", "effect", "world_size", "told"),
     [
-        ("LRG201", Effect(0.25, 0.5), 2, "1/2: the number of ranks"),
-        ("LRG202", Effect(1.5, 0.5), 3, "3 times: the number of ranks"),
-        ("LRG201", Effect(0.3, 0.5), 2, ""),
-        ("LRG201", None, 2, ""),
-        ("LRG203", Effect(0.25, 0.5), 2, ""),  # by chance
+        (True, Effect(0.25, 0.5), 2, "1/2: the number of ranks"),
+        (True, Effect(1.5, 0.5), 3, "3 times: the number of ranks"),
+        (True, Effect(0.3, 0.5), 2, ""),
+        (True, None, 2, ""),
+        (False, Effect(0.25, 0.5), 2, ""),  # by chance
     ],
 )
 def test_a_ratio_is_told_where_the_rule_says_that_it_is_the_mechanism(
-    code: str, effect: Effect | None, world_size: int, told: str
+    scales: bool, effect: Effect | None, world_size: int, told: str
 ) -> None:
-    assert ratio_text(replace(FINDING, code=code, effect=effect, world_size=world_size)) == told
+    finding = replace(FINDING, scales_by_ranks=scales, effect=effect, world_size=world_size)
+    assert ratio_text(finding) == told
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------

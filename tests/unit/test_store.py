@@ -210,16 +210,18 @@ def test_who_starts_what_others_have_gone_past_hears_of_it_without_a_wait() -> N
     assert on_stores(stores(2), body) == [(False, {0: "compute"}), False]
 
 
-class Delayed:
-    """A store that the ranks reach late."""
+class Asked:
+    """A store that a rank reaches late, and that notes who asks."""
 
-    def __init__(self, store: Any, delay: float) -> None:
+    def __init__(self, store: Any, rank: int, asked: list[int]) -> None:
         self._store = store
-        self._delay = delay
+        self._rank = rank
+        self._asked = asked
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> Any:
-            time.sleep(self._delay)
+            time.sleep(0.1 * self._rank)
+            self._asked.append(self._rank)
             return getattr(self._store, name)(*arguments)
 
         return call
@@ -227,43 +229,14 @@ class Delayed:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_rank_zero_goes_on_last(world_size: int) -> None:
-    """Then the store, which is in its process, may go."""
-    done: list[int] = []
+    """When no other rank needs the store any more: it is in the process of rank zero, and may go."""
+    asked: list[int] = []
 
-    def body(rank: int, store: RankStore) -> None:
-        late = RankStore(Delayed(connections[rank], 0.1 * rank), "guard", rank, world_size)
+    def body(rank: int, store: RankStore) -> int:
+        late = RankStore(Asked(connections[rank], rank, asked), "guard", rank, world_size)
         late.agree(rank == 1, LONG)
-        done.append(rank)
+        return len(asked)
 
     connections = stores(world_size)
-    on_stores(connections, body)
-    assert done[-1] == 0
-
-
-def test_rank_zero_does_not_wait_for_a_rank_that_leaves_before_it_has_read_the_answers() -> None:
-    def body(rank: int, store: RankStore) -> Any:
-        if rank == 0:
-            return store.agree(False, LONG)
-        with pytest.MonkeyPatch.context() as patches:
-            patches.setattr(store, "_end_reading", lambda *_: None)
-            store.agree(False, LONG)
-        time.sleep(0.3)
-        return store.leave("interrupted", failed=False)
-
-    start = time.monotonic()
-    assert on_stores(stores(2), body) == [[False, False], None]
-    assert time.monotonic() - start < SOON
-
-
-def test_what_is_over_needs_no_store() -> None:
-    class Gone:
-        def set(self, *_: Any) -> None:
-            raise RuntimeError("broken pipe")
-
-    RankStore(Gone(), "guard", 1, 2).finish()
-
-
-def test_fields_of_another_version_are_passed_over() -> None:
-    [connection] = stores(1)
-    connection.set("guard/0", '{"version": "9", "colour": "blue"}')
-    assert RankStore(connection, "guard", 0, 1).statuses() == {0: RankStatus(version="9")}
+    first, *_ = on_stores(connections, body)
+    assert len(asked) == first

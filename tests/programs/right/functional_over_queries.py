@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_reciprocal_rank
 
 from ..data import Batch, passages
-from ..models import CrossEncoder
+from ..models import DualEncoder
 
 
 class AnswerSelection(LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = CrossEncoder()
+        self.model = DualEncoder()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["question"], batch["passages"])
