@@ -41,6 +41,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.sizes
 
 # Tests look at the HTML report in Chromium. Without one they are skipped, or fail where CI=true.
 browser: $(STAMP)

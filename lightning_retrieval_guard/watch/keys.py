@@ -14,7 +14,7 @@ from lightning_retrieval_guard.ranking.measures import ask_the_same
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, ForwardUpdates, MetricLife, MetricRecord, life_of
-from lightning_retrieval_guard.watch.metrics import Origin
+from lightning_retrieval_guard.watch.origins import Origin
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 

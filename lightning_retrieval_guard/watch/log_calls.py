@@ -13,7 +13,8 @@ from lightning_retrieval_guard.epoch.facts import Kind, LogCall
 from lightning_retrieval_guard.watch.call_site import LOG_METHODS, user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metrics import MetricWatch, Origin
+from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.origins import Origin
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressions

@@ -11,8 +11,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -22,6 +21,7 @@ from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import HeldRows
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
+from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stale import drop_stale
 from lightning_retrieval_guard.watch.suppressions import Suppressions
@@ -29,20 +29,6 @@ from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
-
-How = Literal["compute", "forward"]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a tensor came from: a metric, what made it, and the life and the update of the metric behind it."""
-
-    record: MetricRecord
-    how: How
-    synced: bool
-    life: MetricLife | None
-    update: int = 0
-    program_value: Any = None
 
 
 class MetricListener(Protocol):
@@ -103,7 +89,7 @@ class MetricWatch:
         self._listener = listener
         self._patches = Patches()
         self._records: dict[int, MetricRecord] = {}
-        self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self._origins = Origins()
         self._recent: list[MetricLife] = []
         self._held = HeldRows(max_held_mb)
         self._calls = _Calls()
@@ -135,8 +121,7 @@ class MetricWatch:
 
     def origin_of(self, tensor: Tensor) -> Origin | None:
         """Where a tensor came from, as long as it is the same tensor."""
-        entry = self._origins.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
+        return self._origins.of(tensor)
 
     def start_batch(self) -> None:
         """Let go of the metrics of the batch before, as far as no key shows them.
@@ -317,7 +302,7 @@ class MetricWatch:
         if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
         if self._listener.routes:
-            self._listener.protect(lambda: self._listener.bring(record, _tensors((args, kwargs))))
+            self._listener.protect(lambda: self._listener.bring(record, tensors_in((args, kwargs))))
 
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
@@ -355,8 +340,7 @@ class MetricWatch:
             update = len(life.states()[0]) - 1
         origin = Origin(record, how, synced, life, update, record.program_value)
         record.program_value = None
-        for tensor in _tensors(value):
-            self._remember(tensor, origin)
+        self._origins.remember(value, origin)
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
         """Keep the rows behind a value of a step, unless the metric is certain to hold them when the epoch ends."""
@@ -365,16 +349,6 @@ class MetricWatch:
             self._held.capture(life, may_wait=True)
         else:
             life.resume()
-
-    def _remember(self, tensor: Tensor, origin: Origin) -> None:
-        key = id(tensor)
-        origins = self._origins
-
-        def forget(reference: weakref.ref[Tensor]) -> None:
-            if origins.get(key, (None,))[0] is reference:
-                del origins[key]
-
-        origins[key] = (weakref.ref(tensor, forget), origin)
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
@@ -414,20 +388,6 @@ def _forget(records: dict[int, MetricRecord], key: int, reference: weakref.ref[M
     record = records.get(key)
     if record is not None and record.metric is reference:
         del records[key]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _each_tensor(value.values())
-    elif isinstance(value, (list, tuple)):
-        yield from _each_tensor(value)
-
-
-def _each_tensor(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        yield from _tensors(value)
 
 
 def _living_metrics() -> list[Metric]:

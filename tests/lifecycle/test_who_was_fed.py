@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distributed.programs.data import Batch, rows_of
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, MetricTracker
@@ -19,6 +18,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalMRR,
 from torchmetrics.wrappers import MinMaxMetric, Running
 
 from lightning_retrieval_guard import RetrievalGuard
+from tests.distributed.programs.data import Batch, rows_of
 
 from .programs import Trainable, floats, make_trainer
 

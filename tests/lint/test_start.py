@@ -54,7 +54,11 @@ def test_every_public_name_is_there_and_loads_once() -> None:
 
 @pytest.mark.parametrize(
     "first",
-    ["import lightning_retrieval_guard.rules.documentation", "from lightning_retrieval_guard import RetrievalGuard", ""],
+    [
+        "import lightning_retrieval_guard.rules.documentation",
+        "from lightning_retrieval_guard import RetrievalGuard",
+        "",
+    ],
 )
 def test_the_registry_is_public_whatever_is_imported_first(first: str) -> None:
     assert run(f"{first}\nfrom lightning_retrieval_guard import rules\nprint(rules['LRG201'].code)") == "LRG201"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from lightning_retrieval_guard.distributed.store import RankStatus, RankStore, waiting_alone
+from lightning_retrieval_guard.distributed.store import RankStore, waiting_alone
 
 pytestmark = pytest.mark.timeout(60)
 
