@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_retrieval_guard.lint.plugin import findings
+from tests.distributed.harness import Pools
 
 from .expectations import WORLDS, Place, Program
 from .runs import Runs, Verdict
@@ -187,7 +189,8 @@ def _shown(places: Iterable[Place]) -> str:
 
 def main() -> int:
     """Run the corpus and write the page."""
-    with Runs() as runs:
+    with contextlib.closing(Pools()) as pools:
+        runs = Runs(pools)
         page = render([runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS])
     DOCUMENT.write_text(page, encoding="utf-8")
     return 0
