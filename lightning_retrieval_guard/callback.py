@@ -139,7 +139,11 @@ class RetrievalGuard(Callback, OtherCallback):
 
     def __repr__(self) -> str:
         """Mode, and what was found so far."""
-        return f"RetrievalGuard(mode={self.settings.mode!r}): {self._log.verdict}"
+        try:
+            verdict = self._log.verdict
+        except Exception as error:  # whoever shows objects, such as a debugger, must be able to show this one
+            verdict = f"no verdict ({type(error).__name__}: {error})"
+        return f"RetrievalGuard(mode={self.settings.mode!r}): {verdict}"
 
     def ignore(self, *codes: str) -> AbstractContextManager[None]:
         """Keep rules silent about the log calls and metric updates inside a ``with`` block.
@@ -181,14 +185,13 @@ class RetrievalGuard(Callback, OtherCallback):
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
-        self._take_over()
-        self._log.start_run()
 
         def save() -> None:
             self._write_report(trainer)
 
-        self._session = Session(RunContext(trainer, pl_module, self.settings, self._log, self._suppressions, save))
-        self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer))
+        run = RunContext(trainer, pl_module, self.settings, self._log, self._suppressions, save)
+        self._session = Session(run)
+        self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer, run))
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -235,14 +238,16 @@ class RetrievalGuard(Callback, OtherCallback):
         session = self._session
         if session is not None:
             session.protect(session.end_run)
-            if session.is_rank_zero and stage != "predict":
-                session.protect(lambda: self._log.end_run(str(self._report or "")))
+            session.protect(lambda: self._end_run(session, stage))
         self._close()
 
     # --- parts ------------------------------------------------------------------------------------------------
 
-    def _prepare(self, trainer: Trainer) -> timedelta:
-        """Check what only a run can tell of, and say how long ranks wait for each other."""
+    def _prepare(self, trainer: Trainer, run: RunContext) -> timedelta:
+        """Go on from what was found before, check what only a run can tell of, and say how long ranks wait."""
+        self._take_over()
+        run.log = self._log
+        run.log.start_run()
         if self.settings.report is not None and trainer.is_global_zero:  # no other rank writes it
             path = Path(str(self.settings.report).replace(LOG_DIR, _log_dir(trainer)))
             if refusal := path_refusal(path):
@@ -263,6 +268,10 @@ class RetrievalGuard(Callback, OtherCallback):
     def _end_stage(self, trainer: Trainer) -> None:
         if self._session is not None:
             self._session.protect(lambda: self._write_report(trainer))
+
+    def _end_run(self, session: Session, stage: str) -> None:
+        if session.is_rank_zero and stage != "predict":
+            self._log.end_run(str(self._report or ""))
 
     def _write_report(self, trainer: Trainer) -> None:
         session, path = self._session, self._report

@@ -30,7 +30,8 @@ NET = {
     "run.listener:Listener.routes",
     "run.listener:Listener.hook",
     "run.listener:Listener.stage",
-    "run.compute:ComputeDispatcher.compute_alone",
+    # what all ranks do once they have agreed on it, with nothing in it but Lightning's own results
+    "run.correct:Fixes.install",
     # connects the ranks; without it no other can be told
     "distributed.exchange:make_exchange",
 }
