@@ -40,6 +40,9 @@ NET = {
 VOICE = {"watch.call_site:user_call_site", "report.log:FindingLog.add"}
 """Without these the guard says on the error stream that it stepped aside."""
 
+IN_REPR = {"report.faults:Fault.serious", "report.faults:group", "report.faults:judge_keys", "report.faults:verdict"}
+"""On other ranks than zero only the guard's `repr` needs these, and shows the failure."""
+
 REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.is_rank_zero")
 """Without these there is no report."""
 
@@ -69,7 +72,7 @@ def wrong_with(name: str, rank: int, told: dict[str, Any]) -> list[str]:
         wrong.append(f"{name} on rank {rank} left {own['numbers']}, neither {told['plain']} nor {told['correct']}")
     if EARLIER not in own["found"]:
         wrong.append(f"{name} on rank {rank} lost what was found before")
-    if own["reached"] and name not in VOICE and "LRG901" not in own["found"]:
+    if own["reached"] and name not in VOICE | IN_REPR and "LRG901" not in own["found"]:
         wrong.append(f"{name} on rank {rank} failed without a word")
     if rank == 0 and "LRG901" in own["found"] and not name.startswith(REPORTING) and "LRG901" not in own["report"]:
         wrong.append(f"{name} on rank {rank}: the report does not tell of it")
