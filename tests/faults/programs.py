@@ -24,6 +24,8 @@ from tests.distributed.evaluate import make_trainer, recorded_warnings
 from tests.distributed.programs.data import Batch, queries, rows_of
 from tests.lifecycle.programs import Trainable
 
+from .quiet import quiet
+
 COUNT, SIZE = 24, 3
 FAULTY = 1
 """The rank that the fault is on, where it is on one."""
@@ -285,7 +287,7 @@ class WeightSilencedAlone(Sound):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         if self.guard is not None and self.global_rank == FAULTY:
-            with self.guard.ignore("LRG1"):
+            with quiet(self.guard, "LRG1"):
                 self.log_loss(batch)
         else:
             self.log_loss(batch)
