@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_reciprocal_rank
 
 from ..data import Batch, passages
-from ..models import DualEncoder
+from ..models import CrossEncoder
 
 
 class AnswerSelection(LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = DualEncoder()
+        self.model = CrossEncoder()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["question"], batch["passages"])

@@ -1,7 +1,7 @@
 """A function of torchmetrics that scores all questions of a batch as one.
 
 Kind: averages what may not be averaged
-Right form: functional_over_queries
+Right form: dense_retriever_metric_object
 Stays: only the program knows which rows belong to a question
 """
 
@@ -25,8 +25,8 @@ class AnswerSelection(LightningModule):
         question, answers = self.model.encode_query(batch["question"]), self.model.encode_document(batch["passages"])
         scores = torch.einsum("bf,bpf->bp", question, answers)
         size = float(len(question))
-        value = mrr(scores, batch["labels"])  # expect: LRG306  # lint: LRG306
-        self.log("val_mrr", value, sync_dist=True, batch_size=size)
+        labels = batch["labels"]
+        self.log("val_mrr", mrr(scores, labels), sync_dist=True, batch_size=size)  # expect: LRG306  # lint: LRG306
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(passages(22), batch_size=4)
