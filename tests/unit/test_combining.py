@@ -443,3 +443,12 @@ def test_on_one_device_ties_fall_as_they_do_in_torchmetrics(
     updates = list(zip(*columns, strict=True))
     [outcome] = outcomes(metric, [updates])
     assert outcome.value == pytest.approx(float(alone(metric, [updates])), abs=1e-6)
+
+
+def test_scores_travel_in_double_precision() -> None:
+    preds = torch.tensor([0.5, 0.5 + 1e-15], dtype=torch.float64)
+    packed = PackedQueries(preds, torch.tensor([0.0, 1.0]))
+    came = PackedQueries.unpack(packed.pack())
+    assert came.preds.tolist() == preds.tolist()
+    assert came.preds[0] != came.preds[1]
+    assert came.target.tolist() == [0.0, 1.0]
