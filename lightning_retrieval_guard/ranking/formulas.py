@@ -114,7 +114,7 @@ def gains_cancel(measure: Measure, ranked: Ranked) -> Tensor:
     sums = _discount_sums(measure, ranked)
     if ranked.block.is_binary:
         return torch.zeros(len(ranked.block), dtype=torch.bool, device=sums.device)
-    terms = sums.diff().index_select(0, ranked.rank).double() * _ideal_ranking(ranked)
+    terms = _ideal_terms(ranked, sums)
     total, size = (ranked.block.sums(ranked.number, values) for values in (terms, terms.abs()))
     return total.abs() < _ROUGH * size
 
@@ -143,13 +143,13 @@ def _ideal_gain(ranked: Ranked, sums: Tensor) -> Tensor:
     """The discounted gain of the best ranking, float64 of shape ``(queries,)``."""
     if ranked.block.is_binary:
         return sums.index_select(0, ranked.block.relevance.long()).double()
-    discount = sums.diff().index_select(0, ranked.rank).double()
-    return ranked.block.sums(ranked.number, discount * _ideal_ranking(ranked))
+    return ranked.block.sums(ranked.number, _ideal_terms(ranked, sums))
 
 
-def _ideal_ranking(ranked: Ranked) -> Tensor:
-    """The relevance of each query from high to low, float64 of shape ``(ranked,)``."""
-    return ranked.gains.index_select(0, sort_key(ranked.number, ranked.gains.float()).argsort()).double()
+def _ideal_terms(ranked: Ranked, sums: Tensor) -> Tensor:
+    """What each rank of the best ranking adds to the gain, float64 of shape ``(ranked,)``."""
+    order = sort_key(ranked.number, ranked.gains.float()).argsort()
+    return sums.diff().index_select(0, ranked.rank).double() * ranked.gains.index_select(0, order)
 
 
 _FORMULAS: dict[str, Callable[[Measure, Ranked], Tensor]] = {

@@ -16,6 +16,7 @@ from torchmetrics.retrieval.base import RetrievalMetric
 from lightning_retrieval_guard import ranking
 from lightning_retrieval_guard.ranking import Measure, aggregate, measure_of
 from lightning_retrieval_guard.ranking import rows as rows_module
+from lightning_retrieval_guard.ranking.roc import depends_on_rounding
 from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -274,6 +275,13 @@ def test_small_lists_with_many_ties(rows: list[tuple[int, int, int]], top_k: int
     check(all_metrics(top_k, empty_target_action=action), (query, preds / 4, target), alone=False)
 
 
+@pytest.mark.parametrize("action", ["pos", "neg", "skip"])
+def test_a_sum_that_is_zero_in_single_precision_only(action: str) -> None:
+    orders = torch.tensor([[0.1, 0.2, -0.3], [-0.3, 0.1, 0.2], [0.2, -0.3, 0.1], [0.3, 0.5, -0.8]])
+    query, preds = torch.arange(4).repeat_interleave(3), torch.rand(12)
+    check([build("NormalizedDCG", empty_target_action=action)], (query, preds, orders.view(-1)))
+
+
 # --- other sources of truth -----------------------------------------------------------------------------------
 
 
@@ -346,6 +354,47 @@ def test_no_rows() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     ids, (scores,) = score([Measure("recall")], none, none.float(), none)
     assert ids.numel() == scores.values.numel() == scores.position.numel() == 0
+
+
+def test_a_hit_before_a_tie_decides_the_hit_rate() -> None:
+    query, preds = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0.9, 0.5, 0.5, 0.9, 0.5, 0.5])
+    target = torch.tensor([1, 1, 0, 0, 1, 0])
+    assert score([Measure("hit_rate", top_k=2)], query, preds, target)[1][0].decided_by_ties == 1
+
+
+def test_sigmoids_that_may_round_to_the_same_number() -> None:
+    query, preds = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([2.0 + 1e-6, 2.0, 2.1, 2.0, 0.5 + 1e-6, 0.5])
+    relevant = torch.tensor([True, False] * 3)
+    assert depends_on_rounding(query, preds, relevant, 3).tolist() == [True, False, False]
+    assert not depends_on_rounding(query, preds, torch.ones_like(relevant), 3).any()
+
+
+@pytest.mark.parametrize("rows", [300, 40_000])
+def test_values_stand_in_the_order_of_the_ids_whatever_the_order_of_the_queries(rows: int) -> None:
+    query = torch.randperm(rows // 10).repeat_interleave(10)
+    target = (query % 3 == 0).long()  # whole queries: the value tells the id
+    ids, (scores,) = score([Measure("hit_rate")], query, torch.rand(rows), target)
+    assert torch.equal(ids, torch.arange(rows // 10))
+    assert torch.equal(scores.position, ids)
+    assert torch.equal(scores.values, (ids % 3 == 0).double())
+
+
+def test_r_precision_refuses_float_relevance() -> None:
+    metric = build("RPrecision")
+    with pytest.raises(TypeError, match="index"):
+        score([known(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor([1.0, 0.0]))
+
+
+class GetsRelevance(RetrievalMetric):
+    def _metric(self, preds: Tensor, target: Tensor) -> Tensor:
+        return torch.tensor(float(target.dtype == torch.float32) + 2 * float(target.dtype == torch.int64))
+
+
+@pytest.mark.parametrize(("target", "value"), [([1.0, 0.0], 1.0), ([1, 0], 2.0), ([True, False], 2.0)])
+def test_a_formula_of_its_own_gets_relevance_in_torchmetrics_dtype(target: list[float], value: float) -> None:
+    metric = GetsRelevance()
+    [scores] = score([known(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor(target))[1]
+    assert scores.values.tolist() == [value]
 
 
 def test_curve_without_cut_off_is_as_long_as_the_longest_query() -> None:
