@@ -122,6 +122,8 @@ class KeyView:
     def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
+        if self.source is not None and (self.source.plan.ids_may_restart or self.source.plan.pool_of_rank):
+            return None
         if self.parts_queries:
             return None
         if self.shows_source:
@@ -346,10 +348,11 @@ class EpochView:
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.
 
-        A plain value is averaged over its batch already. Where the sampler repeated samples, nobody can tell what it
-        would be without them.
+        Where the sampler repeated samples, it is known only of rows of which these were found and left out.
         """
-        return key.shows_source or not self.repeated
+        if not self.repeated:
+            return True
+        return key.shows_source and key.source is not None and key.source.plan.left_out == self.repeated
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

@@ -18,6 +18,7 @@ from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import Restarti
 from lightning_retrieval_guard.rules.lrg302_mean_of_batches import MeanOfBatches
 from lightning_retrieval_guard.rules.lrg303_non_positive_scores import NonPositiveScores
 from lightning_retrieval_guard.rules.lrg304_tied_scores import TiedScores
+from lightning_retrieval_guard.rules.lrg305_candidates_of_one_shard import CandidatesOfOneShard
 from lightning_retrieval_guard.rules.lrg306_batch_as_one_query import BatchAsOneQuery
 from lightning_retrieval_guard.rules.lrg401_stale_state import StaleState
 from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
@@ -46,6 +47,7 @@ REGISTRY: dict[str, Rule] = {
         MeanOfBatches(),
         NonPositiveScores(),
         TiedScores(),
+        CandidatesOfOneShard(),
         BatchAsOneQuery(),
         StaleState(),
         RunningValue(),

@@ -16,9 +16,10 @@ all its rows, the relevant ones too, twice.
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
 ## What correct mode does
-It counts repeated samples of retrieval metrics once: a query with the same rows on two ranks, and the last row or
-query of each padded rank where each sample is one row or one query. A plain value is averaged over its batch already,
-so it stays as it is.
+It counts the repeated samples of retrieval metrics once, where it finds them. The sampler says which rank had a sample
+first, and which rank has it again as its last one. Where a sample is one query or one row, exactly one of the last
+batch must have the same rows as one of the first batch of the other rank, up to rounding. Otherwise the number stays as
+it is, and so does a plain value, which is averaged over its batch already.
 """
 
 from __future__ import annotations
@@ -49,15 +50,16 @@ class PaddedSamples(Rule):
         # in training every sample comes again anyway
         if not epoch.repeated or epoch.stage == "train":
             return
-        shown = [key for key in epoch.keys if key.source is not None] or epoch.keys[:1]
-        for key in shown:
+        for key in epoch.keys:
             source = key.source
+            if source is None and not key.first.in_step and key.first.kind == "plain":
+                continue  # nobody knows what it was made of
             them = "it" if epoch.repeated == 1 else "them"
             message = (
                 f"'{key.first.name}' counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to"
                 f" give {several(epoch.world_size, 'rank')} the same number."
             )
-            counted_once = source is not None and source.plan.left_out > 0
+            counted_once = source is not None and source.plan.left_out == epoch.repeated
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
             effect = key.effect if counted_once else None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.suppressions import Suppressed
@@ -24,11 +25,11 @@ class UpdateInfo:
     """One update of a metric that keeps rows.
 
     Attributes:
-        samples: The samples this rank saw since the update before, if that is certain.
+        batch: What is known of the batches behind it.
         feed: What fed it.
     """
 
-    samples: int | None
+    batch: Batch
     feed: Feed
 
 
@@ -185,11 +186,11 @@ class MetricRecord:
         """Another one after every update and every reset of a metric that keeps rows."""
         return self.generation, len(_compat.row_states(self.metric())[0])
 
-    def note_update(self, feed: Feed, samples: int | None) -> None:
+    def note_update(self, feed: Feed, batch: Batch) -> None:
         """Count an update."""
         self.feeds[feed] = self.feeds.get(feed, 0) + 1
         if self.is_rows:
-            self.infos.append(UpdateInfo(samples, feed))
+            self.infos.append(UpdateInfo(batch, feed))
 
     def follow(self, leader: MetricRecord) -> None:
         """Hold what the leader of the compute group holds, fed as it was."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import HeldRows
@@ -318,15 +319,17 @@ class MetricWatch:
             record.leave_group()
         if record.made_in_batch != self._batch:
             record.made_in_batch = None
-        feeding, feed, samples = self._listener.feeding(), Feed(), None
+        feeding, feed, batch = self._listener.feeding(), Feed(), Batch()
         if feeding is not None:
             feed = Feed(feeding.epoch, feeding.stage, feeding.dataloader)
             record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
+            samples = None
             if feeding.samples is not None:
                 source = (feeding.stage, feeding.dataloader)
                 samples = feeding.samples - record.samples_at_update.get(source, 0)
                 record.samples_at_update[source] = feeding.samples
-        record.note_update(feed, samples)
+            batch = Batch(samples, feeding.columns, feeding.in_step)
+        record.note_update(feed, batch)
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
