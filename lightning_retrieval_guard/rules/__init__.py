@@ -25,6 +25,7 @@ from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg404_shared_metric import SharedMetric
 from lightning_retrieval_guard.rules.lrg405_unregistered_metric import UnregisteredMetric
+from lightning_retrieval_guard.rules.lrg406_merged_compute_group import MergedComputeGroup
 from lightning_retrieval_guard.rules.lrg501_implausible_value import ImplausibleValue
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
@@ -54,6 +55,7 @@ REGISTRY: dict[str, Rule] = {
         PaddedSamples(),
         SharedMetric(),
         UnregisteredMetric(),
+        MergedComputeGroup(),
         ImplausibleValue(),
         GuardDisabled(),
         UnusedSuppression(),

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.epoch_rows import Part, part_of
 from lightning_retrieval_guard.run.shared_rows import Lives, SharedRows, SharedRowSets
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.merged import Merged
 from lightning_retrieval_guard.watch.metric_lives import (
     AnyLife,
     Dropped,
@@ -74,6 +76,7 @@ class LocalSource:
     def facts(self, rows: int) -> SourceFacts:
         """What this rank tells of it, with the place of its rows."""
         measure = measure_of(self.metric)
+        merged = self.part.lives[-1].record.merged
         values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.part.lives)
         return SourceFacts(
             rows=rows,
@@ -90,8 +93,18 @@ class LocalSource:
             sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
             dropped=self.dropped is not None,
             shared=self.part.shared,
+            merged="" if merged is None else merged.why,
+            merged_how="" if merged is None else _how_merged(merged, self.part.lives[-1].record, self.rows.table),
             suppressed=patterns_of(self.suppressed),
         )
+
+
+def _how_merged(merged: Merged, record: MetricRecord, table: RowTable | None) -> MergedHow:
+    """By what is seen: rows that the leader of the compute group or the metric itself leaves out, or less."""
+    if merged.ignores is None or table is None:
+        return merged.how
+    seen = record.left_rows_out if merged.leader_ignores else bool((table.target == merged.ignores).any())
+    return "rows" if seen else merged.how
 
 
 def _updates_of(life: AnyLife) -> list[int]:

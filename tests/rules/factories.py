@@ -106,6 +106,7 @@ def sources(
     shown_by_forward: bool = False,
     scope: Any = "auto",
     columns: IdColumns | None = MADE_IN_STEP,
+    in_steps: bool = True,
 ) -> dict[str, SourceView]:
     """The same for several metrics that saw the same rows, by name."""
     ranks = [
@@ -116,6 +117,7 @@ def sources(
             samples=samples[: len(own)],
             synchronises=synchronises,
             columns=columns,
+            in_steps=in_steps,
             **padding_options(rank, len(updates), repeated),
         )
         for rank, own in enumerate(updates)
