@@ -40,7 +40,7 @@ from lightning_retrieval_guard.settings import (
     check_choice,
     path_refusal,
 )
-from lightning_retrieval_guard.watch.call_site import user_call_site
+from lightning_retrieval_guard.watch.call_site import user_call_site, without_own_frames
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
@@ -140,6 +140,7 @@ class RetrievalGuard(Callback, OtherCallback):
     def __repr__(self) -> str:
         """Mode, and what was found so far."""
         try:
+            self._take_over()
             verdict = self._log.verdict
         except Exception as error:  # whoever shows objects, such as a debugger, must be able to show this one
             verdict = f"no verdict ({type(error).__name__}: {error})"
@@ -232,6 +233,8 @@ class RetrievalGuard(Callback, OtherCallback):
                 self._session.leave(exception)
             self._end_stage(trainer)
             self._close()
+        if isinstance(exception, GuardError):
+            exception.__traceback__ = without_own_frames(exception.__traceback__)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -14,6 +14,8 @@ TOLERANCE = 1e-6
 class GuardWarning(UserWarning):
     """Category of every warning that the guard emits."""
 
+    __module__ = __name__.partition(".")[0]
+
 
 class Severity(str, enum.Enum):
     """How much a finding matters: an error or a warning changes the logged number, a note does not."""
@@ -147,6 +149,17 @@ class Finding:
         factor = self.effect.factor(self.world_size) if self.scales_by_ranks else ""
         factor = f" ({factor} the reference: the number of ranks)" if factor else ""
         return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}{factor}."
+
+    def __str__(self) -> str:
+        """Location, code, verdict, numbers and fix."""
+        return f"{self.path}:{self.line}: {self.text()}"
+
+    def __repr__(self) -> str:
+        """What tells it from others, in one line."""
+        effect = self.effect
+        logged, reference = ("", "") if effect is None else map(show_number, (effect.logged, effect.reference))
+        numbers = effect and f": {'would have ' * self.corrected}logged {logged}, one device {reference}"
+        return f"<{self.code} {self.severity.value} of {self.key!r} at {self.path}:{self.line}{numbers or ''}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""

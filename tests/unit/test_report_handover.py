@@ -72,6 +72,16 @@ def test_a_second_child_knows_what_the_first_gave() -> None:
     in_child(knows)
 
 
+def test_who_gives_has_nothing_to_take() -> None:
+    hands = Handover()
+
+    def gives() -> None:
+        hands.give(log_of(1))
+        assert hands.take() is None
+
+    in_child(gives)
+
+
 def test_the_caller_itself_writes_nothing(folder: Path) -> None:
     Handover().give(log_of(1))
     assert list(folder.iterdir()) == []
