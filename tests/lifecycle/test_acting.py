@@ -108,6 +108,24 @@ def test_a_report_may_stand_in_the_folder_of_the_logger(tmp_path: Path) -> None:
     assert [finding["code"] for finding in json.loads(report.read_text())["findings"]] == ["LRG301"]
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("options", [{}, {"devices": 2, "strategy": "ddp_fork"}], ids=["one device", "forked"])
+def test_the_report_of_another_run_is_not_overwritten(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("of yesterday")
+    guard = RetrievalGuard(report=path)
+    for _ in range(2):  # it goes on with its own
+        validated(guard, Restarting(), **options)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report-1.json", "report.json"]
+    assert (tmp_path / "report-1.json").read_text() == "of yesterday"
+    assert json.loads(path.read_text())["findings"][0]["count"] == 2
+    last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("RetrievalGuard: ")]
+    told = f"Report: {path}. An earlier one is now {tmp_path / 'report-1.json'}"
+    assert last == [f"RetrievalGuard: 1 fault, 1 of 1 key wrong. {told}"] * 2
+
+
 FIXTURE = """
     import warnings
     from lifecycle.programs import Restarting, Right, make_trainer
