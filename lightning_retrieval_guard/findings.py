@@ -98,6 +98,7 @@ class Finding:
         scales_by_ranks: Whether what it reports multiplies or divides a number by the number of ranks; elsewhere such
             a ratio is chance.
         corrects: What correct mode puts right there, if anything; see ``RuleSpec``.
+        updates: File and line of the first update of the metric behind the key, for the report's view of the code.
     """
 
     code: str
@@ -118,6 +119,7 @@ class Finding:
     target: str = field(default="", repr=False, compare=False)
     corrects: str | None = field(default=None, repr=False, compare=False)
     scales_by_ranks: bool = field(default=False, repr=False, compare=False)
+    updates: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_serious(self) -> bool:

@@ -163,8 +163,13 @@ class FindingLog:
 def finding_from(fields: Mapping[str, Any]) -> Finding:
     """A finding from its fields, as JSON holds them."""
     effect = fields["effect"]
-    changed = {"severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])}
-    return Finding(**{**fields, **changed, "effect": None if effect is None else Effect(**effect)})
+    changed = {
+        "severity": Severity(fields["severity"]),
+        "ranks": tuple(fields["ranks"]),
+        "updates": tuple((path, line) for path, line in fields.get("updates", ())),
+        "effect": None if effect is None else Effect(**effect),
+    }
+    return Finding(**{**fields, **changed})
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
