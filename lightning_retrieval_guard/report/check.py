@@ -15,6 +15,7 @@ from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
 _VERSIONS = (1, 2)
+_GIVE = "Give the file that RetrievalGuard(report='report.json') wrote."
 
 
 class ReportError(ValueError):
@@ -56,8 +57,10 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         keys = {
             name: Numbers(own["logged"], own["reference"], name in corrected) for name, own in document["keys"].items()
         }
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}.") from error
+    except OSError as error:
+        raise ReportError(f"{str(path)!r} cannot be read: {error.strerror}. {_GIVE}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}. {_GIVE}") from error
     return findings, keys
 
 

@@ -125,7 +125,7 @@ def test_version_1_is_read_too_and_what_is_not_finite_is_not_a_number(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "FileNotFoundError"),
+        (None, "report.json' cannot be read: No such file or directory. Give the file that RetrievalGuard(report="),
         ("<!doctype html>", "JSONDecodeError"),
         ("[]", "TypeError"),
         ("{}", "KeyError('version')"),
