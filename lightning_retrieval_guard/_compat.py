@@ -40,6 +40,8 @@ _LIGHTNING = ("lightning", "pytorch_lightning")
 class GuardError(MisconfigurationException):
     """Raised on every rank in strict mode, and where a run could only hang or log nonsense."""
 
+    __module__ = __name__.partition(".")[0]  # a traceback names it as it is imported
+
 
 # --- versions -------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class Rule(ABC):
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
             scales_by_ranks=self.spec.scales_by_ranks,
+            updates=() if key.source is None else ((key.source.path, key.source.line),),
         ).with_effect(effect)
 
     def at_weights(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
