@@ -11,6 +11,7 @@ from lightning_retrieval_guard.findings import Effect, Finding, Severity
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.facts import Unregistered
     from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
     from lightning_retrieval_guard.rules.spec import RuleSpec
 
@@ -106,7 +107,7 @@ class Rule(ABC):
     def at_update(
         self,
         epoch: EpochView,
-        metric: SourceView | Unregistered,
+        metric: SourceView | StateView | Unregistered,
         message: str,
         *,
         ranks: Iterable[int],
