@@ -225,6 +225,11 @@ def loader_at(trainer: Any, dataloader: int | None) -> Any | None:
     return loaders[0] if len(loaders) == 1 else None
 
 
+def count_of_writes(tensor: Tensor) -> int | None:
+    """How often a tensor was written to, or ``None`` in inference mode, where torch does not count."""
+    return None if tensor.is_inference() else int(tensor._version)
+
+
 def deals_in_turns(sampler: Any) -> bool:
     """Whether a sampler deals its samples to the ranks as torch does, also where Lightning has wrapped it."""
     if not isinstance(sampler, DistributedSampler):
@@ -359,6 +364,11 @@ def group_of(metric: Any) -> Any | None:
 def syncs_on_compute(metric: Any) -> bool:
     """Whether ``compute()`` combines ranks."""
     return bool(metric.sync_on_compute)
+
+
+def syncs_itself(metric: Any) -> bool:
+    """Whether the program gave the metric a function of its own that combines ranks."""
+    return bool(metric.sync_on_compute) and metric.dist_sync_fn is not None
 
 
 def waits_for_all(metric: Any) -> bool:

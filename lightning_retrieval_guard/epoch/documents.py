@@ -52,8 +52,10 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
     """Whether the guard computes in place of the metric behind a key."""
     present = [key for key in facts if key is not None]
+    if source is None or source.syncs_itself or any(key.is_written for key in present):
+        return False
     # what a program sees in a step is its own
-    if source is None or any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
+    if any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
         return False
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 

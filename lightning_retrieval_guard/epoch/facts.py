@@ -110,6 +110,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         calls: How often it was logged.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         synced: Whether the metric behind it combined all ranks.
+        is_written: Whether the program wrote to a value between the metric and a log call, such as ``value *= 100``.
         source: The name of the rows behind it.
         shows: The names of the metrics that keep states behind it; several for arithmetics on metrics.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
@@ -123,6 +124,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     calls: int = 0
     mixed: bool = False
     synced: bool = False
+    is_written: bool = False
     source: str | None = None
     shows: Sequence[str] = ()
     value: float | None = None
@@ -164,6 +166,7 @@ class SourceFacts:
         synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
         synchronises: Whether the program lets it combine ranks.
         shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
+        syncs_itself: Whether the program gave it a ``dist_sync_fn``, which may combine ranks or not.
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
         group: The ranks that it combines, where these are not all.
@@ -184,6 +187,7 @@ class SourceFacts:
     synced_in_steps: int = 0
     synchronises: bool = True
     shown_by_forward: bool = False
+    syncs_itself: bool = False
     mean: bool = True
     columns: int = 1
     group: tuple[int, ...] | None = None
@@ -232,6 +236,32 @@ class FlattenedCall:
     def target(self) -> str:
         """Its identity."""
         return f"{self.function}@{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class ComputeCall:
+    """The first ``compute()`` of a metric that combines ranks, outside of steps, in place of which the guard computed.
+
+    Attributes:
+        name: The metric, under the name that all ranks know.
+        hook: The Lightning hook that ran.
+        path: The user's file.
+        line: The line in it.
+        suppressed: Codes and prefixes of rules that are ignored there.
+        ranks: The ranks that came; each rank leaves it empty.
+    """
+
+    name: str
+    hook: str
+    path: str
+    line: int
+    suppressed: Sequence[str] = ()
+    ranks: tuple[int, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Its identity."""
+        return f"compute/{self.name}"
 
 
 @dataclass(frozen=True)

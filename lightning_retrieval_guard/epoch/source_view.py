@@ -30,6 +30,7 @@ class SourceView:
         synced_in_steps: How often ``compute()`` or ``forward()`` combined ranks within steps.
         synchronises: Whether the program lets it combine ranks.
         shown_by_forward: Whether values of its ``forward()`` are logged, so that it may never combine ranks.
+        syncs_itself: Whether the program gave it a ``dist_sync_fn``, which may combine ranks or not.
         mean: Whether its value is a mean over queries.
         plan: Which rows count.
         outcome: The reference value, as far as it is known.
@@ -69,6 +70,7 @@ class SourceView:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    syncs_itself: bool = False
     merged: str = ""
     merged_how: MergedHow = ""
     suppressed: Sequence[Sequence[str]] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_retrieval_guard.epoch.facts import FlattenedCall, KeyFacts, MergedHow, Unregistered
+from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, KeyFacts, MergedHow, Unregistered
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect, same_number
@@ -84,7 +84,7 @@ class KeyView:
             shown = self.computed if first.kind == "metric" and not self.replaced else None
             if shown is not None:
                 return shown
-            if self.replaced or first.kind == "metric":
+            if self.replaced or (first.kind == "metric" and not source.syncs_itself):
                 if source.synchronises or self.world_size == 1:
                     return source.as_combined
                 if first.kind == "metric" or not first.in_step:
@@ -123,7 +123,7 @@ class KeyView:
     def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
-        if self.merged_how in ("rows", "update"):
+        if self.merged_how in ("rows", "update") or self.is_written:
             return None
         if self.source is not None and (self.source.plan.ids_may_restart or self.source.plan.pool_of_rank):
             return None
@@ -143,6 +143,11 @@ class KeyView:
         if self.first.reduction == "mean":
             return self._weighted()
         return self._reduce([own.value for own in self.present if own.value is not None])
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the program made another number of the metric's value before it logged it."""
+        return any(own.is_written for own in self.present)
 
     @property
     def merged(self) -> str:
@@ -173,7 +178,7 @@ class KeyView:
     @property
     def shows_source(self) -> bool:
         """Whether the epoch value is meant to be the value of the metric behind it."""
-        if self.source is None:
+        if self.source is None or self.is_written:
             return False
         first = self.first
         if self.parts_queries or self._may_part_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
@@ -338,6 +343,7 @@ class EpochView:
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are not part of the module.
+        computed_alone: Metrics that some ranks computed and others did not, where the guard supplied the value.
         flattened: Calls of functional retrieval metrics that scored a batch as one query.
         gathers_updates: Whether the installed torchmetrics gathers every update by itself.
         corrected: Storage keys whose number was replaced by the reference.
@@ -355,6 +361,7 @@ class EpochView:
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: tuple[Unregistered, ...] = ()
+    computed_alone: tuple[ComputeCall, ...] = ()
     flattened: tuple[FlattenedCall, ...] = ()
     gathers_updates: bool = True
     corrected: frozenset[str] = frozenset()

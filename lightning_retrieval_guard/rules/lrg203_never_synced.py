@@ -62,6 +62,8 @@ def _shows_one_rank(key: KeyView) -> bool:
     first, source = key.first, key.source
     if source is None:
         return key.is_lone_value
+    if source.syncs_itself:
+        return first.kind == "compute" and not first.in_step and key.differs
     if first.sync_dist or key.world_size == 1 or (first.kind != "forward" and source.synchronises):
         return False
     if first.kind == "metric" or key.replaced:
@@ -77,4 +79,6 @@ def _fix(key: KeyView) -> str | None:
             "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
             " restart in each batch or on each rank."
         )
+    if key.source.syncs_itself:
+        return "Leave dist_sync_fn out: it keeps the rows of the rank."
     return "Log the metric object, built with sync_on_compute=True."

@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.base import Rule, effect_of, listed
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
@@ -63,6 +63,26 @@ class RankZeroSync(Rule):
                     " nothing, and the logger shows the shard of rank 0."
                 )
                 yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
+        for call in epoch.computed_alone:
+            ranks = listed(call.ranks)
+            came = "it" if len(call.ranks) == 1 else "them"
+            yield Finding(
+                code=self.code,
+                rule=self.slug,
+                severity=self.severity,
+                key=call.name,
+                stage=epoch.stage,
+                hook=call.hook,
+                path=call.path,
+                line=call.line,
+                message=f"compute() of {call.name} combines all ranks, but only {ranks} called it. Without the guard"
+                f" {came} would wait for the others.",
+                fix="Call it on every rank.",
+                ranks=call.ranks,
+                world_size=epoch.world_size,
+                target=call.target,
+                corrects=self.spec.corrects,
+            )
 
 
 def describe_lone_compute(metrics: Mapping[int, str]) -> str:

@@ -61,6 +61,7 @@ class FactCollector:
             **({"unregistered": unregistered} if unregistered else {}),
             **({"flattened": flattened} if flattened else {}),
             **({"states": states} if states else {}),
+            **({"computed": [to_payload(call) for call in epoch.computed.values()]} if epoch.computed else {}),
             **({"skips": True} if epoch.skipped else {}),
         }
 
@@ -111,6 +112,7 @@ def collect_key(
         calls=key.calls,
         mixed=key.mixed,
         synced=key.synced,
+        is_written=bool(key.is_written),
         source=None if key.mixed else source,
         value=value,
         weight=weight,

@@ -55,12 +55,14 @@ class ComputeDispatcher:
         merged = self._epochs.states.merged(record)
         if merged is not None:
             return functools.partial(_compute_within, merged, plain), True
-        if not record.is_rows or not self._settings.corrects:
+        if not record.is_rows or not self._settings.corrects or _compat.syncs_itself(metric):
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         outcome = self._epochs.outcome(record, epoch, syncs)
         if outcome is None:
             return plain, syncs
+        if syncs:
+            self._epochs.note_compute(record, epoch)
         if self._epochs.needs_program_value(record, epoch):
             return functools.partial(_take_beside_plain, outcome, record, plain), True
         return functools.partial(_take, outcome, metric), True

@@ -83,6 +83,8 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
+    if key.source.syncs_itself and first.kind in ("metric", "compute"):
+        return reference if is_faulty else None
     local = key.world_size == 1 and not key.source.plan.ids_restart and not key.source.holds_others
     as_logged = local and (first.kind == "metric" or not first.in_step)
     return None if as_logged else reference

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 from lightning_retrieval_guard.epoch.documents import Message, order_of_reductions
+from lightning_retrieval_guard.epoch.facts import ComputeCall
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import KeyView
@@ -24,6 +26,7 @@ class RunningEpoch:
         states: The metrics that keep states and that any rank has fed.
         local_states: Those of this rank, by name.
         skipped: Whether this rank has no batch and skips the whole loop.
+        computed: Metrics that this rank has computed after the batches, where the guard supplied the value.
         exchanges: The messages of all ranks, for every exchange.
         installed: The storage keys whose number was replaced.
         left: Log calls and metrics whose numbers stay with the program.
@@ -39,6 +42,7 @@ class RunningEpoch:
         self.states: list[StateView] = []
         self.local_states: dict[str, LocalStates] = {}
         self.skipped = False
+        self.computed: dict[str, ComputeCall] = {}
         self.exchanges: list[list[Message]] = []
         self.installed: set[str] = set()
         self.left: set[str] = set()
@@ -52,6 +56,18 @@ class RunningEpoch:
             tuple(storage for message in messages for storage in order_of_reductions(message))
             for messages in zip(*self.exchanges, strict=True)
         )
+
+    @property
+    def computed_alone(self) -> list[ComputeCall]:
+        """What some of the ranks that have had a batch computed and others did not."""
+        calls: dict[str, ComputeCall] = {}
+        ranks = {rank: message for rank, message in enumerate(self.exchanges[-1]) if message["batches"]}
+        for rank, message in ranks.items():
+            for entry in message.get("computed", ()):
+                call = ComputeCall(**entry)
+                earlier = calls.get(call.target, call)
+                calls[call.target] = replace(earlier, ranks=(*earlier.ranks, rank))
+        return [call for call in calls.values() if len(call.ranks) < len(ranks)]
 
     @property
     def runs_on_all_ranks(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.documents import Message, make_key_views
-from lightning_retrieval_guard.epoch.facts import KeyFacts
+from lightning_retrieval_guard.epoch.facts import ComputeCall, KeyFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
@@ -29,11 +29,13 @@ from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.summary import counts_of, numbers_of
 from lightning_retrieval_guard.run.suppression_filter import Verdict
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
+from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.functionals import flattened_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import ask
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.unregistered import unregistered_of
 
 Find = Callable[[list[KeyRecord]], dict[str, LocalSource]]
@@ -168,6 +170,7 @@ class Epochs:
             declared_scope=self._run.settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
             unregistered=tuple(unregistered_of(epoch.exchanges)),
+            computed_alone=tuple(epoch.computed_alone) if last else (),
             flattened=tuple(flattened_of(epoch.exchanges)),
             gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
             corrected=frozenset(epoch.installed),
@@ -200,6 +203,7 @@ class Epochs:
         if results is not None:
             self._leave_numbers(epoch, new, results)
         epoch.installed |= fixes.values.keys()
+        epoch.installed |= {call.target for call in epoch.computed_alone}
         epoch.ordered |= fixes.sorts
 
     def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
@@ -338,6 +342,14 @@ class Epochs:
         unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
         alone = self._run.world_size == 1 and not source.plan.ids_restart
         return None if alone and unsure else outcome
+
+    def note_compute(self, record: MetricRecord, epoch: RunningEpoch) -> None:
+        """The program computes a metric that combines ranks, and the guard supplies the value without a wait."""
+        name, site = self.name(record), user_call_site()
+        if name not in epoch.computed:
+            hook = _compat.current_hook(self._run.module) or ""
+            suppressed = patterns_of(self._run.suppressions.at(site))
+            epoch.computed[name] = ComputeCall(name, hook, site.path, site.line, suppressed)
 
     def needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
         """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.

@@ -271,6 +271,7 @@ class MetricGroup:
             synced_in_steps=max(facts.synced_in_steps for facts in member.facts.values()),
             synchronises=any(facts.synchronises for facts in member.facts.values()),
             shown_by_forward=any(facts.shown_by_forward for facts in member.facts.values()),
+            syncs_itself=any(facts.syncs_itself for facts in member.facts.values()),
             mean=member.mean,
             stale=sum(facts.stale for facts in member.facts.values()),
             sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),

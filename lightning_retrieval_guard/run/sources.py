@@ -86,6 +86,7 @@ class LocalSource:
             synced_in_steps=self.synced_in_steps,
             synchronises=_compat.syncs_on_compute(self.metric) and not values_of_forward,
             shown_by_forward=self.shown_by_forward,
+            syncs_itself=_compat.syncs_itself(self.metric),
             mean=_compat.aggregation_of(self.metric) == "mean",
             columns=1 if measure is None else measure.columns,
             group=self.group,

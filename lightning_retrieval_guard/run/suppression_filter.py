@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import EpochView
@@ -107,7 +108,8 @@ def _patterns_at(finding: Finding, epoch: EpochView) -> Sequence[Sequence[str]]:
     for key in epoch.keys:
         if key.first.storage == finding.target:
             return [facts.suppressed for facts in key.present]
-    for call in epoch.flattened:
+    calls: tuple[FlattenedCall | ComputeCall, ...] = (*epoch.flattened, *epoch.computed_alone)
+    for call in calls:
         if call.target == finding.target:
             return [call.suppressed]
     metrics: tuple[SourceView | StateView, ...] = (*epoch.sources, *epoch.states)

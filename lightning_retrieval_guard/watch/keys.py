@@ -95,6 +95,7 @@ class KeyRecord:
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
         program_value: What the program would have logged last, where the guard gave it another value.
+        is_written: Whether the program wrote to a value between the metric and a log call.
     """
 
     call: LogCall
@@ -110,6 +111,7 @@ class KeyRecord:
     weights: Weights = field(default_factory=Weights)
     suppressed: Suppressed = ()
     program_value: Any = None
+    is_written: Tensor | bool = False
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

@@ -87,7 +87,7 @@ class LogWatch:
             return
         is_tensor = isinstance(value, Tensor)
         is_object = not is_tensor and isinstance(value, Metric)  # asking that of an abstract class takes long
-        origin = self._metrics.origin_of(value) if is_tensor else None
+        origin, is_written = self._metrics.origin_of(value) if is_tensor else (None, False)
         kind: Kind = "metric" if is_object else "plain" if origin is None else origin.how
         key = stage.keys.get(storage)
         if key is None:
@@ -100,6 +100,8 @@ class LogWatch:
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
+        if origin is not None and is_written is not False:
+            key.is_written = key.is_written | is_written
         if origin is not None or kind != key.call.kind:
             key.note_origin(kind, origin)
         if kind != "metric" and key.on_epoch and key.call.in_step and key.call.reduction == "mean":

@@ -121,8 +121,8 @@ class MetricWatch:
             record = self._adopt(metric, created_in_hook=None)
         return record
 
-    def origin_of(self, tensor: Tensor) -> Origin | None:
-        """Where a tensor came from, as long as it is the same tensor."""
+    def origin_of(self, tensor: Tensor) -> tuple[Origin | None, Tensor | bool]:
+        """Where a tensor came from, as long as it is the same tensor, and whether it was written to since."""
         return self._origins.of(tensor)
 
     def start_batch(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.watch.metric_lives import MetricLife, MetricRecord
 
 How = Literal["compute", "forward"]
@@ -30,12 +31,16 @@ class Origins:
     """The tensors that came out of metrics, as long as they live."""
 
     def __init__(self) -> None:
-        self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self._origins: dict[int, tuple[weakref.ref[Tensor], Origin, Tensor | int]] = {}
 
-    def of(self, tensor: Tensor) -> Origin | None:
-        """Where a tensor came from, as long as it is the same tensor."""
+    def of(self, tensor: Tensor) -> tuple[Origin | None, Tensor | bool]:
+        """Where a tensor came from, as long as it is the same tensor, and whether it was written to since."""
         entry = self._origins.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
+        if entry is None or entry[0]() is not tensor:
+            return None, False
+        _, origin, then = entry
+        # a comparison stays on the device: reading it would wait
+        return origin, _differ(tensor, then) if isinstance(then, Tensor) else _compat.count_of_writes(tensor) != then
 
     def remember(self, value: Any, origin: Origin) -> None:
         """All tensors in a value came from there."""
@@ -54,7 +59,12 @@ class Origins:
             if origins.get(key, (None,))[0] is reference:
                 del origins[key]
 
-        origins[key] = (weakref.ref(tensor, forget), origin)
+        writes = _compat.count_of_writes(tensor)
+        origins[key] = (weakref.ref(tensor, forget), origin, tensor.detach().clone() if writes is None else writes)
+
+
+def _differ(one: Tensor, other: Tensor) -> Tensor:
+    return ((one != other) & ~(one.isnan() & other.isnan())).any()
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
