@@ -117,7 +117,8 @@ def _values(key: KeyView, epoch: EpochView) -> Iterator[_Value]:
     if first.kind != "metric" and first.reduction != "mean":
         return
     number = key.reference if first.storage in epoch.corrected and key.reference is not None else key.logged
-    if number is not None:
+    # a value that the program wrote to may be a percentage
+    if number is not None and (0 <= number <= 1 or not key.is_written):
         yield _Value(key, source, measure, number)
 
 
