@@ -1,0 +1,80 @@
+"""The examples: right programs log the same on one and two processes; wrong ones are found and corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.parity.check import Processes, check
+from lightning_retrieval_guard.parity.compare import Parity
+from lightning_retrieval_guard.parity.options import build_options
+
+FOLDER = Path(__file__).parents[2] / "examples"
+# What is found in the wrong form, and on how many processes.
+FOUND = {
+    "contrastive": {"LRG201": {2}},
+    "dense_retriever": {"LRG301": {1, 2}},
+    "recommender": {"LRG203": {2}},
+    "reranker": {"LRG203": {2}},
+}
+each_example = pytest.mark.parametrize("name", FOUND)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    """One and two processes, which all examples share."""
+    with Processes() as processes:
+        yield processes
+
+
+@cache
+def run(name: str, form: str, mode: str, processes: Processes) -> Parity:
+    target = f"{FOLDER / name}.py:{form}"
+    return check(build_options(target, world_sizes=(1, 2), timeout=60, mode=mode), processes)
+
+
+def found(parity: Parity) -> dict[str, set[int]]:
+    """The codes above note, and on how many processes they were found."""
+    codes: dict[str, set[int]] = {}
+    for one in parity.runs:
+        assert not one.problem
+        for finding in one.findings:
+            if finding.severity is not Severity.NOTE:
+                codes.setdefault(finding.code, set()).add(one.world_size)
+    return codes
+
+
+def test_every_example_is_run() -> None:
+    others = {"two_devices"}  # shown in README.md, which test_pages.py runs
+    assert {path.stem for path in FOLDER.glob("*.py")} == FOUND.keys() | others
+
+
+@each_example
+def test_the_right_form_logs_the_same_and_nothing_is_found(name: str, processes: Processes) -> None:
+    parity = run(name, "right", "warn", processes)
+    assert (found(parity), parity.different) == ({}, ())
+    assert parity.keys
+
+
+@each_example
+def test_the_wrong_form_is_found(name: str, processes: Processes) -> None:
+    parity = run(name, "wrong", "warn", processes)
+    assert found(parity) == FOUND[name]
+    assert parity.different
+
+
+@each_example
+def test_the_guard_corrects_the_wrong_form(name: str, processes: Processes) -> None:
+    right = {key.name: key.numbers[1] for key in run(name, "right", "warn", processes).keys}
+    for key in run(name, "wrong", "correct", processes).keys:
+        assert key.numbers == pytest.approx(dict.fromkeys((1, 2), right[key.name]), abs=1e-6)
+
+
+@each_example
+def test_the_docstring_names_what_is_found(name: str) -> None:
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+    assert all(code in text for code in FOUND[name])
