@@ -17,12 +17,43 @@ from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_block
 INDEX = "index.md"
 _LINT = "../lint.md"
 
+# What a reader has seen when a rule is the one to read about.
+SYMPTOMS = {
+    "LRG101": "The number changes when the last batch is short, on several devices.",
+    "LRG102": "The number changes with the batch size, because the last batch counts too much.",
+    "LRG103": "Lightning warns about an ambiguous batch, or the loss changes with how samples are batched.",
+    "LRG104": "A loss is larger on several devices than on one.",
+    "LRG201": "Recall@1 is divided by the number of devices.",
+    "LRG202": "The number is multiplied by the number of devices.",
+    "LRG203": "The logger shows one rank's part of the data.",
+    "LRG204": "The run hangs in `compute()`, or the logger shows rank 0's part of the data.",
+    "LRG205": "The run hangs or aborts where torchmetrics combines the ranks.",
+    "LRG206": "Two keys have swapped their values, or the run hangs at the end of the epoch.",
+    "LRG207": "The evaluation is slow on several devices.",
+    "LRG301": "The number changes with the batch size, although nothing else has changed.",
+    "LRG302": "The number changes with the batch size, and is often too high.",
+    "LRG303": "MRR is low although the relevant documents rank first.",
+    "LRG304": "The number changes when the data is shuffled.",
+    "LRG306": "The value of a function of torchmetrics changes with the batch size.",
+    "LRG401": "The number lags behind, and never shows the best epoch.",
+    "LRG402": "The number is an average over the epoch, not its last value.",
+    "LRG403": "The number on several devices differs a little from that on one.",
+    "LRG404": "The second dataloader's number contains the first one's data.",
+    "LRG405": "A metric is on the wrong device, or its state is missing from the checkpoint.",
+    "LRG501": "Recall@5 is lower than Recall@1, or a value is above 1.",
+    "LRG901": "A warning says that the guard is disabled.",
+    "LRG902": "A note says that a comment ignores nothing.",
+}
+
 _INDEX_TOP = """\
 # Rules
 
-The severity is the one before the effect is measured: a finding that changes no number is a note. Codes are never
-reused; their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 5 values,
-9 the guard itself.
+Look up a code here, or find the rule by what you have seen. Each page shows a mistake, why it is wrong, what to write
+instead, and what correct mode does.
+
+The severity in the table is the one for a finding that changes a number. A finding that changes no number is a note.
+Codes are never used again. Their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and
+samples, 5 values, 9 the guard itself.
 
 A rule with a mark in the column `lint` is also found in source alone, by [the lint](../lint.md).
 
@@ -39,7 +70,8 @@ def page_name(rule: Rule) -> str:
 def render_page(rule: Rule) -> str:
     """The page of a rule."""
     static = f" Also found in source, by [the lint]({_LINT})." if rule.spec.static else ""
-    parts = [f"# {rule.code} {rule.slug}", f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
+    parts = [f"# {rule.code} {rule.slug}", SYMPTOMS[rule.code]]
+    parts += [f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
     return "\n\n".join(parts) + "\n"

@@ -5,7 +5,7 @@ A retrieval metric that combines ranks, and that the ranks updated unequally oft
 
 ## Why it is wrong
 torchmetrics gathers every update by itself. With unequal numbers the ranks call different numbers of collectives: gloo
-aborts, NCCL hangs. A rank without data raises alone and takes the others down (torchmetrics issue #3336).
+aborts the run, and NCCL hangs. A rank without data raises alone and takes the others down (torchmetrics issue #3336).
 
 ## Example
     if target.any():
@@ -17,7 +17,7 @@ aborts, NCCL hangs. A rank without data raises alone and takes the others down (
 Where ranks have unequal numbers of batches, run the guard with `mode="correct"`.
 
 ## What correct mode does
-It exchanges what the ranks have. A rank without rows contributes nothing.
+It exchanges the rows that there are. A rank without rows contributes nothing.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 ## What it flags
 Query ids that stand for different queries in different updates or on different ranks. The evidence is that every
-update holds exactly one id for each sample, each with at least two rows and one relevant row, and that the same id
-stands for other rows elsewhere. A query whose rows are spread over batches or ranks does not look like that. Where
-`query_scope="batch"` declares that each update has ids of its own, every id that comes again is one. Values that each
-stand for one batch of one rank are not affected, and not flagged.
+update holds exactly one id for each sample, and that the same id has other rows elsewhere. Each of these queries has
+two rows or more, and a relevant one. With `query_scope="batch"` every id that comes again is evidence. Values that
+each stand for one batch of one rank are not reported.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
@@ -19,8 +18,8 @@ first queries of all batches into one query. That happens on one device too.
     ids = batch["index"].repeat_interleave(scores.shape[1])
     self.recall.update(scores.flatten(), target.flatten(), indexes=ids)
 
-Where ids cannot be made unique, `RetrievalGuard(mode="correct", query_scope="batch")` declares that each update has
-its own; `query_scope="global"` declares that equal ids are the same query.
+Where ids cannot be unique, `RetrievalGuard(mode="correct", query_scope="batch")` declares that each update has its
+own. `query_scope="global"` declares that equal ids are the same query.
 
 ## What correct mode does
 It gives each update its own ids.

@@ -4,21 +4,24 @@
 An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them.
 
 ## Why it is wrong
-The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double, and a query that is repeated has
-all its rows, the relevant ones too, twice.
+The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
+its rows twice, the relevant ones too.
 
 ## Example
     trainer = Trainer(devices=2)
     trainer.test(model, DataLoader(dataset, batch_size=2))  # 7 samples
 
 ## Use instead
-    trainer = Trainer(devices=2, callbacks=[RetrievalGuard(mode="correct")])
+One device for final numbers, or a data set whose size the number of devices divides.
+
+    trainer = Trainer(devices=1)
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
+For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
+
 ## What correct mode does
-It counts repeated samples of retrieval metrics once: a query with the same rows on two ranks, and the last row or
-query of each padded rank where each sample is one row or one query. A plain value is averaged over its batch already,
-so it stays as it is.
+For retrieval metrics it counts a repeated sample once. It does so where a query has the same rows on two ranks, or
+where each sample is one row or one query. A plain value is averaged over its batch already, so it stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running what the pages show, in a folder of its own; `python -m tests.documents.running PAGE` prints the output anew."""
+"""Running what pages show; `python -m tests.documents.running PAGE` prints what the commands of a page print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from .pages import ROOT, Block, blocks
 COMMAND = "lightning-retrieval-guard"
 # What needs a registry, a cluster or another checkout. Its form is looked at, not its effect.
 NOT_RUN = re.compile(r"^(pip install|make|git|pre-commit|nox|cd) ")
+EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py")))
 LIMIT = 100  # seconds for one command
 
 
@@ -51,12 +53,13 @@ class Page:
             runner(block)
 
     def run_python(self, block: Block) -> None:
-        """A piece of a program, or a session with `>>>`, which the doctest module takes."""
-        source = "\n" * (block.line - 1) + block.text
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                surroundings.run(source, block.page, self.names)
+        """A piece of a program. What stands in a file of the examples is run by their test."""
+        if any(textwrap.indent(block.text, indentation) in EXAMPLES for indentation in ("", "    ")):
+            return
+        unseen = io.StringIO()
+        with contextlib.redirect_stdout(unseen), contextlib.redirect_stderr(unseen), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            surroundings.run("\n" * (block.line - 1) + block.text, block.page, self.names)
 
     def run_yaml(self, block: Block) -> None:
         """A configuration: arguments of the guard in it are accepted by it."""

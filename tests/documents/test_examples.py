@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.parity.check import Processes, check
 from lightning_retrieval_guard.parity.compare import Parity
 from lightning_retrieval_guard.parity.options import build_options
 
+from .surroundings import ONE_CPU
+
 FOLDER = Path(__file__).parents[2] / "examples"
+SHOWN = FOLDER / "two_devices.py"  # in README.md
 # What is found in the wrong form, and on how many processes.
 FOUND = {
     "contrastive": {"LRG201": {2}},
@@ -49,8 +56,18 @@ def found(parity: Parity) -> dict[str, set[int]]:
 
 
 def test_every_example_is_run() -> None:
-    others = {"two_devices"}  # shown in README.md, which test_pages.py runs
-    assert {path.stem for path in FOLDER.glob("*.py")} == FOUND.keys() | others
+    assert {path.stem for path in FOLDER.glob("*.py")} == FOUND.keys() | {SHOWN.stem}
+
+
+def test_the_readme_shows_the_program_and_the_number_of_one_device() -> None:
+    """The numbers of two devices are in its console block, which test_pages.py runs."""
+    readme, program = (path.read_text(encoding="utf-8") for path in (FOLDER.parent / "README.md", SHOWN))
+    [step] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def " in block]
+    assert textwrap.indent(step, "    ") in program
+    parts = runpy.run_path(str(SHOWN))
+    [shown] = Trainer(**ONE_CPU).validate(parts["Clip"](), parts["pairs"](48), verbose=False)
+    assert shown == pytest.approx({"val_recall@1": 0.2917, "val_recall@5": 0.6562}, abs=1e-4)
+    assert "Recall@1 = 0.29 on one device" in readme
 
 
 @each_example

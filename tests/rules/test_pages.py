@@ -12,6 +12,7 @@ from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
 from lightning_retrieval_guard.rules.static import STATIC
 from tools.rule_pages import (
+    SYMPTOMS,
     main,
     page_name,
     render_index,
@@ -44,9 +45,13 @@ def test_all_code_of_the_documentation_is_in_fences(rule: Rule) -> None:
     assert "\n\n\n" not in page
 
 
+def test_every_page_begins_with_what_a_reader_has_seen() -> None:
+    assert sorted(SYMPTOMS) == sorted(REGISTRY)
+
+
 @each_rule
 def test_a_page_is_read_in_a_minute(rule: Rule) -> None:
-    assert len(render_page(rule).split()) <= 230
+    assert len(render_page(rule).split()) <= 240
 
 
 @each_rule
@@ -60,7 +65,8 @@ def test_links_lead_to_pages(rule: Rule) -> None:
 def test_a_page_has_the_title_the_severity_and_links_to_other_rules() -> None:
     page = render_page(REGISTRY["LRG102"])
     assert page.startswith(
-        "# LRG102 constant-batch-size\n\nSeverity: warning. [All rules](index.md)\n\n## What it flags\n\n"
+        f"# LRG102 constant-batch-size\n\n{SYMPTOMS['LRG102']}\n\n"
+        "Severity: warning. [All rules](index.md)\n\n## What it flags\n\n"
     )
     assert "see [LRG104](LRG104-floored-batch-size.md)." in page
     assert page.endswith(".\n")
