@@ -21,6 +21,7 @@ from lightning_retrieval_guard import GuardWarning, RetrievalGuard
 ONE_CPU = {
     "accelerator": "cpu",
     "devices": 1,
+    "strategy": "auto",
     "logger": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -29,7 +30,7 @@ ONE_CPU = {
 
 
 class Trainer(lightning.pytorch.Trainer):
-    """A Trainer with one device whatever a page asks for, and without output."""
+    """A Trainer with one device in this process, whatever a page asks for, and without output."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, **ONE_CPU})
