@@ -22,7 +22,8 @@ PACKAGES = ("lightning", "pytorch-lightning", "torchmetrics", "torch")
 _TOP = """\
 # Compatibility
 
-See whether your versions of Lightning and torchmetrics were tested. The guard is checked with these versions, and warns once where another is in use:
+See whether your versions of Lightning and torchmetrics were tested. The guard is checked with these, and warns once
+where another is in use:
 
 - `lightning` and `pytorch_lightning` {lightning}; 2.6.2 and 2.6.3 were withdrawn
 - `torchmetrics` {torchmetrics}

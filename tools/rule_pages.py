@@ -62,6 +62,17 @@ A rule with a mark in the column `lint` is also found in source alone, by [the l
 """
 
 
+# The site's side bar; a page in no table of contents is an error there.
+_INDEX_END = """
+```{toctree}
+:hidden:
+:glob:
+
+LRG*
+```
+"""
+
+
 def page_name(rule: Rule) -> str:
     """The file name of a rule's page."""
     return f"{rule.code}-{rule.slug}.md"
@@ -79,7 +90,7 @@ def render_page(rule: Rule) -> str:
 
 def render_index(rules: Mapping[str, Rule]) -> str:
     """The table of all rules, in order of their codes."""
-    return _INDEX_TOP + "".join(_row(rule) for _, rule in sorted(rules.items()))
+    return _INDEX_TOP + "".join(_row(rule) for _, rule in sorted(rules.items())) + _INDEX_END
 
 
 def render_all(rules: Mapping[str, Rule]) -> dict[str, str]:
