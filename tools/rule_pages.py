@@ -81,11 +81,16 @@ def page_name(rule: Rule) -> str:
 def render_page(rule: Rule) -> str:
     """The page of a rule."""
     static = f" Also found in source, by [the lint]({_LINT})." if rule.spec.static else ""
-    parts = [f"# {rule.code} {rule.slug}", SYMPTOMS[rule.code]]
+    parts = [f"# {rule.code} {rule.slug}", f"What you see: {_uncapitalised(SYMPTOMS[rule.code])}"]
     parts += [f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
     return "\n\n".join(parts) + "\n"
+
+
+def _uncapitalised(text: str) -> str:
+    first, blank, rest = text.partition(" ")
+    return f"{first.lower() if first in ('A', 'The', 'Two') else first}{blank}{rest}"
 
 
 def render_index(rules: Mapping[str, Rule]) -> str:

@@ -65,7 +65,8 @@ def test_links_lead_to_pages(rule: Rule) -> None:
 def test_a_page_has_the_title_the_severity_and_links_to_other_rules() -> None:
     page = render_page(REGISTRY["LRG102"])
     assert page.startswith(
-        f"# LRG102 constant-batch-size\n\n{SYMPTOMS['LRG102']}\n\n"
+        "# LRG102 constant-batch-size\n\nWhat you see: the number changes with the batch size,"
+        " because the last batch counts too much.\n\n"
         "Severity: warning. [All rules](index.md)\n\n## What it flags\n\n"
     )
     assert "see [LRG104](LRG104-floored-batch-size.md)." in page
