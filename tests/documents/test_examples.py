@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import textwrap
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 from lightning.pytorch import Trainer
 
@@ -95,3 +99,22 @@ def test_the_guard_corrects_the_wrong_form(name: str, processes: Processes) -> N
 def test_the_docstring_names_what_is_found(name: str) -> None:
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
     assert all(code in text for code in FOUND[name])
+
+
+@pytest.mark.nightly  # a kernel of its own, which forks
+@pytest.mark.timeout(200)
+def test_the_notebook_shows_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = nbformat.read(FOLDER / "tutorial.ipynb", as_version=4)
+    shown = results_of(notebook)
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a forked process must not meet the thread pool of its parent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel's own libraries
+        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert results_of(notebook) == shown
+    assert [codes for _, codes in map(ast.literal_eval, shown)] == [["LRG301"], [], []]
+
+
+def results_of(notebook: nbformat.NotebookNode) -> list[str]:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output["data"]["text/plain"] for output in outputs if output.output_type == "execute_result"]
