@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
 INDEX = "index.md"
+PROGRAM_HEADING = "## A whole program"
+# What was printed about programs of the corpus; `python -m tests.programs.messages` writes it.
+MESSAGES: Mapping[str, Mapping[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "docs" / "rules" / "messages.json").read_text(encoding="utf-8")
+)
 _LINT = "../lint.md"
 
 # What a reader has seen when a rule is the one to read about.
@@ -85,7 +93,30 @@ def render_page(rule: Rule) -> str:
     parts += [f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
+    parts += _whole_program(MESSAGES.get(rule.code))
     return "\n\n".join(parts) + "\n"
+
+
+def _whole_program(message: Mapping[str, Any] | None) -> list[str]:
+    """A program that sets the rule off, what is printed about it, and its right form."""
+    if message is None:
+        return []
+    devices = "1 device" if message["devices"] == 1 else f"{message['devices']} devices"
+    printed = "\n".join(
+        textwrap.fill(line, 100, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+        for line, indent in zip(message["printed"], ("", "  ", "  "), strict=False)
+    )
+    right = f"\n\nIts right form is {_program(message['right'])}." if message["right"] else ""
+    return [
+        PROGRAM_HEADING,
+        f"{_program(message['program'])} runs as it stands. On {devices} the guard reports:",
+        f"```text\n{printed}\n```{right}",
+    ]
+
+
+def _program(name: str) -> str:
+    path = name.replace(".", "/")
+    return f"[{path}](../../tests/programs/{path}.py)"
 
 
 def _uncapitalised(text: str) -> str:
