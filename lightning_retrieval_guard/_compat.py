@@ -21,6 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 from torchmetrics import Metric
 from torchmetrics.metric import CompositionalMetric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
@@ -218,6 +219,14 @@ def loader_at(trainer: Any, dataloader: int | None) -> Any | None:
     if dataloader is not None:
         return loaders[dataloader]
     return loaders[0] if len(loaders) == 1 else None
+
+
+def deals_in_turns(sampler: Any) -> bool:
+    """Whether a sampler deals its samples to the ranks as torch does, also where Lightning has wrapped it."""
+    if not isinstance(sampler, DistributedSampler):
+        return False
+    wraps = _is_lightnings(type(sampler).__module__) and type(sampler).__name__ == "DistributedSamplerWrapper"
+    return wraps or type(sampler).__iter__ is DistributedSampler.__iter__
 
 
 def stage_name(trainer: Any) -> str | None:

@@ -16,6 +16,7 @@ from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
 from lightning_retrieval_guard.epoch.query_keys import QueryKeys
+from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
@@ -272,9 +273,11 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 def _leave_out_repeated(
     table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
 ) -> tuple[RowTable | None, QueryChunks | None]:
-    if table is None or pieces is None or plan.drop_padded == "nothing" or not plan.facts[rank].ends_repeated:
+    samples = dict(plan.padded)
+    if table is None or pieces is None or rank not in samples:
         return table, pieces
-    kept = table.without_last_row() if plan.drop_padded == "row" else table.without_last_query()
+    own = plan.facts[rank]
+    kept = table.without(rows_of_sample(table, own.last_samples, samples[rank], own.last_batch))
     left = len(kept) or kept.scored
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lightning_retrieval_guard.epoch.payload import to_payload
 
+MergedHow = Literal["", "rows", "update", "setting"]
 Kind = Literal["metric", "compute", "forward", "plain"]
 
 
@@ -85,6 +86,8 @@ class SourceMetricFacts:
         sanity: Whether they all came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Updates by another stage or dataloader that it holds.
+        merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
+        merged_how: As in ``SourceFacts``.
     """
 
     metric: str = ""
@@ -95,6 +98,8 @@ class SourceMetricFacts:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    merged: str = ""
+    merged_how: MergedHow = ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,9 @@ class SourceFacts:
         sanity: Whether they all came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Rows that it holds of another stage or dataloader.
+        merged: Why it would hold other rows than those of its compute group, in words; empty where nothing shows it.
+        merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
+            or nothing but different settings.
         suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
@@ -181,6 +189,8 @@ class SourceFacts:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    merged: str = ""
+    merged_how: MergedHow = ""
     suppressed: Sequence[str] = ()
 
     def to_payload(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.repeated_samples import find_repeated
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.settings import QueryScope
 
@@ -26,11 +27,11 @@ class Plan:
         classes: For every rank the first of those that hold the same rows, where the ranks fall into classes of equal
             size that do; else empty. One rank of each class counts.
         ids_restart: Ids restart, so each update keeps its queries to itself.
-        drop_padded: What a rank whose last sample is a repeated one leaves out.
-        repeated: The number of samples that the sampler repeated.
+        ids_may_restart: Ids look as if they restarted, and nothing shows it, so that no reference is known.
+        padded: The repeated samples that were found: for each the rank that leaves it out, and its place among the last
+            samples of that rank.
         compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
         split: Queries whose rows lie on several ranks.
-        duplicates: Queries that several ranks hold with identical rows because the sampler repeated a sample.
         merged: Queries of several ranks that have the same id, where ids are declared to be those of an update.
         scope: What the user declared about query ids.
     """
@@ -38,11 +39,10 @@ class Plan:
     facts: tuple[RowFacts, ...]
     classes: tuple[int, ...] = ()
     ids_restart: bool = False
-    drop_padded: Literal["nothing", "row", "query"] = "nothing"
-    repeated: int = 0
+    ids_may_restart: bool = False
+    padded: tuple[tuple[int, int], ...] = ()
     compares: bool = False
     split: int = 0
-    duplicates: int = 0
     merged: int = 0
     scope: QueryScope = "auto"
 
@@ -68,7 +68,7 @@ class Plan:
     @property
     def left_out(self) -> int:
         """Samples that the plan counts once although the sampler repeated them."""
-        return self.repeated if self.drop_padded != "nothing" else self.duplicates
+        return len(self.padded)
 
     @property
     def is_ambiguous(self) -> bool:
@@ -107,7 +107,24 @@ class Plan:
         if any(facts.lacks_values for facts in self.facts):
             return True
         parted = not self.ids_restart and (self.split > 0 or any(facts.lacks_rows for facts in self.facts))
-        return (parted or self.drop_padded == "row") and any(facts.rows_dropped for facts in self.facts)
+        return parted and any(facts.rows_dropped for facts in self.facts)
+
+    @property
+    def pool_of_rank(self) -> bool:
+        """Whether each query was ranked against the samples of its rank only, outside of steps.
+
+        A query that lies on several ranks is ranked against those of all of them, unless its id stands for several.
+        """
+        holders = [own for own in self.facts if own.rows]
+        alone = len(self.facts) > 1 and not self.classes and (self.ids_restart or not self.split)
+        return alone and bool(holders) and all(own.lists_samples and not own.in_steps for own in holders)
+
+    @property
+    def pool_of_batch(self) -> bool:
+        """Whether each query of a step was ranked against the samples of its batch, itself among them."""
+        holders = [own for own in self.facts if own.rows]
+        square = all(own.lists_samples and own.is_diagonal and own.one_query_a_sample for own in holders)
+        return bool(holders) and square and all(own.in_steps for own in holders)
 
     @property
     def longest(self) -> int:
@@ -117,31 +134,26 @@ class Plan:
         lengths = [self.facts[rank].longest_query for rank in self.counted]
         return sum(lengths) if self.compares else max(lengths)
 
-    def with_shared(self, identical: int, different: int) -> Plan:
-        """The plan once it is known how many queries lie on several ranks, with the same or with different rows."""
-        if identical <= self.repeated:
-            return replace(self, split=different, duplicates=identical)
-        return replace(self, split=different + identical)
 
-
-def make_plan(facts: Sequence[RowFacts], scope: QueryScope, repeated: int, synchronises: bool) -> Plan:
+def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool, synchronises: bool) -> Plan:
     """Decide what can be decided from the facts alone.
 
     Args:
         facts: Of every rank, in order of rank.
         scope: What the user declared about query ids.
-        repeated: How many samples the sampler repeated over all ranks.
+        seeks_repeated: Whether the sampler repeated samples and all of them have come.
         synchronises: Whether the program lets the metric combine ranks.
     """
-    plan = Plan(tuple(facts), _classes_of(facts), repeated=repeated, scope=scope)
+    plan = Plan(tuple(facts), _classes_of(facts), scope=scope)
     holders = [own for own in facts if own.rows]
     counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
-    restarts = scope == "batch" or (
-        scope == "auto" and any(own.restarts for own in holders) and _may_restart(holders, plan.replicated)
-    )
-    # where ranks hold the same rows, which of them ends on a repeated sample does not follow from its number
-    drop_padded = _what_to_drop(holders) if repeated and not plan.classes else "nothing"
-    plan = replace(plan, ids_restart=restarts, drop_padded=drop_padded)
+    seen = judge_ids(holders, plan.replicated) if any(own.restarts for own in holders) else "no"
+    restarts = scope == "batch" or (scope == "auto" and seen == "yes")
+    perhaps = scope == "auto" and seen == "perhaps"
+    plan = replace(plan, ids_restart=restarts, ids_may_restart=perhaps)
+    if seeks_repeated and not plan.classes:
+        numbered = restarts or (scope == "auto" and judge_ids(holders, False, on_ranks=True) == "yes")
+        plan = replace(plan, padded=_find_padded(facts, numbered))
     joins = synchronises or any(own.single_life for own in holders)
     # ids of an update may still be unique, and then nothing is wrong with them
     compares = not plan.replicated and (not restarts or scope == "batch")
@@ -160,9 +172,34 @@ def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
     return tuple(map(contents.index, contents))
 
 
-def _may_restart(holders: Sequence[RowFacts], replicated: bool) -> bool:
-    """Whether the samples tell that ids restart, and nothing that they come from the data."""
-    return _one_query_a_sample(holders, replicated) and not any(own.advances for own in holders)
+def judge_ids(holders: Sequence[RowFacts], replicated: bool, on_ranks: bool = False) -> Literal["yes", "perhaps", "no"]:
+    """Whether ids that come again number the samples of a batch or of a rank, and so stand for other queries there.
+
+    Args:
+        holders: The ranks that have rows.
+        replicated: Whether all of them have the same.
+        on_ranks: Whether ids come again on another rank.
+    """
+    numbered = _one_query_a_sample(holders, replicated) and all(own.ids_consecutive for own in holders)
+    # all ranks run the same program: what was made on one of them was made on all
+    origins = {own.ids_origin for own in holders}
+    if not numbered or origins == {"data"}:
+        return "no"
+    ranges = {(own.id_min, own.id_max) for own in holders}
+    advance = all(own.ids_number_samples for own in holders)
+    again = all(own.ids_same for own in holders)
+    # a query with as many rows as the rank saw samples may be one of all ranks, against this rank's share of a corpus
+    one_pool = all(own.lists_samples and not own.in_steps for own in holders)
+    shown = (
+        any(own.ids_overlap for own in holders)
+        or all(own.is_diagonal for own in holders)
+        or (on_ranks and (advance or again) and (len(ranges) > 1 or (advance and not one_pool)))
+    )
+    if shown:
+        return "yes" if "made" in origins else "perhaps"
+    # every query against every sample: a corpus that is dealt over batches or ranks
+    corpus = all(own.lists_samples for own in holders)
+    return "perhaps" if again and not corpus else "no"
 
 
 def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:
@@ -171,12 +208,14 @@ def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:
     return all(own.one_query_a_sample for own in holders)
 
 
-def _what_to_drop(holders: Sequence[RowFacts]) -> Literal["nothing", "row", "query"]:
-    if all(own.one_query_a_sample for own in holders):
-        return "query"
-    if all(own.one_row_a_sample for own in holders):
-        return "row"
-    return "nothing"
+def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[int, int], ...]:
+    """For each rank whose last sample another had first: which of its samples that is, if just one can be."""
+    found = (
+        (rank, find_repeated(facts[own.repeats].first_samples, own.last_samples, ids_restart))
+        for rank, own in enumerate(facts)
+        if own.repeats is not None
+    )
+    return tuple((rank, sample) for rank, sample in found if sample is not None)
 
 
 def _may_share(holders: Sequence[RowFacts]) -> bool:
@@ -227,7 +266,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     """
     held = torch.cat([torch.full_like(own.query, rank) for rank, own in enumerate(ranks)])
     everything = Summary(torch.cat([own.words for own in ranks], dim=1))
-    copy, shared, identical, first = find_copies(everything)
+    copy, shared, identical = find_copies(everything)
     holders = [own for own in plan.facts if own.rows]
     different = shared & ~identical
     if plan.scope == "batch":
@@ -235,23 +274,23 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
         return plan, ComparedQueries(
             held, copy, everything.segment, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
         )
-    if plan.scope == "auto" and bool(different.any()) and _may_restart(holders, replicated=False):
-        plan = replace(plan, ids_restart=True, merged=copy[different].unique().numel())
+    seen = judge_ids(holders, False, on_ranks=True) if plan.scope == "auto" and bool(different.any()) else "no"
+    if seen == "yes":
+        plan = replace(plan, ids_restart=True, ids_may_restart=False, merged=copy[different].unique().numel())
         split, counts = torch.zeros_like(shared), torch.ones_like(shared)
     else:
-        numbers = [copy[mask].unique().numel() for mask in (shared & identical, different)]
-        plan = plan.with_shared(*numbers)
-        split = different if plan.duplicates else shared
-        counts = ~split & (first | ~shared)
+        plan = replace(plan, ids_may_restart=plan.ids_may_restart or seen == "perhaps")
+        plan = replace(plan, split=copy[shared].unique().numel())
+        split, counts = shared, ~shared
     return plan, ComparedQueries(held, copy, everything.segment, everything.rows, split, counts)
 
 
-def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For every entry: the number of its query, whether others hold it too, with the same rows, and who is first."""
+def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
+    """For every entry: the number of its query, whether others hold it too, and with the same rows."""
     query, segment, fingerprint = queries.query, queries.segment, queries.fingerprint
     if not query.numel():
         none = torch.zeros(0, dtype=torch.bool)
-        return query, none, none, none
+        return query, none, none
     # grouping pairs is many times slower than grouping ids
     keys, dim = (torch.stack([segment, query]), 1) if bool(segment.any()) else (query, None)
     _, copy = keys.unique(dim=dim, return_inverse=True)
@@ -259,6 +298,4 @@ def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shared = torch.bincount(copy)[copy] > 1
     low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
     high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
-    places = torch.arange(copy.numel())
-    first = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, places, "amin", include_self=False)
-    return copy, shared, (low == high)[copy], first[copy] == places
+    return copy, shared, (low == high)[copy]

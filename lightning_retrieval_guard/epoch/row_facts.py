@@ -11,12 +11,15 @@ from torch import Tensor
 
 from lightning_retrieval_guard.epoch.payload import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
+from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.query_keys import QueryKeys
+from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.epoch.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
 _HASH_BITS = 32
+_SAMPLES = {"first_samples", "last_samples"}
 _ARRANGED = 64  # rows whose places tell an arrangement from another
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
@@ -24,7 +27,7 @@ _MANY_MORE = 1.5
 
 
 @dataclass(frozen=True)
-class RowFacts:
+class RowFacts(IdFacts):
     """Counts and evidence of one rank's rows.
 
     Attributes:
@@ -41,16 +44,20 @@ class RowFacts:
         longest_query: The most rows of any query.
         longest_piece: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
-        advances: Whether ids come again although together the updates hold many more than any of them, as they would
-            not if ids counted from zero in each.
-        spans: Queries that are certain to go on from update to update: ids advance, and some update, also of another
-            metric life, holds no relevant row of the query while another does.
+        spans: Queries that are certain to go on from update to update: together the updates hold many more ids than any
+            of them, as they would not if ids counted from zero in each, and some update, also of another metric life,
+            holds no relevant row of the query while another does.
         low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
-        one_row_a_sample: Every update holds as many rows as samples came in.
-        ends_repeated: Whether the last sample of this rank is one that the sampler repeated.
+        is_diagonal: Whether the one relevant row of each query stands on the diagonal of its update, where that tells.
+        lists_samples: Whether each query of an update has exactly as many rows as the update has samples.
+        in_steps: Whether any update came in a step.
+        repeats: The rank that had the last sample of this rank first, where the sampler repeated it.
+        first_samples: The samples of the first batch, where another rank repeats one of them.
+        last_samples: The samples of the last batch, where one of them is repeated.
+        last_batch: The first update of the last batch then.
         single_life: Whether the rows stem from one metric life that spans the epoch.
         rows_dropped: Whether rows of some updates were not kept.
         lacks_values: Whether they are missing although nothing but the rows would tell their value.
@@ -71,13 +78,17 @@ class RowFacts:
     longest_query: int = 0
     longest_piece: int = 0
     restarts: int = 0
-    advances: bool = False
     spans: int = 0
     low: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
-    one_row_a_sample: bool = True
-    ends_repeated: bool = False
+    is_diagonal: bool = False
+    lists_samples: bool = False
+    in_steps: bool = True
+    repeats: int | None = None
+    first_samples: SampleFacts = NO_SAMPLES
+    last_samples: SampleFacts = NO_SAMPLES
+    last_batch: int = 0
     single_life: bool = True
     one_answer: bool = False
     rows_dropped: bool = False
@@ -86,12 +97,13 @@ class RowFacts:
 
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold."""
-        return to_payload(self)
+        message = to_payload(self)
+        return {**message, **{name: to_payload(message[name]) for name in _SAMPLES & message.keys()}}
 
     @classmethod
     def from_payload(cls, message: dict[str, Any]) -> RowFacts:
         """Read what ``to_payload`` wrote."""
-        return cls(**message)
+        return cls(**{**message, **{name: SampleFacts(**message[name]) for name in _SAMPLES & message.keys()}})
 
 
 @dataclass(frozen=True)
@@ -130,53 +142,67 @@ def join_chunks(pieces: QueryChunks) -> Queries:
 
 def gather_facts(
     table: RowTable | None,
-    samples: Sequence[int | None],
+    batches: Sequence[Batch],
     world_size: int,
     scope: QueryScope = "auto",
-    ends_repeated: bool = False,
+    repeats: int | None = None,
+    is_repeated: bool = False,
     single_life: bool = True,
     seek_answer: bool = False,
+    count: int = 0,
 ) -> tuple[RowFacts, QueryChunks | None]:
     """The facts of a table.
 
     Args:
         table: The rows, or ``None``.
-        samples: For every update, the samples that this rank saw since the update before; ``None`` for unknown.
+        batches: What is known of the batches behind every update.
         world_size: The number of ranks.
+        count: The batches that this rank has seen.
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
-        ends_repeated: As in ``RowFacts``.
+        repeats: As in ``RowFacts``.
+        is_repeated: Whether another rank repeats the first sample of this one.
         single_life: As in ``RowFacts``.
         seek_answer: Whether to look for ``one_answer``.
     """
     if table is None:
-        return RowFacts(ends_repeated=ends_repeated, single_life=single_life), None
+        return RowFacts(single_life=single_life), None
     dropped = bool(table.scored)
+    last = None if repeats is None else edge_of(batches, table.updates, last=True)
     pieces = cut_chunks(table, may_fold=scope != "batch" and not dropped)
     queries = join_chunks(pieces)
-    sampled = _known(samples, table.updates)
+    sampled = _known([batch.samples for batch in batches], table.updates)
     queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
     full = not pieces.folded and are_full(pieces.rows, pieces.relevant)
-    whole = full and _same(queries_an_update, sampled)
     restarts = pieces.met if pieces.folded else _count_restarts(pieces, queries)
+    whole = full and _same(queries_an_update, sampled)
+    whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
+    may_restart = (whole or whole_of_all) and scope == "auto" and (restarts > 0 or world_size > 1)
+    ids = look_at_ids(pieces, batches, count, world_size) if may_restart else IdFacts()
+    lists_samples = _lists_samples(table, pieces, sampled)
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
     facts = RowFacts(
         updates=table.updates,
         rows=int(pieces.rows.sum()),
         queries=queries.query.numel(),
         pieces=pieces.query.numel(),
+        **vars(ids),
+        is_diagonal=(may_restart or lists_samples) and is_diagonal(table, queries_an_update),
+        lists_samples=lists_samples,
+        in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
         arrangement=_arrangement(table) if world_size > 1 else 0,
         longest_query=_longest(queries.rows),
         longest_piece=_longest(pieces.rows),
         restarts=restarts,
-        advances=advancing and restarts > 0,
         spans=pieces.parted + _count_parted(queries) if advancing else 0,
         low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
-        one_query_a_global_sample=full and sampled is not None and _same(queries_an_update, sampled * world_size),
-        one_row_a_sample=_same(table.sizes, sampled),
-        ends_repeated=ends_repeated,
+        one_query_a_global_sample=whole_of_all,
+        repeats=repeats,
+        first_samples=describe_samples(table, batches, last=False) if is_repeated else NO_SAMPLES,
+        last_samples=NO_SAMPLES if last is None else describe_samples(table, batches, last=True),
+        last_batch=0 if last is None else last.start,
         single_life=single_life and not dropped,
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,
@@ -204,6 +230,13 @@ def _known(samples: Sequence[int | None], updates: int) -> Tensor | None:
     return torch.tensor(samples, dtype=torch.int64)
 
 
+def _lists_samples(table: RowTable, pieces: QueryChunks, sampled: Tensor | None) -> bool:
+    if sampled is None or (pieces.folded and table.updates > 1):
+        return False
+    update = pieces.update if not pieces.folded else torch.zeros_like(pieces.update)
+    return bool((pieces.rows == sampled[update]).all())
+
+
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:
     return wanted is not None and bool((counts == wanted).all())
 
@@ -224,7 +257,7 @@ def _longest(rows: Tensor) -> int:
     return int(rows.max()) if rows.numel() else 0
 
 
-def _range(ids: Tensor) -> dict[str, int]:
+def _range(ids: Tensor) -> dict[str, Any]:
     """Smallest and largest of ascending ids."""
     return {"id_min": int(ids[0]), "id_max": int(ids[-1]), "id_step": _step(ids)} if ids.numel() else {}
 

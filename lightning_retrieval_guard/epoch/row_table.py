@@ -25,13 +25,11 @@ class ScoredUpdate:
         queries: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
             CPU, in ascending order of id.
         values: What the metric made of the queries, by their positions; ``None`` where only its rows would tell.
-        last_query: The query id of the last row.
         low: Whether any relevant row had a score of zero or less.
     """
 
     queries: Tensor
     values: Values | None
-    last_query: int
     low: bool = False
 
     @property
@@ -45,14 +43,6 @@ class ScoredUpdate:
         values = self.values
         parts = [] if values is None else [values.values, values.place, values.by_score]
         return [self.queries, *(part for part in parts if part is not None)]
-
-    def without_last_query(self) -> ScoredUpdate:
-        """All queries but the one of the last row."""
-        keep = self.queries[0] != self.last_query
-        values = None if self.values is None else self.values.of(keep)
-        if values is not None:
-            values = replace(values, place=(keep.cumsum(0) - 1)[values.place])
-        return replace(self, queries=self.queries[:, keep], values=values)
 
 
 @dataclass(frozen=True)
@@ -96,19 +86,16 @@ class RowTable:
         """The number of metric lives."""
         return int(self.segments[-1]) + 1
 
-    def without_last_row(self) -> RowTable:
-        """All rows but the last."""
-        return self._kept(slice(len(self) - 1), 1)
+    def rows_of(self, updates: range) -> slice:
+        """Where the rows of neighbouring updates are."""
+        first = int(self.ends[updates.start - 1]) if updates.start else 0
+        return slice(first, int(self.ends[updates.stop - 1]))
 
-    def without_last_query(self) -> RowTable:
-        """All rows but those of the last row's query in the last update."""
-        last = self.updates - 1
-        if last in self.scored:
-            return replace(self, scored={**self.scored, last: self.scored[last].without_last_query()})
-        start = int(self.ends[-2]) if self.updates > 1 else 0
-        keep = torch.ones_like(self.query, dtype=torch.bool)
-        keep[start:] = self.query[start:] != self.query[-1]
-        return self._kept(keep, int((~keep).sum()))
+    def without(self, rows: Tensor) -> RowTable:
+        """All rows but some, given by a boolean mask."""
+        gone = torch.cat([rows.new_zeros(1, dtype=torch.int64), rows.cumsum(0)])[self.ends]
+        columns = {name: getattr(self, name)[~rows] for name in ("query", "preds", "target")}
+        return replace(self, **columns, ends=self.ends - gone)
 
     def repeated(self, copies: int) -> RowTable:
         """The rows of every update as often as told, as torchmetrics joins those of several ranks."""
@@ -118,11 +105,6 @@ class RowTable:
         order = torch.cat([own.repeat(copies) for own in rows])
         columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
         return replace(self, **columns, ends=self.ends * copies)
-
-    def _kept(self, rows: Tensor | slice, dropped: int) -> RowTable:
-        ends = self.ends.clone()
-        ends[-1] -= dropped
-        return replace(self, query=self.query[rows], preds=self.preds[rows], target=self.target[rows], ends=ends)
 
 
 def build_table(segments: Sequence[States], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:

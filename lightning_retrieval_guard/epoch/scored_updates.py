@@ -30,7 +30,7 @@ def score_update(rows: Rows, metric: Metric) -> ScoredUpdate:
     if _is_scored_by_query(metric):
         _, scores = Panel({"": metric}, 0).score(table.query, table.preds, table.target)
         values = None if scores[""].error is not None else _compact(scores[""])
-    return ScoredUpdate(queries, values, int(ids[-1]), low)
+    return ScoredUpdate(queries, values, low)
 
 
 def _is_scored_by_query(metric: Metric) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.combine import LocalRows
+from lightning_retrieval_guard.epoch.facts import MergedHow
 from lightning_retrieval_guard.epoch.plan import Plan
 from lightning_retrieval_guard.epoch.values import Outcome, Tally
 from lightning_retrieval_guard.ranking.measures import Measure, measure_of
@@ -43,6 +44,8 @@ class SourceView:
         sanity: Whether they all came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Rows of another stage or dataloader that it holds, on all ranks.
+        merged: Why it would hold other rows than those of its compute group, in words; empty where nothing shows it.
+        merged_how: As in ``SourceFacts``; of the rank that has seen most.
         suppressed: For every rank that has it the codes and prefixes of rules that are ignored at its first update.
     """
 
@@ -66,6 +69,8 @@ class SourceView:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    merged: str = ""
+    merged_how: MergedHow = ""
     suppressed: Sequence[Sequence[str]] = ()
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_retrieval_guard.epoch.facts import FlattenedCall, KeyFacts, Unregistered
+from lightning_retrieval_guard.epoch.facts import FlattenedCall, KeyFacts, MergedHow, Unregistered
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.settings import QueryScope
@@ -122,6 +122,10 @@ class KeyView:
     def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
+        if self.merged_how in ("rows", "update"):
+            return None
+        if self.source is not None and (self.source.plan.ids_may_restart or self.source.plan.pool_of_rank):
+            return None
         if self.parts_queries:
             return None
         if self.shows_source:
@@ -138,6 +142,16 @@ class KeyView:
         if self.first.reduction == "mean":
             return self._weighted()
         return self._reduce([own.value for own in self.present if own.value is not None])
+
+    @property
+    def merged(self) -> str:
+        """Why the metric would hold another state than that of its compute group, in words."""
+        return self.first.merged if self.source is None else self.source.merged
+
+    @property
+    def merged_how(self) -> MergedHow:
+        """By what that is seen."""
+        return self.first.merged_how if self.source is None else self.source.merged_how
 
     @property
     def is_partial(self) -> bool:
@@ -346,10 +360,11 @@ class EpochView:
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the key's reference value is what one process would have logged.
 
-        A plain value is averaged over its batch already. Where the sampler repeated samples, nobody can tell what it
-        would be without them.
+        Where the sampler repeated samples, it is known only of rows of which these were found and left out.
         """
-        return key.shows_source or not self.repeated
+        if not self.repeated:
+            return True
+        return key.shows_source and key.source is not None and key.source.plan.left_out == self.repeated
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

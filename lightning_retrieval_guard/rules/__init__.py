@@ -18,12 +18,14 @@ from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import Restarti
 from lightning_retrieval_guard.rules.lrg302_mean_of_batches import MeanOfBatches
 from lightning_retrieval_guard.rules.lrg303_non_positive_scores import NonPositiveScores
 from lightning_retrieval_guard.rules.lrg304_tied_scores import TiedScores
+from lightning_retrieval_guard.rules.lrg305_candidates_of_one_shard import CandidatesOfOneShard
 from lightning_retrieval_guard.rules.lrg306_batch_as_one_query import BatchAsOneQuery
 from lightning_retrieval_guard.rules.lrg401_stale_state import StaleState
 from lightning_retrieval_guard.rules.lrg402_running_value import RunningValue
 from lightning_retrieval_guard.rules.lrg403_padded_samples import PaddedSamples
 from lightning_retrieval_guard.rules.lrg404_shared_metric import SharedMetric
 from lightning_retrieval_guard.rules.lrg405_unregistered_metric import UnregisteredMetric
+from lightning_retrieval_guard.rules.lrg406_merged_compute_group import MergedComputeGroup
 from lightning_retrieval_guard.rules.lrg501_implausible_value import ImplausibleValue
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
@@ -46,12 +48,14 @@ REGISTRY: dict[str, Rule] = {
         MeanOfBatches(),
         NonPositiveScores(),
         TiedScores(),
+        CandidatesOfOneShard(),
         BatchAsOneQuery(),
         StaleState(),
         RunningValue(),
         PaddedSamples(),
         SharedMetric(),
         UnregisteredMetric(),
+        MergedComputeGroup(),
         ImplausibleValue(),
         GuardDisabled(),
         UnusedSuppression(),

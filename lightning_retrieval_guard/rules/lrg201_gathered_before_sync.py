@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.base import Rule, effect_of, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GatheredBeforeSync(Rule):
             if source is not None and source.plan.classes and _combines(key, source):
                 ranks, held = several(epoch.world_size, "rank"), _held(source)
                 message = f"'{key.first.name}' on {ranks} holds {held}, and torchmetrics combines them again."
-                yield self.at_key(epoch, key, message, effect=key.effect)
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
 
 
 def _held(source: SourceView) -> str:

@@ -1,10 +1,11 @@
 """LRG301 restarting-query-ids
 
 ## What it flags
-Query ids that stand for different queries in different updates or on different ranks. The evidence is that every
-update holds exactly one id for each sample, and that the same id has other rows elsewhere. Each of these queries has
-two rows or more, and a relevant one. With `query_scope="batch"` every id that comes again is evidence. Values that
-each stand for one batch of one rank are not reported.
+Query ids that count the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
+The evidence is that each update has consecutive ids, one for each sample, and that no column of the batch holds them.
+Further, their number follows the number of samples, or the one relevant row of each query is on the diagonal of its
+batch. With only the first, the rule warns, and correct mode leaves the number alone. Ids that torch's own collate put
+into the batch are ids of the data. With `query_scope="batch"` every id that comes again is evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
@@ -31,11 +32,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.base import Rule, effect_of, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+
+
+_FIX_OF_DOUBT = (
+    'Pass ids that are unique over the epoch, or declare query_scope="global" if equal ids are the same query.'
+)
 
 
 class RestartingQueryIds(Rule):
@@ -52,21 +58,26 @@ class RestartingQueryIds(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            source = key.source
-            if source is not None and merges_queries(key):
-                facts = source.plan.facts
-                count = sum(facts[rank].pieces for rank in source.plan.counted)
-                queries = "1 query" if count == 1 else f"{count} queries"
-                ids = max(own.id_max for own in facts) - min(own.id_min for own in facts if own.rows) + 1
-                message = (
-                    f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')} that"
-                    " restart in each batch or on each rank, so different queries merge."
-                )
-                yield self.at_key(epoch, key, message, effect=key.effect)
+            plan = None if key.source is None or _is_of_batches(key) else key.source.plan
+            if plan is None or not (plan.merges or plan.ids_may_restart):
+                continue
+            queries = several(sum(plan.facts[rank].pieces for rank in plan.counted), "query", "queries")
+            holders = [facts for facts in plan.facts if facts.rows]
+            ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
+            got = f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"
+            if plan.merges:
+                message = f"{got} that restart in each batch or on each rank, so different queries merge."
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
+            else:
+                message = f"{got} that come again. Different queries merge if these ids number the samples of a batch."
+                yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=Severity.WARNING, is_mended=False)
 
 
 def merges_queries(key: KeyView) -> bool:
-    """Whether restarting ids merge queries in the number itself: not where each value is that of one rank's batch."""
-    if key.source is None or not key.source.plan.merges:
-        return False
-    return key.first.synced or not key.averages_batches
+    """Whether restarting ids merge queries in the number itself."""
+    return key.source is not None and key.source.plan.merges and not _is_of_batches(key)
+
+
+def _is_of_batches(key: KeyView) -> bool:
+    """Whether each value that is averaged is that of one rank's batch, which merges nothing."""
+    return key.averages_batches and not key.first.synced

@@ -72,7 +72,7 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
     if key.parts_queries:
         return "and queries have rows in several batches"
     combined = key.first.synced if key.first.kind == "forward" else source.synchronises
-    told = (bool(plan.classes) and combined) or plan.left_out or merges_queries(key)
+    told = (bool(plan.classes) and combined) or plan.left_out or plan.ids_may_restart or merges_queries(key)
     if told or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
         return None
     if plan.spans_updates:

@@ -20,8 +20,9 @@ One device for final numbers, or a data set whose size the number of devices div
 For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
 
 ## What correct mode does
-For retrieval metrics it counts a repeated sample once. It does so where a query has the same rows on two ranks, or
-where each sample is one row or one query. A plain value is averaged over its batch already, so it stays as it is.
+For retrieval metrics it counts a repeated sample once, where it finds it. Of the samples in a rank's last batch, exactly
+one must have the same rows as one in the first batch of the other rank. Otherwise the number stays as it is. A plain
+value is averaged over its batch already, so it stays too.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ class PaddedSamples(Rule):
         # in training every sample comes again anyway
         if not epoch.repeated or epoch.stage == "train":
             return
-        shown = [key for key in epoch.keys if key.source is not None] or epoch.keys[:1]
-        for key in shown:
+        for key in epoch.keys:
             source = key.source
+            if source is None and not key.first.in_step and key.first.kind == "plain":
+                continue  # nobody knows what it was made of
             them = "it" if epoch.repeated == 1 else "them"
             message = (
                 f"'{key.first.name}' counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to"
                 f" give {several(epoch.world_size, 'rank')} the same number."
             )
-            counted_once = source is not None and source.plan.left_out > 0
+            counted_once = source is not None and source.plan.left_out == epoch.repeated
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
             effect = key.effect if counted_once else None

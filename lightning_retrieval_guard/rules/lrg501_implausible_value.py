@@ -155,5 +155,5 @@ def _unequal(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
 def _has_one_answer(value: _Value) -> bool:
     """Whether each query has exactly one relevant row, on all ranks together."""
     plan = value.source.plan
-    is_whole = not plan.ids_restart and plan.split == plan.duplicates == 0
+    is_whole = not plan.ids_restart and not plan.split
     return is_whole and all(facts.one_answer for facts in plan.facts if facts.rows)

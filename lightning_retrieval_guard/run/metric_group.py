@@ -19,7 +19,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.payload import ProtocolError
 from lightning_retrieval_guard.epoch.combine import LocalRows, Scored, combined, score_split
-from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
 from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
@@ -33,6 +33,7 @@ _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
 )
 _NO_ROWS = -1
+_BY_WEIGHT: tuple[MergedHow, ...] = ("rows", "update", "setting")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Member:
     def columns(self) -> int:
         """The numbers in the value of one query; zero for a curve that is as long as the longest query."""
         return max(facts.columns for facts in self.facts.values())
+
+    @property
+    def merged_how(self) -> MergedHow:
+        """By what it is seen on any rank that the metric shows the state of another."""
+        seen = {facts.merged_how for facts in self.facts.values()}
+        return next((how for how in _BY_WEIGHT if how in seen), "")
 
 
 @dataclass(frozen=True)
@@ -269,6 +276,10 @@ class MetricGroup:
             sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),
             dropped=any(facts.dropped for facts in member.facts.values()),
             shared=sum(facts.shared for facts in member.facts.values()),
+            merged=max(facts.merged for facts in member.facts.values()),
+            merged_how=next(
+                (how for how in _BY_WEIGHT if how in {own.merged_how for own in member.facts.values()}), ""
+            ),
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),

@@ -138,7 +138,8 @@ class Session:
         stage = self._listener.stage()
         self._metrics.start_batch()
         if stage is not None:
-            stage.start_batch(self._run.trainer, batch, index, dataloader, self._run.settings.batch_size_fn)
+            settings = self._run.settings
+            stage.start_batch(self._run.trainer, batch, index, dataloader, settings.batch_size_fn, settings.max_held_mb)
 
     def _end_loop(self, loop: Any) -> None:
         if self._run.world_size > 1 and _compat.skipped_for_lack_of_batches(loop):

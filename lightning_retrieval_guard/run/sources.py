@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.facts import SourceFacts
+from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
+from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.epoch_rows import Part, part_of
 from lightning_retrieval_guard.run.shared_rows import Lives, SharedRows, SharedRowSets
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.merged import Merged
 from lightning_retrieval_guard.watch.metric_lives import (
     AnyLife,
     Dropped,
@@ -73,6 +76,7 @@ class LocalSource:
     def facts(self, rows: int) -> SourceFacts:
         """What this rank tells of it, with the place of its rows."""
         measure = measure_of(self.metric)
+        merged = self.part.lives[-1].record.merged
         values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.part.lives)
         return SourceFacts(
             rows=rows,
@@ -89,8 +93,18 @@ class LocalSource:
             sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
             dropped=self.dropped is not None,
             shared=self.part.shared,
+            merged="" if merged is None else merged.why,
+            merged_how="" if merged is None else _how_merged(merged, self.part.lives[-1].record, self.rows.table),
             suppressed=patterns_of(self.suppressed),
         )
+
+
+def _how_merged(merged: Merged, record: MetricRecord, table: RowTable | None) -> MergedHow:
+    """By what is seen: rows that the leader of the compute group or the metric itself leaves out, or less."""
+    if merged.ignores is None or table is None:
+        return merged.how
+    seen = record.left_rows_out if merged.leader_ignores else bool((table.target == merged.ignores).any())
+    return "rows" if seen else merged.how
 
 
 def _updates_of(life: AnyLife) -> list[int]:
@@ -186,30 +200,36 @@ class SourceFinder:
         """The rows of the lives, the same object for all metrics that saw the same."""
         record, padding = lives[-1].record, stage.padding()
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
-        ends_repeated = padding is not None and one_loader and padding.repeats_last(self._run.exchange.rank)
+        rank = self._run.exchange.rank
+        repeats = padding.first_with_last_of(rank) if padding is not None and one_loader else None
+        is_repeated = padding is not None and one_loader and padding.is_first_repeated(rank)
         # rows of an earlier epoch tell nothing about the ids of this one
-        samples = [
-            info.samples if info.feed.epoch == stage.epoch else None for life in lives for info in self._infos(life)
+        batches = [
+            info.batch if info.feed.epoch == stage.epoch else Batch() for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
-        about = (tuple(samples), ends_repeated, single_life)
+        about = (tuple(batches), repeats, is_repeated, single_life)
 
         def tell_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
                 rows.table,
-                samples,
+                batches,
                 self._run.exchange.world_size,
                 seek_answer=rows.compares_best,
                 scope=self._run.settings.query_scope,
-                ends_repeated=ends_repeated,
+                repeats=repeats,
+                is_repeated=is_repeated,
                 single_life=single_life,
+                count=stage.batches,
             )
 
         return self._sets.find(about, lives, tell_facts)
 
     def _spans_epoch(self, life: AnyLife) -> bool:
         """Whether a metric life may span the epoch: not that of a metric that was made in a step for its one batch."""
-        return life.record.created_in_hook not in STEP_HOOKS or any(info.samples != 0 for info in self._infos(life)[1:])
+        return life.record.created_in_hook not in STEP_HOOKS or any(
+            info.batch.samples != 0 for info in self._infos(life)[1:]
+        )
 
     def _infos(self, life: AnyLife) -> Sequence[UpdateInfo]:
         """What is known of the updates."""

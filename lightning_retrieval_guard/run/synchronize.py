@@ -125,14 +125,14 @@ class Synchronizer:
     def _sync(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         messages = self._exchange.meet(label, {**message, **RankSources.of(sources).to_payload()})
         ranks = read_all(partial(RankSources.from_payload, world_size=len(messages)), messages)
-        groups = self._groups(ranks, sources, repeated=min(one["repeated"] for one in messages))
+        groups = self._groups(ranks, sources, all(one["repeated"] for one in messages))
         self._compare([group for group in groups if group.plan.compares])
         self._combine([group for group in groups if group.choose(lambda name, plan: wants(name, plan, messages))])
         views = [view for group in groups for view in group.views()]
         return Meeting(messages, {view.name: view for view in sorted(views, key=lambda view: view.name)})
 
     def _groups(
-        self, ranks: Sequence[RankSources], sources: Mapping[str, LocalSource], repeated: int
+        self, ranks: Sequence[RankSources], sources: Mapping[str, LocalSource], seeks_repeated: bool
     ) -> list[MetricGroup]:
         """The metrics of all ranks, those together that saw the same rows on every rank."""
         groups: dict[tuple[Any, ...], MetricGroup] = {}
@@ -148,7 +148,9 @@ class Synchronizer:
                         RowFacts() if index is None else ranks[rank].rows[index]
                         for rank, index in zip(combining, rows, strict=True)
                     ]
-                    plan = make_plan(held, self._scope, repeated, synchronises)
+                    # which rank had a sample first is told by its number among all
+                    seeks = seeks_repeated and len(combining) == len(ranks)
+                    plan = make_plan(held, self._scope, seeks, synchronises)
                     groups[key] = MetricGroup(combining, plan, self._exchange.rank)
                 local = sources.get(name)
                 metric = local.metric if local is not None else self._metric_named(name)

@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    default_collate,
+    default_convert,
+)
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
 
 
 @dataclass(frozen=True)
@@ -83,21 +92,41 @@ def _by_loader(loader: Any | None, batch_index: int) -> tuple[int | None, int | 
     return nominal, min(nominal, left) if left > 0 else None
 
 
+def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
+    """Where a program can have taken query ids from; ``None`` where that is not known.
+
+    What a collate function of the program's own put into the batch, it may have made itself.
+    """
+    if not isinstance(loader, DataLoader):
+        return None
+    if loader.collate_fn not in (default_collate, default_convert):
+        return IdColumns(())
+    leaves = dict(_leaves(batch))
+    return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
+
+
+def _is_column(tensor: Tensor) -> bool:
+    return tensor.ndim > 0 and tensor.numel() == len(tensor) and tensor.dtype in (torch.int64, torch.int32)
+
+
 def _shapes(batch: Any) -> Iterator[tuple[int, ...]]:
+    return (tuple(leaf.shape[:2]) for _, leaf in _leaves(batch) if leaf.ndim)
+
+
+def _leaves(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a batch, each with its path."""
     if isinstance(batch, Tensor):
-        if batch.ndim:
-            yield tuple(batch.shape[:2])
-    elif isinstance(batch, Mapping):
-        yield from _each(batch.values())
+        yield path, batch
+        return
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(batch, Mapping):
+        parts = batch.items()
     elif isinstance(batch, (list, tuple)):
-        yield from _each(batch)
+        parts = enumerate(batch)
     elif is_dataclass(batch) and not isinstance(batch, type):
-        yield from _each(getattr(batch, field.name) for field in fields(batch))
-
-
-def _each(parts: Iterable[Any]) -> Iterator[tuple[int, ...]]:
-    for part in parts:
-        yield from _shapes(part)
+        parts = ((field.name, getattr(batch, field.name)) for field in fields(batch))
+    for name, part in parts:
+        yield from _leaves(part, f"{path}/{name}")
 
 
 @dataclass(frozen=True)
@@ -114,20 +143,29 @@ class Padding:
     samples: int
     world_size: int
 
-    def repeats_last(self, rank: int) -> bool:
-        """Whether the last sample of ``rank`` is a repeated one."""
-        return rank >= self.world_size - self.repeated
+    def first_with_last_of(self, rank: int) -> int | None:
+        """The rank that has the last sample of ``rank`` as its first one, or ``None`` where that is not repeated.
+
+        The sampler deals the samples to the ranks in turns, and then deals the first ones again.
+        """
+        number = rank - (self.world_size - self.repeated)
+        distinct = self.samples * self.world_size - self.repeated
+        return number % distinct if number >= 0 else None
+
+    def is_first_repeated(self, rank: int) -> bool:
+        """Whether another rank ends on the first sample of ``rank``."""
+        return any(self.first_with_last_of(other) == rank for other in range(self.world_size))
 
 
 def padding_of(loader: Any | None) -> Padding | None:
     """The padding of the loader's sampler, or ``None`` where it repeats nothing."""
-    sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+    sampler: Any = getattr(loader, "sampler", None)
+    if not _compat.deals_in_turns(sampler) or sampler.drop_last:
         return None
-    repeated = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]  # the sampler took its length too
+    repeated = sampler.total_size - len(sampler.dataset)
     return Padding(repeated, sampler.num_samples, sampler.num_replicas) if repeated > 0 else None
 
 
 def gives_equal_batches(loader: Any | None) -> bool:
     """Whether every rank is certain to see batches of the same sizes in the same order."""
-    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+    return _compat.deals_in_turns(getattr(loader, "sampler", None))

@@ -134,7 +134,11 @@ class MetricHistory:
         if kind != "forward":
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
             told = replace(told, shared=shared, **self._stale(self._record, metric, feeding))
-        return told if told.running or told.stale or told.shared or not told.mean else SourceMetricFacts()
+        merged = self._record.merged
+        if merged is not None:
+            told = replace(told, merged=merged.why, merged_how=merged.how)
+        says = told.running or told.stale or told.shared or told.merged or not told.mean
+        return told if says else SourceMetricFacts()
 
     @staticmethod
     def _stale(record: MetricRecord, metric: Metric, feeding: UpdateContext) -> dict[str, Any]:

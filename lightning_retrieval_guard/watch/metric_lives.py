@@ -12,8 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
 from lightning_retrieval_guard.watch.call_site import CallSite
+from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
@@ -24,11 +26,11 @@ class UpdateInfo:
     """One update of a metric that keeps rows.
 
     Attributes:
-        samples: The samples this rank saw since the update before, if that is certain.
+        batch: What is known of the batches behind it.
         feed: What fed it.
     """
 
-    samples: int | None
+    batch: Batch
     feed: Feed
 
 
@@ -151,8 +153,11 @@ class MetricRecord:
     samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
     fed_by: dict[str, set[int | None]] = field(default_factory=dict)
     synced_in_steps: int = 0
-    # whether it counts its updates together with the members of its compute group
+    # whether it counts its updates together with the members of its compute group, and why it should not
     is_grouped: bool = False
+    merged: Merged | None = None
+    # whether an update has left rows out
+    left_rows_out: bool = False
     # the batch in which it was made in a step
     made_in_batch: int | None = None
     resets_in_steps: bool = False
@@ -185,14 +190,17 @@ class MetricRecord:
         """Another one after every update and every reset of a metric that keeps rows."""
         return self.generation, len(_compat.row_states(self.metric())[0])
 
-    def note_update(self, feed: Feed, samples: int | None) -> None:
+    def note_update(self, feed: Feed, batch: Batch) -> None:
         """Count an update."""
         self.feeds[feed] = self.feeds.get(feed, 0) + 1
         if self.is_rows:
-            self.infos.append(UpdateInfo(samples, feed))
+            self.infos.append(UpdateInfo(batch, feed))
 
     def follow(self, leader: MetricRecord) -> None:
         """Hold what the leader of the compute group holds, fed as it was."""
+        if not self.is_grouped:
+            theirs, its = leader.metric(), self.metric()
+            self.merged = None if theirs is None or its is None else merged_into(theirs, its)
         self.is_grouped = leader.is_grouped = True
         self.first_update = self.first_update or leader.first_update
         self.suppressed = self.suppressed or leader.suppressed
@@ -206,7 +214,7 @@ class MetricRecord:
 
     def leave_group(self) -> None:
         """An update of this member alone: count by itself from now on."""
-        self.is_grouped = False
+        self.is_grouped, self.merged = False, None
         self.infos, self.feeds = list(self.infos), dict(self.feeds)
         self.fed_by = {stage: set(loaders) for stage, loaders in self.fed_by.items()}
         self.samples_at_update = dict(self.samples_at_update)
@@ -220,6 +228,7 @@ class MetricRecord:
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)
+        self.left_rows_out = False
 
 
 class SomeUpdates:

@@ -17,9 +17,11 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import HeldRows
+from lightning_retrieval_guard.watch.merged import rows_given
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.patches import Patches
@@ -189,7 +191,7 @@ class MetricWatch:
         self._before_update(record, args, kwargs)
         with self._running(record):
             result = original(*args, **kwargs)
-        self._listener.protect(lambda: self._note_update(record))
+        self._listener.protect(lambda: self._note_update(record, rows_given(args, kwargs)))
         return result
 
     def _compute(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -213,7 +215,7 @@ class MetricWatch:
             value, synced = self._listener.forward(record, plain)
 
         def note() -> None:
-            self._note_update(record)
+            self._note_update(record, rows_given(args, kwargs))
             self._note_value(record, value, "forward", synced)
 
         self._listener.protect(note)
@@ -310,23 +312,18 @@ class MetricWatch:
         if feeding is not None and self._listener.may_drop(record):
             drop_stale(record, feeding, self.row_records())
 
-    def _note_update(self, record: MetricRecord) -> None:
-        metric = record.metric()
+    def _note_update(self, record: MetricRecord, rows: int | None) -> None:
+        metric: Any = record.metric()
         if metric is not None and _compat.is_composition(metric):
             return  # its parts were updated
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
         if record.made_in_batch != self._batch:
             record.made_in_batch = None
-        feeding, feed, samples = self._listener.feeding(), Feed(), None
-        if feeding is not None:
-            feed = Feed(feeding.epoch, feeding.stage, feeding.dataloader)
-            record.fed_by.setdefault(feeding.stage, set()).add(feeding.dataloader)
-            if feeding.samples is not None:
-                source = (feeding.stage, feeding.dataloader)
-                samples = feeding.samples - record.samples_at_update.get(source, 0)
-                record.samples_at_update[source] = feeding.samples
-        record.note_update(feed, samples)
+        feeding = self._listener.feeding()
+        record.note_update(*((Feed(), Batch()) if feeding is None else feeding.feed(record)))
+        if record.is_rows and rows is not None:
+            record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < rows
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)

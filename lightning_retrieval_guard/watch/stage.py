@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
-from lightning_retrieval_guard.watch.batches import BatchSize, Padding, measure_batch, padding_of
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
+from lightning_retrieval_guard.watch.batches import BatchSize, Padding, id_columns_of, measure_batch, padding_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
+_MEBIBYTE = 1 << 20
+# of what the guard may hold, for the columns that ids can have come from
+_SHARE_OF_COLUMNS = 1 / 32
 
 
 @dataclass
@@ -47,11 +51,21 @@ class StageRecord:
     results: Any = None
     flattened: dict[str, FlattenedCall] = field(default_factory=dict)
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
+    # of every batch; None once one is not known, or where they would take too much memory
+    _columns: list[IdColumns] | None = field(default_factory=list)
+    _column_bytes: int = 0
+    _in_batch: IdColumns | None = None
     # samples seen, or None once a batch had an unknown size
     _samples: dict[int | None, int | None] = field(default_factory=dict)
 
     def start_batch(
-        self, trainer: Any, batch: Any, index: int, dataloader: int | None, batch_size_fn: Callable[[Any], int] | None
+        self,
+        trainer: Any,
+        batch: Any,
+        index: int,
+        dataloader: int | None,
+        batch_size_fn: Callable[[Any], int] | None,
+        max_held_mb: float,
     ) -> None:
         """Take in a batch before the step sees it."""
         loader = _compat.loader_at(trainer, dataloader)
@@ -59,15 +73,27 @@ class StageRecord:
         self.dataloader = dataloader
         self.batches += 1
         self.batch = measure_batch(batch, index, loader, batch_size_fn)
+        self._keep_columns(id_columns_of(batch, loader), _SHARE_OF_COLUMNS * max_held_mb * _MEBIBYTE)
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
 
+    def _keep_columns(self, columns: IdColumns | None, limit: float) -> None:
+        self._column_bytes += 0 if columns is None else columns.bytes
+        known = columns is not None and self._column_bytes <= limit
+        self._in_batch = columns if known else None
+        if columns is None or not known or self._columns is None:
+            self._columns = None
+        else:
+            self._columns.append(columns)
+
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
         self.batch = _NO_BATCH
+        known = self._columns
+        self._in_batch = None if known is None else IdColumns([one for own in known for one in own.batches])
 
     @property
     def samples(self) -> int | None:
@@ -80,7 +106,8 @@ class StageRecord:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        return UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
+        context = UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
+        return replace(context, columns=self._in_batch, in_step=self.in_step)
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

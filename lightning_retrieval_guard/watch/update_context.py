@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightning_retrieval_guard.watch.metric_lives import Feed
+from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class UpdateContext:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
-    ``is_over`` tells of another one whether it began before this one and has ended.
+    ``is_over`` tells of another one whether it began before this one and has ended. ``columns`` are those that ids can
+    have come from, and ``in_step`` tells whether a step runs.
     """
 
     stage: str
@@ -22,6 +24,17 @@ class UpdateContext:
     samples: int | None
     samples_before: int | None
     is_over: Callable[[int | None], bool]
+    columns: IdColumns | None = None
+    in_step: bool = True
+
+    def feed(self, record: MetricRecord) -> tuple[Feed, Batch]:
+        """A metric is updated now: what feeds it, and what is known of the batches since its update before."""
+        record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
+        samples, source = None, (self.stage, self.dataloader)
+        if self.samples is not None:
+            samples = self.samples - record.samples_at_update.get(source, 0)
+            record.samples_at_update[source] = self.samples
+        return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step)
 
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import retrieval
+from torchmetrics import MetricCollection, retrieval
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from lightning_retrieval_guard import GuardWarning, RetrievalGuard
@@ -49,6 +49,7 @@ class Module(LightningModule):
         self.metrics: Any = None
         for name in ("mrr", "recall", "map", "ndcg", "hit_rate"):
             setattr(self, name, retrieval.RetrievalMRR())
+        self.queries, self.documents = [torch.rand(3, 8)], [torch.rand(3, 8)]
         self.recalls = torch.nn.ModuleList([retrieval.RetrievalRecall(top_k=1)])
 
     def loss(self, batch: Any) -> torch.Tensor:
@@ -111,6 +112,7 @@ def namespace() -> dict[str, Any]:
         "F": functional,
         "GuardWarning": GuardWarning,
         "LightningModule": LightningModule,
+        "MetricCollection": MetricCollection,
         "RetrievalGuard": RetrievalGuard,
         "Trainer": Trainer,
         "dataset": dataset,

@@ -8,9 +8,6 @@ from dataclasses import replace
 
 from .tables import Made, Row, Scope, Table, Update, Way, tensors
 
-# More ids than this times those of one update come from the data.
-MANY_MORE = 1.5
-
 
 def merged(metric: Made, updates: Iterable[Update]) -> float:
     """The value where rows with the same id belong together."""
@@ -48,9 +45,19 @@ def meets(table: Table) -> bool:
     return False
 
 
+def may_restart(table: Table) -> bool:
+    """Whether the samples leave open that ids restart: one whole query each, under ids that the batch does not hold."""
+    given = table.ids == "given" and all(len({row[0] for row in sample}) == 1 for sample in table.samples)
+    return has_one_query_a_sample(table) and meets(table) and not given
+
+
 def tells_restart(table: Table) -> bool:
-    """Whether the samples tell that ids restart: one whole query each, and no id that comes from the data."""
-    return has_one_query_a_sample(table) and meets(table) and not any(map(_advances, _ranks(table)))
+    """Whether the ids of a rank's updates are ranges that differ and overlap, so that they number its samples."""
+    return table.ids == "of batch" and may_restart(table) and any(map(_overlap, _ranks(table)))
+
+
+def _overlap(updates: Sequence[Update]) -> bool:
+    return len({len({row[0] for row in update.rows}) for update in updates}) > 1
 
 
 def has_one_query_a_sample(table: Table, *, made_in_step: bool = False) -> bool:
@@ -72,13 +79,6 @@ def _is_whole(update: Update, made_in_step: bool) -> bool:
     return len(rows) == samples and all(rows[query] >= 2 and relevant[query] for query in rows)
 
 
-def _advances(updates: Sequence[Update]) -> bool:
-    ids = [{row[0] for row in update.rows} for update in updates]
-    together: set[int] = set().union(*ids)
-    again = sum(map(len, ids)) > len(together)
-    return again and len(together) > MANY_MORE * max(map(len, ids))
-
-
 def expected(table: Table, metric: Made, way: Way, scope: Scope) -> list[float]:
     """What one device would have logged; several numbers where nothing tells which of them it is.
 
@@ -91,6 +91,8 @@ def expected(table: Table, metric: Made, way: Way, scope: Scope) -> list[float]:
     restarts = scope == "batch" or (scope == "auto" and tells_restart(table))
     together = apart if restarts or way == "step" else merged
     found = [together(metric, own) for own in counted]
+    if scope == "auto" and may_restart(table) and not restarts:
+        found += [apart(metric, own) for own in counted]
     whole = way == "forward" or (way == "step" and has_one_query_a_sample(table, made_in_step=True))
     if way in ("forward", "step") and not restarts and (meets(table) or not whole):
         found += [averaged(metric, own) for own in counted]

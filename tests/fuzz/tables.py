@@ -85,10 +85,13 @@ class Table:
         return [place for place in range(len(self.samples)) if self.deal == "copies" or self.owner[place] == shard]
 
     def loader(self, rank: int) -> DataLoader[Any]:
+        # the batch holds ids that are given with the data, where a sample has one
+        given = [{"query": sample[0][0]} if self.ids == "given" else {} for sample in self.samples]
+        data: Any = [{"sample": place, **column} for place, column in enumerate(given)]
         if self.deal == "sampler":
             sampler = DistributedSampler(self.samples, self.world_size, rank, shuffle=False)
-            return DataLoader(range(len(self.samples)), self.batch_size, sampler=sampler)
-        return DataLoader(Subset(range(len(self.samples)), self.dealt(rank)), self.batch_size)
+            return DataLoader(data, self.batch_size, sampler=sampler)
+        return DataLoader(Subset(data, self.dealt(rank)), self.batch_size)
 
     @property
     def repeated(self) -> int:
@@ -165,10 +168,10 @@ class Program(LightningModule):
         self.held = torch.nn.ModuleDict({f"of_{way}": metric() for way in ways if way != "step"})
         self.batches = table.updates(rank)
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         for update in self.batches[batch_idx]:
             ids, scores, relevance = tensors(update.rows)
-            size = len(batch)
+            size = len(batch["sample"])
             for way in self.ways:
                 if way == "step":
                     made = self.metric(sync_on_compute=False)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecisionRecallCurve
 
 from lightning_retrieval_guard import RetrievalGuard
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
 from lightning_retrieval_guard.epoch.scored_updates import score_update
@@ -200,8 +201,8 @@ def test_a_scored_query_takes_at_most_64_bytes() -> None:
     assert held <= 64 * 500
     table = build_table([([ids[:0]], [scores[:0]], [rows[2][:0]])], {0: scored})
     assert table is not None
-    facts, _ = gather_facts(table, [500], 1)
-    whole, _ = gather_facts(build_table([([ids], [scores], [rows[2]])]), [500], 1)
+    facts, _ = gather_facts(table, [Batch(500)], 1)
+    whole, _ = gather_facts(build_table([([ids], [scores], [rows[2]])]), [Batch(500)], 1)
     assert facts.rows_dropped
     for name in ("rows", "queries", "fingerprint", "longest_query", "low", "one_query_a_sample", "id_max"):
         assert getattr(facts, name) == getattr(whole, name)

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalRecall
 
 from lightning_retrieval_guard.epoch.facts import KeyFacts
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding
@@ -16,7 +17,7 @@ from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.run.correct import mark_corrected
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.keys import Weights
-from tests.unit.simulated import Update, combine, decide, make_rank
+from tests.unit.simulated import MADE_IN_STEP, Update, combine, decide, make_rank
 
 PATH, LINE = "src/module.py", 212
 Step = tuple[float, int | None, float]  # value, samples in the batch, weight that Lightning used
@@ -88,17 +89,24 @@ def source(updates: Sequence[Sequence[Update]], metric: Metric | None = None, **
     return sources(updates, {"recall": metric if metric is not None else RetrievalRecall(top_k=1)}, **changed)["recall"]
 
 
+def padding_options(rank: int, world_size: int, repeated: int) -> dict[str, Any]:
+    """What a rank knows of the samples that a sampler repeated."""
+    first = rank - (world_size - repeated)
+    return {"repeats": first if first >= 0 else None, "is_repeated": rank < repeated}
+
+
 def sources(
     updates: Sequence[Sequence[Update]],
     metrics: Mapping[str, Metric],
     *,
     samples: Sequence[int | None] = (),
     repeated: int = 0,
-    ends_repeated: Sequence[int] = (),
     synchronises: bool = True,
     synced_in_steps: int = 0,
     shown_by_forward: bool = False,
     scope: Any = "auto",
+    columns: IdColumns | None = MADE_IN_STEP,
+    in_steps: bool = True,
 ) -> dict[str, SourceView]:
     """The same for several metrics that saw the same rows, by name."""
     ranks = [
@@ -108,11 +116,13 @@ def sources(
             len(updates),
             samples=samples[: len(own)],
             synchronises=synchronises,
-            ends_repeated=rank in ends_repeated,
+            columns=columns,
+            in_steps=in_steps,
+            **padding_options(rank, len(updates), repeated),
         )
         for rank, own in enumerate(updates)
     ]
-    plan = decide(ranks, metrics, scope, repeated)
+    plan = decide(ranks, metrics, scope, repeated > 0)
     travels = len(ranks) > 1 and not plan.replicated and plan.has_rows
     outcomes = {name: combine(ranks, name)[0] for name in metrics}
     return {

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
@@ -12,8 +14,10 @@ from tests.unit.simulated import Update, update
 
 from .factories import facts, found, source, stage, the_finding
 
-# reciprocal ranks 1 and 1/2; apart they give 0.75, merged under one id the best score decides: 1
-FIRST, SECOND = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
+# reciprocal ranks 1, 1 and 1/2; apart they give 0.8333, with the first and the last merged 1
+FIRST = update([0, 0, 1, 1], [0.9, 0.1, 0.6, 0.2], [1, 0, 1, 0])
+SECOND = update([0, 0], [0.8, 0.7], [0, 1])
+SAMPLES = [2, 1]
 
 
 def logged(own: SourceView, computed: float | None = None) -> KeyView:
@@ -22,7 +26,7 @@ def logged(own: SourceView, computed: float | None = None) -> KeyView:
 
 
 def restarting(*ranks: list[Update], **changed) -> SourceView:
-    return source(list(ranks), RetrievalMRR(), samples=[1] * 4, **changed)
+    return source(list(ranks), RetrievalMRR(), **{"samples": SAMPLES, **changed})
 
 
 def test_ids_that_restart_in_each_batch_merge_queries_on_one_device() -> None:
@@ -30,22 +34,22 @@ def test_ids_that_restart_in_each_batch_merge_queries_on_one_device() -> None:
     assert finding.severity is Severity.ERROR
     assert finding.ranks == (0,)
     assert finding.text() == (
-        "LRG301 restarting-query-ids: 'val_mrr' got 2 queries, one for each sample, under at most 1 id that restart in"
-        " each batch or on each rank, so different queries merge. Logged 1.0000, reference 0.7500."
+        "LRG301 restarting-query-ids: 'val_mrr' got 3 queries, one for each sample, under at most 2 ids that restart in"
+        " each batch or on each rank, so different queries merge. Logged 1.0000, reference 0.8333."
         " Pass ids that are unique over the epoch, such as the index in the dataset."
     )
 
 
 def test_ids_that_restart_on_each_rank_merge_queries() -> None:
-    finding = the_finding("LRG301", stage(logged(restarting([FIRST], [SECOND]), 1.0)))
+    finding = the_finding("LRG301", stage(logged(restarting(DATASET_IDS, [SECOND, ONE], samples=[1, 1]), 1.0)))
     assert finding.ranks == (0, 1)
-    assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
-    assert "got 2 queries, one for each sample, under at most 1 id that" in finding.message
+    assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.625)
+    assert "got 4 queries, one for each sample, under at most 2 ids that" in finding.message
 
 
 def test_gathered_rows_count_each_query_once() -> None:
     finding = the_finding("LRG301", stage(logged(restarting([FIRST, SECOND], [FIRST, SECOND]))))
-    assert "got 2 queries," in finding.message
+    assert "got 3 queries," in finding.message
 
 
 def test_a_merge_without_effect_is_a_note() -> None:
@@ -55,34 +59,52 @@ def test_a_merge_without_effect_is_a_note() -> None:
 
 
 def test_ranges_of_ids_leave_ranks_without_rows_out() -> None:
-    high = [update([7, 7], [0.9, 0.1], [1, 0]), update([7, 7], [0.8, 0.7], [0, 1])]
+    high = [update([7, 7, 8, 8], [0.9, 0.1, 0.6, 0.2], [1, 0, 1, 0]), update([7, 7], [0.8, 0.7], [0, 1])]
     finding = the_finding("LRG301", stage(logged(restarting(high, []))))
-    assert "under at most 1 id that" in finding.message
+    assert "under at most 2 ids that" in finding.message
 
 
-DATASET_IDS = [FIRST, update([1, 1], [0.8, 0.7], [0, 1])]
+def test_ids_that_only_may_restart_are_a_warning_without_numbers() -> None:
+    other = update([0, 0, 1, 1, 1], [0.8, 0.7, 0.5, 0.4, 0.3], [0, 1, 1, 0, 0])
+    own = restarting([FIRST, other], samples=[2, 2])
+    finding = the_finding("LRG301", stage(logged(own, 1.0)))
+    assert (finding.severity, finding.effect, finding.corrects) == (Severity.WARNING, None, None)
+    assert finding.message == (
+        "'val_mrr' got 4 queries, one for each sample, under at most 2 ids that come again. Different queries merge if"
+        " these ids number the samples of a batch."
+    )
+    assert 'query_scope="global"' in finding.fix
+    assert logged(own, 1.0).reference is None
+    each = facts("val_mrr", kind="forward", source="recall", calls=2, value=1.5, weight=4.0)
+    assert not found("LRG301", stage(KeyView((each,), own)))
+
+
+ONE = update([1, 1], [0.8, 0.7], [0, 1])
+DATASET_IDS = [update([0, 0], [0.9, 0.1], [1, 0]), ONE]
 HALVES = [update([0], [0.9], [1]), update([0], [0.8], [0])]  # one query, its documents in two batches
 CORPUS = [update([0, 1], [0.9, 0.3], [1, 0]), update([0, 1], [0.8, 0.4], [0, 1])]  # one document a sample
 # a question of the data set that comes again with other candidates
-AGAIN = [FIRST, update([1, 1], [0.8, 0.7], [0, 1]), SECOND]
+AGAIN = [*DATASET_IDS, SECOND]
 NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
+OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
 
 
 @pytest.mark.parametrize(
     "own",
     [
-        restarting(DATASET_IDS),
-        restarting(HALVES),
-        restarting(HALVES[:1], HALVES[1:]),
-        restarting(CORPUS),
-        restarting(CORPUS[:1], CORPUS[1:]),
+        restarting(DATASET_IDS, samples=[1, 1]),
+        restarting(HALVES, samples=[1, 1]),
+        restarting(HALVES[:1], HALVES[1:], samples=[1]),
+        restarting(CORPUS, samples=[1, 1]),
+        restarting(CORPUS[:1], CORPUS[1:], samples=[1]),
         restarting(NOT_RELEVANT),
-        restarting(AGAIN),
-        restarting(AGAIN, [update([1, 1], [0.6, 0.5], [1, 0])]),
-        restarting([FIRST, FIRST]),  # identical rows: the same sample twice
-        source([[FIRST, SECOND]], RetrievalMRR(), samples=[2, 2]),  # two samples an update, one query
-        source([[FIRST, SECOND]], RetrievalMRR(), samples=[None, None]),
+        restarting(AGAIN, samples=[1] * 3),
+        restarting(AGAIN, [update([1, 1], [0.6, 0.5], [1, 0])], samples=[1] * 3),
+        restarting([FIRST, FIRST], samples=[2, 2]),  # identical rows: the same samples twice
+        restarting([FIRST, SECOND], samples=[3, 2]),  # more samples than queries
+        restarting([FIRST, SECOND], samples=[None, None]),
         restarting([FIRST, SECOND], scope="global"),
+        restarting([FIRST, SECOND], columns=OF_THE_DATA),
     ],
     ids=[
         "dataset-ids",
@@ -97,6 +119,7 @@ NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
         "fewer-queries-than-samples",
         "samples-unknown",
         "declared-global",
+        "of-the-data",
     ],
 )
 def test_legal_programs_are_silent(own: SourceView) -> None:
@@ -106,7 +129,9 @@ def test_legal_programs_are_silent(own: SourceView) -> None:
 def test_a_declared_scope_makes_it_certain() -> None:
     own = restarting([FIRST, SECOND], scope="batch")
     assert own.plan.ids_restart
-    assert the_finding("LRG301", stage(logged(own, 1.0), declared_scope="batch")).effect.reference == 0.75
+    assert the_finding("LRG301", stage(logged(own, 1.0), declared_scope="batch")).effect.reference == pytest.approx(
+        2.5 / 3
+    )
 
 
 def test_a_declared_scope_says_nothing_of_ids_that_are_unique() -> None:

@@ -17,7 +17,7 @@ def padded(computed: float | None, **changed) -> KeyView:
     """3 queries on 2 ranks: the first one comes again at the end of rank 1."""
     ranks = [[HIT, LAST], [MISS, HIT]]
     own = facts("val_mrr", kind="metric", source="recall")
-    view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, ends_repeated=[1], **changed)
+    view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, **changed)
     return KeyView((own, own), view, computed=computed)
 
 
@@ -40,9 +40,22 @@ def test_a_plain_value_keeps_its_number() -> None:
     assert "'val_loss' counts 3 samples twice: the sampler repeated them to give 4 ranks" in finding.message
 
 
-def test_retrieval_metrics_are_shown_rather_than_plain_values() -> None:
+def test_every_key_that_it_touches_is_named() -> None:
     plain = KeyView((steps((1.0, 2, 2), sync_dist=True),) * 2)
-    assert [finding.key for finding in found("LRG403", stage(plain, padded(0.75), repeated=1))] == ["val_mrr"]
+    end = KeyView((facts("val_own", kind="plain", in_step=False, value=1.0),) * 2)  # nobody knows what it is made of
+    shown = [finding.key for finding in found("LRG403", stage(plain, padded(0.75), end, repeated=1))]
+    assert shown == ["val_loss", "val_mrr"]
+
+
+def test_samples_that_are_not_found_still_count_and_have_no_reference() -> None:
+    other = update([0, 0], [0.7, 0.6], [1, 0])
+    view = source([[HIT, LAST], [MISS, other]], RetrievalMRR(), samples=[1, 1], repeated=1)
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),) * 2, view, computed=0.75)
+    finding = the_finding("LRG403", stage(key, repeated=1))
+    assert (finding.severity, finding.effect, finding.corrects) == (Severity.WARNING, None, None)
+    assert "mode='correct'" not in finding.fix
+    assert not stage(key, repeated=1).knows_reference(key)
+    assert stage(padded(0.75), repeated=1).knows_reference(padded(0.75))
 
 
 def test_without_effect_it_is_a_note() -> None:

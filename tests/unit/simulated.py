@@ -14,6 +14,7 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.combine import LocalRows
 from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.plan import Plan, make_plan
+from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
 from lightning_retrieval_guard.epoch.values import Outcome
@@ -24,6 +25,8 @@ from lightning_retrieval_guard.settings import QueryScope
 
 Update = tuple[Tensor, Tensor, Tensor]  # ids, scores, relevance, each of shape (rows,)
 NAME = "metric"
+# no column of the batch holds the ids
+MADE_IN_STEP = IdColumns(())
 
 
 def update(ids: Sequence[int], scores: Sequence[float], relevance: Sequence[int]) -> Update:
@@ -62,14 +65,18 @@ def make_rank(
     samples: Sequence[int | None] = (),
     synchronises: bool = True,
     scope: QueryScope = "auto",
-    **properties: bool,
+    columns: IdColumns | None = MADE_IN_STEP,
+    in_steps: bool = True,
+    **properties: Any,
 ) -> Rank:
-    """A rank with the updates of one or more metric lives."""
+    """A rank with the updates of one or more metric lives, each of a batch of its own."""
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
     told = {"single_life": len(lives) <= 1, **properties}
 
     def tell_facts(rows: SharedRows) -> Any:
-        return gather_facts(rows.table, samples, world_size, scope=scope, seek_answer=rows.compares_best, **told)
+        batches = [Batch(size, columns, in_steps) for size in samples]
+        words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **told}
+        return gather_facts(rows.table, batches, world_size, **words)
 
     rows = SharedRows(build_table(states), tell_facts)
     rows.metrics.extend(_named(metrics).values())
@@ -84,13 +91,13 @@ def decide(
     ranks: Sequence[Rank],
     metrics: Metric | Mapping[str, Metric],
     scope: QueryScope = "auto",
-    repeated: int = 0,
+    seeks_repeated: bool = False,
 ) -> Plan:
     """The plan of all ranks, after they have compared their queries where they must."""
     holders = [rank for rank in ranks if rank.rows.table is not None]
     facts = [rank.facts for rank in ranks]
     synchronises = any(rank.synchronises for rank in holders)
-    plan = make_plan(facts, scope, repeated, synchronises)
+    plan = make_plan(facts, scope, seeks_repeated, synchronises)
     for number, rank in enumerate(ranks):
         rank.group = MetricGroup(range(len(ranks)), plan, number)
         for name, metric in _named(metrics).items():
@@ -140,11 +147,11 @@ def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
 
 
 def outcomes(
-    metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", repeated: int = 0, **options: Any
+    metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", **options: Any
 ) -> list[Outcome]:
     """The value on every rank, from the updates of every rank."""
     ranks = [make_rank([own] if own else [], metric, len(updates), scope=scope, **options) for own in updates]
-    decide(ranks, metric, scope, repeated)
+    decide(ranks, metric, scope)
     return combine(ranks)
 
 

@@ -264,20 +264,21 @@ def test_ids_that_restart_give_each_update_its_own_queries(spread: Spread, kind:
 
 
 def test_restarting_ids_give_each_update_its_own_curves() -> None:
-    first, second = update([0, 0], [0.9, 0.1], [1, 0]), update([0, 0], [0.8, 0.7], [0, 1])
+    first, second = update([0, 0, 1, 1], [0.9, 0.1, 0.6, 0.2], [1, 0, 0, 1]), update([0, 0], [0.8, 0.7], [0, 1])
     metric = RetrievalPrecisionRecallCurve(max_k=2)
-    wanted = alone(metric, [[first, update([1, 1], [0.8, 0.7], [0, 1])]])
-    for ranks in ([[first, second]], [[first], [second]]):
-        for outcome in outcomes(metric, ranks, samples=[1] * len(ranks[0])):
+    wanted = alone(metric, [[first, update([2, 2], [0.8, 0.7], [0, 1])]])
+    for ranks, scope in (([[first, second]], "auto"), ([[first], [second]], "batch")):
+        for outcome in outcomes(metric, ranks, samples=[2, 1], scope=scope):
             torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted))
 
 
 def test_a_repeated_query_counts_once() -> None:
     hit, miss = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
     last = update([2, 2], [0.6, 0.5], [0, 1])
+    ends = (([hit, last], {"is_repeated": True}), ([miss, hit], {"repeats": 0}))
     for metric in (RetrievalMRR(), RetrievalPrecisionRecallCurve(max_k=2)):
-        ranks = [make_rank([own], metric, 2, [2, 2]) for own in ([hit, last], [miss, hit])]
-        decide(ranks, metric, repeated=1)
+        ranks = [make_rank([own], metric, 2, [1, 1], **end) for own, end in ends]
+        decide(ranks, metric, seeks_repeated=True)
         for outcome in combine(ranks):
             wanted = alone(metric, [[hit, last, miss]])
             torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted))
@@ -416,16 +417,27 @@ def test_whole_queries_cost_a_constant_number_of_bytes_for_a_mean(queries: int) 
 
 
 @quick
-@given(spread=spreads, repeated=st.integers(0, 2), action=actions, aggregation=st.sampled_from(["mean", "median"]))
-def test_repeated_queries_count_once(spread: Spread, repeated: int, action: Any, aggregation: Any) -> None:
-    """The last query of rank zero stands on the last rank too."""
-    updates = replace(spread, whole=True, world_size=max(2, spread.world_size)).updates()
-    copied = [part for own in updates[:1] for part in own][-1:]
-    doubled = [*updates[:-1], [*updates[-1], *copied]]
+@given(spread=spreads, seeks=st.booleans(), action=actions, aggregation=st.sampled_from(["mean", "median"]))
+def test_repeated_queries_count_once(spread: Spread, seeks: bool, action: Any, aggregation: Any) -> None:
+    """The first sample of rank zero is the last one of the last rank too."""
+    spread = replace(spread, whole=True, world_size=max(2, spread.world_size))
+    sample = update([999, 999], [0.35, 0.85], [1, 0])
+    [first, *others] = spread.updates()
+    doubled = [[sample, *first], *others[:-1], [*others[-1], sample]]
     metric = RetrievalRecall(top_k=2, empty_target_action=action, aggregation=aggregation)
-    wanted = updates if repeated >= len(torch.cat([part[0] for part in copied]).unique() if copied else []) else doubled
-    ranks = [make_rank([own] if own else [], metric, len(doubled), [len(own) + 9] * len(own)) for own in doubled]
-    assume(not decide(ranks, metric, repeated=repeated).replicated)
+    wanted = [[sample, *first], *others] if seeks else doubled
+    ranks = [
+        make_rank(
+            [own] if own else [],
+            metric,
+            len(doubled),
+            [1 if part is sample else len(own) + 9 for part in own],
+            is_repeated=rank == 0,
+            repeats=0 if rank == len(doubled) - 1 else None,
+        )
+        for rank, own in enumerate(doubled)
+    ]
+    assume(not decide(ranks, metric, seeks_repeated=seeks).replicated)
     for outcome, own in zip(combine(ranks), doubled, strict=True):
         if own:
             assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)

@@ -21,7 +21,7 @@ WIDE = update([2**62, 2**62, -(2**62)], [0.9, 0.1, 0.7], [1, 0, 1])
 def one_answer(*lives: list[Update], seek: bool = True) -> bool:
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
     table = build_table(states)
-    facts, _ = gather_facts(table, [None] * table.updates, 1, seek_answer=seek)
+    facts, _ = gather_facts(table, (), 1, seek_answer=seek)
     return facts.one_answer
 
 
@@ -65,7 +65,7 @@ def test_rows_that_are_gone_tell_nothing() -> None:
     scored = score_update(many, RetrievalRecall(top_k=1))
     table = build_table([tuple([column[:0]] for column in many)], {0: scored})
     assert one_answer([many])
-    assert not gather_facts(table, [None], 1, seek_answer=True)[0].one_answer
+    assert not gather_facts(table, (), 1, seek_answer=True)[0].one_answer
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.run.epoch_rows import part_of
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateInfo
@@ -41,7 +42,7 @@ def shared_updates(feed: Feed, dataloader: int | None) -> int:
 
 
 def record_of(metric: Metric, feed: Feed, is_rows: bool) -> MetricRecord:
-    return MetricRecord(weakref.ref(metric), is_rows, None, infos=[UpdateInfo(None, feed)], feeds={feed: 1})
+    return MetricRecord(weakref.ref(metric), is_rows, None, infos=[UpdateInfo(Batch(), feed)], feeds={feed: 1})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler, SequentialSampler
 
 from lightning_retrieval_guard._compat import GuardError
@@ -49,6 +51,13 @@ def test_the_distributed_sampler_tells_the_share_of_the_rank() -> None:
 def test_fewer_rows_than_the_loader_gave_make_it_uncertain() -> None:
     assert size(torch.zeros(3, 2), 0, loader()).samples is None
     assert size(torch.zeros(8, 2), 0, loader()).samples == 4  # two views a sample
+
+
+class InAnotherOrder(DistributedSampler):
+    """Of the length that torch's has, and with other samples."""
+
+    def __iter__(self):
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))
 
 
 class OwnBatches(Sampler):
@@ -144,17 +153,31 @@ def test_the_last_samples_of_the_padded_ranks_are_the_repeated_ones(world_size: 
         assert padding is None
         return
     assert padding == Padding(repeated, len(shares[0]), world_size)
-    kept = [own[:-1] if padding.repeats_last(rank) else own for rank, own in enumerate(shares)]
+    first = [padding.first_with_last_of(rank) for rank in range(world_size)]
+    kept = [own if first[rank] is None else own[:-1] for rank, own in enumerate(shares)]
     assert sorted(sample for own in kept for sample in own) == list(range(samples))
+    for rank, own in enumerate(shares):
+        assert first[rank] is None or own[-1] == shares[first[rank]][0]
+        assert padding.is_first_repeated(rank) is (rank in first)
 
 
 def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
     assert padding_of(loader(7, sampler=DistributedSampler(range(7), 2, 0, drop_last=True))) is None
     assert padding_of(loader(7)) is None
     assert padding_of(None) is None
+    assert padding_of(loader(7, sampler=InAnotherOrder(range(7), 2, 0))) is None
 
 
 def test_only_a_distributed_sampler_is_certain_to_give_equal_batches() -> None:
     assert gives_equal_batches(loader(7, sampler=DistributedSampler(range(7), 2, 0)))
     assert not gives_equal_batches(loader(7))
     assert not gives_equal_batches(None)
+    assert not gives_equal_batches(loader(7, sampler=InAnotherOrder(range(7), 2, 0)))
+
+
+def test_lightnings_wrapper_deals_in_turns() -> None:
+    wrapped = DistributedSamplerWrapper(SequentialSampler(range(7)), num_replicas=2, rank=0)
+    assert padding_of(loader(7, sampler=wrapped)) == Padding(1, 4, 2)
+    unrepeated = UnrepeatedDistributedSampler(range(7), 2, 0)
+    assert padding_of(loader(7, sampler=unrepeated)) is None
+    assert not gives_equal_batches(loader(7, sampler=unrepeated))

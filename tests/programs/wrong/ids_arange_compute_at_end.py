@@ -31,7 +31,7 @@ class CodeSearch(LightningModule):
         self.mrr.reset()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(passages(20), batch_size=4)
+        return DataLoader(passages(20), batch_size=3)
 
 
 def main(make_trainer: Callable[..., Trainer]) -> None:

@@ -1,0 +1,171 @@
+"""What is seen of query ids: where they came from, and whether they number the samples of a batch or of a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
+from lightning_retrieval_guard.epoch.row_table import RowTable
+
+Origin = Literal["data", "made", "unknown"]
+
+# relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
+_ON_DIAGONAL = 6
+
+
+@dataclass(frozen=True)
+class IdFacts:
+    """What one rank has seen of its query ids, where every update holds whole queries, one for each sample.
+
+    Attributes:
+        ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update,
+            ``"made"`` where none does, so that the step or a collate function made them.
+        ids_consecutive: Whether the ids of every update are consecutive numbers.
+        ids_same: Whether they are the same in every update.
+        ids_overlap: Whether the ids of two updates are different ranges of consecutive numbers that overlap.
+        ids_number_samples: Whether the ids of all updates together are as many consecutive numbers as this rank saw
+            samples, in several batches.
+    """
+
+    ids_origin: Origin = "unknown"
+    ids_consecutive: bool = False
+    ids_same: bool = False
+    ids_overlap: bool = False
+    ids_number_samples: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdColumns:
+    """The columns of one or more batches that a program can have taken ids from.
+
+    Attributes:
+        batches: For each batch its integer columns by their path.
+    """
+
+    batches: Sequence[Mapping[str, Tensor]]
+
+    def read(self, path: str) -> Tensor | None:
+        """The distinct numbers of a column, ascending, on the CPU; ``None`` where a batch has no such column."""
+        parts = [batch[path] for batch in self.batches if path in batch]
+        if len(parts) != len(self.batches) or not parts:
+            return None
+        numbers: Tensor = torch.cat([part.detach().reshape(-1).long().cpu() for part in parts]).unique()
+        return numbers
+
+    @property
+    def bytes(self) -> int:
+        """What they keep in memory; a view keeps all that it is a part of."""
+        return sum(column.untyped_storage().nbytes() for batch in self.batches for column in batch.values())
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all columns."""
+        return list(self.batches[0]) if self.batches else []
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is known of the batches behind one update.
+
+    Attributes:
+        samples: The samples that this rank saw since the update before; ``None`` for unknown.
+        columns: Where ids can have come from; ``None`` for unknown.
+        in_step: Whether a step ran.
+    """
+
+    samples: int | None = None
+    columns: IdColumns | None = None
+    in_step: bool = True
+
+
+def look_at_ids(pieces: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
+    """What is seen of the ids of whole queries, one for each sample.
+
+    Args:
+        pieces: The rows of each query in each update, not folded.
+        batches: What is known of the batches behind every update, the samples too.
+        count: The batches that this rank has seen.
+        world_size: The number of ranks.
+    """
+    low, high, queries = _ranges(pieces, len(batches))
+    if not bool((high - low + 1 == queries).all()):
+        return IdFacts()
+    distinct = pieces.query.unique_consecutive().numel()
+    samples = sum(batch.samples for batch in batches if batch.samples is not None)
+    return IdFacts(
+        ids_origin=_origin(pieces, batches, world_size),
+        ids_consecutive=True,
+        ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
+        ids_overlap=_overlap(low, high),
+        ids_number_samples=count > 1 and distinct == samples == int(high.max() - low.min()) + 1,
+    )
+
+
+def _ranges(pieces: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest id, largest id and number of queries of every update that has any."""
+    count = torch.bincount(pieces.update, minlength=updates)
+    low, high = (
+        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, pieces.update, pieces.query, how, include_self=False)
+        for how in ("amin", "amax")
+    )
+    return low[count > 0], high[count > 0], count[count > 0]
+
+
+def _overlap(low: Tensor, high: Tensor) -> bool:
+    """Whether two different ranges share a number."""
+    ranges = torch.stack([low, high], dim=1).unique(dim=0)
+    reached = ranges[:, 1].cummax(0).values
+    return bool((ranges[1:, 0] <= reached[:-1]).any())
+
+
+def is_diagonal(table: RowTable, queries: Tensor) -> bool:
+    """Whether every update is a block of one row of candidates a query, the i-th relevant to the i-th, from any first.
+
+    Rows that are relevant to all queries of an update alike, such as the first of each, are not on a diagonal.
+
+    Args:
+        table: The rows.
+        queries: The number of queries of every update, int64 of shape ``(updates,)``.
+    """
+    sizes, has = table.sizes, queries > 0
+    if table.scored or bool((sizes[has] % queries[has] != 0).any()):
+        return False
+    found = torch.ones((), dtype=torch.bool, device=table.target.device)
+    parts = (column.split(sizes.tolist()) for column in (table.target, table.query))
+    for target, query, count in zip(*parts, queries.tolist(), strict=True):
+        if count:
+            block, ids = target.reshape(count, -1) > 0, query.reshape(count, -1)
+            one_a_query = (block.sum(dim=1) == 1).all() & (ids == ids[:, :1]).all()
+            found &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
+    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(found)
+
+
+def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> Origin:
+    """Whether one column held the ids of every update."""
+    columns = [batch.columns for batch in batches]
+    if None in columns:
+        return "unknown"
+    order = torch.argsort(pieces.update, stable=True)
+    counts = torch.bincount(pieces.update, minlength=len(batches)).tolist()
+    holding: list[set[str]] = []
+    for own, ids in zip(columns, pieces.query[order].split(counts), strict=True):
+        assert own is not None
+        if ids.numel():
+            holding.append({path for path in own.paths if _holds(own.read(path), ids, world_size)})
+            if not reduce(set.intersection, holding):
+                return "made"
+    return "data"
+
+
+def _holds(column: Tensor | None, ids: Tensor, world_size: int) -> bool:
+    """Whether a column holds all ids, or the ids, gathered from all ranks, all of the column."""
+    if column is None or not column.numel():
+        return False
+    gathered = world_size * column.numel() >= ids.numel() > column.numel()
+    return bool(torch.isin(column, ids).all() if gathered else torch.isin(ids, column).all())

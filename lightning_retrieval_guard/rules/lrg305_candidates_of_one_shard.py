@@ -1,0 +1,66 @@
+"""LRG305 candidates-of-one-shard
+
+## What it flags
+Queries that were ranked, outside of a step, against exactly the samples that this rank saw. Each device holds a part of
+the data, so the candidates are a part of those that one device would have. In a step it is a note, because candidates
+from the batch are usual there.
+
+## Why it is wrong
+With fewer candidates a query finds its answer more easily, so the number rises with the number of devices. Weighing the
+ranks' values in another way does not help.
+
+## Example
+    def on_validation_epoch_end(self):
+        scores = torch.cat(self.queries) @ torch.cat(self.documents).T  # those of this rank
+
+## Use instead
+    def on_validation_epoch_end(self):
+        documents = self.all_gather(torch.cat(self.documents)).flatten(0, -2)
+        scores = torch.cat(self.queries) @ documents.T
+
+## What correct mode does
+Nothing: the scores against the samples of the other ranks were never computed. There is no reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.spec import RuleSpec
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
+
+
+class CandidatesOfOneShard(Rule):
+    """Queries are ranked against the samples of their own rank only."""
+
+    spec = RuleSpec(
+        "LRG305",
+        "candidates-of-one-shard",
+        Severity.WARNING,
+        "Gather the candidates of all ranks before you score, or evaluate on one device.",
+    )
+
+    def check(self, epoch: EpochView) -> Iterator[Finding]:
+        if epoch.world_size == 1:
+            return
+        for key in epoch.keys:
+            plan = None if key.source is None else key.source.plan
+            if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
+                continue
+            facts = [own for own in plan.facts if own.rows]
+            longest = max(own.longest_piece for own in facts)
+            if plan.pool_of_rank:
+                everything = sum(own.longest_piece for own in facts)
+                message = (
+                    f"'{key.first.name}' ranks each query against at most {longest} samples, those of its own rank, of"
+                    f" {everything} on all ranks. On one device each query has all of them."
+                )
+                yield self.at_key(epoch, key, message)
+            else:
+                message = f"'{key.first.name}' ranks each query against at most {longest} samples, those of its batch."
+                yield self.at_key(epoch, key, message, severity=Severity.NOTE)
