@@ -30,21 +30,22 @@ def collect(runs: Runs) -> dict[str, dict[str, Any]]:
             wanted = program.expected(world_size) | program.expected(world_size, note=True)
             new = {place.code for place in wanted} - messages.keys() if not program.is_right else ()
             for code in sorted(new):
-                finding = _finding(runs, program, world_size, code)
-                messages[code] = {
-                    "program": program.name,
-                    "right": program.right_form if program.right_form != program.name else None,
-                    "devices": world_size,
-                    "printed": _printed(program, finding),
-                }
+                for finding in _found(runs, program, world_size, code)[:1]:  # none is a known miss
+                    messages[code] = {
+                        "program": program.name,
+                        "right": program.right_form if program.right_form != program.name else None,
+                        "devices": world_size,
+                        "printed": _printed(program, finding),
+                    }
     return dict(sorted(messages.items()))
 
 
-def _finding(runs: Runs, program: Program, world_size: int, code: str) -> dict[str, Any]:
+def _found(runs: Runs, program: Program, world_size: int, code: str) -> list[dict[str, Any]]:
+    """The findings of a rule, those first that change a number."""
     # What aborts without a guard ends well in correct mode alone.
     mode = "correct" if program.fails(world_size) else "warn"
     found = [one for one in runs.values(program.name, world_size, mode)[0]["findings"] if one["code"] == code]
-    return max(found, key=lambda one: one["severity"] != "note")
+    return sorted(found, key=lambda one: (one["severity"] == "note", one["effect"] is None))
 
 
 _NUMBERS = (("logged", "logged"), ("one device", "reference"))

@@ -170,6 +170,7 @@ def test_the_page_is_current(runs: Runs) -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == render(verdicts), "run python -m tests.programs.trust"
 
 
+@pytest.mark.timeout(400)  # where it runs alone, it runs the corpus
 def test_the_messages_on_the_pages_of_the_rules_are_current(runs: Runs) -> None:
     fresh = render_messages(collect(runs))
     assert MESSAGES.read_text(encoding="utf-8") == fresh, "run python -m tests.programs.messages"
