@@ -20,9 +20,9 @@ One device for final numbers, or a data set whose size the number of devices div
 For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
 
 ## What correct mode does
-For retrieval metrics it counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must
-have the same rows as one in the first batch of the other rank. Otherwise the number stays as it is. A plain value is
-averaged over its batch already, so it stays too.
+For retrieval metrics it counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch
+must have the same rows as one in the first batch of the other rank. Otherwise the number stays as it is. A plain
+value is averaged over its batch already, so it stays too.
 """
 
 from __future__ import annotations
