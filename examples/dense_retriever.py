@@ -48,8 +48,8 @@ def right():
 
 def questions():
     random = torch.Generator().manual_seed(2)
-    question_ids = torch.arange(80)
+    question_ids = torch.arange(1000, 1090)
     relevant = torch.arange(8) == question_ids[:, None] % 8
-    questions = torch.randn(80, 16, generator=random)
-    passages = torch.randn(80, 8, 16, generator=random) + 0.5 * questions[:, None] * relevant[..., None]
+    questions = torch.randn(90, 16, generator=random)
+    passages = torch.randn(90, 8, 16, generator=random) + 0.5 * questions[:, None] * relevant[..., None]
     return DataLoader(TensorDataset(questions, passages, relevant, question_ids), batch_size=20)

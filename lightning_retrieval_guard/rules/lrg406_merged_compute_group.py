@@ -13,9 +13,8 @@ Two metrics with another `ignore_index` are equal as long as no ignored row has 
     self.metrics = MetricCollection({"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)})
 
 ## Use instead
-    self.metrics = MetricCollection(
-        {"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)}, compute_groups=False
-    )
+    metrics = {"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)}
+    self.metrics = MetricCollection(metrics, compute_groups=False)
 
 ## What correct mode does
 Nothing: the state that the metric would have held was never made.
