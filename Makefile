@@ -15,7 +15,7 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_
 USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all suite fuzz lint browser oldest compat bench soak docs release-check clean FORCE
+.PHONY: metrics demo test test-all suite fuzz lint browser oldest compat bench soak docs release-check clean FORCE
 
 demo: $(STAMP)
 	$(BIN)/lightning-retrieval-guard demo
@@ -54,6 +54,10 @@ oldest: $(STAMP)
 # The same in all versions; writes docs/compatibility.md.
 compat: $(STAMP)
 	$(BIN)/nox --session compat page
+
+# Every metric of torchmetrics on unequal ranks, some 20 minutes; writes docs/metrics.md.
+metrics: $(STAMP)
+	$(BIN)/python -m tests.metrics.page
 
 bench: $(STAMP)
 	$(PIP) install -c constraints-dev.txt -e '.[bench]'

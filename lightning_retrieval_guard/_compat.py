@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,6 +26,8 @@ from torchmetrics import Metric
 from torchmetrics.metric import CompositionalMetric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
+from torchmetrics.wrappers import Running
 
 try:
     from torch.compiler import is_compiling as is_compiling
@@ -39,6 +41,8 @@ _LIGHTNING = ("lightning", "pytorch_lightning")
 
 class GuardError(MisconfigurationException):
     """Raised on every rank in strict mode, and where a run could only hang or log nonsense."""
+
+    __module__ = __name__.partition(".")[0]  # a traceback names it as it is imported
 
 
 # --- versions -------------------------------------------------------------------------------------------------
@@ -399,6 +403,119 @@ def default_dtype() -> torch.dtype:
     """The dtype in which Lightning keeps logged values."""
     dtype = torch.get_default_dtype()
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+# --- the states of metrics (torchmetrics 1.2 to 1.9) ----------------------------------------------------------
+
+_REDUCTIONS = {
+    dim_zero_sum: "sum",
+    dim_zero_mean: "mean",
+    dim_zero_max: "max",
+    dim_zero_min: "min",
+    dim_zero_cat: "cat",
+}
+
+
+def named_modules(module: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """As the method of that name, without hashing: the hash of a metric reads all that it holds, and may fail."""
+    seen = set() if seen is None else seen
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield path, module
+    for name, part in module._modules.items():
+        if part is not None:
+            yield from named_modules(part, f"{path}.{name}" if path else name, seen)
+
+
+def metrics_in(metric: Metric) -> dict[str, Any]:
+    """A metric and the metrics in it that keep states, by their paths."""
+    return {path: part for path, part in named_modules(metric) if isinstance(part, Metric) and part._defaults}
+
+
+def state_reductions(metric: Any) -> dict[str, Any]:
+    """How each state is reduced over ranks: sum, mean, max, min or cat, a function, or ``None``."""
+    return {name: _REDUCTIONS.get(function, function) for name, function in metric._reductions.items()}
+
+
+def held_states(metric: Any) -> dict[str, Any]:
+    """The states by name, as the metric holds them."""
+    return {name: getattr(metric, name) for name in metric._defaults}
+
+
+def is_blank(metric: Any) -> bool:
+    """Whether a metric holds nothing that it was fed."""
+    if metric.update_count:
+        return False
+    return all(_is_default(getattr(metric, name), default) for name, default in metric._defaults.items())
+
+
+def _is_default(state: Any, default: Any) -> bool:
+    if isinstance(state, Tensor) and isinstance(default, Tensor):
+        return torch.equal(state.cpu(), default.cpu())
+    return not isinstance(state, Tensor) and not state
+
+
+def combines_by_states(metric: Any) -> bool:
+    """Whether ``compute()`` combines ranks in the way of torchmetrics, and not in one of the program's."""
+    available = metric.distributed_available_fn
+    return bool(metric.sync_on_compute and metric.dist_sync_fn is None and callable(available) and available())
+
+
+def combines_by_own_code(metric: Metric) -> bool:
+    """Whether a class of the program's says itself how states are combined, or one whose states are a window."""
+    own = type(metric)
+    if own.__module__.startswith("torchmetrics."):
+        return isinstance(metric, Running)
+    return any(getattr(own, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
+
+
+def has_own_merge(metric: Metric) -> bool:
+    """Whether the class says itself how its state takes in another one; torchmetrics before 1.6 never asks."""
+    return hasattr(Metric, "merge_state") and type(metric).merge_state is not Metric.merge_state
+
+
+class WithStates:
+    """Context: metrics hold other states, as if these were their own, and combine no ranks.
+
+    Afterwards each holds the very tensors and lists that it held before.
+
+    Args:
+        metrics: The metrics, by some name.
+        states: By the same name, a number of updates and the states; a metric without any keeps its own.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any], states: Mapping[str, tuple[int, Mapping[str, Any]]]) -> None:
+        self._metrics = metrics
+        self._states = states
+
+    def __enter__(self) -> None:
+        self._saved = [(metric, _attributes(metric)) for metric in self._metrics.values()]
+        for name, metric in self._metrics.items():
+            metric._to_sync = False
+            metric._computed = None
+            if name in self._states:
+                metric._update_count, states = self._states[name]
+                for attribute, value in states.items():
+                    setattr(metric, attribute, _to_device(value, metric))
+
+    def __exit__(self, *_: object) -> None:
+        for metric, attributes in self._saved:
+            for attribute, value in attributes.items():
+                setattr(metric, attribute, value)
+
+
+def _attributes(metric: Any) -> dict[str, Any]:
+    names = ("_to_sync", "_update_count", *metric._defaults)
+    return {name: getattr(metric, name) for name in names}
+
+
+def _to_device(value: Any, metric: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(metric.device)
+    if isinstance(value, list) and not metric.compute_on_cpu:
+        return [_to_device(part, metric) for part in value]
+    return value
 
 
 # --- torchmetrics' retrieval formulas (1.2 to 1.9) ------------------------------------------------------------

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
 from lightning_retrieval_guard import _compat
@@ -22,10 +22,12 @@ from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
 from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
-from lightning_retrieval_guard.report.document import write_report
+from lightning_retrieval_guard.report.document import set_aside, write_report
 from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
-from lightning_retrieval_guard.report.terminal import render_error
+from lightning_retrieval_guard.report.loggers import attach_report
+from lightning_retrieval_guard.report.terminal import render_error, warn_at
+from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 from lightning_retrieval_guard.run.context import RunContext
@@ -40,23 +42,22 @@ from lightning_retrieval_guard.settings import (
     check_choice,
     path_refusal,
 )
-from lightning_retrieval_guard.watch.call_site import user_call_site
+from lightning_retrieval_guard.watch.call_site import user_call_site, without_own_frames
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
 
-if (
-    not TYPE_CHECKING
-    and _compat.version_of("pytorch_lightning")
-    and _compat.REFUSED_CALLBACKS.shown_by("pytorch_lightning")
+if TYPE_CHECKING or (
+    _compat.version_of("pytorch_lightning") and _compat.REFUSED_CALLBACKS.shown_by("pytorch_lightning")
 ):
     from pytorch_lightning import Callback as OtherCallback
 else:
     OtherCallback = object
 
 
-class RetrievalGuard(Callback, OtherCallback):
+# For type checkers it is always a callback of both packages, and hooks take trainers and modules of both.
+class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each package has types of its own
     """Sees to it that the number logged on N devices is the number one device would have logged.
 
     Example:
@@ -76,6 +77,8 @@ class RetrievalGuard(Callback, OtherCallback):
             ``{log_dir}`` in it is the trainer's.
         log_findings: Whether the run's loggers get ``guard/errors``, ``guard/warnings`` and ``guard/<code>``, the
             numbers of findings in an epoch.
+        report_to_loggers: Whether loggers that can keep files get the report at the end of each run: TensorBoard as
+            text, Weights & Biases and MLflow as a page.
         max_held_mb: The most memory in MiB that the guard keeps alive on a rank beyond what the program holds: rows of
             metrics that live for a step only. Where more would be needed, a finding has no reference value.
 
@@ -97,17 +100,28 @@ class RetrievalGuard(Callback, OtherCallback):
         batch_size_fn: Callable[[Any], int] | None = None,
         report: PathLike | None = None,
         log_findings: bool = True,
+        report_to_loggers: bool = False,
         max_held_mb: float = 256,
     ) -> None:
         self.from_environment = False
         self.settings = build_settings(
-            mode, select, ignore, query_scope, batch_size_fn, report, log_findings, REGISTRY, max_held_mb
+            mode,
+            select,
+            ignore,
+            query_scope,
+            batch_size_fn,
+            report,
+            log_findings,
+            report_to_loggers,
+            REGISTRY,
+            max_held_mb,
         )
         self._suppressions = Suppressions(REGISTRY)
         self._log = FindingLog()
         self._handover = Handover()
         self._session: Session | None = None
         self._report: Path | None = None
+        self._attached = False
         self._counts: dict[str, StageCounts] = {}
         self._world_size = 1
 
@@ -140,6 +154,7 @@ class RetrievalGuard(Callback, OtherCallback):
     def __repr__(self) -> str:
         """Mode, and what was found so far."""
         try:
+            self._take_over()
             verdict = self._log.verdict
         except Exception as error:  # whoever shows objects, such as a debugger, must be able to show this one
             verdict = f"no verdict ({type(error).__name__}: {error})"
@@ -174,7 +189,7 @@ class RetrievalGuard(Callback, OtherCallback):
     # --- hooks, in the order of the trainer -------------------------------------------------------------------
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         guards = [other for other in _compat.callbacks_of(trainer) if isinstance(other, RetrievalGuard)]
         others = [other for other in guards if other is not self]
         if others and self.from_environment:
@@ -185,6 +200,7 @@ class RetrievalGuard(Callback, OtherCallback):
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
         self._world_size = trainer.world_size
+        self._attached = False
 
         def save() -> None:
             self._write_report(trainer)
@@ -194,51 +210,53 @@ class RetrievalGuard(Callback, OtherCallback):
         self._session.open(lambda: make_exchange(trainer.world_size), lambda: self._prepare(trainer, run))
 
     @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._start_batch(batch, batch_idx, None)
 
     @override
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._start_batch(batch, batch_idx, dataloader_idx)
 
     @override
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._start_batch(batch, batch_idx, dataloader_idx)
 
     @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._end_stage(trainer)
 
     @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self._end_stage(trainer)
 
     @override
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         self._end_stage(trainer)
 
     @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._end_stage(trainer)
 
     @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
             if self._session is not None:
                 self._session.leave(exception)
-            self._end_stage(trainer)
+                self._session.protect(lambda: self._write_report(trainer, is_last=True))
             self._close()
+        if isinstance(exception, GuardError):
+            exception.__traceback__ = without_own_frames(exception.__traceback__)
 
     @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         session = self._session
         if session is not None:
             session.protect(session.end_run)
-            session.protect(lambda: self._end_run(session, stage))
+            session.protect(lambda: self._end_run(session, trainer, stage))
         self._close()
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -253,6 +271,8 @@ class RetrievalGuard(Callback, OtherCallback):
             if refusal := path_refusal(path):
                 raise ValueError(f"report={str(path)!r} {refusal}.")
             Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+            if run.log.report != str(path):
+                run.log.report, run.log.earlier = str(path), str(set_aside(path) or "")
             self._report = path
         return _timeout(trainer)
 
@@ -269,24 +289,29 @@ class RetrievalGuard(Callback, OtherCallback):
         if self._session is not None:
             self._session.protect(lambda: self._write_report(trainer))
 
-    def _end_run(self, session: Session, stage: str) -> None:
+    def _end_run(self, session: Session, trainer: Trainer, stage: str) -> None:
         if session.is_rank_zero and stage != "predict":
-            self._log.end_run(str(self._report or ""))
+            self._log.end_run()
+            self._attach(trainer)
 
-    def _write_report(self, trainer: Trainer) -> None:
+    def _write_report(self, trainer: Trainer, *, is_last: bool = False) -> None:
         session, path = self._session, self._report
         if session is None or not session.is_rank_zero:
             return
+        self._counts.update(session.counts)
         try:
             self._handover.give(self._log)
+            if path is not None:
+                write_report(path, self._build_report(trainer))
         except OSError as error:
             self._log.tell_unwritten(error, *astuple(user_call_site()))
-        if path is None:
-            return
-        self._counts.update(session.counts)
+        if is_last or self._log.stopped:  # forked processes hear of no error that ends their run
+            self._attach(trainer)
+
+    def _build_report(self, trainer: Trainer) -> Report:
         found = self.findings
         reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
-        report = Report(
+        return Report(
             mode=self.settings.mode,
             world_size=self._world_size,
             findings=tuple(found),
@@ -296,10 +321,15 @@ class RetrievalGuard(Callback, OtherCallback):
             run=_run_facts(trainer),
             stopped=self._log.stopped,
         )
-        try:
-            write_report(path, report)
-        except OSError as error:
-            self._log.tell_unwritten(error, *astuple(user_call_site()))
+
+    def _attach(self, trainer: Any) -> None:
+        """Give the report to the loggers, once a run."""
+        if not self.settings.report_to_loggers or self._attached or trainer.fast_dev_run:
+            return
+        self._attached = True
+        for trouble in attach_report(trainer.loggers, self._build_report(trainer), trainer.global_step):
+            text = f"RetrievalGuard: a logger has not got the report: {trouble}. The run goes on."
+            warn_at(printable(text), *astuple(user_call_site()))
 
     def _close(self) -> None:
         try:

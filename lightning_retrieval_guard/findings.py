@@ -14,6 +14,8 @@ TOLERANCE = 1e-6
 class GuardWarning(UserWarning):
     """Category of every warning that the guard emits."""
 
+    __module__ = __name__.partition(".")[0]
+
 
 class Severity(str, enum.Enum):
     """How much a finding matters: an error or a warning changes the logged number, a note does not."""
@@ -96,6 +98,7 @@ class Finding:
         scales_by_ranks: Whether what it reports multiplies or divides a number by the number of ranks; elsewhere such
             a ratio is chance.
         corrects: What correct mode puts right there, if anything; see ``RuleSpec``.
+        updates: File and line of the first update of the metric behind the key, for the report's view of the code.
     """
 
     code: str
@@ -116,6 +119,7 @@ class Finding:
     target: str = field(default="", repr=False, compare=False)
     corrects: str | None = field(default=None, repr=False, compare=False)
     scales_by_ranks: bool = field(default=False, repr=False, compare=False)
+    updates: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_serious(self) -> bool:
@@ -147,6 +151,17 @@ class Finding:
         factor = self.effect.factor(self.world_size) if self.scales_by_ranks else ""
         factor = f" ({factor} the reference: the number of ranks)" if factor else ""
         return f"{logged} {show_number(self.effect.logged)}, reference {show_number(self.effect.reference)}{factor}."
+
+    def __str__(self) -> str:
+        """Location, code, verdict, numbers and fix."""
+        return f"{self.path}:{self.line}: {self.text()}"
+
+    def __repr__(self) -> str:
+        """What tells it from others, in one line."""
+        effect = self.effect
+        logged, reference = ("", "") if effect is None else map(show_number, (effect.logged, effect.reference))
+        numbers = effect and f": {'would have ' * self.corrected}logged {logged}, one device {reference}"
+        return f"<{self.code} {self.severity.value} of {self.key!r} at {self.path}:{self.line}{numbers or ''}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""

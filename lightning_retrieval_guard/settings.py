@@ -33,6 +33,7 @@ class Settings:
         batch_size_fn: Counts the samples in a batch.
         report: Where the report goes, or ``None``.
         log_findings: Whether the run's loggers get the number of findings.
+        report_to_loggers: Whether the loggers that can keep files get the report.
         max_held_mb: The most memory in MiB that rows take which the guard alone keeps alive, on each rank.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     batch_size_fn: Callable[[Any], int] | None = None
     report: Path | None = None
     log_findings: bool = True
+    report_to_loggers: bool = False
     max_held_mb: float = 256
 
     @property
@@ -64,6 +66,7 @@ def build_settings(
     batch_size_fn: Callable[[Any], int] | None,
     report: PathLike | None,
     log_findings: bool,
+    report_to_loggers: bool,
     known_codes: Iterable[str],
     max_held_mb: float = 256,
 ) -> Settings:
@@ -79,8 +82,9 @@ def build_settings(
     report_name, report = _given("report", report, None, str)
     check_choice("mode", mode, get_args(Mode))
     check_choice(scope_name, query_scope, get_args(QueryScope))
-    if not isinstance(log_findings, bool):
-        raise ValueError(f"log_findings={log_findings!r} is not one of True, False.")
+    for name, given in (("log_findings", log_findings), ("report_to_loggers", report_to_loggers)):
+        if not isinstance(given, bool):
+            raise ValueError(f"{name}={given!r} is not one of True, False.")
     if batch_size_fn is not None and not callable(batch_size_fn):
         raise TypeError(
             f"batch_size_fn={batch_size_fn!r} cannot be called. Pass a function that takes a batch and returns"
@@ -96,6 +100,7 @@ def build_settings(
         batch_size_fn=batch_size_fn,
         report=None if report is None else _check_report(report_name, report),
         log_findings=log_findings,
+        report_to_loggers=report_to_loggers,
         max_held_mb=max_held_mb,
     )
 

@@ -43,6 +43,7 @@ from lightning_retrieval_guard.distributed.store import RankStatus, RankStore, w
 VERSION = f"{__version__}/2"
 _FRAME_BYTES = 8 << 10
 _LENGTH_BYTES = 4
+_SIZE_BYTES = 8
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.
 _MOST_BYTES = 1 << 22
 _MOST_TEXT_BYTES = 1 << 26
@@ -124,6 +125,18 @@ class Exchange:
             The blocks of all ranks, uint8, in order of rank.
         """
         return [block]
+
+    def gather_any(self, block: Tensor) -> list[Tensor]:
+        """Gather blocks of whose sizes the ranks do not know; ``gather_blocks`` of the sizes, then of the blocks.
+
+        Args:
+            block: This rank's bytes, uint8.
+
+        Returns:
+            The blocks of all ranks, uint8, in order of rank.
+        """
+        sizes = self.gather_blocks(torch.tensor([block.numel()]).view(torch.uint8), [_SIZE_BYTES] * self.world_size)
+        return self.gather_blocks(block, [int(size.clone().view(torch.int64)) for size in sizes])
 
     def agree(self, answer: bool) -> list[bool]:
         """Wait for all ranks before anything is done, so that it is done on all ranks or on none.

@@ -111,6 +111,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         synced: Whether the metric behind it combined all ranks.
         source: The name of the rows behind it.
+        shows: The names of the metrics that keep states behind it; several for arithmetics on metrics.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
@@ -123,6 +124,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     mixed: bool = False
     synced: bool = False
     source: str | None = None
+    shows: Sequence[str] = ()
     value: float | None = None
     weight: float | None = None
     names_devices: bool = False

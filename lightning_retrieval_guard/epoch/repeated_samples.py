@@ -126,7 +126,7 @@ def find_repeated(first: SampleFacts, last: SampleFacts, ids_restart: bool) -> i
         last: Those of the last batch of the rank that has it again.
         ids_restart: Whether query ids say nothing.
     """
-    if not first.kind or first.kind != last.kind:
+    if not first.kind or not last.kind:
         return None
     skipped = 1 if ids_restart else 0
     one, other = (_ids(facts)[skipped:] for facts in (first, last))

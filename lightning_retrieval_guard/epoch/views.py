@@ -9,6 +9,7 @@ from typing import Literal
 
 from lightning_retrieval_guard.epoch.facts import FlattenedCall, KeyFacts, MergedHow, Unregistered
 from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect, same_number
 from lightning_retrieval_guard.settings import QueryScope
 
@@ -330,6 +331,7 @@ class EpochView:
         world_size: The number of ranks.
         keys: The logged keys, in the order of the lowest rank that logged them.
         sources: The retrieval metrics that hold rows.
+        states: The other metrics that were fed, where several ranks combine them.
         orders: For every rank the storage keys that Lightning combines over ranks, in the order of logging.
         batches: The number of batches that each rank has seen.
         repeated: How many samples the sampler repeated over all ranks.
@@ -346,6 +348,7 @@ class EpochView:
     world_size: int
     keys: tuple[KeyView, ...] = ()
     sources: tuple[SourceView, ...] = ()
+    states: tuple[StateView, ...] = ()
     orders: tuple[tuple[str, ...], ...] = ()
     batches: tuple[int, ...] = ()
     repeated: int = 0

@@ -28,6 +28,7 @@ from lightning_retrieval_guard.rules import static as advice
 
 _IN_STEP = "Log the metric object, or pass sync_dist=True."
 _AT_END = "Log the metric object, or compute() of a metric that combines ranks."
+_BY_HAND = "Log a metric object, or gather what the value is made of with self.all_gather() first."
 
 
 def _logged(event: Event) -> Value | None:
@@ -148,6 +149,11 @@ def _own_values(story: Story) -> Iterator[Found]:
         if not is_logger and not all(_is_absent(event, name) for name in ("sync_dist", "rank_zero_only")):
             continue
         scores = scores_of(value) or _some_scores(value)
+        if not is_logger and place.is_at_epoch_end and event.is_spelled_out and _is_made_by_hand(event, value):
+            message = (
+                "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
+            )
+            yield at(event, advice.LRG203, message, _BY_HAND)
         if not scores or not all(_is_own(story, own) for own in scores) or not (event.is_spelled_out or is_logger):
             continue
         how = {"forward": "forward() never combines ranks", "functional": "a function never combines ranks"}
@@ -159,6 +165,13 @@ def _own_values(story: Story) -> Iterator[Found]:
         is_safe = in_step and event.is_spelled_out and not any(_no_mean(event, own) for own in scores)
         edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
         yield at(event, advice.LRG203, message, _IN_STEP if in_step else _AT_END, edit)
+
+
+def _is_made_by_hand(event: Event, value: Value) -> bool:
+    """Whether a result surely comes from data of this rank alone. Losses are logged so by most programs."""
+    key = event.argument(0, "name")
+    is_result = isinstance(key, Const) and "loss" not in str(key.value).lower()
+    return is_result and isinstance(value, Data) and not value.scores and value.origin == {Origin.RANK}
 
 
 def _some_scores(value: Value) -> tuple[Score, ...]:

@@ -129,15 +129,15 @@ def _ids(story: Story) -> Iterator[Found]:
 
 def _in_steps(story: Story) -> Iterator[Found]:
     """LRG207: ranks combined in every step."""
+    is_hooked = story.cls is not None and story.cls.derives("LightningModule", "Callback")
     for event in story.of("compute"):
         metric = event.metric
-        if metric is None or not event.context.is_in_step or not _is_local(event):
+        is_here = is_hooked or _is_local(event)
+        if metric is None or not event.context.is_in_step or event.context.guards or not is_here:
             continue
         if metric.surely(lambda own: own.is_retrieval and own.is_synced):
-            message = (
-                f"{metric.label} is made in the step and combines ranks in compute(): in every step all ranks wait for"
-                " the slowest."
-            )
+            made = "is made in the step and " if _is_local(event) else ""
+            message = f"{metric.label} {made}combines ranks in compute(): in every step all ranks wait for the slowest."
             yield at(event, advice.LRG207, message)
 
 

@@ -70,8 +70,8 @@ def build_options(
     sizes = tuple(sorted({1, *world_sizes}))
     if len(sizes) < 2 or sizes[0] < 1 or sizes[-1] > LARGEST_WORLD_SIZE:
         raise ValueError(
-            f"world_sizes={tuple(world_sizes)!r} must hold a whole number from 2 to {LARGEST_WORLD_SIZE}, and none"
-            " outside of 1 to it."
+            f"world_sizes={tuple(world_sizes)!r} is not allowed. Give whole numbers from 1 to {LARGEST_WORLD_SIZE}, one"
+            " of them above 1, such as 1,2,4."
         )
     for name, given, allowed in (("stage", stage, STAGES), ("mode", mode, MODES), ("keep", keep, KEEPS)):
         if given not in allowed:

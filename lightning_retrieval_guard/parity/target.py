@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +115,8 @@ def build(target: Target) -> Built:
     Raises:
         ParityError: One of these is not possible; the text says which, and what is allowed.
     """
-    module = _imported(target)
+    with _telling_of_imports(target):
+        module = _imported(target)
     function = getattr(module, target.function, None)
     if not callable(function):
         own = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
@@ -125,7 +128,23 @@ def build(target: Target) -> Built:
             f"{target.text!r} needs the arguments {', '.join(needed)}. It is called without any: give them defaults, or"
             " name a function that calls this one."
         )
-    return _checked(target, function())
+    with _telling_of_imports(target):
+        returned = function()
+    return _checked(target, returned)
+
+
+@contextlib.contextmanager
+def _telling_of_imports(target: Target) -> Iterator[None]:
+    """What cannot be imported is the program's affair: its line says more than the way there."""
+    try:
+        yield
+    except ImportError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next(frame for frame in reversed(frames) if not frame.filename.startswith("<frozen "))
+        raise ParityError(
+            f"{target.text!r} cannot be imported: {last.filename}:{last.lineno}: {type(error).__name__}: {error}."
+            " Install what is missing for the Python that runs this command, or correct the import."
+        ) from error
 
 
 def _imported(target: Target) -> ModuleType:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.report.annotations import Annotation, RuleEntry, as_github, as_sarif
 from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, verdict
 from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
-_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _VERSIONS = (1, 2)
+_GIVE = "Give the file that RetrievalGuard(report='report.json') wrote."
 
 
 class ReportError(ValueError):
@@ -58,8 +57,10 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         keys = {
             name: Numbers(own["logged"], own["reference"], name in corrected) for name, own in document["keys"].items()
         }
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}.") from error
+    except OSError as error:
+        raise ReportError(f"{str(path)!r} cannot be read: {error.strerror}. {_GIVE}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}. {_GIVE}") from error
     return findings, keys
 
 
@@ -83,69 +84,24 @@ def _message(fault: Fault) -> str:
     return f"{first.message}\nKeys: {keys}{f' and {more} more' * (more > 0)}{numbers}{ratio}\nFix: {first.fix}"
 
 
-# --- GitHub -----------------------------------------------------------------------------------------------------
-
-
-def _as_github(faults: Sequence[Fault]) -> str:
-    return "\n".join(map(_command, faults))
-
-
-def _command(fault: Fault) -> str:
-    first = fault.first
-    properties = {
-        "file": _relative(first.path) or first.path,
-        "line": first.line,
-        "title": f"{first.code} {first.rule}",
-    }
-    written = ",".join(
-        f"{name}={_escaped(str(value)).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
-    )
-    return f"::{fault.severity.value} {written}::{_escaped(_message(fault))}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _relative(path: str) -> str | None:
-    """The path from the working directory with forward slashes, or ``None`` for one elsewhere."""
-    full, here = Path(path).absolute(), Path.cwd()
-    return full.relative_to(here).as_posix() if full.is_relative_to(here) else None
-
-
-# --- SARIF ------------------------------------------------------------------------------------------------------
+def _annotations(faults: Sequence[Fault]) -> list[Annotation]:
+    return [
+        Annotation(own.code, own.rule, fault.severity, _message(fault), own.path, own.line)
+        for fault in faults
+        for own in (fault.first,)
+    ]
 
 
 def _as_sarif(faults: Sequence[Fault]) -> str:
-    rules = {fault.first.code: fault.first.rule for fault in faults}
-    driver = {
-        "name": "lightning-retrieval-guard",
-        "version": version("lightning-retrieval-guard"),
-        "rules": [
-            {"id": code, "name": slug, "help": {"text": f"lightning-retrieval-guard explain {code}"}}
-            for code, slug in rules.items()
-        ],
+    rules = {
+        own.code: RuleEntry(own.slug, f"lightning-retrieval-guard explain {own.code}", own.level)
+        for own in _annotations(faults)
     }
-    results = [
-        {
-            "ruleId": fault.first.code,
-            "ruleIndex": list(rules).index(fault.first.code),
-            "level": fault.severity.value,
-            "message": {"text": _message(fault)},
-            "locations": [{"physicalLocation": _location(fault.first)}],
-        }
-        for fault in faults
-    ]
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+    return as_sarif(_annotations(faults), rules)
 
 
-def _location(finding: Finding) -> dict[str, Any]:
-    relative = _relative(finding.path)
-    artifact = {"uri": Path(finding.path).absolute().as_uri()}
-    if relative is not None:
-        artifact = {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
-    return {"artifactLocation": artifact, "region": {"startLine": max(1, finding.line)}}
-
-
-FORMATS: dict[str, Callable[[Sequence[Fault]], str]] = {"text": _as_text, "github": _as_github, "sarif": _as_sarif}
+FORMATS: dict[str, Callable[[Sequence[Fault]], str]] = {
+    "text": _as_text,
+    "github": lambda faults: as_github(_annotations(faults)),
+    "sarif": _as_sarif,
+}

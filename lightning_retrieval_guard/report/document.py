@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -52,6 +53,24 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def set_aside(path: Path) -> Path | None:
+    """Give the report of an earlier run another name, so that it is neither lost nor taken for that of this run.
+
+    Args:
+        path: The file, or a link to it.
+
+    Returns:
+        The file beside it, with a number behind its name; ``None`` where there is no earlier report.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.exists():
+        return None
+    others = (target.with_stem(f"{target.stem}-{number}") for number in itertools.count(1))
+    free = next(other for other in others if not other.exists())
+    target.rename(free)
+    return free
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -36,7 +36,9 @@ class Handover:
         try:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 json.dump(log.to_payload(), file)
+            written = draft.stat().st_mtime_ns
             os.replace(draft, self._path)
+            self._read = written  # this process knows what it wrote
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

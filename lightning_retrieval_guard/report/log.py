@@ -25,9 +25,12 @@ class FindingLog:
     Attributes:
         history: For every logged key its numbers of each epoch; the sanity check has none.
         stopped: The codes for which strict mode ended a run.
+        report: The file that this guard writes its report to; empty where it writes none.
+        earlier: The report of an earlier run that stood there, under its new name; empty where none did.
     """
 
     def __init__(self) -> None:
+        self.report = self.earlier = ""
         self.history: dict[str, tuple[EpochNumbers, ...]] = {}
         self.stopped: tuple[str, ...] = ()
         self._findings: dict[_Identity, Finding] = {}
@@ -105,6 +108,8 @@ class FindingLog:
         return {
             "history": {key: [astuple(one) for one in epochs] for key, epochs in self.history.items()},
             "stopped": self.stopped,
+            "report": self.report,
+            "earlier": self.earlier,
             "findings": [asdict(finding) for finding in self._findings.values()],
             "of_run": [asdict(finding) for finding in self._of_run.values()],
             "numbers": self._numbers,
@@ -117,6 +122,7 @@ class FindingLog:
         """The log that gave the payload."""
         log = cls()
         log.stopped = tuple(payload["stopped"])
+        log.report, log.earlier = payload["report"], payload["earlier"]
         for key, epochs in payload["history"].items():
             log.history[key] = tuple(
                 EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
@@ -133,13 +139,12 @@ class FindingLog:
         findings = list(self._of_run.values())
         return verdict(judge_keys(self._numbers, findings), findings)
 
-    def end_run(self, report: str = "") -> None:
-        """Close a run with one line.
-
-        Args:
-            report: Where the report is; empty where there is none.
-        """
-        say(f"RetrievalGuard: {self.verdict}" + (f". Report: {printable(report)}" if report else ""))
+    def end_run(self) -> None:
+        """Close a run with one line."""
+        parts = [f"RetrievalGuard: {self.verdict}"]
+        parts += [f"Report: {printable(self.report)}"] if self.report else []
+        parts += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
+        say(". ".join(parts))
 
     def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
         """Warn, once, that the report cannot be written; everything else goes on.
@@ -158,8 +163,13 @@ class FindingLog:
 def finding_from(fields: Mapping[str, Any]) -> Finding:
     """A finding from its fields, as JSON holds them."""
     effect = fields["effect"]
-    changed = {"severity": Severity(fields["severity"]), "ranks": tuple(fields["ranks"])}
-    return Finding(**{**fields, **changed, "effect": None if effect is None else Effect(**effect)})
+    changed = {
+        "severity": Severity(fields["severity"]),
+        "ranks": tuple(fields["ranks"]),
+        "updates": tuple((path, line) for path, line in fields.get("updates", ())),
+        "effect": None if effect is None else Effect(**effect),
+    }
+    return Finding(**{**fields, **changed})
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
-import linecache
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +16,10 @@ from markupsafe import Markup
 from lightning_retrieval_guard.findings import show_number
 from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, StageCounts
 from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, several, verdict
+from lightning_retrieval_guard.report.source import excerpts
 
-# Lines of source before and after the one that a finding stands at.
-_BEFORE, _AFTER = 10, 1
-_LONGEST_LINE = 400
-# With more ranks the table is folded away.
-_MOST_ROWS = 16
+# With more ranks the table is folded away; of more metrics that are alike the others are counted.
+_MOST_ROWS, _MOST_METRICS = 16, 4
 _CHART_WIDTH, _CHART_HEIGHT = 100, 24
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff"
@@ -67,8 +63,8 @@ def _environment() -> Environment:
         finalize=_printable,
     )
     environment.filters.update(number=_number, several=several, ranks=_ranks, evenness=_evenness)
-    environment.globals.update(source=_source, ratio=ratio_text, sparkline=_sparkline, rank_tables=_rank_tables)
-    environment.globals.update(css=Markup(_style()), most_rows=_MOST_ROWS)
+    environment.globals.update(excerpts=excerpts, ratio=ratio_text, sparkline=_sparkline, rank_tables=_rank_tables)
+    environment.globals.update(css=Markup(_style()), most_rows=_MOST_ROWS, most_metrics=_MOST_METRICS)
     return environment
 
 
@@ -113,30 +109,6 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
         else:
             runs.append([rank])
     return ", ".join("\u2013".join(map(str, run)) for run in runs) or "none"
-
-
-# --- the source -----------------------------------------------------------------------------------------------
-
-
-def _source(path: str, line: int) -> list[tuple[int, str]]:
-    """The user's lines from the beginning of the function to just after a finding; empty where they are not at hand."""
-    lines = linecache.getlines(path)
-    if not 1 <= line <= len(lines):
-        return []
-    around = range(max(_function_start(lines, line), line - _BEFORE), min(len(lines), line + _AFTER) + 1)
-    texts = {number: lines[number - 1].rstrip().expandtabs(4)[:_LONGEST_LINE] for number in around}
-    indent = min((len(text) - len(text.lstrip()) for text in texts.values() if text), default=0)
-    return [(number, text[indent:]) for number, text in texts.items()]
-
-
-def _function_start(lines: Sequence[str], line: int) -> int:
-    try:
-        tree = ast.parse("".join(lines))
-    except (SyntaxError, ValueError):  # a notebook's cell, a template: its lines are shown all the same
-        return 1
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = (node for node in ast.walk(tree) if isinstance(node, kinds))
-    return max((node.lineno for node in functions if node.lineno <= line <= (node.end_lineno or 0)), default=1)
 
 
 # --- numbers over epochs --------------------------------------------------------------------------------------
@@ -199,6 +171,8 @@ class RankTable(NamedTuple):
 
 def _rank_tables(stages: Mapping[str, StageCounts]) -> Iterator[RankTable]:
     for stage, counts in stages.items():
+        if stage == "sanity_check" and "validate" in stages:
+            continue  # the first batches of the same
         alike: dict[tuple[RowCounts, ...], list[str]] = {}
         for name, rows in counts.metrics.items():
             alike.setdefault(rows, []).append(name)

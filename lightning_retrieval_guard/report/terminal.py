@@ -31,24 +31,20 @@ def terminal_width() -> int:
 
 
 def render_fault(fault: Fault, width: int, taken: int = 0, *, numbers: bool = True) -> str:
-    """A fault as text: what is wrong, the keys with both numbers, the fix, and where to read on.
+    """A fault as text: what is wrong, the keys with both numbers, the fix, and how to read on.
 
     Args:
         fault: With at least one finding that is more than a note.
         width: Of the lines.
         taken: Columns that the location takes in the first line.
-        numbers: Whether the numbers are those of a whole epoch, and shown.
+        numbers: Whether the numbers are those of a whole epoch; else the fault is only named.
     """
     first = fault.serious[0]
     message = first.message if numbers or first.effect is None else _SEEN_IN_SANITY_CHECK
-    return "\n".join(
-        [
-            wrap(f"{first.code} {first.rule}:", printable(message), width, taken),
-            *(_keys(fault.serious, width) if numbers else []),
-            wrap("  Fix:", printable(first.fix), width, indent="       "),
-            f"  lightning-retrieval-guard explain {first.code}",
-        ]
-    )
+    head = wrap(f"{first.code} {first.rule}:", printable(message), width, taken)
+    fix = wrap("  Fix:", printable(first.fix), width, indent="       ")
+    rest = [*_keys(fault.serious, width), fix, f"  lightning-retrieval-guard explain {first.code}"]
+    return "\n".join([head, *(rest if numbers else [])])
 
 
 def _keys(findings: Sequence[Finding], width: int) -> Iterator[str]:

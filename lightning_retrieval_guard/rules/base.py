@@ -11,6 +11,7 @@ from lightning_retrieval_guard.findings import Effect, Finding, Severity
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.facts import Unregistered
     from lightning_retrieval_guard.epoch.source_view import SourceView
+    from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
     from lightning_retrieval_guard.rules.spec import RuleSpec
 
@@ -86,6 +87,7 @@ class Rule(ABC):
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
             scales_by_ranks=self.spec.scales_by_ranks,
+            updates=() if key.source is None else ((key.source.path, key.source.line),),
         ).with_effect(effect)
 
     def at_weights(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
@@ -105,7 +107,7 @@ class Rule(ABC):
     def at_update(
         self,
         epoch: EpochView,
-        metric: SourceView | Unregistered,
+        metric: SourceView | StateView | Unregistered,
         message: str,
         *,
         ranks: Iterable[int],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
@@ -18,6 +19,7 @@ from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import SourceFinder
+from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
@@ -31,10 +33,11 @@ END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "valida
 class FactCollector:
     """Makes messages of what this rank has seen."""
 
-    def __init__(self, run: RunContext, watch: MetricWatch, finder: SourceFinder) -> None:
+    def __init__(self, run: RunContext, watch: MetricWatch, finder: SourceFinder, states: StateMerger) -> None:
         self._run = run
         self._watch = watch
         self._finder = finder
+        self._states = states
 
     def message(self, epoch: RunningEpoch, keys: Sequence[KeyRecord]) -> Message:
         """What this rank reports of an epoch and of some of its keys, besides its sources."""
@@ -45,6 +48,7 @@ class FactCollector:
             keys = sorted(keys, key=lambda key: key.call.storage)
         unregistered = collect_unregistered(trainer, self._run.module, self._watch, record.stage, logged)
         flattened = [to_payload(call) for call in record.flattened.values()]
+        states = {name: facts.to_payload() for name, facts in self._states.facts(epoch.local_states).items()}
         return {
             "batches": record.batches,
             "samples": record.samples,
@@ -56,13 +60,17 @@ class FactCollector:
             "keys": [self._collect(key, epoch, results.get(key.call.storage)).to_payload() for key in keys],
             **({"unregistered": unregistered} if unregistered else {}),
             **({"flattened": flattened} if flattened else {}),
+            **({"states": states} if states else {}),
+            **({"skips": True} if epoch.skipped else {}),
         }
 
     def _collect(self, key: KeyRecord, epoch: RunningEpoch, result: Any | None) -> KeyFacts:
         source = self._finder.name_of(key, epoch.record, epoch.local)
         call, feeding = key.call, epoch.record.feeding
         metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
-        return collect_key(key, result, source, metric)
+        return replace(
+            collect_key(key, result, source, metric), shows=self._states.names_behind(key, epoch.local_states)
+        )
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""

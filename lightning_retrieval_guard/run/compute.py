@@ -52,6 +52,9 @@ class ComputeDispatcher:
         if epoch.record.in_step:
             record.synced_in_steps += syncs  # what a program sees in a step is its own
             return plain, syncs
+        merged = self._epochs.states.merged(record)
+        if merged is not None:
+            return functools.partial(_compute_within, merged, plain), True
         if not record.is_rows or not self._settings.corrects:
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
@@ -104,6 +107,11 @@ class ComputeDispatcher:
                     f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}",
                     waits=self._settings.mode != "warn",
                 )
+
+
+def _compute_within(merged: _compat.WithStates, plain: Plain) -> Any:
+    with merged:
+        return plain()
 
 
 def _alone(metric: Any, plain: Plain) -> Any:

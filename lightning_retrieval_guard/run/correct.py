@@ -63,6 +63,13 @@ def find_fixes(
     return Fixes(values, any(finding.corrects == "order" for finding in urgent), refused)
 
 
+def merged_targets(epoch: EpochView) -> set[str]:
+    """The metrics that keep states and whose states were merged, and the log calls of these metrics."""
+    merged = {states.name for states in epoch.states if states.fault and not states.problem}
+    keys = (key for key in epoch.keys if key.first.kind == "metric" and merged & {*key.first.shows})
+    return merged | {key.first.storage for key in keys}
+
+
 def is_left(key: KeyView, left: Collection[str]) -> bool:
     """Whether a key's number stays with the program."""
     return key.first.storage in left or (key.source is not None and key.source.name in left)

@@ -6,8 +6,10 @@ from collections.abc import Set
 
 from lightning_retrieval_guard.epoch.documents import Message, order_of_reductions
 from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.run.sources import LocalSource
+from lightning_retrieval_guard.run.states import LocalStates
 from lightning_retrieval_guard.watch.stage import StageRecord
 
 
@@ -19,6 +21,9 @@ class RunningEpoch:
         keys: The keys of all ranks, up to the last exchange.
         sources: The metrics of all ranks, by name.
         local: The metrics of this rank, by name.
+        states: The metrics that keep states and that any rank has fed.
+        local_states: Those of this rank, by name.
+        skipped: Whether this rank has no batch and skips the whole loop.
         exchanges: The messages of all ranks, for every exchange.
         installed: The storage keys whose number was replaced.
         left: Log calls and metrics whose numbers stay with the program.
@@ -31,6 +36,9 @@ class RunningEpoch:
         self.keys: list[KeyView] = []
         self.sources: dict[str, SourceView] = {}
         self.local: dict[str, LocalSource] = {}
+        self.states: list[StateView] = []
+        self.local_states: dict[str, LocalStates] = {}
+        self.skipped = False
         self.exchanges: list[list[Message]] = []
         self.installed: set[str] = set()
         self.left: set[str] = set()

@@ -22,9 +22,10 @@ from lightning_retrieval_guard.rules.judge import judge
 from lightning_retrieval_guard.rules.spec import RuleSpec
 from lightning_retrieval_guard.run.collect import FactCollector, collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext
-from lightning_retrieval_guard.run.correct import Fixes, find_fixes, is_left, mark_corrected
+from lightning_retrieval_guard.run.correct import Fixes, find_fixes, is_left, mark_corrected, merged_targets
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
+from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.summary import counts_of, numbers_of
 from lightning_retrieval_guard.run.suppression_filter import Verdict
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
@@ -59,7 +60,8 @@ class Epochs:
         self._run = run
         self._watch = watch
         self._finder = SourceFinder(run, watch)
-        self._collector = FactCollector(run, watch, self._finder)
+        self.states = StateMerger(run, watch, self._finder.by_name)
+        self._collector = FactCollector(run, watch, self._finder, self.states)
         self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._finder.metric)
         self._running: dict[str, RunningEpoch] = {}
         self._count = itertools.count()
@@ -80,6 +82,7 @@ class Epochs:
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
         self.synchronized.clear()
+        self.states.clear()
         self._running.clear()
         self._numbers.clear()
 
@@ -104,6 +107,9 @@ class Epochs:
 
     def join_from_outside(self) -> None:
         """This rank has no batch and skips the whole loop; the others wait for it."""
+        epoch = self.current()
+        if epoch is not None:
+            epoch.skipped = True
         self.end_batches()
         self.end_hooks()
         self.end()
@@ -119,11 +125,13 @@ class Epochs:
         keys = self._new_keys(epoch)
         sources = find(keys)
         epoch.local.update(sources)
+        epoch.local_states = self.states.local(record, record.keys.values())
         label = f"{record.stage}/{record.dataloader or 0}/{point}"
         meeting = self._meet(label, self._collector.message(epoch, keys), sources, self._collector.wants)
         epoch.exchanges.append(meeting.messages)
         self.counts[record.stage] = counts_of(epoch.exchanges)
         epoch.sources.update(meeting.sources)
+        epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
         new = self._ask(epoch, new) if corrects or self._run.world_size == 1 else new
         epoch.keys += new
@@ -153,6 +161,7 @@ class Epochs:
             world_size=self._run.world_size,
             keys=tuple(epoch.keys),
             sources=tuple(epoch.sources.values()),
+            states=tuple(epoch.states),
             orders=epoch.orders,
             batches=tuple(message["batches"] for message in last),
             repeated=max((min(message["repeated"] for message in told) for told in epoch.exchanges), default=0),
@@ -166,7 +175,7 @@ class Epochs:
 
     def _judge(self, epoch: RunningEpoch, view: EpochView) -> Verdict:
         findings = mark_corrected(judge(view), epoch.installed, epoch.ordered)
-        return self._run.filter.split(findings, view, epoch.record.keys, epoch.local)
+        return self._run.filter.split(findings, view, epoch.record.keys, {**epoch.local, **epoch.local_states})
 
     # --- what follows -----------------------------------------------------------------------------------------
 
@@ -183,6 +192,7 @@ class Epochs:
         if mode == "correct":
             epoch.left |= verdict.left_to_program
             fixes = find_fixes(results or {}, view, new, verdict, epoch.left, self._run.module.device)
+            epoch.installed |= merged_targets(view)
             self._remember(epoch)
         self._agree(epoch, fixes.refused)
         # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
@@ -210,7 +220,8 @@ class Epochs:
             GuardError: With what is refused.
         """
         parts = ("keys", "sources", "unregistered", "flattened")
-        if not any(message.get(part) for message in epoch.exchanges[-1] for part in parts):
+        is_fed_unevenly = any(states.fault for states in epoch.states)
+        if not is_fed_unevenly and not any(message.get(part) for message in epoch.exchanges[-1] for part in parts):
             return  # on every rank: nobody knows of anything to do
         answers = self._confirm(bool(refused))
         if refused:
@@ -269,6 +280,7 @@ class Epochs:
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""
         self.synchronized.clear()
+        self.states.clear()
         epoch = self._leave()
         if epoch is None:
             return
@@ -344,6 +356,7 @@ class Epochs:
         meeting = self._meet(label, message, {local.name: local}, lambda *_: True)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
+        epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         self._remember(epoch)
         self._confirm()
         return epoch.sources[local.name]

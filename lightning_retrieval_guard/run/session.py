@@ -18,6 +18,7 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.failure import failure_text
 from lightning_retrieval_guard.run.listener import Listener
 from lightning_retrieval_guard.run.protection import Protection
+from lightning_retrieval_guard.watch.call_site import without_own_frames
 from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
@@ -165,7 +166,7 @@ def _before(act: Callable[[Callable[[], None]], None], action: Callable[[], None
             act(action)
             return original(*args, **kwargs)
 
-        return wrapped
+        return _hiding_own_frames(wrapped)
 
     return wrap
 
@@ -178,6 +179,19 @@ def _after(act: Callable[[Callable[[], None]], None], action: Callable[[], None]
             act(action)
             return result
 
-        return wrapped
+        return _hiding_own_frames(wrapped)
 
     return wrap
+
+
+def _hiding_own_frames(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let an error of strict mode show the program: forked processes print it before any hook could."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except GuardError as error:
+            raise error.with_traceback(without_own_frames(error.__traceback__)) from error.__cause__
+
+    return call

@@ -172,6 +172,13 @@ class SourceFinder:
         """The name of a metric."""
         return self._names().get(id(record.metric())) or _name_by_site(record)
 
+    def by_name(self, metrics: Iterable[tuple[Metric, MetricRecord]]) -> dict[str, tuple[Metric, MetricRecord]]:
+        """Some metrics by their names."""
+        names, found = self._names(), dict[str, tuple[Metric, MetricRecord]]()
+        for metric, record in metrics:
+            found[_free_name(names.get(id(metric)) or _name_by_site(record), found)] = metric, record
+        return found
+
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
         source = self._build(self.name(record), self.part([record.life], stage), stage, shown_by_forward=False)
@@ -244,7 +251,8 @@ class SourceFinder:
         return (whole.infos, whole.feeds) if len(whole.infos) == len(whole.states()[0]) else ([], ())
 
     def _names(self) -> dict[int, str]:
-        names = {id(module): path for path, module in self._run.module.named_modules() if isinstance(module, Metric)}
+        modules = _compat.named_modules(self._run.module)
+        names = {id(module): path for path, module in modules if isinstance(module, Metric)}
         callbacks = _compat.callbacks_of(self._run.trainer)
         owners = [("", self._run.module), *((type(callback).__name__, callback) for callback in callbacks)]
         for prefix, owner in owners:

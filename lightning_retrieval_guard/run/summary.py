@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
-from lightning_retrieval_guard.epoch.views import EpochView
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Numbers
 from lightning_retrieval_guard.report.contents import RowCounts, StageCounts
 from lightning_retrieval_guard.run.correct import is_left
@@ -17,11 +17,16 @@ def numbers_of(epoch: EpochView, left: Collection[str]) -> dict[str, Numbers]:
     return {
         key.first.name: Numbers(
             key.logged,
-            key.reference if epoch.knows_reference(key) and not is_left(key, left) else None,
+            key.reference if epoch.knows_reference(key) and _is_result(key) and not is_left(key, left) else None,
             key.first.storage in epoch.corrected,
         )
         for key in epoch.keys
     }
+
+
+def _is_result(key: KeyView) -> bool:
+    """Whether a value is meant for all ranks. A plain one of the training that a rank has for itself is not."""
+    return key.evaluates or key.source is not None or key.first.sync_dist or key.first.synced
 
 
 def counts_of(exchanges: Sequence[Sequence[Message]]) -> StageCounts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import EpochView
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.rules import REGISTRY
@@ -17,6 +19,7 @@ from lightning_retrieval_guard.watch.suppressions import Suppressed, Suppression
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.run.sources import LocalSource
+    from lightning_retrieval_guard.run.states import LocalStates
 
 
 class Verdict(NamedTuple):
@@ -59,7 +62,7 @@ class SuppressionFilter:
         findings: Iterable[Finding],
         epoch: EpochView,
         keys: Mapping[str, KeyRecord],
-        sources: Mapping[str, LocalSource],
+        sources: Mapping[str, LocalSource | LocalStates],
     ) -> Verdict:
         """Sort findings, and note which suppressions were of use.
 
@@ -107,10 +110,13 @@ def _patterns_at(finding: Finding, epoch: EpochView) -> Sequence[Sequence[str]]:
     for call in epoch.flattened:
         if call.target == finding.target:
             return [call.suppressed]
-    return next((source.suppressed for source in epoch.sources if source.name == finding.target), ())
+    metrics: tuple[SourceView | StateView, ...] = (*epoch.sources, *epoch.states)
+    return next((metric.suppressed for metric in metrics if metric.name == finding.target), ())
 
 
-def _suppressed_at(finding: Finding, keys: Mapping[str, KeyRecord], sources: Mapping[str, LocalSource]) -> Suppressed:
+def _suppressed_at(
+    finding: Finding, keys: Mapping[str, KeyRecord], sources: Mapping[str, LocalSource | LocalStates]
+) -> Suppressed:
     """What makes it so on this rank."""
     if finding.target in keys:
         return keys[finding.target].suppressed

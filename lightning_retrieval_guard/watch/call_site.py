@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FrameType
+from types import FrameType, TracebackType
 
 _LIBRARIES = frozenset({"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics", "torch", "contextlib"})
 # methods that log, of Lightning's or of the user's
@@ -58,6 +58,17 @@ def is_library(module: str) -> bool:
     """Whether a module is one of a library, or of the guard."""
     root = module.partition(".")[0]
     return root in _LIBRARIES or (root == _OWN and not module.startswith(_OWN_PROGRAMS))
+
+
+def without_own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of the guard."""
+    if traceback is None:
+        return None
+    rest = without_own_frames(traceback.tb_next)
+    frame = traceback.tb_frame
+    if frame.f_globals.get("__name__", "").partition(".")[0] == _OWN:
+        return rest
+    return TracebackType(rest, frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 def call_lines(site: CallSite) -> range:

@@ -156,6 +156,8 @@ class MetricRecord:
     # whether it counts its updates together with the members of its compute group, and why it should not
     is_grouped: bool = False
     merged: Merged | None = None
+    # the member of its compute group that is fed in its place
+    leader: MetricRecord | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -202,6 +204,7 @@ class MetricRecord:
             theirs, its = leader.metric(), self.metric()
             self.merged = None if theirs is None or its is None else merged_into(theirs, its)
         self.is_grouped = leader.is_grouped = True
+        self.leader = leader
         self.first_update = self.first_update or leader.first_update
         self.suppressed = self.suppressed or leader.suppressed
         if self.feeds is leader.feeds:
@@ -214,7 +217,7 @@ class MetricRecord:
 
     def leave_group(self) -> None:
         """An update of this member alone: count by itself from now on."""
-        self.is_grouped, self.merged = False, None
+        self.is_grouped, self.merged, self.leader = False, None, None
         self.infos, self.feeds = list(self.infos), dict(self.feeds)
         self.fed_by = {stage: set(loaders) for stage, loaders in self.fed_by.items()}
         self.samples_at_update = dict(self.samples_at_update)

@@ -42,7 +42,9 @@ def bring(record: MetricRecord, module: Any, inputs: Iterable[Tensor]) -> None:
     metric, device = record.metric(), module.device
     if metric is None or metric.device == device or not _is_lasting(metric, record):
         return
-    if not any(part is metric for part in module.modules()) and {one.device for one in inputs} == {device}:
+    if not any(part is metric for _, part in _compat.named_modules(module)) and {one.device for one in inputs} == {
+        device
+    }:
         record.moved_from = metric.device
         metric.to(device)
 
@@ -52,7 +54,7 @@ def collect_unregistered(
 ) -> list[dict[str, Any]]:
     """The metrics outside of the module that were updated in a stage or that its keys show, for the other ranks."""
     shown = {id(key.shown.metric()) for key in keys if key.shown is not None}
-    registered = {id(part) for part in module.modules()}
+    registered = {id(part) for _, part in _compat.named_modules(module)}
     strays = [
         (metric, record)
         for metric, record in watch.records()
@@ -63,7 +65,7 @@ def collect_unregistered(
     if not strays:
         return []
     holdings = _holdings(trainer, module)
-    wrapped = {id(part) for metric, _ in strays for part in metric.modules() if part is not metric}
+    wrapped = {id(part) for metric, _ in strays for _, part in _compat.named_modules(metric) if part is not metric}
     found: dict[tuple[str, CallSite], Unregistered] = {}
     for metric, record in strays:
         holding = holdings.get(id(metric)) or _Holding(type(metric).__name__, metric)
@@ -78,7 +80,7 @@ def _told(
     holding: _Holding, record: MetricRecord, site: CallSite, keys: Sequence[KeyRecord], module: Any
 ) -> Unregistered:
     apart = _is_apart(record, module)
-    parts = {id(part) for part in holding.whole.modules()}
+    parts = {id(part) for _, part in _compat.named_modules(holding.whole)}
     return Unregistered(
         name=holding.name,
         metric=type(holding.whole).__name__,
@@ -114,7 +116,7 @@ def _holdings(trainer: Any, module: Any) -> dict[int, _Holding]:
     owners = [("", module), *((type(callback).__name__, callback) for callback in _compat.callbacks_of(trainer))]
     for prefix, owner in owners:
         for name, whole in iter_modules(vars(owner), prefix):
-            for part in whole.modules():
+            for _, part in _compat.named_modules(whole):
                 found.setdefault(id(part), _Holding(name, whole, bool(prefix)))
     return found
 

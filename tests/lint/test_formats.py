@@ -145,12 +145,12 @@ def test_json() -> None:
 
 def test_github_gets_its_own_letters_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FORMATS["github"]([FINDING, NOTE]).splitlines() == [
-        "::warning file=src/a b%2Cc.py,line=3,col=5,title=LRG301 restarting-query-ids::ids, 100%25 wrong: merge.",
+        "::error file=src/a b%2Cc.py,line=3,col=5,title=LRG301 restarting-query-ids::ids, 100%25 wrong: merge.",
         "::notice file=src/b.py,line=7,col=1,title=LRG207 sync-in-step::slow.",
     ]
     monkeypatch.chdir(tmp_path)
     inside = Record(str(tmp_path / "x.py"), 1, 1, "E999", "two\nlines\r")
-    assert FORMATS["github"]([inside]) == "::warning file=x.py,line=1,col=1,title=E999 not-read::two%0Alines%0D"
+    assert FORMATS["github"]([inside]) == "::error file=x.py,line=1,col=1,title=E999 not-read::two%0Alines%0D"
 
 
 def sarif(*records: Record) -> dict[str, Any]:

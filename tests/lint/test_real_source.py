@@ -157,7 +157,21 @@ SHARDS = {
         CAT + "v = self.val_mrr(s, y, indexes=y)\nself.logger.log_metrics({'m': v, 'epoch': 1})  # lint: LRG203", SEEN
     ),
 }
+SHARDS |= {
+    "by hand": epoch_end(CAT + "self.log('mrr', (1 / s).mean())  # lint: LRG203", SEEN),
+    "by hand, as a number": epoch_end(CAT + "self.log('hit', (s <= 3).float().mean().item())  # lint: LRG203", SEEN),
+    "by hand, from outputs": module(
+        "def validation_epoch_end(self, outputs):\n    values = [o['mrr'] for o in outputs]\n"
+        "    self.log('mrr', sum(values) / len(values), prog_bar=True)  # lint: LRG203\n"
+    ),
+}
 RIGHT_SHARDS = {
+    "by hand, synced": epoch_end(CAT + "self.log('mrr', (1 / s).mean(), sync_dist=True)", SEEN),
+    "by hand, gathered": epoch_end(CAT + "self.log('mrr', (1 / self.all_gather(s)).mean())", SEEN),
+    "by hand, by a helper that may gather": epoch_end(CAT + "self.log('mrr', self.reduce_mean(s))", SEEN),
+    "by hand, rank zero's is wanted": epoch_end(CAT + "self.log('mrr', s.mean(), rank_zero_only=True)", SEEN),
+    "by hand, a loss": epoch_end(CAT + "self.log('val_loss', s.mean())", SEEN),
+    "by hand, no data": epoch_end(CAT + "self.log('epoch', float(self.current_epoch))", SEEN),
     "synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=True)"),
     "perhaps synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=self.sync)"),
     "of the step": step("self.log('mrr', self.val_mrr(*batch), on_step=True, on_epoch=False)"),

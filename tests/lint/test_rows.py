@@ -79,6 +79,19 @@ RESTARTING = [
     "m = RetrievalMRR().to(self.device)\nm.update(*batch)\nself.log('m', m.compute())  # lint: LRG207",
 ]
 
+IN_STEP = [
+    "self.mrr.update(*batch)\nself.log('m', self.mrr.compute())  # lint: LRG207",
+    "self.mrr(*batch)\nvalue = self.mrr.compute()  # lint: LRG207\nself.log('m', value, prog_bar=True)",
+    "self.all.update(*batch)\nself.log_dict(self.all.compute())  # lint: LRG207",
+    "for metric in (self.mrr, self.hit):\n    self.log('m', metric.compute())  # lint: LRG207",
+]
+NOT_IN_EVERY_STEP = {
+    "now and then": "if batch_idx % 100 == 0:\n    self.log('m', self.mrr.compute())",
+    "on rank zero and elsewhere": "if self.global_rank == 0:\n    x = self.mrr.compute()\nself.log('m', self.mrr)",
+    "sync off": "self.local.update(*batch)\nx = self.local.compute()",
+    "no retrieval": "self.mean.update(batch)\nself.log('m', self.mean.compute())",
+}
+
 GROWING = {
     "ids of the data": SCORES + UPDATE.format(ids="batch['id']"),
     "an offset": SCORES + UPDATE.format(ids="torch.arange(len(scores)) + self.first"),
@@ -116,6 +129,19 @@ def test_other_ids_are_silent(body: str) -> None:
     assert places(in_step(body)) == []
 
 
+@pytest.mark.parametrize("body", IN_STEP)
+def test_metrics_that_combine_ranks_in_every_step_are_found(body: str) -> None:
+    source = in_step(body)
+    assert places(source) == expected(source) != []
+    assert places(in_step(body, head="on_validation_epoch_end(self, batch)")) == []
+    assert places(in_step(body, base="object")) == []
+
+
+@pytest.mark.parametrize("body", NOT_IN_EVERY_STEP.values(), ids=NOT_IN_EVERY_STEP)
+def test_others_are_silent(body: str) -> None:
+    assert places(in_step(body)) == []
+
+
 @pytest.mark.parametrize("head", ["on_validation_epoch_end(self)", "score(self, batch, batch_idx)"])
 def test_ids_outside_of_a_step_are_silent(head: str) -> None:
     assert places(in_step(RESTARTING[0], head=head)) == []
@@ -140,6 +166,8 @@ STEP = """
 def validation_step(self, batch, batch_idx):
     for metric in self.held.values():
         metric.update(*batch)
+
+def on_validation_epoch_end(self):
     self.held["mrr"].compute()
     self.log_dict({name: metric.compute() for name, metric in self.held.items()})
 """

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from .snippets import expected, in_module, in_step, places
+from .snippets import expected, in_module, in_step
+from .snippets import places as all_places
+
+
+def places(source: str) -> list[tuple[int, str]]:
+    """What is found, but for the note on metrics that are computed in steps, which is no matter of log calls."""
+    return [own for own in all_places(source) if own[1] != "LRG207"]
+
 
 FOUND = [
     'self.log("loss", batch["loss"].mean(), batch_size=8 * self.trainer.world_size)  # lint: LRG101',

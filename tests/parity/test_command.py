@@ -62,7 +62,7 @@ def test_exit_codes_and_verdicts(
     [
         (["no target"], "error: 'no target' is no target. Give path/to/file.py:function or package.module:function."),
         (["m:f", "--timeout", "0"], "error: timeout=0.0 must be a number of seconds above 0."),
-        (["m:f", "--world-sizes", "1"], "error: world_sizes=(1,) must hold a whole number from 2 to 64"),
+        (["m:f", "--world-sizes", "1"], "error: world_sizes=(1,) is not allowed. Give whole numbers from 1 to 64"),
     ],
 )
 def test_what_is_refused_before_anything_runs(

@@ -171,7 +171,7 @@ def test_functions_that_other_processes_cannot_import() -> None:
         """Not at the top of its module."""
 
     for function in (inner, lambda: None, partial(inner)):
-        with pytest.raises(ParityError, match=r"cannot be found by other processes\. Move the function to the top"):
+        with pytest.raises(match=r"cannot be found by other processes\. Move the function to the top"):
             find_target(function)  # type: ignore[arg-type]
 
 
@@ -217,19 +217,20 @@ def test_a_file_named_as_a_loaded_module_does_not_take_its_place(
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "message"),
     [
-        ("no.such:build", ParityError, "there is no module 'no' in "),
-        (f"{HERE}.more:build", ParityError, f"there is no module '{HERE}.more' in "),
-        ("broken:build", ModuleNotFoundError, "No module named 'missing_in_broken'"),
+        ("no.such:build", "there is no module 'no' in "),
+        (f"{HERE}.more:build", f"there is no module '{HERE}.more' in "),
+        ("broken:build", "'broken:build' cannot be imported: "),
+        ("broken:build", "broken.py:1: ModuleNotFoundError: No module named 'missing_in_broken'. Install"),
     ],
 )
 def test_a_module_that_is_not_there_is_told_from_one_that_fails(
-    text: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text("import missing_in_broken\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(error, match=message.replace(".", r"\.")):
+    with pytest.raises(ParityError, match=message.replace(".", r"\.")):
         build(find_target(text))
 
 
@@ -238,10 +239,10 @@ def test_a_module_that_is_not_there_is_told_from_one_that_fails(
     [
         (
             {"world_sizes": (1,)},
-            r"world_sizes=\(1,\) must hold a whole number from 2 to 64, and none outside of 1 to it",
+            r"world_sizes=\(1,\) is not allowed\. Give whole numbers from 1 to 64, one of them above 1, such as",
         ),
-        ({"world_sizes": (0, 2)}, "must hold a whole number"),
-        ({"world_sizes": (65,)}, "must hold a whole number"),
+        ({"world_sizes": (0, 2)}, "is not allowed"),
+        ({"world_sizes": (65,)}, "is not allowed"),
         ({"stage": "fit"}, "stage='fit' is not one of 'validate', 'test'"),
         ({"mode": "strict"}, "mode='strict' is not one of 'warn', 'correct'"),
         ({"keep": "none"}, "keep='none' is not one of 'global', 'per-rank'"),

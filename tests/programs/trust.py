@@ -63,15 +63,14 @@ _LINT = """\
 A comment `# lint: LRG301` names what is certain from the source alone, by the rules that [the lint](lint.md) has. A
 comment `# lint: missed:LRG203` says that the lint does not find it. {found} of
 {expected} are found, false ones: {false}. It finds something in {told} of the {wrong} wrong programs, and in right ones
-{right}, a note that the run has as well.
+{right} notes that the run has as well.
 
 These are missed:
 
-- plain values of a rank's own, such as losses and numbers computed by hand, which the lint leaves to the run;
+- a loss of a rank's own, as most programs log it, which the lint leaves to the run;
 - `rank_zero_only=True`, which may be meant;
 - queries that are skipped, whose number only the run knows;
-- a Trainer without distributed sampler;
-- `compute()` in a step of a metric that lives on, which is a note.
+- a Trainer without distributed sampler, whose data may be shared out elsewhere.
 """
 _TREES = """
 Other people's code was linted too, and each finding was looked at. The lint did not crash. One file of torch has
@@ -85,16 +84,18 @@ syntax that the Python at hand (3.11) does not know, and the lint reports it.
 | torch 2.13.0 | 2,285 | 0 |
 | anomalib 2.7.0 | 465 | 0 |
 | lightly 1.6.0 | 152 | 0 |
-| lightning-bolts 0.7.0 | 175 | 0 |
+| lightning-bolts 0.7.0 | 175 | 2 |
 | lightning-flash 0.8.2 | 309 | 0 |
 | nemo-toolkit 3.0.0 | 726 | 0 |
 | pytorch-forecasting 1.8.0 | 218 | 0 |
 | pytorch-tabular 1.2.0 | 76 | 0 |
 | torchgeo 0.8.1 | 243 | 8 |
 
-The 8 findings are right. They are at lines 290 and 351 of `trainers/detection.py`, and 181 and 243 of
-`trainers/instance_segmentation.py`. The values of `forward()` of a MeanAveragePrecision are logged there without
-`sync_dist` (LRG203), and mean average precision is not a mean over batches (LRG302).
+The 10 findings are right. In lightning-bolts, line 305 of `models/rl/dqn_model.py` and 309 of `models/rl/sac_model.py`
+log the mean reward of the episodes that a rank played, and nothing combines it (LRG203). In torchgeo they are at lines
+290 and 351 of `trainers/detection.py`, and 181 and 243 of `trainers/instance_segmentation.py`. The values of
+`forward()` of a MeanAveragePrecision are logged there without `sync_dist` (LRG203), and mean average precision is not a
+mean over batches (LRG302).
 
 About 110 of these files call `self.log`, and none of them builds a retrieval metric. They show that the lint raises no
 false alarms, not how much it finds."""

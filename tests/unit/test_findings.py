@@ -48,6 +48,14 @@ def test_without_an_effect_the_text_has_no_numbers() -> None:
     assert FINDING.with_effect(None) is FINDING
 
 
+def test_it_is_shown_in_one_line() -> None:
+    shown = repr(FINDING.with_effect(EFFECT))
+    assert shown == "<LRG201 error of 'val_recall' at src/module.py:212: logged 0.2109, one device 0.4219>"
+    assert repr(FINDING) == "<LRG201 error of 'val_recall' at src/module.py:212>"
+    assert ": would have logged 0.2109," in repr(replace(FINDING, corrected=True, effect=EFFECT))
+    assert str(FINDING) == f"src/module.py:212: {FINDING.text()}"
+
+
 def test_a_corrected_number_was_not_logged() -> None:
     assert " Would have logged 0.2109, reference 0.4219. " in replace(FINDING, corrected=True, effect=EFFECT).text()
 

@@ -13,7 +13,7 @@ import pytest
 from lightning_retrieval_guard.findings import Effect, Numbers
 from lightning_retrieval_guard.report import document
 from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
-from lightning_retrieval_guard.report.document import build_document, write_report
+from lightning_retrieval_guard.report.document import build_document, set_aside, write_report
 
 from .test_findings import EFFECT, FINDING
 
@@ -159,3 +159,14 @@ def test_a_link_stays_and_the_file_behind_it_is_written(tmp_path: Path) -> None:
         assert link.is_symlink()
         assert json.loads(target.read_text(encoding="utf-8"))["version"] == 2
         assert os.listdir(tmp_path / "behind") == ["real.json"]
+
+
+def test_the_report_of_an_earlier_run_keeps_its_content_under_another_name(tmp_path: Path) -> None:
+    path, link = tmp_path / "report.json", tmp_path / "link.json"
+    link.symlink_to(path)
+    assert set_aside(path) is None
+    for number, given in enumerate((path, link), 1):
+        path.write_text(f"run {number}")
+        assert set_aside(given) == tmp_path / f"report-{number}.json"
+    assert [(tmp_path / f"report-{number}.json").read_text() for number in (1, 2)] == ["run 1", "run 2"]
+    assert not path.exists()

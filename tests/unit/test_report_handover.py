@@ -72,6 +72,16 @@ def test_a_second_child_knows_what_the_first_gave() -> None:
     in_child(knows)
 
 
+def test_who_gives_has_nothing_to_take() -> None:
+    hands = Handover()
+
+    def gives() -> None:
+        hands.give(log_of(1))
+        assert hands.take() is None
+
+    in_child(gives)
+
+
 def test_the_caller_itself_writes_nothing(folder: Path) -> None:
     Handover().give(log_of(1))
     assert list(folder.iterdir()) == []
@@ -104,7 +114,14 @@ def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_nothing_is_lost_on_the_way() -> None:
     log = FindingLog()
-    wrong = replace(FINDING, effect=Effect(math.nan, math.inf), key="half \udc9b", target="storage", corrects="weight")
+    wrong = replace(
+        FINDING,
+        effect=Effect(math.nan, math.inf),
+        key="half \udc9b",
+        target="storage",
+        corrects="weight",
+        updates=(("a.py", 3),),
+    )
     log.stop([wrong, replace(wrong, stage="sanity_check", line=3)])
     log.end_epoch("validate", {"k": Numbers(math.inf, None, corrected=True)}, 1, 20)
     with pytest.warns(GuardWarning):
@@ -113,6 +130,7 @@ def test_nothing_is_lost_on_the_way() -> None:
     assert json.dumps(FindingLog.from_payload(payload).to_payload()) == json.dumps(log.to_payload())
     again = FindingLog.from_payload(payload)
     assert repr(again.findings) == repr(log.findings)
+    assert [one.updates for one in again.findings] == [one.updates for one in log.findings] == [(("a.py", 3),)] * 2
     assert again.history == log.history
     assert again.stopped == ("LRG201",)
     assert again.verdict == log.verdict

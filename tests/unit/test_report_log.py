@@ -57,8 +57,8 @@ SANITY = replace(WRONG, stage="sanity_check", effect=Effect(0.0, 0.125))
 def test_the_sanity_check_names_a_fault_and_the_first_epoch_has_the_numbers() -> None:
     log = FindingLog()
     (named,) = said([SANITY], [SANITY], log=log)
-    assert "seen in the sanity check" in on_one_line(named)
-    assert not any(part in str(named.message) for part in ("0.0000", "0.1250", "1024 rows"))
+    told = "seen in the sanity check; the numbers follow after the first epoch."
+    assert on_one_line(named) == f"LRG201 gathered-before-sync: {told}"
     assert [finding.effect for finding in log.findings] == [None]
     (told,) = said([WRONG], [WRONG], log=log)
     assert "0.2109" in str(told.message)
@@ -157,8 +157,8 @@ def test_what_was_wrong_once_stays_wrong() -> None:
 # --- the end of a run -----------------------------------------------------------------------------------------
 
 
-def closed(log: FindingLog, capsys: pytest.CaptureFixture[str], **options: str) -> str:
-    log.end_run(**options)
+def closed(log: FindingLog, capsys: pytest.CaptureFixture[str]) -> str:
+    log.end_run()
     out, err = capsys.readouterr()
     assert out == ""
     return err
@@ -170,7 +170,10 @@ def test_one_line_closes_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = {"val_recall": Numbers(*astuple(EFFECT)), "other": Numbers(0.1, 0.2), "loss": Numbers(0.5, None)}
     log.end_epoch("validate", numbers, 0, 10)
     assert closed(log, capsys) == "RetrievalGuard: 1 fault, 2 of 3 keys wrong\n"
-    assert closed(log, capsys, report="a\x1b.html") == "RetrievalGuard: 1 fault, 2 of 3 keys wrong. Report: a?.html\n"
+    log.report = "a\x1b.html"
+    assert closed(log, capsys) == "RetrievalGuard: 1 fault, 2 of 3 keys wrong. Report: a?.html\n"
+    log.earlier = "a-1.html"
+    assert closed(log, capsys).endswith("Report: a?.html. An earlier one is now a-1.html\n")
 
 
 def test_the_next_run_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,7 @@ def test_notes_are_counted_at_their_line_and_have_no_numbers() -> None:
     notes = [replace(WRONG, severity=Severity.NOTE, key=key) for key in ("a", "b")]
     report = Report("warn", 2, tuple(notes), epochs(other=Numbers(0.5, 0.5)))
     assert texts(report, "li") == ["LRG201 gathered-before-sync, src/module.py:212 , 2 keys"]
+    assert texts(report, "summary") == ["1 place, without effect on a number"]
     assert texts(report, "article") == []
     assert "0.2109" not in render_page(report)
 
@@ -253,7 +254,51 @@ def test_the_lines_from_the_beginning_of_the_function_are_shown(tmp_path: Path) 
 def test_a_long_function_is_shown_from_ten_lines_before(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("def f():\n" + "".join(f"    x{number}\n" for number in range(2, 31)))
-    assert [row.split()[0] for row in shown_source(path, 20)[0]] == [str(number) for number in range(10, 22)]
+    shown = [row.split()[0] for row in shown_source(path, 20)[0]]
+    assert shown == ["1", "…", *(str(number) for number in range(10, 22))]
+
+
+PROGRAM = """\
+class Retriever:
+    def __init__(self):
+        self.recall = Recall()
+
+    def validation_step(self, batch):
+        rows = self.all_gather(batch)
+        self.feed(rows)
+
+    def feed(self, rows):
+        every = gather(rows)
+        self.recall.update(*every)
+        other(gather)
+
+    def on_validation_epoch_end(self):
+        self.log("recall", self.recall)
+"""
+
+
+def test_the_code_is_shown_from_the_update_and_gather_to_the_log_call(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(PROGRAM)
+    finding = replace(WRONG, path=str(path), line=15, updates=((str(path), 11), ("<unknown>", 1)))
+    report = Report("warn", 2, (finding,))
+    assert texts(report, "figcaption") == [f"{path}:11", f"{path}:15"]
+    assert texts(report, "mark") == [
+        "10 every = gather(rows)",
+        "11 self.recall.update(*every)",
+        '15 self.log("recall", self.recall)',
+    ]
+    feeds, logs = re.findall("<pre>(.*?)</pre>", render_page(report), re.DOTALL)
+    assert re.findall(r'class="line">(\d*)<', feeds) == ["9", "10", "11", "12"]
+    assert re.findall(r'class="line">(\d*)<', logs) == ["14", "15"]
+
+
+def test_an_update_in_the_function_of_the_log_call_is_shown_there(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(PROGRAM)
+    report = Report("warn", 2, (replace(WRONG, path=str(path), line=12, updates=((str(path), 11),)),))
+    assert texts(report, "figcaption") == [f"{path}:12"]
+    assert len(texts(report, "mark")) == 3
 
 
 def test_what_is_no_python_is_shown_too(tmp_path: Path) -> None:
@@ -355,6 +400,19 @@ def test_metrics_with_equal_counts_share_a_sentence() -> None:
     report = counted((4, 4), mrr=((1, 4), (1, 4)), ndcg=((1, 4), (1, 4)), recall=((2, 4), (2, 4)))
     told = texts(report, "p", **{"class": "evenness"})
     assert [sentence.split(" : ")[0] for sentence in told] == ["validate: mrr , ndcg", "validate: recall"]
+
+
+def test_of_many_metrics_with_equal_counts_the_first_are_named() -> None:
+    report = counted((4, 4), **{f"m{number}": ((1, 4), (1, 4)) for number in range(6)})
+    [told] = texts(report, "p", **{"class": "evenness"})
+    assert told.startswith("validate: m0 , m1 , m2 , m3 and 2 more: 4 samples on every rank;")
+
+
+def test_the_sanity_check_is_left_out_where_the_validation_followed() -> None:
+    stages = {"sanity_check": StageCounts((1, 1)), "validate": StageCounts((4, 4))}
+    for shown, told in ((stages, ["validate"]), ({"sanity_check": StageCounts((1, 1))}, ["sanity_check"])):
+        sentences = texts(Report("warn", 2, stages=shown), "p", **{"class": "evenness"})
+        assert [sentence.partition(":")[0] for sentence in sentences] == told
 
 
 def test_many_uneven_ranks_are_folded() -> None:

@@ -22,6 +22,7 @@ def build(**changed: Any) -> Settings:
         "batch_size_fn": None,
         "report": None,
         "log_findings": True,
+        "report_to_loggers": False,
     }
     return build_settings(**{**given, **changed}, known_codes=CODES)
 
@@ -178,7 +179,8 @@ def test_a_report_that_is_no_path_is_refused() -> None:
         build(report=True)
 
 
+@pytest.mark.parametrize("name", ["log_findings", "report_to_loggers"])
 @pytest.mark.parametrize("given", [1, 0, "yes", None])
-def test_log_findings_is_true_or_false(given: Any) -> None:
-    with pytest.raises(ValueError, match=exactly(f"log_findings={given!r} is not one of True, False.")):
-        build(log_findings=given)
+def test_a_switch_is_true_or_false(name: str, given: Any) -> None:
+    with pytest.raises(ValueError, match=exactly(f"{name}={given!r} is not one of True, False.")):
+        build(**{name: given})

@@ -1,0 +1,118 @@
+"""Places with texts, as GitHub Actions and code scanning read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_retrieval_guard import __version__
+from lightning_retrieval_guard.findings import Severity
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is said about a line.
+
+    Attributes:
+        code: Of the rule.
+        slug: The rule's name.
+        level: How much it matters.
+        message: What is said.
+        path: The file.
+        line: From 1.
+        column: From 1; 0 where it is not known.
+    """
+
+    code: str
+    slug: str
+    level: Severity
+    message: str
+    path: str
+    line: int
+    column: int = 0
+
+    @property
+    def relative_path(self) -> str | None:
+        """The path from the working directory with forward slashes, or ``None`` for one elsewhere."""
+        full, here = Path(self.path).absolute(), Path.cwd()
+        return full.relative_to(here).as_posix() if full.is_relative_to(here) else None
+
+
+class RuleEntry(NamedTuple):
+    """What SARIF says of a rule: its name, how to learn more, and its level."""
+
+    slug: str
+    help: str
+    level: Severity
+
+
+def as_github(annotations: Sequence[Annotation]) -> str:
+    """Workflow commands, which GitHub shows at the lines of a pull request."""
+    return "\n".join(map(_command, annotations))
+
+
+def _command(own: Annotation) -> str:
+    column = {"col": own.column} if own.column else {}
+    properties = {
+        "file": own.relative_path or own.path,
+        "line": own.line,
+        **column,
+        "title": f"{own.code} {own.slug}",
+    }
+    written = ",".join(
+        f"{name}={_escaped(str(value)).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
+    )
+    kind = "notice" if own.level is Severity.NOTE else own.level.value
+    return f"::{kind} {written}::{_escaped(own.message)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def as_sarif(results: Sequence[Annotation], rules: Mapping[str, RuleEntry], unread: Sequence[Annotation] = ()) -> str:
+    """SARIF 2.1.0, as code scanning of GitHub and others read it.
+
+    Args:
+        results: What was found.
+        rules: By code, those of the results among them.
+        unread: Files that could not be read.
+    """
+    codes = list(rules)
+    driver = {
+        "name": "lightning-retrieval-guard",
+        "version": __version__,
+        "rules": [
+            {
+                "id": code,
+                "name": rule.slug,
+                "shortDescription": {"text": rule.slug.replace("-", " ").capitalize()},
+                "help": {"text": rule.help},
+                "defaultConfiguration": {"level": rule.level.value},
+            }
+            for code, rule in rules.items()
+        ],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": list(map(_notice, unread))}],
+        "results": [{"ruleId": own.code, "ruleIndex": codes.index(own.code), **_notice(own)} for own in results],
+    }
+    document = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
+    return json.dumps(document, indent=2)
+
+
+def _notice(own: Annotation) -> dict[str, Any]:
+    from urllib.parse import quote  # a seventh of the time that the lint takes to start
+
+    relative = own.relative_path
+    artifact = {"uri": Path(own.path).absolute().as_uri()}
+    if relative is not None:
+        artifact = {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
+    region = {"startLine": max(1, own.line), **({"startColumn": own.column} if own.column else {})}
+    place = {"physicalLocation": {"artifactLocation": artifact, "region": region}}
+    return {"level": own.level.value, "message": {"text": own.message}, "locations": [place]}

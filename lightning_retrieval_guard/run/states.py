@@ -1,0 +1,258 @@
+"""Metrics that keep states in place of rows: which of them torchmetrics cannot combine, and their merged states.
+
+1. ``local`` on every rank: what it reports of the metrics that were fed in a stage; this travels with its message.
+2. ``sync`` after the meeting: where ranks were fed unequally, the states of all such metrics go to all ranks at once.
+3. ``merged`` when the program computes one of them: its value is that of the merged states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.distributed.payload import read_all
+from lightning_retrieval_guard.epoch.states import (
+    Held,
+    StateFacts,
+    States,
+    StateView,
+    make_state_views,
+    merge_states,
+    pack_states,
+    unpack_states,
+)
+from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.watch.call_site import CallSite
+from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
+from lightning_retrieval_guard.watch.stage import StageRecord
+from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+
+_MEBIBYTE = 1 << 20
+_Fed = tuple[Metric, MetricRecord]
+Merged = Mapping[str, tuple[int, Mapping[str, Any]]]
+"""For every metric in a metric, by its path, the updates of all ranks and the states that come of them."""
+
+
+@dataclass(frozen=True)
+class LocalStates:
+    """A metric of this rank that was fed in the stage.
+
+    Attributes:
+        metric: The metric.
+        record: What is known of it; of the member that is fed in its place, where it belongs to a compute group.
+    """
+
+    metric: Metric
+    record: MetricRecord
+
+    @property
+    def suppressed(self) -> Suppressed:
+        """What silences rules at the first update."""
+        return self.record.suppressed
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The metrics that hold the states, by path."""
+        fed = self.record.metric()
+        return _compat.metrics_in(self.metric if fed is None else fed)
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Another one after every reset, and the updates since: wrappers do not count theirs."""
+        return self.record.generation, max(part.update_count for part in self.parts.values())
+
+    def facts(self, group: tuple[int, ...] | None) -> StateFacts:
+        """What the other ranks hear of it."""
+        site, parts = self.record.first_update or CallSite("<unknown>", 1), self.parts.values()
+        states = [
+            (reduction, state, part)
+            for part in parts
+            for (_, state), reduction in zip(
+                _compat.held_states(part).items(), _compat.state_reductions(part).values(), strict=True
+            )
+        ]
+        joined = [(state, part) for reduction, state, part in states if reduction == "cat" and isinstance(state, list)]
+        life, updates = self.stamp
+        return StateFacts(
+            metric=type(self.metric).__name__,
+            path=site.path,
+            line=site.line,
+            updates=updates,
+            life=life,
+            lists=tuple(len(state) for how, state, _ in states if isinstance(state, list) and how != "cat"),
+            lacks_joined=any(not state for state, _ in joined),
+            holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
+            averages=any(how == "mean" for how, *_ in states),
+            stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
+            group=group,
+            suppressed=patterns_of(self.suppressed),
+        )
+
+    def held(self) -> States:
+        """The states of this rank, without metrics that were not fed."""
+        return {
+            path: Held(part.update_count, _compat.held_states(part))
+            for path, part in self.parts.items()
+            if not _compat.is_blank(part)
+        }
+
+
+def _differs_from_nothing(part: Any, metric: Any) -> bool:
+    """Whether a tensor does not go with what torchmetrics sends for an empty list."""
+    return bool(part.ndim != 1 or part.dtype != metric.dtype)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What came of a metric at the last meeting."""
+
+    local: LocalStates
+    stamp: tuple[int, int]
+    merged: Merged
+
+
+class StateMerger:
+    """Sees to metrics that keep states, where torchmetrics cannot combine the ranks.
+
+    Args:
+        run: The run.
+        watch: Knows the metrics.
+        by_name: Gives metrics their names, which are the same on every rank.
+    """
+
+    def __init__(
+        self, run: RunContext, watch: MetricWatch, by_name: Callable[[Iterable[_Fed]], dict[str, _Fed]]
+    ) -> None:
+        self._run = run
+        self._watch = watch
+        self._by_name = by_name
+        self._known: dict[int, _Known] = {}
+        self._views: dict[tuple[str, tuple[int, ...]], StateView] = {}
+
+    def clear(self) -> None:
+        """The epoch is over."""
+        self._known.clear()
+        self._views.clear()
+
+    def local(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalStates]:
+        """The metrics of this rank that were fed in the stage or that keys show, and that combine all ranks."""
+        if self._run.world_size == 1:
+            return {}
+        shown = {id(part) for key in keys for part in _shown(key)}
+        found: dict[str, LocalStates] = {}
+        for name, (metric, record) in self._by_name(self._candidates()).items():
+            fed = record.leader or record
+            if stage.stage in fed.fed_by or id(metric) in shown:
+                found[name] = LocalStates(metric, fed)
+        return found
+
+    def _candidates(self) -> Iterator[_Fed]:
+        for metric, record in self._watch.records():
+            if record.is_rows or record.created_in_hook in STEP_HOOKS or _compat.belongs_to_lightning(metric):
+                continue
+            if not _compat.is_composition(metric) and _compat.combines_by_states(metric) and _compat.metrics_in(metric):
+                yield metric, record
+
+    def facts(self, local: Mapping[str, LocalStates]) -> dict[str, StateFacts]:
+        """What this rank reports."""
+        return {name: states.facts(self._group_of(states.metric)) for name, states in local.items()}
+
+    def _group_of(self, metric: Metric) -> tuple[int, ...] | None:
+        group = _compat.group_of(metric)
+        return None if group is None else tuple(self._run.exchange.ranks_of(group))
+
+    def names_behind(self, key: KeyRecord, local: Mapping[str, LocalStates]) -> list[str]:
+        """The names of the metrics that a key shows."""
+        shown = {id(part) for part in _shown(key)}
+        return [name for name, states in local.items() if id(states.metric) in shown]
+
+    # --- the ranks exchange states ----------------------------------------------------------------------------
+
+    def sync(self, messages: Sequence[Mapping[str, Any]], local: Mapping[str, LocalStates]) -> list[StateView]:
+        """What the ranks know of these metrics together; in correct mode states are merged where that is needed.
+
+        Args:
+            messages: Of every rank.
+            local: The metrics of this rank.
+        """
+        views = {(view.name, view.ranks): view for view in make_state_views(messages)}
+        new = {place: view for place, view in views.items() if view.fault and not self._is_known(place, view)}
+        if new and self._run.settings.corrects:
+            self._exchange({name for name, _ in new}, new, local)
+        self._views.update(new)
+        return list({**views, **self._views}.values())  # a program may reset a metric that was fed unequally
+
+    def _is_known(self, place: tuple[str, tuple[int, ...]], view: StateView) -> bool:
+        known = self._views.get(place)
+        return known is not None and known.facts == view.facts and known.absent == view.absent
+
+    def _exchange(self, names: set[str], new: dict[Any, StateView], local: Mapping[str, LocalStates]) -> None:
+        own = pack_states({name: local[name].held() for name in sorted(names) if name in local})
+        blocks = self._run.exchange.gather_any(own)
+        ranks = read_all(unpack_states, blocks)
+        size = sum(block.numel() for block in blocks)
+        too_large = size > self._run.settings.max_held_mb * _MEBIBYTE
+        here = self._by_name(self._candidates())
+        for place, view in new.items():
+            if too_large:
+                problem = f"those of all ranks take {size / _MEBIBYTE:.0f} MiB, which is more than max_held_mb"
+                new[place] = replace(view, problem=problem)
+                continue
+            states = [ranks[rank].get(view.name, {}) for rank in view.ranks]
+            problem = next((one for one in states if isinstance(one, str)), "")
+            if view.name in here and self._run.exchange.rank in view.ranks and not problem:
+                metric, record = here[view.name]
+                problem = self._merge(metric, record, [one for one in states if not isinstance(one, str)])
+            new[place] = replace(view, problem=problem)
+
+    def _merge(self, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
+        """Merge the states of one metric, and say why they cannot be, if so; the same on every rank that has it."""
+        merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        for path, part in _compat.metrics_in(metric).items():
+            held = [states[path] for states in ranks if path in states]
+            if _compat.combines_by_own_code(part):
+                return f"{type(part).__name__} combines ranks in a way of its own"
+            if held:
+                try:
+                    merged[path] = sum(one.updates for one in held), _merge_part(part, held)
+                except (TypeError, RuntimeError, ValueError) as error:
+                    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        local = LocalStates(metric, record.leader or record)
+        self._known[id(metric)] = _Known(local, local.stamp, merged)
+        return ""
+
+    def merged(self, record: MetricRecord) -> _compat.WithStates | None:
+        """A context in which a metric holds the states of all ranks, where these were merged and it was not fed since.
+
+        Args:
+            record: The metric's.
+        """
+        metric = record.metric()
+        known = self._known.get(id(metric))
+        if metric is None or known is None or known.local.metric is not metric or known.stamp != known.local.stamp:
+            return None
+        return _compat.WithStates(_compat.metrics_in(metric), known.merged)
+
+
+def _shown(key: KeyRecord) -> list[Any]:
+    """The metrics behind the value that a key showed last: the parts of a composition, else itself."""
+    metric = key.shown.metric() if key.shown is not None else None
+    if metric is None:
+        return []
+    return [part for _, part in _compat.named_modules(metric)] if _compat.is_composition(metric) else [metric]
+
+
+def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:
+    first, *others = ranks
+    if not others or not _compat.has_own_merge(metric):
+        return merge_states(ranks, _compat.state_reductions(metric))
+    with _compat.WithStates({"": metric}, {"": (first.updates, first.states)}):
+        for held in others:
+            metric.merge_state(held.states)
+        return _compat.held_states(metric)

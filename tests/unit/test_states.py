@@ -1,0 +1,230 @@
+"""States on their way to other ranks, how they are merged, and where that is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.states import (
+    Held,
+    StateFacts,
+    StateView,
+    make_state_views,
+    merge_states,
+    pack_states,
+    unpack_states,
+)
+
+DTYPES = (
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+)
+
+
+def travelled(**states: Any) -> dict[str, Any]:
+    """States as another rank gets them."""
+    received = unpack_states(pack_states({"metric": {"": Held(3, states)}}))["metric"]
+    assert isinstance(received, dict)
+    assert received[""].updates == 3
+    return received[""].states
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0, 3), (2, 3)], ids=str)
+def test_tensors_of_any_dtype_and_shape_arrive(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    sent = (torch.rand(shape) * 9).to(dtype)
+    other = torch.tensor([True, False, True])  # an odd number of bytes before it
+    received = travelled(other=other, sent=sent)["sent"]
+    assert (received.dtype, received.shape) == (sent.dtype, sent.shape)
+    assert torch.equal(received, sent)
+
+
+def test_lists_of_lists_and_of_plain_things_arrive() -> None:
+    masks = [((2, 3), b"\x00PY\xff"), ((1, 1), b"")]
+    nested = [[torch.tensor([1, 2])], [], [torch.zeros(0)]]
+    received = travelled(masks=masks, nested=nested, words=["a", 1, 2.5, None, True], named=[{"tensor": torch.ones(1)}])
+    assert received["masks"] == masks
+    assert received["words"] == ["a", 1, 2.5, None, True]
+    assert [len(part) for part in received["nested"]] == [1, 0, 1]
+    assert torch.equal(received["nested"][0][0], torch.tensor([1, 2]))
+    assert torch.equal(received["named"][0]["tensor"], torch.ones(1))
+
+
+def test_strided_tensors_arrive_as_they_look() -> None:
+    sent = torch.arange(12).reshape(3, 4).t()[1:]
+    assert torch.equal(travelled(sent=sent)["sent"], sent)
+
+
+def test_a_tensor_that_two_metrics_hold_travels_once() -> None:
+    held = {"": Held(1, {"preds": [torch.rand(1000)]})}
+    once, twice = pack_states({"one": held}), pack_states({"one": held, "two": held})
+    assert twice.numel() < once.numel() + 200
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(object(), "it holds a thing of type object"), (torch.eye(3).to_sparse(), "memory format")],
+    ids=["object", "sparse"],
+)
+def test_what_cannot_travel_is_named_and_the_rest_arrives(state: Any, reason: str) -> None:
+    received = unpack_states(pack_states({"bad": {"": Held(1, {"x": [state]})}, "good": {"": Held(1, {"x": 1})}}))
+    assert reason in str(received["bad"])
+    assert received["good"] == {"": Held(1, {"x": 1})}
+
+
+# --- merging ----------------------------------------------------------------------------------------------------
+
+
+def merged(reduction: Any, *ranks: tuple[int, Any]) -> Any:
+    """One state of some ranks."""
+    return merge_states([Held(updates, {"x": state}) for updates, state in ranks], {"x": reduction})["x"]
+
+
+def test_sums_maxima_and_minima() -> None:
+    one, other = torch.tensor([1, 5]), torch.tensor([3, 2])
+    assert merged("sum", (1, one), (4, other)).tolist() == [4, 7]
+    assert merged("max", (1, one), (4, other)).tolist() == [3, 5]
+    assert merged("min", (1, one), (4, other)).tolist() == [1, 2]
+    assert merged("max", (1, torch.tensor(False)), (1, torch.tensor(True))).item() is True
+
+
+def test_means_are_weighted_by_updates() -> None:
+    assert merged("mean", (3, torch.tensor([1.0, 2.0])), (1, torch.tensor([5.0, 6.0]))).tolist() == [2.0, 3.0]
+    assert merged("mean", (1, torch.tensor(1)), (1, torch.tensor(2))).item() == 1.5
+    assert merged("mean", (3, torch.tensor(1 + 1j)), (1, torch.tensor(5 + 1j))).item() == 2 + 1j
+
+
+def test_lists_are_joined_in_order_of_ranks() -> None:
+    ranks = (1, [torch.tensor([1])]), (3, []), (2, [torch.tensor([2, 3]), torch.tensor(4)])
+    for reduction in ("cat", None):
+        assert [part.tolist() for part in merged(reduction, *ranks)] == [[1], [2, 3], 4]
+    assert merged(len, *ranks) == 3
+    assert merged(None, (1, [("a", 1)]), (1, [("b", 2)])) == [("a", 1), ("b", 2)]
+
+
+def test_a_list_that_was_joined_on_one_rank_goes_with_the_others() -> None:
+    assert [part.tolist() for part in merged("cat", (1, [torch.tensor([1])]), (1, torch.tensor([2, 3])))] == [
+        [1],
+        [2, 3],
+    ]
+
+
+def test_tensors_without_reduction_are_stacked_and_functions_get_the_stack() -> None:
+    ranks = (1, torch.tensor([1.0])), (1, torch.tensor([2.0]))
+    assert merged(None, *ranks).tolist() == [[1.0], [2.0]]
+    assert merged(lambda stack: stack.prod(0), *ranks).tolist() == [2.0]
+    assert merged("cat", *ranks).tolist() == [1.0, 2.0]
+
+
+def test_the_state_of_the_only_rank_that_was_fed_stays_as_it_is() -> None:
+    alone = torch.tensor([1.0])
+    for reduction in (None, "mean", len):
+        assert merged(reduction, (2, alone)) is alone
+
+
+def test_states_that_do_not_fit_together_raise() -> None:
+    with pytest.raises(RuntimeError, match="stack"):
+        merged("sum", (1, torch.zeros(2)), (1, torch.zeros(3)))
+
+
+# --- where it is needed -----------------------------------------------------------------------------------------
+
+
+def facts(updates: int, **changed: Any) -> StateFacts:
+    """A metric on one rank."""
+    return StateFacts("Some", "module.py", 3, updates=updates, **changed)
+
+
+def view(*ranks: StateFacts | None, absent: tuple[int, ...] = ()) -> StateView:
+    """The metric on all ranks."""
+    return StateView("some", tuple(range(len(ranks))), ranks, absent)
+
+
+@pytest.mark.parametrize(
+    ("seen", "fault"),
+    [
+        (view(facts(2), facts(1)), None),
+        (view(facts(2), None), None),
+        (view(facts(2), None, absent=(1,)), "absent"),
+        (view(facts(2, lists=(2, 2)), facts(1, lists=(1, 1))), "lists"),
+        (view(facts(2, lists=(2, 2)), facts(1, lists=(2, 2))), None),
+        (view(facts(2, lists=(2, 2)), None), "lists"),
+        (view(facts(2, lists=(0,)), None), None),
+        (view(facts(2, holds_joined=True), facts(1, holds_joined=True)), None),
+        (view(facts(2, holds_joined=True), None), "joined"),
+        (view(facts(2, holds_joined=True), facts(2, lacks_joined=True)), "joined"),
+        (view(facts(2), facts(2, lacks_joined=True)), None),
+        (view(facts(2, averages=True), facts(2, averages=True)), None),
+        (view(facts(2, averages=True), facts(1, averages=True)), "weights"),
+        (view(facts(2, stacks=True), facts(1, stacks=True)), None),
+        (view(facts(2, stacks=True), None), "weights"),
+        (view(facts(2, lists=(2,))), None),
+        (view(facts(0, lists=(2,)), None), None),
+    ],
+)
+def test_why_torchmetrics_cannot_combine_the_ranks(seen: StateView, fault: str | None) -> None:
+    assert seen.fault == fault
+
+
+def test_groups_of_ranks_are_seen_by_themselves() -> None:
+    ranks = [facts(2, lists=(2,), group=(0, 1)), facts(2, lists=(2,), group=(0, 1)), facts(1, group=(2, 3)), None]
+    messages = [{"keys": [], "states": {} if one is None else {"some": StateFacts.to_payload(one)}} for one in ranks]
+    one, other = make_state_views(messages)
+    assert (one.ranks, one.fault, other.ranks, other.updates) == ((0, 1), None, (2, 3), (1, 0))
+
+
+# --- a metric holds other states for a moment -------------------------------------------------------------------
+
+
+class Own(Metric):
+    """Adds up what it gets."""
+
+    total: Tensor
+    parts: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("parts", [], dist_reduce_fx=None)
+
+    def update(self, value: Tensor) -> None:
+        self.total = self.total + value
+        self.parts.append(value)
+
+    def compute(self) -> Tensor:
+        return self.total + len(self.parts)
+
+
+def test_a_metric_holds_its_very_own_tensors_again() -> None:
+    metric = Own()
+    metric.update(torch.tensor(2.0))
+    total, parts = metric.total, metric.parts
+    other = {"total": torch.tensor(7.0), "parts": [torch.tensor(1.0)] * 5}
+    with _compat.WithStates({"": metric}, {"": (6, other)}):
+        assert metric.update_count == 6
+        assert metric.compute() == 12
+    assert metric.total is total
+    assert metric.parts is parts
+    assert len(parts) == metric.update_count == 1
+    assert metric.compute() == 12  # as torchmetrics caches what it has combined
+
+
+def test_states_come_back_after_a_failure() -> None:
+    metric = Own()
+    total = metric.total
+    with pytest.raises(ZeroDivisionError), _compat.WithStates({"": metric}, {"": (1, {"total": torch.ones(1)})}):
+        raise ZeroDivisionError
+    assert metric.total is total
+    assert metric._to_sync
+
+
+def test_nothing_is_blank_that_was_changed_without_an_update() -> None:
+    metric = MeanMetric()
+    assert _compat.is_blank(metric)
+    metric.mean_value = metric.mean_value + 1
+    assert not _compat.is_blank(metric)
