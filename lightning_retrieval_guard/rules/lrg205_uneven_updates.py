@@ -1,9 +1,9 @@
 """LRG205 uneven-updates
 
 ## What it flags
-A metric that combines ranks, and that the ranks updated unequally often, or one of them not at all, so that torchmetrics
-does not get the value of one device. That concerns metrics that keep lists, as retrieval metrics and BinaryAUROC do,
-and those that average states. It concerns all metrics where a rank does not come to `compute()`.
+A metric that combines ranks, and that the ranks updated unequally often, or one of them not at all, so that
+torchmetrics does not get the value of one device. That concerns metrics that keep lists, as retrieval metrics and
+BinaryAUROC do, and those that average states. It concerns all metrics where a rank does not come to `compute()`.
 
 ## Why it is wrong
 torchmetrics gathers every update by itself. With unequal numbers the ranks call different numbers of collectives: gloo

@@ -25,7 +25,7 @@ COMMAND = "lightning-retrieval-guard"
 # What needs a registry, a cluster or another checkout. Its form is looked at, not its effect.
 NOT_RUN = re.compile(r"^(pip install|make|git|pre-commit|nox|cd) ")
 EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py")))
-LIMIT = 100  # seconds for one command
+LIMIT = 150  # seconds for one command
 
 
 class Page:
