@@ -15,7 +15,7 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .nox .pytest_cache .ruff_
 USABLE := $(shell test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -c '' 2>/dev/null && echo yes)
 
 .DEFAULT_GOAL := test
-.PHONY: metrics demo test test-all suite fuzz lint browser oldest compat bench soak clean FORCE
+.PHONY: metrics demo test test-all suite fuzz lint browser oldest compat bench soak docs release-check clean FORCE
 
 demo: $(STAMP)
 	$(BIN)/lightning-retrieval-guard demo
@@ -27,7 +27,7 @@ test: lint browser
 # What takes hours as well: all numbers of ranks, programs and modes, fuzz, soak and every supported pair.
 test-all: lint browser
 	$(PYTEST) -m ''
-	$(MAKE) --no-print-directory fuzz soak compat
+	$(MAKE) --no-print-directory docs fuzz soak compat
 
 suite: $(STAMP)
 	$(PYTEST)
@@ -66,6 +66,17 @@ bench: $(STAMP)
 # 2,000 epochs on two processes, a quarter of an hour at most.
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak
+
+# The pages as a site, in build/site; a warning is an error.
+docs: $(STAMP)
+	$(PIP) install -c constraints-dev.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo 'Open build/site/index.html'
+
+# What is released: built, checked, and installed in fresh environments, where the demo runs. Publishes nothing.
+release-check: $(STAMP)
+	$(PIP) install -c constraints-dev.txt -e '.[release]'
+	$(BIN)/python -m tools.release_check
 
 clean:
 	rm -rf $(VENV) build dist lightning_logs reports $(CACHES) *.egg-info

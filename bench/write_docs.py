@@ -137,7 +137,7 @@ def assumptions(entries: Entries) -> str | None:
     machine = machine_of(entries)
     return (
         f"A message takes {machine.latency * 1e6:.0f} us and {machine.bandwidth / 1e9:g} GB a second reach a rank"
-        f" (assumed); sorting and scoring a row takes {machine.row_seconds * 1e9:.0f} ns for all 12 metrics, and"
+        f" (assumed). Sorting and scoring a row takes {machine.row_seconds * 1e9:.0f} ns for all 12 metrics, and"
         f" torchmetrics {machine.query_seconds * 1e6:.0f} us for a query and metric (measured, see above)."
     )
 

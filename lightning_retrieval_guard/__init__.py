@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lightning_retrieval_guard.rules import REGISTRY as rules
 
 __all__ = ["Finding", "GuardError", "GuardWarning", "RetrievalGuard", "Severity", "rules"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Finding": "findings",

@@ -66,10 +66,10 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         []
 
     Args:
-        mode: ``"warn"`` says what is wrong and changes nothing; ``"correct"`` logs the reference value;
+        mode: ``"warn"`` reports what is wrong and changes nothing; ``"correct"`` logs the one-device number;
             ``"strict"`` raises ``GuardError`` on every rank.
-        select: Rule codes or prefixes that may speak, such as ``["LRG2", "LRG301"]``; all if ``None``.
-        ignore: Rule codes or prefixes that stay silent; in correct mode they are not corrected either.
+        select: Rule codes or prefixes that are enabled, such as ``["LRG2", "LRG301"]``; all if ``None``.
+        ignore: Rule codes or prefixes that are not reported, not corrected, and never raise.
         query_scope: Which rows with the same query id belong together: ``"global"`` means the whole epoch,
             ``"batch"`` one update call, ``"auto"`` decides by evidence.
         batch_size_fn: Returns the number of samples in a batch, for batches that do not show it.
@@ -161,7 +161,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         return f"RetrievalGuard(mode={self.settings.mode!r}): {verdict}"
 
     def ignore(self, *codes: str) -> AbstractContextManager[None]:
-        """Keep rules silent about the log calls and metric updates inside a ``with`` block.
+        """Ignore rules for the log calls and metric updates inside a ``with`` block.
 
         In correct mode they are not corrected either, and in strict mode they do not raise. Blocks nest.
 

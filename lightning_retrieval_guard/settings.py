@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
         mode: What to do with a finding.
-        select: Rule codes or prefixes that may speak; ``None`` means all.
+        select: Rule codes or prefixes that are enabled; ``None`` means all.
         ignore: Rule codes or prefixes that stay silent.
         query_scope: Which rows with the same query id belong together.
         batch_size_fn: Counts the samples in a batch.
@@ -53,7 +53,7 @@ class Settings:
         return self.mode == "correct"
 
     def allows(self, code: str) -> bool:
-        """Whether the rule ``code`` may speak under ``select`` and ``ignore``."""
+        """Whether the rule ``code`` is enabled under ``select`` and ``ignore``."""
         selected = self.select is None or code.startswith(self.select)
         return selected and not (self.ignore and code.startswith(self.ignore))
 

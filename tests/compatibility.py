@@ -22,13 +22,14 @@ PACKAGES = ("lightning", "pytorch-lightning", "torchmetrics", "torch")
 _TOP = """\
 # Compatibility
 
-The guard is checked with these versions, and warns once where another is in use:
+See whether your versions of Lightning and torchmetrics were tested. The guard is checked with these, and warns once
+where another is in use:
 
 - `lightning` and `pytorch_lightning` {lightning}; 2.6.2 and 2.6.3 were withdrawn
 - `torchmetrics` {torchmetrics}
 
 `nox -s compat page` installs each pair below on its own, runs the tests and writes this page. The oldest and the newest
-pair are part of `make test`; the newest one runs all tests there.
+pair are part of `make test`. The newest pair runs all tests there.
 
 | Lightning, both packages | torchmetrics | torch | Python | passed | skipped | failed |
 |---|---|---|---|---|---|---|
@@ -39,15 +40,15 @@ _TESTS = """
 The same tests in every pair, on one process and on several, from these files:
 
 {tests}
-Skipped is what a version does not have: aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
-1.3, and before 2.6 a trainer refuses callbacks of the other Lightning package. The guard is a callback of both then.
+Skipped is what a version does not have. Aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
+1.3. Before 2.6 a trainer refuses callbacks of the other Lightning package; the guard is a callback of both then.
 
 """
 _FAULTS = """\
 ## What depends on versions
 
-Some of what the guard does is needed only while Lightning or torchmetrics do something wrong. Each has a test that runs
-the program without the guard, and fails where the installed version has been put right:
+Some of what the guard does is needed only while Lightning or torchmetrics do something wrong. Each of these faults has
+a test that runs the program without the guard, and fails where the installed version has been put right:
 
 | what | in versions |
 |---|---|

@@ -5,29 +5,81 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
 INDEX = "index.md"
+PROGRAM_HEADING = "## A whole program"
+# What was printed about programs of the corpus; `python -m tests.programs.messages` writes it.
+MESSAGES: Mapping[str, Mapping[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "docs" / "rules" / "messages.json").read_text(encoding="utf-8")
+)
 _LINT = "../lint.md"
+
+# What a reader has seen when a rule is the one to read about.
+SYMPTOMS = {
+    "LRG101": "The number changes when the last batch is short, on several devices.",
+    "LRG102": "The number changes with the batch size, because the last batch counts too much.",
+    "LRG103": "Lightning warns about an ambiguous batch, or the loss changes with how samples are batched.",
+    "LRG104": "A loss is larger on several devices than on one.",
+    "LRG201": "Recall@1 is divided by the number of devices.",
+    "LRG202": "The number is multiplied by the number of devices.",
+    "LRG203": "The logger shows one rank's part of the data.",
+    "LRG204": "The run hangs in `compute()`, or the logger shows rank 0's part of the data.",
+    "LRG205": "The run hangs or aborts where torchmetrics combines the ranks.",
+    "LRG206": "Two keys have swapped their values, or the run hangs at the end of the epoch.",
+    "LRG207": "The evaluation is slow on several devices.",
+    "LRG301": "The number changes with the batch size, although nothing else has changed.",
+    "LRG302": "The number changes with the batch size, and is often too high.",
+    "LRG303": "MRR is low although the relevant documents rank first.",
+    "LRG304": "The number changes when the data is shuffled.",
+    "LRG305": "The number rises with the number of devices.",
+    "LRG306": "The value of a function of torchmetrics changes with the batch size.",
+    "LRG401": "The number lags behind, and never shows the best epoch.",
+    "LRG402": "The number is an average over the epoch, not its last value.",
+    "LRG403": "The number on several devices differs a little from that on one.",
+    "LRG404": "The second dataloader's number contains the first one's data.",
+    "LRG405": "A metric is on the wrong device, or its state is missing from the checkpoint.",
+    "LRG406": "Two metrics of a collection show the same number, or one ignores a setting.",
+    "LRG501": "Recall@5 is lower than Recall@1, or a value is above 1.",
+    "LRG901": "A warning says that the guard is disabled.",
+    "LRG902": "A note says that a comment ignores nothing.",
+}
 
 _INDEX_TOP = """\
 # Rules
 
-The severity is the one before the effect is measured: a finding that changes no number is a note. Codes are never
-reused; their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and samples, 5 values,
-9 the guard itself.
+Look up a code here, or find the rule by what you have seen. Each page shows a mistake, why it is wrong, what to write
+instead, and what correct mode does.
+
+The severity in the table is the one for a finding that changes a number. A finding that changes no number is a note.
+Codes are never used again. Their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and
+samples, 5 values, 9 the guard itself.
 
 A rule with a mark in the column `lint` is also found in source alone, by [the lint](../lint.md).
 
 | code | rule | severity | lint | what it flags |
 |---|---|---|---|---|
+"""
+
+
+# The site's side bar; a page in no table of contents is an error there.
+_INDEX_END = """
+```{toctree}
+:hidden:
+:glob:
+
+LRG*
+```
 """
 
 
@@ -39,15 +91,44 @@ def page_name(rule: Rule) -> str:
 def render_page(rule: Rule) -> str:
     """The page of a rule."""
     static = f" Also found in source, by [the lint]({_LINT})." if rule.spec.static else ""
-    parts = [f"# {rule.code} {rule.slug}", f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
+    parts = [f"# {rule.code} {rule.slug}", f"What you see: {_uncapitalised(SYMPTOMS[rule.code])}"]
+    parts += [f"Severity: {rule.severity.value}.{static} [All rules]({INDEX})"]
     for heading, body in sections(rule).items():
         parts += [f"## {heading}", _with_links(_fenced(body), rule)]
+    parts += _whole_program(MESSAGES.get(rule.code))
     return "\n\n".join(parts) + "\n"
+
+
+def _whole_program(message: Mapping[str, Any] | None) -> list[str]:
+    """A program that sets the rule off, what is printed about it, and its right form."""
+    if message is None:
+        return []
+    devices = "1 device" if message["devices"] == 1 else f"{message['devices']} devices"
+    printed = "\n".join(
+        textwrap.fill(line, 100, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+        for line, indent in zip(message["printed"], ("", "  ", "  "), strict=False)
+    )
+    right = f"\n\nIts right form is {_program(message['right'])}." if message["right"] else ""
+    return [
+        PROGRAM_HEADING,
+        f"{_program(message['program'])} runs as it stands. On {devices} the guard reports:",
+        f"```text\n{printed}\n```{right}",
+    ]
+
+
+def _program(name: str) -> str:
+    path = name.replace(".", "/")
+    return f"[{path}](../../tests/programs/{path}.py)"
+
+
+def _uncapitalised(text: str) -> str:
+    first, blank, rest = text.partition(" ")
+    return f"{first.lower() if first in ('A', 'The', 'Two') else first}{blank}{rest}"
 
 
 def render_index(rules: Mapping[str, Rule]) -> str:
     """The table of all rules, in order of their codes."""
-    return _INDEX_TOP + "".join(_row(rule) for _, rule in sorted(rules.items()))
+    return _INDEX_TOP + "".join(_row(rule) for _, rule in sorted(rules.items())) + _INDEX_END
 
 
 def render_all(rules: Mapping[str, Rule]) -> dict[str, str]:

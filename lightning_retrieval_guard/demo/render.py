@@ -71,7 +71,7 @@ def _evaluations(devices: int, report: Path | None) -> Iterator[_Evaluation]:
     yield _Evaluation(f"{processes}, no guard", "Same weights, same pairs, same batches.", devices)
     yield _Evaluation(
         f"{processes}, warn",
-        "The guard speaks and changes nothing.",
+        "The guard warns and changes nothing.",
         devices,
         RetrievalGuard("warn", report=report),
     )

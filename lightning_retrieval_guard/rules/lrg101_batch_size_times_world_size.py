@@ -2,21 +2,19 @@
 
 ## What it flags
 A `batch_size` that is the world size times the number of samples in this rank's batch. A shorter batch that is given
-the world size times the loader's nominal size counts too. Where the argument's own source names the number of devices,
-the rule always warns, and says so where the factor cancels. Otherwise it is a note where the factor cancels, or where
-something else in the batch explains the number, as two views of each sample on two ranks do.
+the loader's nominal size times the world size counts too. Where the factor cancels, the finding is a note. It is a
+warning all the same where the source of the argument names the number of devices.
 
 ## Why it is wrong
-Lightning's epoch mean is the sum of value times `batch_size`, over the sum of `batch_size`. A factor that is the same
-in every batch cancels, and the number stays right. The nominal size times the number of devices is not the same: it
-gives a short last batch the weight of a full one. See LRG201 for what
-divides Recall@1 by the number of devices.
+Lightning's epoch mean is the sum of value times `batch_size`, divided by the sum of `batch_size`. A factor that is the
+same in every batch cancels, and the number stays right. The nominal size times the number of devices is not the same:
+it gives a short last batch the weight of a full one. This factor does not divide Recall@1; see LRG201 for what does.
 
 ## Example
     self.log("val_acc", acc, batch_size=self.batch_size * self.trainer.world_size, sync_dist=True)
 
 ## Use instead
-A float, because integers that differ between ranks are floored; see LRG104.
+A float, because Lightning floors integers that differ between ranks; see LRG104.
 
     self.log("val_acc", acc, batch_size=float(len(labels)), sync_dist=True)
 

@@ -2,11 +2,11 @@
 
 ## What it flags
 A log call without `batch_size`, where the leading size that Lightning took from the batch is not the number of
-samples. Where the tensors disagree in their leading sizes and nothing tells the number of samples, it is a note.
+samples. The finding is a note where the tensors of the batch disagree and the number of samples is not known.
 
 ## Why it is wrong
-Lightning takes the leading size of the first tensor it finds, and warns at most once. In a batch of graphs, of ragged
-sequences or of images with several captions that size counts something else, and weighs the batches by it.
+Lightning takes the leading size of the first tensor that it finds, and warns at most once. In a batch of graphs, of
+ragged sequences or of images with several captions, that size counts something else. Batches are then weighed by it.
 
 ## Example
     def validation_step(self, batch):  # {"tokens": (137, d), "labels": (8,)}: Lightning takes 137
@@ -16,7 +16,7 @@ sequences or of images with several captions that size counts something else, an
     self.log("val_loss", self.loss(batch), batch_size=len(batch["labels"]))
 
 ## What correct mode does
-It weighs each batch by the samples in it, where the loader or `batch_size_fn` tells their number. Otherwise the number
+It weighs each batch by the samples in it, where the loader or `batch_size_fn` gives their number. Otherwise the number
 stays as it is.
 """
 

@@ -1,13 +1,13 @@
 """LRG201 gathered-before-sync
 
 ## What it flags
-A retrieval metric that holds the same rows on every rank and combines the ranks once more in `compute()`. The rows
-were gathered before, or the data is not sharded. Or ranks fall into groups of equal size, and those of a group hold
-the same rows, as under tensor or context parallelism: the metric must combine one rank of each group.
+A retrieval metric that holds the same rows on every rank, and combines the ranks once more in `compute()`. The rows
+were gathered before, or every rank evaluates all of the data. It also flags groups of ranks that hold the same rows,
+as under tensor or context parallelism.
 
 ## Why it is wrong
-After the second gathering each query has every document once for each of W ranks, so W relevant ones in place of one.
-Recall@1 is then 1/W of the truth, and only a few numbers, such as MRR@1, still look right. The batch size has nothing
+After the second gathering each query has every document once for each of W ranks. It has W relevant documents in place
+of one, so Recall@1 is 1/W of the truth. Only a few numbers, such as MRR@1, still look right. The batch size has nothing
 to do with it (torchmetrics issue #2852).
 
 ## Example
@@ -22,7 +22,7 @@ to do with it (torchmetrics issue #2852).
 Or update with this rank's own rows, and do not gather them.
 
 ## What correct mode does
-It counts this rank's own rows once, and exchanges none. Of groups of ranks it counts the first rank of each.
+It counts the rows of one rank once, and exchanges none. Of each group of ranks it counts the first rank.
 """
 
 from __future__ import annotations

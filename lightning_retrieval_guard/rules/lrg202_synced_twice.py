@@ -4,8 +4,9 @@
 The value of a metric that has combined all ranks in `compute()`, logged with `sync_dist=True`.
 
 ## Why it is wrong
-With `reduce_fx="sum"` the value is added up once for each rank, so it comes out too large by the number of ranks. With
-a mean nothing changes, and the finding is a note.
+With `reduce_fx="sum"` the value is added up once for each rank, so it is too large by the number of ranks. With a mean
+nothing changes, because the mean of equal numbers is that number. The finding is then a note. Lightning recommends
+`sync_dist=True` for values of an epoch: that is right for a plain value, and not needed for a metric.
 
 ## Example
     self.log("val_recall", self.recall.compute(), sync_dist=True, reduce_fx="sum")

@@ -1,13 +1,12 @@
 """LRG203 never-synced
 
 ## What it flags
-An epoch value that differs between ranks because nothing combines it. That is a plain value or the value of
-`forward()`, logged without `sync_dist`, or a metric that was built with `sync_on_compute=False`. A value that is the
-same on all ranks is silent, and so are one logged with `rank_zero_only=True` and a plain value of the training, which
-is no result.
+An epoch value that differs between ranks because nothing combines it. It is a plain value or the value of `forward()`,
+logged without `sync_dist`, or a metric that was built with `sync_on_compute=False`. Not reported are values that are
+the same on all ranks, values logged with `rank_zero_only=True`, and plain values of the training.
 
 ## Why it is wrong
-The logger shows the value of rank 0, which saw a part of the data only. Checkpoints, early stopping and schedulers
+The logger shows the value of rank 0, which saw only its part of the data. Checkpoints, early stopping and schedulers
 decide on each rank by a number of its own.
 
 ## Example
@@ -18,8 +17,8 @@ decide on each rank by a number of its own.
     self.log("val_recall", self.recall)
 
 ## What correct mode does
-It logs the value over all ranks. A plain value logged in an epoch-end hook stays as it is, because nothing tells how
-to combine it.
+It logs the value over all ranks. A plain value that is logged in an epoch-end hook stays as it is, because the guard
+cannot know how to combine it.
 """
 
 from __future__ import annotations

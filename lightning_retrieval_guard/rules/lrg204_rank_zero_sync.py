@@ -1,13 +1,13 @@
 """LRG204 rank-zero-sync
 
 ## What it flags
-A value logged with both `sync_dist=True` and `rank_zero_only=True`; and the `compute()` of a metric that combines
-ranks, called on rank zero alone. A metric object that is logged is silent, because it combines the ranks by itself.
+A value logged with both `sync_dist=True` and `rank_zero_only=True`. Also `compute()` of a metric that combines ranks,
+called on rank zero alone. A metric object that is logged is not reported, because it combines the ranks by itself.
 
 ## Why it is wrong
-With both arguments Lightning switches the reduction off without a word, and the logger shows the value of rank 0, which
-saw a part of the data only. A metric that combines ranks waits in `compute()` for ranks that never arrive: the run
-hangs until a time-out ends it.
+With both arguments Lightning switches the reduction off and does not say so. The logger shows the value of rank 0,
+which saw only its part of the data. A metric that combines ranks waits in `compute()` for ranks that never arrive, so
+the run hangs until a time-out ends it.
 
 ## Example
     self.log("val_loss", loss, sync_dist=True, rank_zero_only=True)
@@ -23,10 +23,9 @@ hangs until a time-out ends it.
         print(recall)
 
 ## What correct mode does
-It logs the value over all ranks. A value that differs between ranks in an epoch-end hook stays as it is, because
-nothing tells how to combine it. The `compute()` of a metric that was updated in the steps returns the value over all
-ranks without waiting for them; where only rank zero has the rows, all ranks raise an error that names the metric and
-the rank. Strict mode raises that error when the guard's time-out is over, and warn mode steps aside with it.
+It logs the value over all ranks, and `compute()` on rank zero returns it without waiting. A value that differs between
+ranks in an epoch-end hook stays as it is. Where only rank zero has the rows, all ranks raise an error that names the
+metric. Strict mode raises it when the guard's time-out is over; in warn mode the guard is disabled then.
 """
 
 from __future__ import annotations

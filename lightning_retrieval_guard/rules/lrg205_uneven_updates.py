@@ -1,14 +1,14 @@
 """LRG205 uneven-updates
 
 ## What it flags
-A metric that combines ranks and that the ranks updated unequally often, or one of them not at all, so that torchmetrics
-does not get the value of one device. That concerns metrics that keep lists, as retrieval metrics and BinaryAUROC do,
-those that average states, and all metrics where a rank does not come to `compute()`.
+A metric that combines ranks, and that the ranks updated unequally often, or one of them not at all, so that
+torchmetrics does not get the value of one device. That concerns metrics that keep lists, as retrieval metrics and
+BinaryAUROC do, and those that average states. It concerns all metrics where a rank does not come to `compute()`.
 
 ## Why it is wrong
 torchmetrics gathers every update by itself. With unequal numbers the ranks call different numbers of collectives: gloo
-aborts, NCCL hangs. A rank without data raises alone and takes the others down (torchmetrics issue #3336). An averaged
-state counts a rank with one update as much as one with a hundred.
+aborts the run, and NCCL hangs. A rank without data raises alone and takes the others down (torchmetrics issue #3336).
+An averaged state counts a rank with one update as much as one with a hundred.
 
 ## Example
     if target.any():
@@ -20,8 +20,8 @@ state counts a rank with one update as much as one with a hundred.
 Where ranks have unequal numbers of batches, run the guard with `mode="correct"`.
 
 ## What correct mode does
-It exchanges what the ranks have. A rank without rows contributes nothing. Metrics other than retrieval metrics compute
-their value from the merged states of all ranks, and keep their own. States that cannot be merged are named, and left to
+It exchanges the rows that there are. A rank without rows contributes nothing. Metrics of other kinds compute their
+value from the merged states of all ranks, and keep their own. States that cannot be merged are named, and left to
 torchmetrics.
 """
 

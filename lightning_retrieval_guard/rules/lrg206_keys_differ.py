@@ -1,12 +1,12 @@
 """LRG206 keys-differ
 
 ## What it flags
-Keys that Lightning combines over ranks, and that the ranks logged in different orders, or not all of them logged.
+Keys that Lightning combines over ranks, and that the ranks logged in different orders, or that some ranks did not log.
 
 ## Why it is wrong
 Lightning pairs the reductions by the order in which each rank first logged its keys; no name travels with them. With
-a=0.1 and b=0.9 in opposite order on two ranks, both come out as 0.5. A key that one rank misses makes the others wait,
-or shifts every later key by one. A rank whose dataloader is empty skips the loop, and misses all of them.
+a=0.1 and b=0.9 in opposite order on two ranks, both are logged as 0.5. A key that one rank misses makes the others
+wait, or shifts every later key by one. A rank whose dataloader is empty skips the loop, and misses all of them.
 
 ## Example
     for name in set(values):

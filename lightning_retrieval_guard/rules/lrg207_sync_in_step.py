@@ -1,24 +1,28 @@
 """LRG207 sync-in-step
 
 ## What it flags
-A retrieval metric that combines ranks within steps, in `compute()` or in `forward()` with `dist_sync_on_step=True`.
+A retrieval metric that combines ranks within steps: in `compute()`, or in `forward()` with `dist_sync_on_step=True`.
 
 ## Why it is wrong
-The number can be right, but in every step all ranks wait for the slowest, and torchmetrics calls nine collectives for
+The number can be right. But in every step all ranks wait for the slowest, and torchmetrics calls nine collectives for
 each update that the metric holds.
 
 ## Example
-    def validation_step(self, batch):
-        self.recall.update(scores, target, indexes=ids)
-        self.log("val_recall", self.recall.compute())
+    def validation_step(self, batch, batch_idx):
+        scores, target, ids = self.rank(batch)
+        recall = RetrievalRecall(top_k=1)
+        recall.update(scores, target, indexes=ids)
+        self.log("val_recall", recall.compute())
 
 ## Use instead
-    def validation_step(self, batch):
+    def validation_step(self, batch, batch_idx):
+        scores, target, ids = self.rank(batch)
         self.recall.update(scores, target, indexes=ids)
         self.log("val_recall", self.recall)
 
 ## What correct mode does
-The metric stays on its rank within steps, and the ranks are combined once at the end of the epoch.
+Nothing in the step: `compute()` and `forward()` return there what they return without a guard. At the end of the epoch
+it logs the value over all steps and ranks.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """LRG301 restarting-query-ids
 
 ## What it flags
-Query ids that number the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
-Each update has consecutive ids, one for each sample, that no column of the batch holds. And their number follows the
-number of samples, as in a short last batch, or each query's one relevant row is on the diagonal of its batch. If only
-the first is seen, the rule warns and correct mode leaves the number alone. Ids that a batch of torch's own collate
-holds are ids of the data. `query_scope="batch"` makes every id that comes again one. Values that each stand for one
-batch of one rank are not affected.
+Query ids that count the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
+The evidence is that each update has consecutive ids, one for each sample, and that no column of the batch holds them.
+Further, their number follows the number of samples, or the one relevant row of each query is on the diagonal of its
+batch. With only the first, the rule warns, and correct mode leaves the number alone. Ids that torch's own collate put
+into the batch are ids of the data. With `query_scope="batch"` every id that comes again is evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
@@ -20,8 +19,8 @@ first queries of all batches into one query. That happens on one device too.
     ids = batch["index"].repeat_interleave(scores.shape[1])
     self.recall.update(scores.flatten(), target.flatten(), indexes=ids)
 
-Where ids cannot be made unique, `RetrievalGuard(mode="correct", query_scope="batch")` declares that each update has
-its own; `query_scope="global"` declares that equal ids are the same query.
+Where ids cannot be unique, `RetrievalGuard(mode="correct", query_scope="batch")` declares that each update has its
+own. `query_scope="global"` declares that equal ids are the same query.
 
 ## What correct mode does
 It gives each update its own ids.

@@ -1,19 +1,18 @@
 """LRG302 mean-of-batches
 
 ## What it flags
-Values of a metric on single batches, averaged over the epoch, where that is not the metric's own value: queries go on
-from batch to batch, batches hold unequal numbers of queries, the metric takes the median, minimum or maximum over
-queries, or it is no mean over samples, as AUROC, F1 or a correlation. Silent where nothing tells whether rows with the
-same query id belong together, and on accuracies, errors and losses.
+Values of a metric on single batches that are averaged over the epoch, where that mean is not the metric's own value.
+Queries go on from batch to batch, or batches hold unequal numbers of queries. Or the metric is not a mean: it takes the
+median or the maximum over queries, or it is AUROC, F1 or a correlation. Accuracies, errors and losses are not reported.
 
 ## Why it is wrong
-A batch ranks a part of a query's rows only, so the relevant row has fewer competitors and the mean is too high. The
-number changes with the batch size and the number of devices.
+A batch ranks only some of a query's rows. The relevant row has fewer competitors, and the mean is too high. The number
+changes with the batch size and the number of devices.
 
 ## Example
     def validation_step(self, batch, batch_idx):
-        scores, target, ids = self.rank(batch)
-        self.log("val_mrr", self.mrr(scores, target, indexes=ids))
+        scores, target, ids = self.rank(batch)  # some rows of each query
+        self.log("val_mrr", self.mrr(scores, target, indexes=ids), sync_dist=True)
 
 ## Use instead
     def validation_step(self, batch, batch_idx):
@@ -22,9 +21,9 @@ number changes with the batch size and the number of devices.
         self.log("val_mrr", self.mrr)
 
 ## What correct mode does
-It logs the value over all rows of the epoch, as if the Metric object had been logged. A metric that was
-made in the step has seen one batch only, so its queries count as they are. Metrics other than retrieval metrics are
-asked where they hold just what they were fed in this epoch.
+It logs the value over all rows of the epoch, as if the metric object had been logged. A metric that was made in the
+step has seen one batch only, so its queries count as they are. A metric of another kind is computed where it holds
+exactly the rows of this epoch.
 """
 
 from __future__ import annotations

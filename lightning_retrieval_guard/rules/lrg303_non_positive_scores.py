@@ -1,12 +1,12 @@
 """LRG303 non-positive-scores
 
 ## What it flags
-Relevant rows with a score of zero or less in a metric that leaves such rows out: MRR, MAP, precision and recall of
-torchmetrics 1.7.4 and later. It tells the share of queries whose value that changes.
+Relevant rows with a score of zero or less, in a metric that leaves such rows out: MRR, MAP, precision and recall of
+torchmetrics 1.7.4 and later. The message gives the share of queries whose value that changes.
 
 ## Why it is wrong
 A score of zero or less counts as not retrieved, whatever its rank. Cosine similarities, logits and negative distances
-often are below zero, so a relevant document that ranks first can count as missed. Hit rate, nDCG, R-precision and AUROC
+are often below zero, so a relevant document that ranks first can count as missed. Hit rate, nDCG, R-precision and AUROC
 rank by score alone, so metrics of the same run do not agree with each other.
 
 ## Example
@@ -18,7 +18,7 @@ rank by score alone, so metrics of the same run do not agree with each other.
     self.mrr.update(scores + 2, target, indexes=ids)  # the same order, and every score above zero
 
 ## What correct mode does
-Nothing: one device logs the same number. The finding tells the number that ranking by score alone gives.
+Nothing: one device logs the same number. The message gives the number that ranking by score alone has.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """LRG304 tied-scores
 
 ## What it flags
-Queries in which relevant and other rows have the same score just where it decides the value, so that the order of the
-rows does. It tells their share; below one in a thousand it is a note.
+Queries in which relevant and other rows have the same score just where it decides the value, so that it depends on the
+order of the rows. The message gives their share; below one in a thousand the finding is a note.
 
 ## Why it is wrong
 Shuffling the data, another batch size or another number of devices changes the number, although the model is the same.
-A model that gives every document the same score can come out as perfect, when the relevant document happens to stand
-first. bfloat16 and float16 scores, and rounded or saturated ones, tie often.
+A model that gives every document the same score can look perfect, when the relevant document happens to come first.
+bfloat16 and float16 scores tie often, and so do rounded or saturated ones.
 
 ## Example
     with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -20,7 +20,7 @@ first. bfloat16 and float16 scores, and rounded or saturated ones, tie often.
     self.mrr.update(scores, target, indexes=ids)
 
 ## What correct mode does
-It logs what one device would, with the rows in the order in which they came. Which order is right, nobody knows.
+It logs what one device would, with the rows in the order in which they came. No order is the right one.
 """
 
 from __future__ import annotations

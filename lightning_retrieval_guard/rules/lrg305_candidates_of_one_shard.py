@@ -2,12 +2,12 @@
 
 ## What it flags
 Queries that were ranked, outside of a step, against exactly the samples that this rank saw. Each device holds a part of
-the data, so the candidates are a part of those that one device would have. In a step, where candidates that are the
-batch are usual, it is a note that says how many there were.
+the data, so the candidates are a part of those that one device would have. In a step it is a note, because candidates
+from the batch are usual there.
 
 ## Why it is wrong
-With fewer candidates a query finds its answer more easily, so the number rises with the number of devices. No weighting
-of the ranks' values mends that.
+With fewer candidates a query finds its answer more easily, so the number rises with the number of devices. Weighing the
+ranks' values in another way does not help.
 
 ## Example
     def on_validation_epoch_end(self):
@@ -15,11 +15,11 @@ of the ranks' values mends that.
 
 ## Use instead
     def on_validation_epoch_end(self):
-        documents = self.all_gather(torch.cat(self.documents)).flatten(0, 1)
+        documents = self.all_gather(torch.cat(self.documents)).flatten(0, -2)
         scores = torch.cat(self.queries) @ documents.T
 
 ## What correct mode does
-Nothing: the scores against the samples of the other ranks were never computed. It knows no reference.
+Nothing: the scores against the samples of the other ranks were never computed. There is no reference.
 """
 
 from __future__ import annotations

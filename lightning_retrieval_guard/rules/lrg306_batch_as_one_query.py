@@ -5,7 +5,7 @@ A functional retrieval metric that got scores of two dimensions, a batch of quer
 of one query.
 
 ## Why it is wrong
-The functionals of `torchmetrics.functional.retrieval` flatten what they get. The relevant rows of all queries then
+The functions of `torchmetrics.functional.retrieval` flatten what they get. The relevant rows of all queries then
 compete with each other, so the value depends on the batch size, on one device too.
 
 ## Example

@@ -1,12 +1,12 @@
 """LRG401 stale-state
 
 ## What it flags
-A metric that still holds rows of an earlier epoch, or of the sanity check, when its value is logged. Silent in
-training, where a metric may count on, and on aggregators such as `MaxMetric` and wrappers, which may hold the best
-value of the run.
+A metric that still holds rows of an earlier epoch, or of the sanity check, when its value is logged. Not reported in
+training, where a metric may count on. Not reported for aggregators such as `MaxMetric`, and for wrappers, which may
+hold the best value of the run.
 
 ## Why it is wrong
-Without a reset the value mixes the model of this epoch with earlier ones, so it lags behind and never shows the best
+Without a reset the value mixes the model of this epoch with earlier ones. It lags behind, and never shows the best
 epoch. Rows of the sanity check stay in it for the whole run. Rows with the same query id pile up: each query then has
 several copies of each document.
 

@@ -1,27 +1,29 @@
 """LRG402 running-value
 
 ## What it flags
-`compute()` of a metric that grows over the epoch, logged in every step, so that Lightning averages the values of the
+`compute()` of a metric that grows over the epoch, logged in every step. Lightning then averages the values of the
 metric after one batch, after two, after three.
 
 ## Why it is wrong
-Only the last of these values is that of the epoch. The mean counts the first batches again and again, and it changes
-with the order of the data and the number of batches. Where the metric combines ranks, all ranks also wait for each
-other in every step.
+Only the last of these values is that of the epoch. The mean counts the first batches again and again. It changes with
+the order of the data and the number of batches. Where the metric combines ranks, all ranks also wait for each other in
+every step.
 
 ## Example
     def validation_step(self, batch, batch_idx):
-        self.recall.update(*self.rank(batch))
+        scores, target, ids = self.rank(batch)
+        self.recall.update(scores, target, indexes=ids)
         self.log("val_recall", self.recall.compute())
 
 ## Use instead
     def validation_step(self, batch, batch_idx):
-        self.recall.update(*self.rank(batch))
+        scores, target, ids = self.rank(batch)
+        self.recall.update(scores, target, indexes=ids)
         self.log("val_recall", self.recall)
 
 ## What correct mode does
-It logs the value of the metric over the whole epoch, as if the Metric object had been logged. A metric other than a
-retrieval metric is asked where it holds just what it was fed in this epoch.
+It logs the value of the metric over the whole epoch, as if the metric object had been logged. A metric of another kind
+is computed where it holds exactly the rows of this epoch.
 """
 
 from __future__ import annotations

@@ -4,22 +4,25 @@
 An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them.
 
 ## Why it is wrong
-The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double, and a query that is repeated has
-all its rows, the relevant ones too, twice.
+The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
+its rows twice, the relevant ones too.
 
 ## Example
     trainer = Trainer(devices=2)
     trainer.test(model, DataLoader(dataset, batch_size=2))  # 7 samples
 
 ## Use instead
-    trainer = Trainer(devices=2, callbacks=[RetrievalGuard(mode="correct")])
+One device for final numbers, or a data set whose size the number of devices divides.
+
+    trainer = Trainer(devices=1)
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
+For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
+
 ## What correct mode does
-It counts the repeated samples of retrieval metrics once, where it finds them. The sampler says which rank had a sample
-first, and which rank has it again as its last one. Where a sample is one query or one row, exactly one of the last
-batch must have the same rows as one of the first batch of the other rank, up to rounding. Otherwise the number stays as
-it is, and so does a plain value, which is averaged over its batch already.
+For retrieval metrics it counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch
+must have the same rows as one in the first batch of the other rank. Otherwise the number stays as it is. A plain
+value is averaged over its batch already, so it stays too.
 """
 
 from __future__ import annotations

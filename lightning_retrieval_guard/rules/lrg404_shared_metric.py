@@ -1,8 +1,8 @@
 """LRG404 shared-metric
 
 ## What it flags
-One Metric object that several dataloaders or stages feed, logged for one of them while it holds rows of another. Silent
-where it is reset in between, and where one number over all dataloaders is logged at the end.
+One metric object that several dataloaders or stages feed, logged for one of them while it holds rows of another. Not
+reported where it is reset in between, and where one number over all dataloaders is logged at the end.
 
 ## Why it is wrong
 The number of the second dataloader is that of both. Query ids that both use merge different queries. A metric that

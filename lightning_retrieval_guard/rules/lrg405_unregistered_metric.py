@@ -1,9 +1,9 @@
 """LRG405 unregistered-metric
 
 ## What it flags
-A torchmetrics metric that is updated or shown in a stage and is no part of the module: one in a plain dict or list, in
-a global or in a closure, or held by a callback. A metric that is made in a step or at the end of an epoch is silent. It
-is a note while the metric is where the module is, and silent then where a callback holds it.
+A torchmetrics metric that is updated or logged and does not belong to the module. It is in a plain dict or list, in a
+global or a closure, or held by a callback. A metric that is made in a step or at the end of an epoch is not reported.
+The finding is a note while the metric is on the module's device; if a callback holds it, it is not reported then.
 
 ## Why it is wrong
 Lightning moves and saves what the module holds. Such a metric stays on the CPU while its inputs are on another device,

@@ -2,20 +2,19 @@
 
 ## What it flags
 A metric of a `MetricCollection` that shows the state of another member, although its own update would have made another
-one. It is an error where rows came that one of the two leaves out, a warning where one has an `update()` of its own,
-and a note where nothing but a setting differs.
+one. It is an error where rows came that one of the two leaves out. It is a warning where one has an `update()` of its
+own, and a note where only a setting differs.
 
 ## Why it is wrong
-A collection merges members that hold equal states after the first batch, and from then on updates one of them only.
+A collection merges members that hold equal states after the first batch, and from then on updates only one of them.
 Two metrics with another `ignore_index` are equal as long as no ignored row has come.
 
 ## Example
     self.metrics = MetricCollection({"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)})
 
 ## Use instead
-    self.metrics = MetricCollection(
-        {"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)}, compute_groups=False
-    )
+    metrics = {"mrr": RetrievalMRR(), "map": RetrievalMAP(ignore_index=-1)}
+    self.metrics = MetricCollection(metrics, compute_groups=False)
 
 ## What correct mode does
 Nothing: the state that the metric would have held was never made.

@@ -2,10 +2,9 @@
 
 ## What it flags
 Logged values of retrieval metrics that cannot all be right, where no other rule says why. A value is below 0, above 1
-or no number. Recall or hit rate falls as `top_k` grows, over the same rows. MRR, recall, hit rate and precision at
-`top_k=1` differ although each query has exactly one relevant row. Ties, scores of zero and less, curves, other
-aggregations than the mean, metrics with a formula of their own, and values that were weighted in another way are left
-out.
+or NaN. Recall or hit rate falls as `top_k` grows, over the same rows. MRR, recall, hit rate and precision at `top_k=1`
+differ although each query has exactly one relevant row. Not compared are ties, scores of zero and less, curves, metrics
+with a formula of their own, other aggregations than the mean, and values with other weights.
 
 ## Why it is wrong
 These laws hold for every data set. Where one is broken, at least one of the numbers does not measure what its metric
@@ -20,7 +19,7 @@ is named after: it was changed after `compute()`, or weighted with nothing at al
     self.log("val_recall", self.recall)
 
 ## What correct mode does
-It looks at the corrected numbers. Strict mode raises on one device; on several it warns, because each rank has seen its
+It looks at the corrected numbers. Strict mode raises on one device. On several it warns, because each rank has seen its
 own logged values only.
 """
 

@@ -18,7 +18,7 @@ with the message of the warning. To stop the run instead of going on unchecked:
     trainer = Trainer(callbacks=[RetrievalGuard(mode="strict")])
 
 ## What correct mode does
-The same: it steps aside, and numbers are logged as without the guard.
+The same: the guard is disabled, and numbers are logged as without it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """LRG902 unused-suppression
 
 ## What it flags
-A comment `# lrg: ignore[...]` or a block `with guard.ignore(...)` that silenced nothing by the end of the run, or a
-code in it that did not. A comment at a log call that never ran is no finding, and neither is an unused code in the
-argument `ignore=` of the guard. A run that ends with an exception is not judged.
+A comment `# lrg: ignore[...]` or a block `with guard.ignore(...)` that ignored no finding by the end of the run, or a
+code in it that did not. Not reported are comments at log calls that never ran, and codes in the argument `ignore=` of
+the guard. A run that ends with an exception is not judged.
 
 ## Why it is wrong
 It hides the next finding of that rule, which nobody has looked at. Often the code is misspelt, or the comment does not
@@ -15,8 +15,8 @@ stand on a line of the log call.
 ## Use instead
     self.log("val_loss", loss, sync_dist=True)
 
-Many rules speak on several ranks only: look at the note of a run on as many devices as you train on. No comment and no
-block silences LRG901 or this rule; `RetrievalGuard(ignore=["LRG902"])` does.
+Many rules find something on several ranks only: look at the note of a run on as many devices as you train on. No
+comment and no block ignores LRG901 or this rule; `RetrievalGuard(ignore=["LRG902"])` does.
 
 ## What correct mode does
 Nothing: no number is concerned.

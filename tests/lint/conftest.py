@@ -19,9 +19,9 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folders = [ROOT]
     if not any(point.name == "LRG" for point in entry_points(group="flake8.extension")):
         home = tmp_path_factory.mktemp("installed")
-        info = home / "lightning_retrieval_guard-0.1.0.dist-info"
+        info = home / "lightning_retrieval_guard-0.2.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-retrieval-guard\nVersion: 0.1.0\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-retrieval-guard\nVersion: 0.2.0\n")
         (info / "entry_points.txt").write_text(ENTRY)
         folders.append(home)
     with pytest.MonkeyPatch.context() as patch:

@@ -115,7 +115,10 @@ def _commit_all(folder: Path) -> None:
         assert done.returncode == 0, done
 
 
-def test_the_lightning_cli_example_runs_and_says_what_the_page_says(folder: Path) -> None:
+def test_the_lightning_cli_example_runs_and_says_what_the_page_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTNING_RETRIEVAL_GUARD_REPORT", "report.json")
     (folder / "config.yaml").write_text(yaml.safe_dump(settings("trainer")))
     [program] = blocks("python")
     (folder / "main.py").write_text(program)

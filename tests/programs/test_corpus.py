@@ -12,6 +12,9 @@ import pytest
 from lightning_retrieval_guard import rules
 
 from .expectations import WORLDS, Place, Program, read_programs
+from .messages import DOCUMENT as MESSAGES
+from .messages import collect
+from .messages import render as render_messages
 from .runs import Runs, numbers_of, off
 from .trust import DOCUMENT, render
 
@@ -177,3 +180,9 @@ def test_an_expectation_with_a_slip_is_refused(tmp_path: Path) -> None:
 def test_the_page_is_current(runs: Runs) -> None:
     verdicts = [runs.verdict(program, world) for program in PROGRAMS.values() for world in WORLDS]
     assert DOCUMENT.read_text(encoding="utf-8") == render(verdicts), "run python -m tests.programs.trust"
+
+
+@pytest.mark.timeout(400)  # where it runs alone, it runs the corpus
+def test_the_messages_on_the_pages_of_the_rules_are_current(runs: Runs) -> None:
+    fresh = render_messages(collect(runs))
+    assert MESSAGES.read_text(encoding="utf-8") == fresh, "run python -m tests.programs.messages"

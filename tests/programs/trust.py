@@ -19,37 +19,40 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "trust.md"
 _TOP = """\
 # Trust
 
-A guard that cries wolf is switched off. This page tells what it says of {programs} programs as people write them,
-{right} right and {wrong} wrong, each on one device and on two: **{found} of {expected} findings found, {missed} missed,
-false alarms: {false}.** `python -m tests.programs.trust` writes the page from the runs, and a test keeps it current.
+See how often the guard is right. It was run on {programs} programs as people write them, {right} right and {wrong}
+wrong, each on one device and on two: **{found} of {expected} findings found, {missed} missed, false alarms: {false}.**
+`python -m tests.programs.trust` writes the page from the runs, and a test keeps it current.
 
 ## How the corpus was made
 
-59 public usages of retrieval metrics under Lightning were read and judged: 27 are right on several devices and 32 are
-not. 12 of these show rank 0's shard only, 10 have colliding query ids, 6 average what may not be averaged, 3 depend on
-the number of devices through pool or weight, and 1 has the wrong sampler. The programs in
-[tests/programs](../tests/programs) are written afresh after them, in about these proportions, with small networks and
-data sets that are the same in every run. Right programs of Lightning's and torchmetrics' own documentation, wrong ones
-for the remaining rules, and cases that look wrong and are not were added.
+59 public usages of retrieval metrics under Lightning were read and judged. 27 are right on several devices and 32 are
+not. Of these 32, 12 show rank 0's shard only, 10 have colliding query ids, and 6 average what may not be averaged. 3
+depend on the number of devices through pool or weight, and 1 has the wrong sampler.
+
+The programs in `tests/programs` are written afresh after them, in about these proportions, with small networks and data
+sets that are the same in every run. Added were right programs of Lightning's and torchmetrics' own documentation, wrong
+ones for the remaining rules, and cases that look wrong and are not.
 
 Each program says on the offending line what is right to find there, such as `# expect: LRG203@2` for two devices. That
-was decided from what the rules say of the program. Where the guard said something else, the program was read again: one
-that averaged macro accuracies had been taken for right, and what remains stands below. Numbers check it: a program
-without findings must log on two devices what it logs on one, and one with findings something else. In correct mode both
-must log what one device logs, or what the right form of the program does, unless the rule says that it is left alone.
+was decided from what the rules say. Where the guard reported something else, the program was read again. One that
+averaged macro accuracies had been taken for right; what remains stands below.
+
+Numbers check it. A program without findings must log on two devices what it logs on one, and one with findings
+something else. In correct mode both must log what one device logs, or what the right form of the program does. The
+exception is a number that the rule leaves alone.
 
 ## What the words mean
 
-A finding is a rule's code at a line of the program, above note, in the mode `warn`; several keys of one line count
+A finding is a rule's code at a line of the program, in mode `warn`, and not a note. Several keys of one line count
 once.
 
 - **Found**: expected, and made at that line.
 - **Missed**: expected, and not made there.
 - **False**: made, and not expected: another rule, another line, or a right program.
 
-Notes change no number and are not counted; the test checks them as well, and that every right program without a false
-alarm ends well in the mode `strict`. The corpus shows what was thought of. It is no proof for programs that nobody here
-has seen.
+Notes change no number and are not counted; the test checks them as well. It also checks that every right program
+without a false alarm ends well in mode `strict`. The corpus shows what was thought of. It proves nothing about programs
+that nobody here has seen.
 
 """
 
@@ -57,18 +60,21 @@ has seen.
 _LINT = """\
 ## The lint
 
-A comment `# lint: LRG301` names what is certain from the source alone, by the rules that [the lint](lint.md) has. That
-was decided from the source; a comment `# lint: missed:LRG203` says that the lint does not find it. {found} of
+A comment `# lint: LRG301` names what is certain from the source alone, by the rules that [the lint](lint.md) has. A
+comment `# lint: missed:LRG203` says that the lint does not find it. {found} of
 {expected} are found, false ones: {false}. It finds something in {told} of the {wrong} wrong programs, and in right ones
 {right} notes that the run has as well.
 
-Missed are a loss of a rank's own, as most programs log it, which the lint leaves to the run; `rank_zero_only=True`,
-which may be meant; queries that are skipped, whose number only the run knows; and a Trainer without distributed
-sampler, whose data may be shared out elsewhere.
+These are missed:
+
+- a loss of a rank's own, as most programs log it, which the lint leaves to the run;
+- `rank_zero_only=True`, which may be meant;
+- queries that are skipped, whose number only the run knows;
+- a Trainer without distributed sampler, whose data may be shared out elsewhere.
 """
 _TREES = """
-Other people's code was linted too, and each finding was looked at; there was no crash. One file of torch has syntax
-that the Python at hand (3.11) does not know, and the lint says so.
+Other people's code was linted too, and each finding was looked at. The lint did not crash. One file of torch has
+syntax that the Python at hand (3.11) does not know, and the lint reports it.
 
 | tree | files | findings |
 |---|---|---|
@@ -86,12 +92,13 @@ that the Python at hand (3.11) does not know, and the lint says so.
 | torchgeo 0.8.1 | 243 | 8 |
 
 The 10 findings are right. In lightning-bolts, line 305 of `models/rl/dqn_model.py` and 309 of `models/rl/sac_model.py`
-log the mean reward of the episodes that a rank played, and nothing combines it (LRG203). In torchgeo, lines 290 and 351
-of `trainers/detection.py`, and 181 and 243 of `trainers/instance_segmentation.py`, log the values of `forward()` of a
-MeanAveragePrecision without `sync_dist` (LRG203), and mean average precision is no mean over batches (LRG302).
+log the mean reward of the episodes that a rank played, and nothing combines it (LRG203). In torchgeo they are at lines
+290 and 351 of `trainers/detection.py`, and 181 and 243 of `trainers/instance_segmentation.py`. The values of
+`forward()` of a MeanAveragePrecision are logged there without `sync_dist` (LRG203), and mean average precision is not a
+mean over batches (LRG302).
 
-About 110 of these files call `self.log`, and none of them builds a retrieval metric: they show that the lint does not
-cry wolf, not how much it finds."""
+About 110 of these files call `self.log`, and none of them builds a retrieval metric. They show that the lint raises no
+false alarms, not how much it finds."""
 
 
 def render(verdicts: Sequence[Verdict]) -> str:
@@ -138,7 +145,7 @@ def _by_kind(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _limits(programs: Iterable[Program]) -> Iterator[str]:
-    yield from ("## What is missed, what is wrongly found, and what no rule tells", "")
+    yield from ("## What is missed, what is wrongly found, and what no rule covers", "")
     for program in programs:
         for field in ("Known miss", "Known false", "No rule"):
             if field in program.fields:

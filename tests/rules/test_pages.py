@@ -12,6 +12,8 @@ from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
 from lightning_retrieval_guard.rules.static import STATIC
 from tools.rule_pages import (
+    PROGRAM_HEADING,
+    SYMPTOMS,
     main,
     page_name,
     render_index,
@@ -44,26 +46,34 @@ def test_all_code_of_the_documentation_is_in_fences(rule: Rule) -> None:
     assert "\n\n\n" not in page
 
 
+def test_every_page_begins_with_what_a_reader_has_seen() -> None:
+    assert sorted(SYMPTOMS) == sorted(REGISTRY)
+
+
 @each_rule
 def test_a_page_is_read_in_a_minute(rule: Rule) -> None:
-    assert len(render_page(rule).split()) <= 230
+    assert len(render_page(rule).partition(PROGRAM_HEADING)[0].split()) <= 240
 
 
 @each_rule
 def test_links_lead_to_pages(rule: Rule) -> None:
     names = {"index.md", *map(page_name, REGISTRY.values())}
     links = set(re.findall(r"\]\(([^)]*)\)", render_page(rule)))
-    assert links - {"../lint.md"} <= names - {page_name(rule)}
+    programs = {link for link in links if link.startswith("../../tests/programs/")}
+    assert all((FOLDER / link).is_file() for link in programs)
+    assert links - programs - {"../lint.md"} <= names - {page_name(rule)}
     assert ("../lint.md" in links) == (rule.code in STATIC)
 
 
 def test_a_page_has_the_title_the_severity_and_links_to_other_rules() -> None:
     page = render_page(REGISTRY["LRG102"])
     assert page.startswith(
-        "# LRG102 constant-batch-size\n\nSeverity: warning. [All rules](index.md)\n\n## What it flags\n\n"
+        "# LRG102 constant-batch-size\n\nWhat you see: the number changes with the batch size,"
+        " because the last batch counts too much.\n\n"
+        "Severity: warning. [All rules](index.md)\n\n## What it flags\n\n"
     )
     assert "see [LRG104](LRG104-floored-batch-size.md)." in page
-    assert page.endswith(".\n")
+    assert page.endswith("(../../tests/programs/right/functional_over_queries.py).\n")
 
 
 def test_only_codes_of_other_known_rules_outside_of_code_are_links(monkeypatch: pytest.MonkeyPatch) -> None:

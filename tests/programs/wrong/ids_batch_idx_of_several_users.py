@@ -1,7 +1,7 @@
 """batch_idx as the id of all rows of a batch, in which there are several users.
 
 Kind: colliding ids
-Known miss: LRG301, because one id for several samples is no evidence: a query may come in several batches
+Known miss: LRG301, because one id for several samples proves nothing: a query may come in several batches
 Stays: the evidence is ambiguous
 """
 
