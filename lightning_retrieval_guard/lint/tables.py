@@ -80,7 +80,6 @@ NO_MEANS = ("AUROC", "AveragePrecision", "PearsonCorrCoef", "SpearmanCorrCoef", 
 MACRO = ("MulticlassAccuracy", "MulticlassRecall", "MulticlassPrecision", "MulticlassF1Score")
 NO_MEAN_OF_QUERIES = ("median", "min", "max")
 
-EVALUATING = ("validation", "test")
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 _BATCH = ("batch", "batch_idx", "dataloader_idx")
 _OUTPUTS = ("outputs", *_BATCH)

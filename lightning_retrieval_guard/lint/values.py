@@ -212,7 +212,6 @@ class Metric(Value):
         is_collection: Whether it is a MetricCollection.
         name: As the source names it.
         place: Where it was made, or the attribute that holds it.
-        is_registered: Whether an attribute of a module holds it.
     """
 
     choices: tuple[tuple[Built, ...], ...]

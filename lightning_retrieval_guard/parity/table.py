@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.parity.check import processes_text
 from lightning_retrieval_guard.parity.compare import Difference, Key, Parity, Run
+from lightning_retrieval_guard.report.faults import several
 from lightning_retrieval_guard.report.text import format_table, printable
 
 WIDTH = 80
@@ -155,15 +156,11 @@ def _verdict(parity: Parity) -> Iterator[str]:
     compared = [run.world_size for run in parity.runs if not run.problem]
     different = len(parity.different)
     if different:
-        yield f"DIFFERENT: {different} of {_count(len(parity.keys), 'key')}."
+        yield f"DIFFERENT: {different} of {several(len(parity.keys), 'key')}."
     elif len(compared) > 1:
-        yield f"SAME: {_count(len(parity.keys), 'key')} on {_sizes(compared)}."
+        yield f"SAME: {several(len(parity.keys), 'key')} on {_sizes(compared)}."
     if parity.problems:
         yield f"NOT RUN: {_sizes(run.world_size for run in parity.problems)}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _sizes(sizes: Iterator[int] | Sequence[int]) -> str:

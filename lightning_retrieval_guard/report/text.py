@@ -35,11 +35,6 @@ def pad(text: str, width: int, right: bool = False) -> str:
     return f"{spaces}{text}" if right else f"{text}{spaces}"
 
 
-def cut_front(text: str, width: int) -> str:
-    """The end of a text that is wider than ``width`` columns."""
-    return text if columns(text) <= width else f"{_CUT}{_tail(text, width - 1)}"
-
-
 def cut_middle(text: str, width: int) -> str:
     """Beginning and end of a text that is wider than ``width`` columns."""
     if columns(text) <= width:

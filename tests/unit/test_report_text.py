@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from lightning_retrieval_guard.report.text import columns, cut_front, cut_middle, pad, printable
+from lightning_retrieval_guard.report.text import columns, cut_middle, pad, printable
 
 ACCENT = "e\u0301"  # two characters in one column
 TEXTS = ["", "recall@1", "精度", "ﾊﾝｶｸ", "\uff21\uff22", "한국어", "Größe", f"caf{ACCENT}", "👍 ok", "❤\ufe0f"]
@@ -26,36 +26,24 @@ def test_a_printable_text_never_takes_more_columns_than_are_counted(text: str) -
 @given(st.text(), st.integers(1, 30))
 def test_a_cut_text_fits_and_says_that_it_was_cut(text: str, width: int) -> None:
     shown = printable(text)
-    for cut in (cut_front(shown, width), cut_middle(shown, width)):
-        assert columns(cut) <= width
-        assert (cut == shown) == (columns(shown) <= width)
-        assert cut == shown or "…" in cut
-    assert cut_front(shown, width).removeprefix("…") in shown
+    cut = cut_middle(shown, width)
+    assert columns(cut) <= width
+    assert (cut == shown) == (columns(shown) <= width)
+    assert cut == shown or "…" in cut
 
 
-@pytest.mark.parametrize(
-    ("width", "front", "middle"),
-    [
-        (1, "…", "…"),
-        (4, "…@10", "va…0"),
-        (5, "…l@10", "va…10"),
-        (13, "val/recall@10", "val/recall@10"),
-    ],
-)
-def test_the_end_stays(width: int, front: str, middle: str) -> None:
-    assert cut_front("val/recall@10", width) == front
+@pytest.mark.parametrize(("width", "middle"), [(1, "…"), (4, "va…0"), (5, "va…10"), (13, "val/recall@10")])
+def test_the_end_stays(width: int, middle: str) -> None:
     assert cut_middle("val/recall@10", width) == middle
 
 
 def test_a_wide_character_is_not_cut_in_two() -> None:
-    assert cut_front("精度精度", 4) == "…度"
     assert cut_middle("精度精度", 5) == "精…度"
     assert columns(cut_middle("精度精度", 6)) <= 6
 
 
 def test_a_mark_stays_with_its_letter() -> None:
-    assert cut_front(f"xx{ACCENT}y", 3) == f"…{ACCENT}y"
-    assert cut_front(f"xx{ACCENT}y", 2) == "…y"
+    assert cut_middle(f"xx{ACCENT}y", 2) == "x…"
     assert cut_middle(f"{ACCENT}{ACCENT}{ACCENT}{ACCENT}", 3) == f"{ACCENT}…{ACCENT}"
 
 
