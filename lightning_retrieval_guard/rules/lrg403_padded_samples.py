@@ -16,10 +16,11 @@ all its rows, the relevant ones too, twice.
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
 ## What correct mode does
-It counts the repeated samples of retrieval metrics once, where it finds them. The sampler says which rank had a sample
-first, and which rank has it again as its last one. Where a sample is one query or one row, exactly one of the last
-batch must have the same rows as one of the first batch of the other rank, up to rounding. Otherwise the number stays as
-it is, and so does a plain value, which is averaged over its batch already.
+It counts repeated samples once, where it finds them. The sampler says which rank had a sample first, and which rank
+has it again as its last one. Where a sample is one query or one row, exactly one of the last batch must have the same
+rows as one of the first batch of the other rank, up to rounding. Metrics that keep no rows are updated beside the
+program without the last sample, and count what comes of that, if its inputs are those of the other rank's first sample.
+Otherwise the number stays as it is, and so does a plain value, which is averaged over its batch already.
 """
 
 from __future__ import annotations
@@ -54,13 +55,28 @@ class PaddedSamples(Rule):
             source = key.source
             if source is None and not key.first.in_step and key.first.kind == "plain":
                 continue  # nobody knows what it was made of
-            them = "it" if epoch.repeated == 1 else "them"
-            message = (
-                f"'{key.first.name}' counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to"
-                f" give {several(epoch.world_size, 'rank')} the same number."
-            )
-            counted_once = source is not None and source.plan.left_out == epoch.repeated
+            message = f"'{key.first.name}' {_twice(epoch)}"
+            if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
+                message += f" It stays: {problems[0]}."
+            if source is None:
+                counted_once = epoch.leaves_out_repeated(key)
+            else:
+                counted_once = source.plan.left_out == epoch.repeated
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            effect = key.effect if counted_once else None
+            is_known = counted_once and (source is not None or key.asked is not None)
+            effect = key.effect if is_known else None
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
+        shown = {name for key in epoch.keys for name in key.first.shows}
+        for states in epoch.states:
+            if states.leaves_out and not states.problem and states.name not in shown:
+                message = f"{states.metric} {states.name!r} {_twice(epoch)}"
+                yield self.at_update(epoch, states, message, ranks=states.ranks)
+
+
+def _twice(epoch: EpochView) -> str:
+    them = "it" if epoch.repeated == 1 else "them"
+    return (
+        f"counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to give"
+        f" {several(epoch.world_size, 'rank')} the same number."
+    )
