@@ -115,7 +115,6 @@ class MetricWatch:
         self._origins.clear()
         self._recent.clear()
         self._held.clear()
-        self._repeated.clear()
 
     def record_of(self, metric: Metric) -> MetricRecord:
         """The record of a metric, made where the metric was not known."""
