@@ -54,8 +54,10 @@ class PaddedSamples(Rule):
         for key in epoch.keys:
             source = key.source
             if source is None and not key.first.in_step and key.first.kind == "plain":
-                continue  # nobody knows what it was made of
-            message = f"'{key.first.name}' {_twice(epoch)}"
+                said = f"'{key.first.name}' may count {_twice(epoch)} Nothing tells what it was made of."
+                yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
+                continue
+            message = f"'{key.first.name}' counts {_twice(epoch)}"
             if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
                 message += f" It stays: {problems[0]}."
             if source is None:
@@ -70,13 +72,13 @@ class PaddedSamples(Rule):
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
             if states.leaves_out and not states.problem and states.name not in shown:
-                message = f"{states.metric} {states.name!r} {_twice(epoch)}"
+                message = f"{states.metric} {states.name!r} counts {_twice(epoch)}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
 
 
 def _twice(epoch: EpochView) -> str:
     them = "it" if epoch.repeated == 1 else "them"
     return (
-        f"counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to give"
+        f"{several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to give"
         f" {several(epoch.world_size, 'rank')} the same number."
     )
