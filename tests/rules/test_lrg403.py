@@ -48,8 +48,8 @@ def test_every_key_that_it_touches_is_named() -> None:
     assert [finding.key for finding in shown] == ["val_loss", "val_mrr"]
     assert (last.key, last.severity, last.corrects) == ("val_own", Severity.NOTE, None)
     assert last.message == (
-        "'val_own' may count 1 sample twice: the sampler repeated it to give 2 ranks the same number. Nothing tells what"
-        " it was made of."
+        "'val_own' may count 1 sample twice: the sampler repeated it to give 2 ranks the same number. Nothing tells"
+        " what it was made of."
     )
 
 
