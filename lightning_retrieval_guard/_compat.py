@@ -6,6 +6,7 @@ same names, so objects of either are reached through attributes and never throug
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -513,6 +514,18 @@ class WithStates:
         for metric, attributes in self._saved:
             for attribute, value in attributes.items():
                 setattr(metric, attribute, value)
+
+
+@contextlib.contextmanager
+def attributes_kept(metric: Metric) -> Iterator[None]:
+    """Afterwards a metric, and all metrics in it, have the very attributes that they had before."""
+    kept = [(vars(part), dict(vars(part))) for _, part in named_modules(metric) if isinstance(part, Metric)]
+    try:
+        yield
+    finally:
+        for attributes, before in kept:
+            attributes.clear()
+            attributes.update(before)
 
 
 def _attributes(metric: Any) -> dict[str, Any]:

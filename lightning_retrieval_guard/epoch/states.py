@@ -55,6 +55,7 @@ class StateFacts:
         holds_joined: Whether it has such a list that is not joined to something like what stands for an empty one.
         averages: Whether torchmetrics takes the plain mean of states over ranks.
         stacks: Whether it gets the states of every rank to see, those of ranks without an update too.
+        last_of: The rank whose first sample this one has as its last one, where states without it are known or sought.
         group: The ranks that it combines, where these are not all.
         suppressed: Codes and prefixes of rules that are ignored at its first update.
     """
@@ -69,6 +70,7 @@ class StateFacts:
     holds_joined: bool = False
     averages: bool = False
     stacks: bool = False
+    last_of: int | None = None
     group: tuple[int, ...] | None = None
     suppressed: Sequence[str] = ()
 
@@ -93,6 +95,7 @@ class StateView:
         facts: What they report of it; ``None`` where a rank did not update it in this epoch.
         absent: The ranks that do not come to its ``compute()``.
         shown_by_forward: Whether all that is logged of it are values of ``forward()``, so that it may never combine.
+        repeated: The samples that the sampler repeated.
         problem: Why its states cannot be merged, if they cannot; empty if not tried.
     """
 
@@ -101,6 +104,7 @@ class StateView:
     facts: tuple[StateFacts | None, ...]
     absent: tuple[int, ...] = ()
     shown_by_forward: bool = False
+    repeated: int = 0
     problem: str = ""
 
     @property
@@ -122,6 +126,11 @@ class StateView:
     def line(self) -> int:
         """The line in it."""
         return self.present[0].line
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether states without the repeated samples are sought."""
+        return self.repeated > 0 and any(facts.last_of is not None for facts in self.present)
 
     @property
     def updates(self) -> tuple[int, ...]:
@@ -162,6 +171,7 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
     names = sorted({name for states in ranks for name in states})
     keys = [[KeyFacts.from_payload(key) for key in message["keys"]] for message in messages] if names else []
     skips = {rank for rank, message in enumerate(messages) if message.get("skips")}
+    repeated = min(message.get("repeated", 0) for message in messages)
     views = []
     for name in names:
         shown = [{key.kind for key in own if name in key.shows} for own in keys]
@@ -172,14 +182,14 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
         for group in sorted({states[name].group or every for states in ranks if name in states}):
             facts = tuple(ranks[rank].get(name) for rank in group)
             if any(facts):
-                views.append(StateView(name, group, facts, tuple(sorted(absent & {*group})), by_forward))
+                views.append(StateView(name, group, facts, tuple(sorted(absent & {*group})), by_forward, repeated))
     return views
 
 
 # --- how states travel ------------------------------------------------------------------------------------------
 
 
-def pack_states(metrics: Mapping[str, States]) -> Tensor:
+def pack_states(metrics: Mapping[str, States | str]) -> Tensor:
     """The states of some metrics as bytes, uint8; a tensor that several of them hold is there once.
 
     What cannot travel is replaced by the reason, which all ranks then have.
@@ -198,7 +208,9 @@ class _Packer:
         self._places: dict[int, int] = {}
         self._held: list[Tensor] = []
 
-    def pack_metric(self, states: States) -> Any:
+    def pack_metric(self, states: States | str) -> Any:
+        if isinstance(states, str):
+            return states
         try:
             return {path: [held.updates, self._pack(held.states)] for path, held in states.items()}
         except (TypeError, RuntimeError) as error:  # such as sparse tensors, of which there are no plain bytes
@@ -272,6 +284,45 @@ def _unpack(value: Any, tensors: Sequence[Tensor]) -> Any:
     if kind == "tuple":
         return tuple(_unpack(part, tensors) for part in held)
     return {name: _unpack(part, tensors) for name, part in held.items()}
+
+
+# --- repeated samples -------------------------------------------------------------------------------------------
+
+FIRST, LAST = "first sample", "last sample"
+"""Beside the states of a metric the inputs of the first and of the last sample, where these are repeated. No path has
+a blank in it."""
+
+
+def seek_repeated(ranks: Sequence[States], facts: Sequence[StateFacts | None], repeated: int) -> str:
+    """Why the repeated samples of a metric are not found, if so.
+
+    Args:
+        ranks: What each rank sent.
+        facts: What each rank reports of the metric.
+        repeated: How many samples the sampler repeated.
+    """
+    pairs = [(rank, one.last_of) for rank, one in enumerate(facts) if one is not None and one.last_of is not None]
+    if len(pairs) != repeated or len(ranks) != len(facts):
+        return f"it was fed {len(pairs)} of {repeated} repeated samples"
+    for rank, first in pairs:
+        again, once = ranks[rank].get(LAST), ranks[first].get(FIRST) if first < len(ranks) else None
+        if again is None or once is None or not _is_close(again.states["inputs"], once.states["inputs"]):
+            return f"the last sample of rank {rank} does not have the inputs of the first of rank {first}"
+    return ""
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    """Whether inputs agree up to rounding."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        close = one.is_floating_point() or one.is_complex()
+        return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True) if close else torch.equal(one, other)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[name], other[name]) for name in one)
+    return bool(one == other)
 
 
 # --- how states are merged --------------------------------------------------------------------------------------

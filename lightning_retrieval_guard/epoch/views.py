@@ -51,6 +51,11 @@ class KeyView:
         return self.present[0]
 
     @property
+    def shows_object(self) -> bool:
+        """Whether it shows what a metric comes to at the end of the epoch."""
+        return self.first.kind == "metric" or (self.first.kind == "compute" and not self.first.in_step)
+
+    @property
     def world_size(self) -> int:
         """The number of ranks."""
         return len(self.facts)
@@ -375,6 +380,16 @@ class EpochView:
         if not self.repeated:
             return True
         return key.shows_source and key.source is not None and key.source.plan.left_out == self.repeated
+
+    def states_behind(self, key: KeyView) -> list[StateView]:
+        """The metrics that keep states behind a key."""
+        return [states for states in self.states if states.name in key.first.shows]
+
+    def leaves_out_repeated(self, key: KeyView) -> bool:
+        """Whether the metrics that keep states behind a key were merged without the repeated samples."""
+        shown = self.states_behind(key)
+        is_whole = key.shows_object or key.asked is not None
+        return bool(shown) and is_whole and all(one.leaves_out and not one.problem for one in shown)
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

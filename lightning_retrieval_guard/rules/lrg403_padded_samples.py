@@ -20,8 +20,9 @@ One device for final numbers, or a data set whose size the number of devices div
 For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
 
 ## What correct mode does
-For retrieval metrics it counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch
-must have the same rows as one in the first batch of the other rank. Otherwise the number stays as it is. A plain
+It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
+as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the last
+sample, and that counts if its inputs are those of the other rank's first sample. Otherwise the number stays. A plain
 value is averaged over its batch already, so it stays too.
 """
 
@@ -56,14 +57,31 @@ class PaddedSamples(Rule):
         for key in epoch.keys:
             source = key.source
             if source is None and not key.first.in_step and key.first.kind == "plain":
-                continue  # nobody knows what it was made of
-            them = "it" if epoch.repeated == 1 else "them"
-            message = (
-                f"'{key.first.name}' counts {several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to"
-                f" give {several(epoch.world_size, 'rank')} the same number."
-            )
-            counted_once = source is not None and source.plan.left_out == epoch.repeated
+                said = f"'{key.first.name}' may count {_twice(epoch)} Nothing tells what it was made of."
+                yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
+                continue
+            message = f"'{key.first.name}' counts {_twice(epoch)}"
+            if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
+                message += f" It stays: {problems[0]}."
+            if source is None:
+                counted_once = epoch.leaves_out_repeated(key)
+            else:
+                counted_once = source.plan.left_out == epoch.repeated
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            effect = key.effect if counted_once else None
+            is_known = counted_once and (source is not None or key.asked is not None)
+            effect = key.effect if is_known else None
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
+        shown = {name for key in epoch.keys for name in key.first.shows}
+        for states in epoch.states:
+            if states.leaves_out and not states.problem and states.name not in shown:
+                message = f"{states.metric} {states.name!r} counts {_twice(epoch)}"
+                yield self.at_update(epoch, states, message, ranks=states.ranks)
+
+
+def _twice(epoch: EpochView) -> str:
+    them = "it" if epoch.repeated == 1 else "them"
+    return (
+        f"{several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to give"
+        f" {several(epoch.world_size, 'rank')} the same number."
+    )

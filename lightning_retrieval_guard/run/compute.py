@@ -54,7 +54,9 @@ class ComputeDispatcher:
             return plain, syncs
         merged = self._epochs.states.merged(record)
         if merged is not None:
-            return functools.partial(_compute_within, merged, plain), True
+            states, is_beside = merged
+            is_beside = is_beside and self._epochs.may_ignore(epoch)
+            return functools.partial(_compute_within, states, record, plain, is_beside), True
         if not record.is_rows or not self._settings.corrects or _compat.syncs_itself(metric):
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
@@ -111,8 +113,11 @@ class ComputeDispatcher:
                 )
 
 
-def _compute_within(merged: _compat.WithStates, plain: Plain) -> Any:
-    with merged:
+def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
+    """The value of other states, with the program's own kept for a log call that leaves the number to the program."""
+    if is_beside:
+        record.program_value = plain()
+    with states:
         return plain()
 
 

@@ -195,7 +195,9 @@ class Epochs:
         if mode == "correct":
             epoch.left |= verdict.left_to_program
             fixes = find_fixes(results or {}, view, new, verdict, epoch.left, self._run.module.device)
-            epoch.installed |= merged_targets(view)
+            shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
+            epoch.states = self.states.leave(shown | epoch.left) or epoch.states
+            epoch.installed |= merged_targets(self._view(epoch))
             self._remember(epoch)
         self._agree(epoch, fixes.refused)
         # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
@@ -358,7 +360,11 @@ class Epochs:
         """
         remembered = self.synchronized.get(id(record))
         uneven = remembered is not None and remembered.source.plan.uneven
-        return not uneven and any(message["ignores"] for messages in epoch.exchanges[-1:] for message in messages)
+        return not uneven and self.may_ignore(epoch)
+
+    def may_ignore(self, epoch: RunningEpoch) -> bool:
+        """Whether a rule may be ignored at any log call, as far as all ranks tell."""
+        return any(message["ignores"] for messages in epoch.exchanges[-1:] for message in messages)
 
     def _meet_for(self, record: MetricRecord, epoch: RunningEpoch) -> SourceView:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
@@ -368,7 +374,6 @@ class Epochs:
         meeting = self._meet(label, message, {local.name: local}, lambda *_: True)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
-        epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         self._remember(epoch)
         self._confirm()
         return epoch.sources[local.name]

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from torchmetrics import Metric
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.payload import read_all
 from lightning_retrieval_guard.epoch.states import (
+    FIRST,
+    LAST,
     Held,
     StateFacts,
     States,
@@ -23,6 +25,7 @@ from lightning_retrieval_guard.epoch.states import (
     make_state_views,
     merge_states,
     pack_states,
+    seek_repeated,
     unpack_states,
 )
 from lightning_retrieval_guard.run.context import RunContext
@@ -30,6 +33,7 @@ from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
+from lightning_retrieval_guard.watch.repeated import WithoutRepeated
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 
@@ -46,10 +50,12 @@ class LocalStates:
     Attributes:
         metric: The metric.
         record: What is known of it; of the member that is fed in its place, where it belongs to a compute group.
+        epoch: The epoch.
     """
 
     metric: Metric
     record: MetricRecord
+    epoch: int
 
     @property
     def suppressed(self) -> Suppressed:
@@ -89,18 +95,33 @@ class LocalStates:
             lacks_joined=any(not state for state, _ in joined),
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
+            last_of=None if self.repeated is None else self.repeated.last_of,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
             group=group,
             suppressed=patterns_of(self.suppressed),
         )
 
-    def held(self) -> States:
-        """The states of this rank, without metrics that were not fed."""
-        return {
-            path: Held(part.update_count, _compat.held_states(part))
-            for path, part in self.parts.items()
-            if not _compat.is_blank(part)
-        }
+    @property
+    def repeated(self) -> WithoutRepeated | None:
+        """What it would hold without a repeated sample, where the sampler repeated any in this epoch."""
+        seen = self.record.repeated
+        return seen if seen is not None and seen.epoch == self.epoch else None
+
+    def held(self) -> States | str:
+        """The states of this rank, without metrics that were not fed, and without a repeated sample; or why not."""
+        seen = self.repeated
+        if seen is not None and seen.last_of is not None and seen.problem:
+            return seen.problem
+        if seen is not None and seen.last_of is not None:
+            states = {path: held for path, held in seen.states.items() if held.updates}
+        else:
+            states = {
+                path: Held(part.update_count, _compat.held_states(part))
+                for path, part in self.parts.items()
+                if not _compat.is_blank(part)
+            }
+        inputs = {} if seen is None else {FIRST: seen.first, LAST: seen.last}
+        return states | {name: Held(0, {"inputs": samples}) for name, samples in inputs.items() if samples}
 
 
 def _differs_from_nothing(part: Any, metric: Any) -> bool:
@@ -112,9 +133,11 @@ def _differs_from_nothing(part: Any, metric: Any) -> bool:
 class _Known:
     """What came of a metric at the last meeting."""
 
+    name: str
     local: LocalStates
     stamp: tuple[int, int]
     merged: Merged
+    is_fault: bool
 
 
 class StateMerger:
@@ -149,7 +172,7 @@ class StateMerger:
         for name, (metric, record) in self._by_name(self._candidates()).items():
             fed = record.leader or record
             if stage.stage in fed.fed_by or id(metric) in shown:
-                found[name] = LocalStates(metric, fed)
+                found[name] = LocalStates(metric, fed, stage.epoch)
         return found
 
     def _candidates(self) -> Iterator[_Fed]:
@@ -182,7 +205,8 @@ class StateMerger:
             local: The metrics of this rank.
         """
         views = {(view.name, view.ranks): view for view in make_state_views(messages)}
-        new = {place: view for place, view in views.items() if view.fault and not self._is_known(place, view)}
+        wanted = {place: view for place, view in views.items() if view.fault or view.leaves_out}
+        new = {place: view for place, view in wanted.items() if not self._is_known(place, view)}
         if new and self._run.settings.corrects:
             self._exchange({name for name, _ in new}, new, local)
         self._views.update(new)
@@ -206,12 +230,14 @@ class StateMerger:
                 continue
             states = [ranks[rank].get(view.name, {}) for rank in view.ranks]
             problem = next((one for one in states if isinstance(one, str)), "")
+            held = [one for one in states if not isinstance(one, str)]
+            if view.leaves_out and not problem:
+                problem = seek_repeated(held, view.facts, view.repeated)
             if view.name in here and self._run.exchange.rank in view.ranks and not problem:
-                metric, record = here[view.name]
-                problem = self._merge(metric, record, [one for one in states if not isinstance(one, str)])
+                problem = self._merge(view, *here[view.name], held)
             new[place] = replace(view, problem=problem)
 
-    def _merge(self, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
+    def _merge(self, view: StateView, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
         """Merge the states of one metric, and say why they cannot be, if so; the same on every rank that has it."""
         merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
         for path, part in _compat.metrics_in(metric).items():
@@ -223,21 +249,36 @@ class StateMerger:
                     merged[path] = sum(one.updates for one in held), _merge_part(part, held)
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        local = LocalStates(metric, record.leader or record)
-        self._known[id(metric)] = _Known(local, local.stamp, merged)
+        local = LocalStates(metric, record.leader or record, epoch=-1)
+        self._known[id(metric)] = _Known(view.name, local, local.stamp, merged, view.fault is not None)
         return ""
 
-    def merged(self, record: MetricRecord) -> _compat.WithStates | None:
+    def leave(self, left: Collection[str]) -> list[StateView]:
+        """Leave metrics to torchmetrics where it can combine the ranks; the views as they are then.
+
+        Args:
+            left: The names of the metrics.
+        """
+        for place, view in self._views.items():
+            if view.name in left and view.fault is None and not view.problem:
+                self._views[place] = replace(view, problem="what is found there is ignored")
+                self._known = {key: known for key, known in self._known.items() if known.name != view.name}
+        return list(self._views.values())
+
+    def merged(self, record: MetricRecord) -> tuple[_compat.WithStates, bool] | None:
         """A context in which a metric holds the states of all ranks, where these were merged and it was not fed since.
 
         Args:
             record: The metric's.
+
+        Returns:
+            The context, and whether torchmetrics could combine the ranks as well.
         """
         metric = record.metric()
         known = self._known.get(id(metric))
         if metric is None or known is None or known.local.metric is not metric or known.stamp != known.local.stamp:
             return None
-        return _compat.WithStates(_compat.metrics_in(metric), known.merged)
+        return _compat.WithStates(_compat.metrics_in(metric), known.merged), not known.is_fault
 
 
 def _shown(key: KeyRecord) -> list[Any]:

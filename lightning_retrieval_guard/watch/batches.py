@@ -105,6 +105,11 @@ def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
     return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
 
 
+def keeps_order(loader: Any) -> bool:
+    """Whether the samples of a batch stand in it as the sampler gave them."""
+    return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
+
+
 def _is_column(tensor: Tensor) -> bool:
     return tensor.ndim > 0 and tensor.numel() == len(tensor) and tensor.dtype in (torch.int64, torch.int32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.watch.repeated import WithoutRepeated
 
 KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
@@ -158,6 +161,8 @@ class MetricRecord:
     merged: Merged | None = None
     # the member of its compute group that is fed in its place
     leader: MetricRecord | None = None
+    # what it would hold without the sample that the sampler repeated
+    repeated: WithoutRepeated | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -228,6 +233,7 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
+        self.repeated = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)

@@ -9,9 +9,16 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
-from lightning_retrieval_guard.watch.batches import BatchSize, Padding, id_columns_of, measure_batch, padding_of
+from lightning_retrieval_guard.watch.batches import (
+    BatchSize,
+    Padding,
+    id_columns_of,
+    keeps_order,
+    measure_batch,
+    padding_of,
+)
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.update_context import UpdateContext
+from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
 _MEBIBYTE = 1 << 20
@@ -55,6 +62,7 @@ class StageRecord:
     _columns: list[IdColumns] | None = field(default_factory=list)
     _column_bytes: int = 0
     _in_batch: IdColumns | None = None
+    _repeats: Repeats | None = None
     # samples seen, or None once a batch had an unknown size
     _samples: dict[int | None, int | None] = field(default_factory=dict)
 
@@ -78,6 +86,16 @@ class StageRecord:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
+        self._repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
+
+    def _find_repeats(self, rank: int, size: int | None, before: int | None, loader: Any) -> Repeats | None:
+        """What of the batch at hand the sampler repeats; a collate function of the program's may order samples anew."""
+        padding = self._padding[self.dataloader]
+        if padding is None or not size or before is None or self.stage == "train" or not keeps_order(loader):
+            return None
+        last_of = padding.first_with_last_of(rank) if before + size == padding.samples else None
+        is_first = before == 0 and padding.is_first_repeated(rank)
+        return Repeats(size, is_first, last_of) if is_first or last_of is not None else None
 
     def _keep_columns(self, columns: IdColumns | None, limit: float) -> None:
         self._column_bytes += 0 if columns is None else columns.bytes
@@ -91,7 +109,7 @@ class StageRecord:
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
-        self.batch = _NO_BATCH
+        self.batch, self._repeats = _NO_BATCH, None
         known = self._columns
         self._in_batch = None if known is None else IdColumns([one for own in known for one in own.batches])
 
@@ -107,7 +125,7 @@ class StageRecord:
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
         context = UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
-        return replace(context, columns=self._in_batch, in_step=self.in_step)
+        return replace(context, columns=self._in_batch, in_step=self.in_step, repeats=self._repeats)
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

@@ -9,13 +9,28 @@ from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """What of the batch at hand the sampler repeats.
+
+    Attributes:
+        size: The samples in the batch.
+        is_first: Whether its first sample is the last one of another rank again.
+        last_of: The rank that has its last sample as its first one, if the sampler repeats it.
+    """
+
+    size: int
+    is_first: bool
+    last_of: int | None
+
+
 @dataclass(frozen=True)
 class UpdateContext:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
     ``is_over`` tells of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, and ``in_step`` tells whether a step runs.
+    have come from, ``in_step`` tells whether a step runs, and ``repeats`` what of its batch the sampler repeats.
     """
 
     stage: str
@@ -26,6 +41,7 @@ class UpdateContext:
     is_over: Callable[[int | None], bool]
     columns: IdColumns | None = None
     in_step: bool = True
+    repeats: Repeats | None = None
 
     def feed(self, record: MetricRecord) -> tuple[Feed, Batch]:
         """A metric is updated now: what feeds it, and what is known of the batches since its update before."""

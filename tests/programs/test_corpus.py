@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lightning_retrieval_guard import rules
+from tests.distributed.harness import Pool
 
 from .expectations import WORLDS, Place, Program, read_programs
 from .messages import DOCUMENT as MESSAGES
 from .messages import collect
 from .messages import render as render_messages
+from .patterns import rows
 from .runs import Runs, numbers_of, off
 from .trust import DOCUMENT, render
 
@@ -177,9 +179,10 @@ def test_an_expectation_with_a_slip_is_refused(tmp_path: Path) -> None:
         _ = Program("right.program", path).expectations
 
 
-def test_the_page_is_current(runs: Runs) -> None:
+def test_the_page_is_current(runs: Runs, pools: Mapping[int, Pool]) -> None:
     verdicts = [runs.verdict(program, world) for program in PROGRAMS.values() for world in WORLDS]
-    assert DOCUMENT.read_text(encoding="utf-8") == render(verdicts), "run python -m tests.programs.trust"
+    page = render(verdicts, rows(pools).values())
+    assert DOCUMENT.read_text(encoding="utf-8") == page, "run python -m tests.programs.trust"
 
 
 @pytest.mark.timeout(400)  # where it runs alone, it runs the corpus

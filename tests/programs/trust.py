@@ -12,6 +12,7 @@ from lightning_retrieval_guard.lint.plugin import findings
 from tests.distributed.harness import Pools
 
 from .expectations import WORLDS, Place, Program
+from .patterns import Row, rows
 from .runs import Runs, Verdict
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "trust.md"
@@ -101,7 +102,34 @@ About 110 of these files call `self.log`, and none of them builds a retrieval me
 false alarms, not how much it finds."""
 
 
-def render(verdicts: Sequence[Verdict]) -> str:
+_PATTERNS = """
+## 11 ways to log an evaluation
+
+Programs as people write them, in [tests/programs/patterns.py](../tests/programs/patterns.py), with 21 samples: on two
+devices the sampler repeats one, or one device has one more. *One device* is what the program logs in one process with
+`mode="correct"`, which is another number than without a guard only where values of batches are averaged or a metric is
+shared. {right} of {all} are right on two devices in correct mode.
+
+| the program logs | one device | two, plain | two, correct | |
+|---|---|---|---|---|
+"""
+
+
+def render_patterns(rows: Iterable[Row]) -> str:
+    """The section about the patterns."""
+    known = list(rows)
+    top = _PATTERNS.format(right=sum(row.is_right for row in known), all=len(known))
+    return top + "".join(f"| {' | '.join(_cells(row))} |\n" for row in known)
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield row.summary
+    yield from (", ".join(f"{value:.4f}" for value in own.values()) for own in (row.right, row.plain, row.corrected))
+    codes = ", ".join(row.found) or "no finding"
+    yield f"right; {codes}" if row.is_right else f"named: {codes}" if row.found else "not named"
+
+
+def render(verdicts: Sequence[Verdict], patterns: Iterable[Row]) -> str:
     """The whole page."""
     programs = list({verdict.program.name: verdict.program for verdict in verdicts}.values())
     right = sum(program.is_right for program in programs)
@@ -116,7 +144,7 @@ def render(verdicts: Sequence[Verdict]) -> str:
         false=false,
     )
     parts = [*_by_kind(verdicts), "", *_limits(programs), "", *_by_lint(programs), "", *_by_program(verdicts)]
-    return top + "\n".join(parts) + "\n"
+    return top + "\n".join(parts) + "\n" + render_patterns(patterns)
 
 
 def _counts(verdicts: Iterable[Verdict]) -> tuple[int, int, int, int]:
@@ -199,7 +227,8 @@ def main() -> int:
     """Run the corpus and write the page."""
     with contextlib.closing(Pools()) as pools:
         runs = Runs(pools)
-        page = render([runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS])
+        verdicts = [runs.verdict(program, world) for program in runs.programs.values() for world in WORLDS]
+        page = render(verdicts, rows(pools).values())
     DOCUMENT.write_text(page, encoding="utf-8")
     return 0
 

@@ -3,11 +3,12 @@
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import facts, found, source, stage, steps, the_finding
+from .factories import PATH, facts, found, source, stage, steps, the_finding
 
 HIT, MISS = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 LAST = update([2, 2], [0.6, 0.5], [0, 1])
@@ -43,8 +44,41 @@ def test_a_plain_value_keeps_its_number() -> None:
 def test_every_key_that_it_touches_is_named() -> None:
     plain = KeyView((steps((1.0, 2, 2), sync_dist=True),) * 2)
     end = KeyView((facts("val_own", kind="plain", in_step=False, value=1.0),) * 2)  # nobody knows what it is made of
-    shown = [finding.key for finding in found("LRG403", stage(plain, padded(0.75), end, repeated=1))]
-    assert shown == ["val_loss", "val_mrr"]
+    *shown, last = found("LRG403", stage(plain, padded(0.75), end, repeated=1))
+    assert [finding.key for finding in shown] == ["val_loss", "val_mrr"]
+    assert (last.key, last.severity, last.corrects) == ("val_own", Severity.NOTE, None)
+    assert last.message == (
+        "'val_own' may count 1 sample twice: the sampler repeated it to give 2 ranks the same number. Nothing tells"
+        " what it was made of."
+    )
+
+
+def keeps_states(problem: str = "") -> StateView:
+    """A metric that keeps states, which rank 1 has fed beside the program."""
+    ranks = (StateFacts("MeanMetric", PATH, 7, updates=2), StateFacts("MeanMetric", PATH, 7, updates=2, last_of=0))
+    return StateView("mean", (0, 1), ranks, repeated=1, problem=problem)
+
+
+def test_metrics_that_keep_states_count_it_once_where_it_is_found() -> None:
+    key = KeyView((facts("val_mean", kind="metric", shows=["mean"]),) * 2)
+    finding = the_finding("LRG403", stage(key, states=(keeps_states(),), repeated=1))
+    assert (finding.corrects, finding.effect) == ("value", None)
+    assert "mode='correct'" in finding.fix
+    finding = the_finding("LRG403", stage(key, states=(keeps_states("why not"),), repeated=1))
+    assert finding.corrects is None
+    assert finding.message.endswith("the same number. It stays: why not.")
+
+
+def test_a_value_of_a_step_that_nothing_was_asked_for_stays() -> None:
+    key = KeyView((facts("val_mean", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
+    assert the_finding("LRG403", stage(key, states=(keeps_states(),), repeated=1)).corrects is None
+
+
+def test_a_metric_that_no_key_shows_is_named_at_its_update() -> None:
+    finding = the_finding("LRG403", stage(world_size=2, states=(keeps_states(),), repeated=1), line=7)
+    assert (finding.key, finding.hook, finding.corrects) == ("mean", "update", "value")
+    assert finding.message.startswith("MeanMetric 'mean' counts 1 sample twice")
+    assert not found("LRG403", stage(world_size=2, states=(keeps_states("why not"),), repeated=1))
 
 
 def test_samples_that_are_not_found_still_count_and_have_no_reference() -> None:

@@ -11,12 +11,15 @@ from torchmetrics import MeanMetric, Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import (
+    FIRST,
+    LAST,
     Held,
     StateFacts,
     StateView,
     make_state_views,
     merge_states,
     pack_states,
+    seek_repeated,
     unpack_states,
 )
 
@@ -176,6 +179,41 @@ def test_groups_of_ranks_are_seen_by_themselves() -> None:
     messages = [{"keys": [], "states": {} if one is None else {"some": StateFacts.to_payload(one)}} for one in ranks]
     one, other = make_state_views(messages)
     assert (one.ranks, one.fault, other.ranks, other.updates) == ((0, 1), None, (2, 3), (1, 0))
+
+
+# --- repeated samples -------------------------------------------------------------------------------------------
+
+
+def sent(first: Any = None, last: Any = None) -> dict[str, Held]:
+    """What a rank sends beside its states."""
+    inputs = {FIRST: first, LAST: last}
+    return {name: Held(0, {"inputs": value}) for name, value in inputs.items() if value is not None}
+
+
+SCORE = torch.tensor(0.25)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "reason"),
+    [
+        ([[SCORE, "text", 3]], [[SCORE * (1 + 1e-6), "text", 3]], ""),
+        ([[SCORE]], [[SCORE * 1.1]], "the last sample of rank 1 does not have the inputs of the first of rank 0"),
+        ([[SCORE]], [[SCORE], [SCORE]], "does not have"),
+        ([[SCORE]], [[SCORE.double()]], "does not have"),
+        ([["text"]], [["other"]], "does not have"),
+        ([[{"boxes": SCORE}]], [[{"boxes": SCORE}]], ""),
+        (None, [[SCORE]], "does not have"),
+    ],
+)
+def test_a_repeated_sample_is_found_by_its_inputs(first: Any, last: Any, reason: str) -> None:
+    ranks = [facts(2), facts(2, last_of=0)]
+    found = seek_repeated([sent(first), sent(last=last)], ranks, repeated=1)
+    assert reason in found if reason else not found
+
+
+def test_all_repeated_samples_must_have_been_fed() -> None:
+    found = seek_repeated([sent([[SCORE]]), sent(last=[[SCORE]])], [facts(2), facts(2, last_of=0)], repeated=2)
+    assert found == "it was fed 1 of 2 repeated samples"
 
 
 # --- a metric holds other states for a moment -------------------------------------------------------------------
