@@ -60,3 +60,9 @@ def test_the_links_lead_somewhere(name: str) -> None:
         assert file.is_relative_to(ROOT), f"{name}: {link}"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{name}: {link}"
+
+
+def test_the_start_page_shows_what_the_readme_shows() -> None:
+    [shown] = [block.text for block in blocks(PAGES["docs/index.md"]) if block.language == "text"]
+    [printed] = [block.text for block in blocks(PAGES["README.md"]) if block.language == "console"]
+    assert shown in printed
