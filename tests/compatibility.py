@@ -43,6 +43,11 @@ The same tests in every pair, on one process and on several, from these files:
 Skipped is what a version does not have. Aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
 1.3. Before 2.6 a trainer refuses callbacks of the other Lightning package; the guard is a callback of both then.
 
+## Python
+
+The package was installed in fresh environments as `make release-check` does it, and the demo ran there: the wheel with
+Python 3.11.7, the sdist with 3.13.0. The tests above ran with the Python of the table.
+
 """
 _FAULTS = """\
 ## What depends on versions
