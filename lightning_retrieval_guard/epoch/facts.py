@@ -240,13 +240,14 @@ class FlattenedCall:
 
 @dataclass(frozen=True)
 class ComputeCall:
-    """The first ``compute()`` of a metric that combines ranks, outside of steps, in place of which the guard computed.
+    """The first ``compute()`` of a metric outside of steps, in place of which the guard computed.
 
     Attributes:
         name: The metric, under the name that all ranks know.
         hook: The Lightning hook that ran.
         path: The user's file.
         line: The line in it.
+        syncs: Whether it combines ranks.
         suppressed: Codes and prefixes of rules that are ignored there.
         ranks: The ranks that came; each rank leaves it empty.
     """
@@ -255,6 +256,7 @@ class ComputeCall:
     hook: str
     path: str
     line: int
+    syncs: bool = False
     suppressed: Sequence[str] = ()
     ranks: tuple[int, ...] = ()
 

@@ -152,8 +152,9 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
     perhaps = scope == "auto" and seen == "perhaps"
     plan = replace(plan, ids_restart=restarts, ids_may_restart=perhaps)
     if seeks_repeated and not plan.classes:
-        numbered = restarts or (scope == "auto" and judge_ids(holders, False, on_ranks=True) == "yes")
-        plan = replace(plan, padded=_find_padded(facts, numbered))
+        restart = "yes" if restarts else judge_ids(holders, False, on_ranks=True) if scope == "auto" else "no"
+        # where ids may merge queries, a number without the repeated sample is no better than one with it
+        plan = replace(plan, padded=() if restart == "perhaps" else _find_padded(facts, restart == "yes"))
     joins = synchronises or any(own.single_life for own in holders)
     # ids of an update may still be unique, and then nothing is wrong with them
     compares = not plan.replicated and (not restarts or scope == "batch")

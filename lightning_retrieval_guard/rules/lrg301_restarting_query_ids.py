@@ -36,6 +36,7 @@ from lightning_retrieval_guard.rules.base import Rule, effect_of, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.plan import Plan
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
@@ -59,18 +60,29 @@ class RestartingQueryIds(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             plan = None if key.source is None or _is_of_batches(key) else key.source.plan
-            if plan is None or not (plan.merges or plan.ids_may_restart):
-                continue
-            queries = several(sum(plan.facts[rank].pieces for rank in plan.counted), "query", "queries")
-            holders = [facts for facts in plan.facts if facts.rows]
-            ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
-            got = f"'{key.first.name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"
-            if plan.merges:
-                message = f"{got} that restart in each batch or on each rank, so different queries merge."
-                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
-            else:
-                message = f"{got} that come again. Different queries merge if these ids number the samples of a batch."
-                yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=Severity.WARNING, is_mended=False)
+            if plan is not None and plan.merges:
+                yield self.at_key(epoch, key, _message(key.first.name, plan), effect=effect_of(epoch, key))
+            elif plan is not None and plan.ids_may_restart:
+                doubt, message = Severity.WARNING, _message(key.first.name, plan)
+                yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=doubt, is_mended=False)
+        shown = {id(key.source) for key in epoch.keys}
+        for source in epoch.sources:
+            # what a value is that the program made of several metrics follows from what is wrong with each of them
+            if id(source) not in shown and (source.plan.merges or source.plan.ids_may_restart):
+                fix, severity = (None, None) if source.plan.merges else (_FIX_OF_DOUBT, Severity.WARNING)
+                message = _message(source.name, source.plan)
+                ranks = range(epoch.world_size)
+                yield self.at_update(epoch, source, message, ranks=ranks, fix=fix, severity=severity)
+
+
+def _message(name: str, plan: Plan) -> str:
+    queries = several(sum(plan.facts[rank].pieces for rank in plan.counted), "query", "queries")
+    holders = [facts for facts in plan.facts if facts.rows]
+    ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
+    got = f"'{name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"
+    if plan.merges:
+        return f"{got} that restart in each batch or on each rank, so different queries merge."
+    return f"{got} that come again. Different queries merge if these ids number the samples of a batch."
 
 
 def merges_queries(key: KeyView) -> bool:

@@ -63,8 +63,7 @@ class ComputeDispatcher:
         outcome = self._epochs.outcome(record, epoch, syncs)
         if outcome is None:
             return plain, syncs
-        if syncs:
-            self._epochs.note_compute(record, epoch)
+        self._epochs.note_compute(record, epoch, syncs)
         if self._epochs.needs_program_value(record, epoch):
             return functools.partial(_take_beside_plain, outcome, record, plain), True
         return functools.partial(_take, outcome, metric), True

@@ -67,7 +67,12 @@ class RunningEpoch:
                 call = ComputeCall(**entry)
                 earlier = calls.get(call.target, call)
                 calls[call.target] = replace(earlier, ranks=(*earlier.ranks, rank))
-        return [call for call in calls.values() if len(call.ranks) < len(ranks)]
+        return [call for call in calls.values() if call.syncs and len(call.ranks) < len(ranks)]
+
+    @property
+    def supplied(self) -> set[str]:
+        """The names of metrics whose value the guard has supplied to any rank."""
+        return {entry["name"] for message in self.exchanges[-1] for entry in message.get("computed", ())}
 
     @property
     def runs_on_all_ranks(self) -> bool:

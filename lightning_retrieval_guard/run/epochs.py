@@ -205,7 +205,7 @@ class Epochs:
         if results is not None:
             self._leave_numbers(epoch, new, results)
         epoch.installed |= fixes.values.keys()
-        epoch.installed |= {call.target for call in epoch.computed_alone}
+        epoch.installed |= {call.target for call in epoch.computed_alone} | epoch.supplied
         epoch.ordered |= fixes.sorts
 
     def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
@@ -345,13 +345,13 @@ class Epochs:
         alone = self._run.world_size == 1 and not source.plan.ids_restart
         return None if alone and unsure else outcome
 
-    def note_compute(self, record: MetricRecord, epoch: RunningEpoch) -> None:
-        """The program computes a metric that combines ranks, and the guard supplies the value without a wait."""
+    def note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
+        """The program computes a metric, and the guard supplies the value without a wait."""
         name, site = self.name(record), user_call_site()
         if name not in epoch.computed:
             hook = _compat.current_hook(self._run.module) or ""
             suppressed = patterns_of(self._run.suppressions.at(site))
-            epoch.computed[name] = ComputeCall(name, hook, site.path, site.line, suppressed)
+            epoch.computed[name] = ComputeCall(name, hook, site.path, site.line, syncs, suppressed)
 
     def needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
         """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.

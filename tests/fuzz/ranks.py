@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.distributed import ReduceOp
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard.distributed import exchange
 from lightning_retrieval_guard.watch import metrics as watched
@@ -30,6 +30,7 @@ LONGEST_TURN = 60.0
 # What differs from process to process: the owner and the name of each attribute.
 OF_A_PROCESS: tuple[tuple[Any, str], ...] = (
     *((Metric, name) for name in ("__init__", "__setstate__", "reset", "__call__", "to")),
+    (MetricCollection, "update"),
     (LightningModule, "log"),
     (exchange, "_instances"),
 )
