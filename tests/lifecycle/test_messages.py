@@ -18,7 +18,7 @@ from lightning_retrieval_guard.findings import show_number
 from lightning_retrieval_guard.watch.stage import StageRecord
 from tests.distributed.programs.data import Batch
 
-from .programs import QUERIES, RestartingIds, make_trainer, merged, reference
+from .programs import BATCH, QUERIES, RestartingIds, make_trainer, merged, reference
 
 FIX = "Pass ids that are unique over the epoch, such as the index in the dataset."
 LINES = {
@@ -48,11 +48,9 @@ def line_of(key: str) -> int:
 
 def block(key: str, logged: str = "logged") -> list[str]:
     """The words of the fault at a key."""
-    verdict = (
-        f"'{key}' got {QUERIES} queries, one for each sample, under at most 6 ids that restart in each batch or on"
-    )
+    verdict = f"'{key}' got {QUERIES} queries, one for each sample, under at most {BATCH} ids that restart in each"
     return (
-        f"LRG301 restarting-query-ids: {verdict} each rank, so different queries merge. {logged} one device"
+        f"LRG301 restarting-query-ids: {verdict} batch or on each rank, so different queries merge. {logged} one device"
         f" {key} {LOGGED} {REFERENCE} Fix: {FIX} lightning-retrieval-guard explain LRG301"
     ).split()
 

@@ -42,8 +42,8 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
     def _loader(self) -> DataLoader[Any]:
-        scores = torch.rand(64, 40, generator=torch.Generator().manual_seed(1))
-        return DataLoader(TensorDataset(scores, torch.arange(64)), batch_size=8)
+        scores = torch.rand(60, 40, generator=torch.Generator().manual_seed(1))
+        return DataLoader(TensorDataset(scores, torch.arange(60)), batch_size=8)
 
     train_dataloader = val_dataloader = _loader
 
