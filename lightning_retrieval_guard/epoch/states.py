@@ -133,6 +133,11 @@ class StateView:
         return self.repeated > 0 and any(facts.last_of is not None for facts in self.present)
 
     @property
+    def counts_once(self) -> bool:
+        """Whether they were found, and states without them are merged."""
+        return self.leaves_out and not self.problem
+
+    @property
     def updates(self) -> tuple[int, ...]:
         """The updates on each rank."""
         return tuple(0 if facts is None else facts.updates for facts in self.facts)

@@ -388,8 +388,7 @@ class EpochView:
     def leaves_out_repeated(self, key: KeyView) -> bool:
         """Whether the metrics that keep states behind a key were merged without the repeated samples."""
         shown = self.states_behind(key)
-        is_whole = key.shows_object or key.asked is not None
-        return bool(shown) and is_whole and all(one.leaves_out and not one.problem for one in shown)
+        return (key.shows_object or key.asked is not None) and bool(shown) and all(one.counts_once for one in shown)
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

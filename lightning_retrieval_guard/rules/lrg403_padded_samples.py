@@ -74,7 +74,7 @@ class PaddedSamples(Rule):
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
-            if states.leaves_out and not states.problem and states.name not in shown:
+            if states.counts_once and states.name not in shown:
                 message = f"{states.metric} {states.name!r} counts {_twice(epoch)}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
 

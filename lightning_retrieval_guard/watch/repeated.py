@@ -68,10 +68,11 @@ class RepeatedSamples:
             inputs: The arguments of the update.
             running: Where updates belong to a metric.
         """
-        metric = record.metric()
-        if metric is None or feeding is None or _compat.is_composition(metric):
+        repeats, seen, metric = None if feeding is None else feeding.repeats, record.repeated, record.metric()
+        if feeding is None or (repeats is None and seen is None):  # as nearly always
             return
-        repeats, seen = feeding.repeats, record.repeated
+        if metric is None or _compat.is_composition(metric):
+            return
         if seen is None or seen.epoch != feeding.epoch:
             if repeats is None:
                 return
