@@ -33,9 +33,10 @@ epoch-end hook. ✓ means that every rank that computes it shows the number of o
 - padded: the distributed sampler repeats a sample.
 
 A few classes depend on how samples are batched: BinaryFairness, BinaryGroupStatRates and MultilabelRankingLoss, and
-BinaryAUROC where only some batches have scores outside of 0 to 1, as in BinaryTargetTransformer. Where samples are dealt
-in turns (padded), they show the number of one process that gets the batches of the ranks. FrechetInceptionDistance and
-its like are fed batches that are real or not as a whole, so the repeated sample counts as another thing each time.
+BinaryAUROC where only some batches have scores outside of 0 to 1, as in BinaryTargetTransformer. Where samples are
+dealt in turns (padded), they show the number of one process that gets the batches of the ranks.
+FrechetInceptionDistance and its like are fed batches that are real or not as a whole, so the repeated sample counts as
+another thing each time.
 
 {tried} of {exported} classes that torchmetrics exports are tried.
 {right} of {cells} cells are right ({share:.1%}), {named} named.
