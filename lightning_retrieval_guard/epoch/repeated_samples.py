@@ -1,8 +1,8 @@
 """The sample that a distributed sampler repeated: found by what the metric was fed for it on both ranks.
 
-The sampler says which rank had the sample first, as its first one, and which has it again, as its last one. Where a
-sample is one query or one row, each of the two ranks describes those of that batch. A description that both share is
-the sample's: up to rounding, since a model may round otherwise in another batch.
+The sampler says which rank had the sample first, as its first one, and which has it again, as its last one. Where the
+rows of a batch fall into those of its samples, each of the two ranks describes the samples of that batch. A description
+that both share is the sample's: up to rounding, since a model may round otherwise in another batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_retrieval_guard.epoch.query_chunks import mix
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
@@ -22,21 +23,21 @@ _MOST_SAMPLES = 256
 # how far a sum of scores may be off, as a share of the sum of their absolute values
 _ROUNDING = 1e-5
 _COARSE_ROUNDING = 4.0  # in units of the smallest step of a dtype that is coarser than float32
-_IDS, _SUMS = 3, 4
+_COUNTS, _IDS, _SUMS = 2, 3, 4
 
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What a rank tells of the samples of one batch; nothing where a sample is neither one query nor one row.
+    """What a rank tells of the samples of one batch; nothing where its rows do not fall into samples.
 
     Attributes:
-        kind: ``"query"`` or ``"row"``.
-        ids: Of each sample the query id, and of its rows the number and the number of relevant ones, as text.
-        sums: Of each sample sums over its scores and relevance, as text.
+        samples: The number of samples in the batch.
+        ids: Of each described sample the number of rows, of relevant ones, and a hash of their query ids, as text.
+        sums: Of each of them sums over its scores and relevance, as text.
         rounding: How far the sums may be off.
     """
 
-    kind: str = ""
+    samples: int = 0
     ids: str = ""
     sums: str = ""
     rounding: float = _ROUNDING
@@ -57,16 +58,40 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
     samples = None if updates is None else batches[updates.start].samples
     if updates is None or not samples or any(update in table.scored for update in updates):
         return NO_SAMPLES
-    rows = table.rows_of(updates)
-    query = table.query[rows].long().cpu()
+    of = _samples_of(table, updates, samples)
+    if of is None:
+        return NO_SAMPLES
+    rows, chosen = table.rows_of(updates), _chosen(samples, last)
+    query = mix(table.query[rows].long().cpu())
+    scores, relevance = table.preds[rows].double().cpu(), table.target[rows].double().cpu()
+    counts = [torch.bincount(part, minlength=samples) for part in (of, of[relevance > 0])]
+    ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, of, query)
+    columns = (scores, scores.abs(), scores * scores, scores * relevance)
+    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, own) for own in columns])
+    step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
+    coarse = step > torch.finfo(torch.float32).eps
+    return SampleFacts(
+        samples=samples,
+        ids=_as_text(torch.stack([*counts, ids])[:, chosen]),
+        sums=_as_text(sums[:, chosen]),
+        rounding=_COARSE_ROUNDING * step if coarse else _ROUNDING,
+    )
+
+
+def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
+    """For every row of a batch the sample that it is of, int64 on the CPU; ``None`` where rows do not show it.
+
+    A sample is one query, or else as many neighbouring rows as any other.
+    """
+    query = table.query[table.rows_of(updates)].cpu()
     ids, of = query.unique(return_inverse=True)
     if ids.numel() == samples and int(table.segments[updates.start]) == int(table.segments[updates.stop - 1]):
-        order = torch.full_like(ids, query.numel()).scatter_reduce(0, of, torch.arange(query.numel()), "amin").argsort()
-        return _describe("query", table, rows, ids, of, _chosen(order, last))
-    if query.numel() == samples:
         places = torch.arange(query.numel())
-        return _describe("row", table, rows, query, places, _chosen(places, last))
-    return NO_SAMPLES
+        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, places, "amin")
+        return first.argsort().argsort()[of]  # in the order in which they came
+    if query.numel() and query.numel() % samples == 0:
+        return torch.arange(samples).repeat_interleave(query.numel() // samples)
+    return None
 
 
 def edge_of(batches: Sequence[Batch], updates: int, last: bool) -> range | None:
@@ -81,23 +106,8 @@ def edge_of(batches: Sequence[Batch], updates: int, last: bool) -> range | None:
     return range(starts[1] if len(starts) > 1 else updates)
 
 
-def _chosen(order: Tensor, last: bool) -> Tensor:
-    return order[-_MOST_SAMPLES:] if last else order[:_MOST_SAMPLES]
-
-
-def _describe(kind: str, table: RowTable, rows: slice, ids: Tensor, of: Tensor, chosen: Tensor) -> SampleFacts:
-    scores, relevance = table.preds[rows].double().cpu(), table.target[rows].double().cpu()
-    counts = [torch.bincount(part, minlength=ids.numel()) for part in (of, of[relevance > 0])]
-    columns = (scores, scores.abs(), scores * scores, scores * relevance)
-    sums = torch.stack([torch.zeros(ids.numel(), dtype=torch.float64).index_add_(0, of, own) for own in columns])
-    step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
-    coarse = step > torch.finfo(torch.float32).eps
-    return SampleFacts(
-        kind=kind,
-        ids=_as_text(torch.stack([ids, *counts])[:, chosen]),
-        sums=_as_text(sums[:, chosen]),
-        rounding=_COARSE_ROUNDING * step if coarse else _ROUNDING,
-    )
+def _chosen(samples: int, last: bool) -> slice:
+    return slice(max(samples - _MOST_SAMPLES, 0), samples) if last else slice(min(samples, _MOST_SAMPLES))
 
 
 def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int) -> Tensor:
@@ -106,15 +116,14 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
     Args:
         table: The rows.
         facts: The samples of the last batch.
-        sample: Its place among them.
+        sample: Its place among those that are described.
         update: The first update of the batch.
     """
-    rows = table.rows_of(range(update, table.updates))
+    updates = range(update, table.updates)
+    of = _samples_of(table, updates, facts.samples)
+    assert of is not None
     chosen = torch.zeros_like(table.query, dtype=torch.bool)
-    if facts.kind == "query":
-        chosen[rows] = table.query[rows] == int(_ids(facts)[0, sample])
-    else:
-        chosen[rows.stop - _ids(facts).shape[1] + sample] = True
+    chosen[table.rows_of(updates)] = (of == _chosen(facts.samples, last=True).start + sample).to(chosen.device)
     return chosen
 
 
@@ -126,10 +135,9 @@ def find_repeated(first: SampleFacts, last: SampleFacts, ids_restart: bool) -> i
         last: Those of the last batch of the rank that has it again.
         ids_restart: Whether query ids say nothing.
     """
-    if not first.kind or not last.kind:
+    if not first.samples or not last.samples:
         return None
-    skipped = 1 if ids_restart else 0
-    one, other = (_ids(facts)[skipped:] for facts in (first, last))
+    one, other = (_ids(facts)[: _COUNTS if ids_restart else _IDS] for facts in (first, last))
     same = (one[:, :, None] == other[:, None]).all(dim=0)
     one_sums, other_sums = _sums(first), _sums(last)
     # scores, their absolute values, their squares, and those of relevant rows, each by what it is made of

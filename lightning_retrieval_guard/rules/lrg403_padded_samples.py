@@ -72,6 +72,11 @@ class PaddedSamples(Rule):
             is_known = counted_once and (source is not None or key.asked is not None)
             effect = key.effect if is_known else None
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
+        sources = {id(key.source) for key in epoch.keys}
+        for source in epoch.sources:
+            if id(source) not in sources and source.plan.has_rows:
+                message = f"{source.metric} {source.name!r} counts {_twice(epoch)}"
+                yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
             if states.counts_once and states.name not in shown:

@@ -276,7 +276,17 @@ def test_its_scores_may_be_rounded_otherwise_and_its_batch_be_sorted() -> None:
     ids=["other-score", "other-relevance", "other-id", "more-rows"],
 )
 def test_what_is_not_found_is_left_alone(last: Update) -> None:
-    assert plan([A, C], [B, last], repeated=1).left_out == 0
+    of_the_data = IdColumns(({"qid": torch.arange(6)},))
+    assert plan([A, C], [B, last], repeated=1, columns=of_the_data).left_out == 0
+
+
+def test_where_each_sample_is_several_rows_it_is_as_many() -> None:
+    """A document is a row of each of two topics."""
+    first, last = update([0, 1, 0, 1], [0.9, 0.3, 0.2, 0.8], [1, 0, 0, 0]), update([0, 1], [0.9, 0.3], [1, 0])
+    ends = (([first], [2], FIRST_END), ([first, last], [2, 1], LAST_END))
+    ranks = [make_rank([own], RetrievalMRR(), 2, samples, **end) for own, samples, end in ends]
+    assert decide(ranks, RetrievalMRR(), seeks_repeated=True).padded == ((1, 0),)
+    assert len(ranks[1].local.table) == 4
 
 
 def test_several_that_it_may_be_are_left_alone() -> None:

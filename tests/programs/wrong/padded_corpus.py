@@ -1,7 +1,6 @@
 """41 documents of a corpus on two devices: the sampler repeats one, which is a row of every topic.
 
 Kind: one for each other rule
-Stays: several rows a sample, all of queries that other samples share, leave open which of them are repeated
 """
 
 from collections.abc import Callable
