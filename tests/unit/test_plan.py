@@ -282,11 +282,12 @@ def test_what_is_not_found_is_left_alone(last: Update) -> None:
 
 def test_where_each_sample_is_several_rows_it_is_as_many() -> None:
     """A document is a row of each of two topics."""
-    first, last = update([0, 1, 0, 1], [0.9, 0.3, 0.2, 0.8], [1, 0, 0, 0]), update([0, 1], [0.9, 0.3], [1, 0])
-    ends = (([first], [2], FIRST_END), ([first, last], [2, 1], LAST_END))
+    first = update([0, 1] * 3, [0.9, 0.3, 0.2, 0.8, 0.4, 0.7], [1, 0, 0, 0, 0, 1])
+    other = update([0, 1] * 3, [0.1, 0.35, 0.25, 0.85, 0.45, 0.75], [1, 0, 0, 0, 0, 1])
+    ends = (([first], [3], FIRST_END), ([other, update([0, 1], [0.9, 0.3], [1, 0])], [3, 1], LAST_END))
     ranks = [make_rank([own], RetrievalMRR(), 2, samples, **end) for own, samples, end in ends]
     assert decide(ranks, RetrievalMRR(), seeks_repeated=True).padded == ((1, 0),)
-    assert len(ranks[1].local.table) == 4
+    assert len(ranks[1].local.table) == 6
 
 
 def test_several_that_it_may_be_are_left_alone() -> None:
