@@ -352,6 +352,7 @@ class EpochView:
         flattened: Calls of functional retrieval metrics that scored a batch as one query.
         gathers_updates: Whether the installed torchmetrics gathers every update by itself.
         corrected: Storage keys whose number was replaced by the reference.
+        is_complete: Whether nothing can be logged any more.
         explained: What findings of other rules are about, for a rule that looks for the rest.
     """
 
@@ -370,6 +371,7 @@ class EpochView:
     flattened: tuple[FlattenedCall, ...] = ()
     gathers_updates: bool = True
     corrected: frozenset[str] = frozenset()
+    is_complete: bool = True
     explained: frozenset[str] = frozenset()
 
     def knows_reference(self, key: KeyView) -> bool:

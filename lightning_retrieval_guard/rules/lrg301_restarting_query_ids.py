@@ -66,7 +66,7 @@ class RestartingQueryIds(Rule):
                 doubt, message = Severity.WARNING, _message(key.first.name, plan)
                 yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=doubt, is_mended=False)
         shown = {id(key.source) for key in epoch.keys}
-        for source in epoch.sources:
+        for source in epoch.sources if epoch.is_complete else ():
             # what a value is that the program made of several metrics follows from what is wrong with each of them
             if id(source) not in shown and (source.plan.merges or source.plan.ids_may_restart):
                 fix, severity = (None, None) if source.plan.merges else (_FIX_OF_DOUBT, Severity.WARNING)

@@ -32,6 +32,7 @@ class RunningEpoch:
         left: Log calls and metrics whose numbers stay with the program.
         plain: Metrics that Lightning computes as without a guard, because numbers that show them are left.
         ordered: Whether the keys were put in one order.
+        is_complete: Whether nothing can be logged any more.
     """
 
     def __init__(self, stage: str, number: int, running: Set[int]) -> None:
@@ -48,6 +49,7 @@ class RunningEpoch:
         self.left: set[str] = set()
         self.plain: set[str] = set()
         self.ordered = False
+        self.is_complete = False
 
     @property
     def orders(self) -> tuple[tuple[str, ...], ...]:

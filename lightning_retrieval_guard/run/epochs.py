@@ -104,6 +104,7 @@ class Epochs:
         """The module's epoch-end hook is over: everything of the epoch is logged."""
         epoch = self.current()
         if epoch is not None and epoch.may_go_on:
+            epoch.is_complete = True
             find = self._finder.behind_keys
             self._synchronize(epoch, "epoch", lambda keys: find(epoch.record, keys, epoch.local))
 
@@ -174,6 +175,7 @@ class Epochs:
             flattened=tuple(flattened_of(epoch.exchanges)),
             gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
             corrected=frozenset(epoch.installed),
+            is_complete=epoch.is_complete or not epoch.may_go_on,
         )
 
     def _judge(self, epoch: RunningEpoch, view: EpochView) -> Verdict:
@@ -290,6 +292,7 @@ class Epochs:
         epoch = self._leave()
         if epoch is None:
             return
+        epoch.is_complete = True
         epoch.keys = list(self._with_computed(epoch))
         view = self._view(epoch)
         verdict = self._judge(epoch, view)

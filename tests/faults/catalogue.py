@@ -131,7 +131,7 @@ FAULTS = [
         "a metric computed on rank zero alone",
         {
             "plain": f"rank 0: {WAITS}; others: no number",
-            "correct": "rank 0: right number; others: no number",
+            "correct": "rank 0: right number; others: no number (LRG204)",
             "strict": "all: GuardError, LRG204",
         },
         rank=0,

@@ -118,7 +118,7 @@ def raises(batch: Any) -> int:
     ("function", "match"),
     [
         (raises, r"batch_size_fn 'raises' raised KeyError: 'no such key'.*must return the number of samples"),
-        (lambda batch: len(batch["query"]) / 1, r"batch_size_fn '.*<lambda>' returned 6.0 \(float\).*as an int"),
+        (lambda batch: len(batch["query"]) / 1, r"batch_size_fn '.*<lambda>' returned 7.0 \(float\).*as an int"),
         (lambda batch: torch.tensor(6), r"returned tensor\(6\) \(Tensor\).*call int"),
         (lambda batch: None, r"returned None \(NoneType\)"),
         (lambda batch: True, r"returned True \(bool\)"),

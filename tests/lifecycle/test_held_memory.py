@@ -32,7 +32,10 @@ def one_thread() -> Iterator[None]:
     """Threads that wait for a busy processor would take many times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what lives already is not looked at between any two steps
     yield
+    gc.unfreeze()
     torch.set_num_threads(threads)
 
 

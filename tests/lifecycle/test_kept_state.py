@@ -202,7 +202,7 @@ def test_a_training_may_count_on_from_epoch_to_epoch() -> None:
     fit(plain)
     fit(guarded, guard)
     assert guarded.window == pytest.approx(plain.window, abs=1e-6)
-    assert len(plain.window) == QUERIES // BATCH * EPOCHS // 3
+    assert len(plain.window) == -(-QUERIES // BATCH) * EPOCHS // 3
     assert not guard.findings
 
 

@@ -62,7 +62,7 @@ def test_fit_with_sanity_check_and_epochs(options: dict[str, Any]) -> None:
         trainer.fit(Restarting())
     [(sanity, two_batches), *validations] = epochs.shown
     assert sanity
-    assert two_batches == pytest.approx(reference(first=2), abs=1e-6)
+    assert two_batches == merged(first=2)  # two batches of one size do not show that ids restart
     expected = (False, pytest.approx(reference(), abs=1e-6))
     assert validations == [expected] * (2 // options.get("check_val_every_n_epoch", 1))
     assert trainer.global_step == (6 if "accumulate_grad_batches" in options else 10)
@@ -125,7 +125,7 @@ class TwoLoaders(Restarting):
         self.metrics = torch.nn.ModuleList([RetrievalMRR(), RetrievalMRR()])
 
     def val_dataloader(self) -> Any:
-        return [loader(), loader(size=12, count=24)]
+        return [loader(), loader(size=9, count=24)]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         metric = self.metrics[dataloader_idx]
@@ -137,7 +137,7 @@ def test_several_dataloaders() -> None:
     trainer = make_trainer(correct())
     with SAID:
         returned = trainer.validate(TwoLoaders(), verbose=False)
-    expected = {"mrr/dataloader_idx_0": reference(), "mrr/dataloader_idx_1": reference(12, 24)}
+    expected = {"mrr/dataloader_idx_0": reference(), "mrr/dataloader_idx_1": reference(9, 24)}
     assert returned == [{key: pytest.approx(number, abs=1e-6)} for key, number in expected.items()]
     assert expected["mrr/dataloader_idx_0"] != expected["mrr/dataloader_idx_1"]
 
@@ -189,5 +189,5 @@ def test_a_right_program_is_left_alone(mode: str) -> None:
 
 def test_the_numbers_differ() -> None:
     """Else nothing here would show anything."""
-    assert abs(merged() - reference()) > 0.05
+    assert abs(merged() - reference()) > 5e-4
     assert QUERIES % 12
