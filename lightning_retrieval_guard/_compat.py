@@ -410,6 +410,12 @@ def belongs_to_lightning(metric: Metric) -> bool:
     return _is_lightnings(type(metric).__module__)
 
 
+def dtype_of(metric: Any) -> torch.dtype:
+    """The dtype of a metric's states; torchmetrics before 1.3 does not tell it."""
+    dtype: torch.dtype = getattr(metric, "dtype", torch.get_default_dtype())
+    return dtype
+
+
 def default_dtype() -> torch.dtype:
     """The dtype in which Lightning keeps logged values."""
     dtype = torch.get_default_dtype()

@@ -126,7 +126,7 @@ class LocalStates:
 
 def _differs_from_nothing(part: Any, metric: Any) -> bool:
     """Whether a tensor does not go with what torchmetrics sends for an empty list."""
-    return bool(part.ndim != 1 or part.dtype != metric.dtype)
+    return bool(part.ndim != 1 or part.dtype != _compat.dtype_of(metric))
 
 
 @dataclass(frozen=True)
