@@ -375,10 +375,7 @@ class EpochView:
     explained: frozenset[str] = frozenset()
 
     def knows_reference(self, key: KeyView) -> bool:
-        """Whether the key's reference value is what one process would have logged.
-
-        Where the sampler repeated samples, it is known only of rows of which these were found and left out.
-        """
+        """Whether the reference is what one process would have logged: where samples came again, these were found."""
         if not self.repeated:
             return True
         return key.shows_source and key.source is not None and key.source.plan.left_out == self.repeated

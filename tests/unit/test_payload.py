@@ -163,7 +163,7 @@ def test_deep_nesting_is_refused() -> None:
         ({"rows": [ROWS.to_payload() | {"longest_piece": 10}]}, "a query has more rows than there are"),
         ({"rows": [ROWS.to_payload() | {"extra": 1}]}, "extra"),
         ({"rows": [ROWS.to_payload() | {"rows": "9"}]}, "not supported between"),
-        ({"rows": [1]}, "must be a mapping"),
+        ({"rows": [1]}, "not a mapping"),
         ({"sources": {"mrr": SOURCE.to_payload() | {"rows": -1}}}, "a metric has rows or numbers that there are not"),
         ({"sources": {"mrr": SOURCE.to_payload() | {"rows": 1}}}, "a metric has rows or numbers that there are not"),
         (

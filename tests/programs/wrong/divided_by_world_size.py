@@ -1,6 +1,7 @@
 """A mean over ranks taken by hand of a value that combines them already: Recall@2 comes out below Recall@1.
 
 Kind: one for each other rule
+Stays: the program wrote to the value before it logged it, which makes it a number of its own
 """
 
 from collections.abc import Callable
