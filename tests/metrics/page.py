@@ -24,7 +24,8 @@ HEAD = """# Every metric of torchmetrics
 Written by `make metrics`, with torchmetrics {version}, in real processes over gloo. Each class is fed by several ranks
 under `RetrievalGuard(mode="correct")`, logged as an object where its value is one number, else computed in the
 epoch-end hook. ✓ means that every rank that computes it shows the number of one process that is fed all samples.
-*Named* means that it does not, and that the guard says so. *Fails without* means that the run fails without a guard too.
+*Named* means that it does not, and that the guard says so. *Fails without* means that the run fails without a guard
+too.
 
 - even: every rank has the same number of full batches.
 - uneven: the first rank has more batches, and the last batch of the last rank is short.
