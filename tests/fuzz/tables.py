@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -235,6 +235,29 @@ def make_trainer(ranks: Ranks, rank: int, *callbacks: Callback, **options: Any) 
     )
 
 
+def run_on_ranks(
+    table: Table, make_module: Callable[[int], LightningModule], make_guards: Callable[[], list[RetrievalGuard]]
+) -> list[Shown]:
+    """What each rank shows of the validation of its module over its part of a table."""
+    ranks = Ranks(table.world_size)
+
+    def body(rank: int) -> Shown:
+        module = make_module(rank)
+        ranks.has(lambda: [part for part in module.modules() if isinstance(part, Metric)])
+        guards = make_guards()
+        trainer, shown = make_trainer(ranks, rank, *guards), Shown()
+        try:
+            trainer.validate(module, table.loader(rank), verbose=False)
+        except Exception as error:  # the test judges it
+            shown.error = error
+        shown.values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown.findings = [found for guard in guards for found in guard.findings]
+        return shown
+
+    with quiet():
+        return ranks.run(body)
+
+
 @dataclass(frozen=True)
 class Case:
     """A table, and what a program logs of it."""
@@ -247,20 +270,8 @@ class Case:
 
     def run(self, mode: Mode | None = None) -> list[Shown]:
         """What each rank shows, without the guard where no mode is given."""
-        ranks = Ranks(self.table.world_size)
-
-        def body(rank: int) -> Shown:
-            module = Program(self.table, rank, self.metric, self.ways, self.sync_dist)
-            ranks.has(lambda: [part for part in module.modules() if isinstance(part, Metric)])
-            guards = [] if mode is None else [RetrievalGuard(mode, query_scope=self.scope)]
-            trainer, shown = make_trainer(ranks, rank, *guards), Shown()
-            try:
-                trainer.validate(module, self.table.loader(rank), verbose=False)
-            except Exception as error:  # the test judges it
-                shown.error = error
-            shown.values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            shown.findings = [found for guard in guards for found in guard.findings]
-            return shown
-
-        with quiet():
-            return ranks.run(body)
+        return run_on_ranks(
+            self.table,
+            lambda rank: Program(self.table, rank, self.metric, self.ways, self.sync_dist),
+            lambda: [] if mode is None else [RetrievalGuard(mode, query_scope=self.scope)],
+        )

@@ -18,8 +18,7 @@ from torchmetrics.wrappers import MinMaxMetric
 from lightning_retrieval_guard import GuardError, RetrievalGuard
 from lightning_retrieval_guard.settings import Mode
 
-from .ranks import Ranks
-from .tables import Shown, Table, make_trainer, quiet, tensors
+from .tables import Shown, Table, run_on_ranks, tensors
 from .test_tables import is_any, is_serious, misses_a_key
 
 Kind = Literal["single", "own update", "collection", "two collections", "composition", "min and max", "in a metric"]
@@ -116,23 +115,9 @@ class Composition:
 
     def run(self, mode: Mode | None = None) -> list[Shown]:
         """What each rank shows, without the guard where no mode is given."""
-        ranks = Ranks(self.table.world_size)
-
-        def body(rank: int) -> Shown:
-            module = Program(self, rank)
-            ranks.has(lambda: [part for part in module.modules() if isinstance(part, Metric)])
-            guards = [] if mode is None else [RetrievalGuard(mode)]
-            trainer, shown = make_trainer(ranks, rank, *guards), Shown()
-            try:
-                trainer.validate(module, self.table.loader(rank), verbose=False)
-            except Exception as error:  # the test judges it
-                shown.error = error
-            shown.values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            shown.findings = [found for guard in guards for found in guard.findings]
-            return shown
-
-        with quiet():
-            return ranks.run(body)
+        return run_on_ranks(
+            self.table, lambda rank: Program(self, rank), lambda: [] if mode is None else [RetrievalGuard(mode)]
+        )
 
 
 @st.composite
