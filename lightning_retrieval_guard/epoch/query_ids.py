@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Literal
 
 import torch
@@ -152,12 +151,13 @@ def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> O
         return "unknown"
     order = torch.argsort(pieces.update, stable=True)
     counts = torch.bincount(pieces.update, minlength=len(batches)).tolist()
-    holding: list[set[str]] = []
+    holding: set[str] | None = None
     for own, ids in zip(columns, pieces.query[order].split(counts), strict=True):
         assert own is not None
         if ids.numel():
-            holding.append({path for path in own.paths if _holds(own.read(path), ids, world_size)})
-            if not reduce(set.intersection, holding):
+            paths = own.paths if holding is None else holding
+            holding = {path for path in paths if _holds(own.read(path), ids, world_size)}
+            if not holding:
                 return "made"
     return "data"
 

@@ -186,7 +186,7 @@ def gather_facts(
         queries=queries.query.numel(),
         pieces=pieces.query.numel(),
         **vars(ids),
-        is_diagonal=(may_restart or lists_samples) and is_diagonal(table, queries_an_update),
+        is_diagonal=(ids.ids_consecutive or lists_samples) and is_diagonal(table, queries_an_update),
         lists_samples=lists_samples,
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.facts import Unregistered
+    from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, Unregistered
     from lightning_retrieval_guard.epoch.source_view import SourceView
     from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
@@ -103,6 +103,26 @@ class Rule(ABC):
             if key.source is source:
                 return self.at_key(epoch, key, message, effect=effect_of(epoch, key))
         return self.at_update(epoch, source, message, ranks=range(epoch.world_size))
+
+    def at_call(
+        self, epoch: EpochView, call: FlattenedCall | ComputeCall, name: str, message: str, *, fix: str | None = None
+    ) -> Finding:
+        """A finding at a call that is no log call, of a functional or of ``compute()``."""
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=self.severity,
+            key=name,
+            stage=epoch.stage,
+            hook=call.hook,
+            path=call.path,
+            line=call.line,
+            message=message,
+            fix=fix or self.spec.fix,
+            ranks=call.ranks,
+            target=call.target,
+            corrects=self.spec.corrects,
+        )
 
     def at_update(
         self,

@@ -65,23 +65,11 @@ class RankZeroSync(Rule):
         for call in epoch.computed_alone:
             ranks = listed(call.ranks)
             came = "it" if len(call.ranks) == 1 else "them"
-            yield Finding(
-                code=self.code,
-                rule=self.slug,
-                severity=self.severity,
-                key=call.name,
-                stage=epoch.stage,
-                hook=call.hook,
-                path=call.path,
-                line=call.line,
-                message=f"compute() of {call.name} combines all ranks, but only {ranks} called it. Without the guard"
-                f" {came} would wait for the others.",
-                fix="Call it on every rank.",
-                ranks=call.ranks,
-                world_size=epoch.world_size,
-                target=call.target,
-                corrects=self.spec.corrects,
+            message = (
+                f"compute() of {call.name} combines all ranks, but only {ranks} called it."
+                f" Without the guard {came} would wait for the others."
             )
+            yield self.at_call(epoch, call, call.name, message, fix="Call it on every rank.")
 
 
 def describe_lone_compute(metrics: Mapping[int, str]) -> str:

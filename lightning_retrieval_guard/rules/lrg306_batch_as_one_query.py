@@ -50,17 +50,4 @@ class BatchAsOneQuery(Rule):
                 f"{call.function} got scores of shape {call.shape} and scored {call.shape[0]} queries as the"
                 f" {call.shape[0] * call.shape[1]} rows of one."
             )
-            yield Finding(
-                code=self.code,
-                rule=self.slug,
-                severity=self.severity,
-                key=call.function,
-                stage=epoch.stage,
-                hook=call.hook,
-                path=call.path,
-                line=call.line,
-                message=message,
-                fix=self.spec.fix,
-                ranks=call.ranks,
-                target=call.target,
-            )
+            yield self.at_call(epoch, call, call.function, message)

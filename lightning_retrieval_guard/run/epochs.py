@@ -350,8 +350,10 @@ class Epochs:
 
     def note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
         """The program computes a metric, and the guard supplies the value without a wait."""
-        name, site = self.name(record), user_call_site()
+        remembered = self.synchronized.get(id(record))
+        name = self.name(record) if remembered is None else remembered.source.name
         if name not in epoch.computed:
+            site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""
             suppressed = patterns_of(self._run.suppressions.at(site))
             epoch.computed[name] = ComputeCall(name, hook, site.path, site.line, syncs, suppressed)

@@ -278,9 +278,7 @@ class MetricGroup:
             dropped=any(facts.dropped for facts in member.facts.values()),
             shared=sum(facts.shared for facts in member.facts.values()),
             merged=max(facts.merged for facts in member.facts.values()),
-            merged_how=next(
-                (how for how in _BY_WEIGHT if how in {own.merged_how for own in member.facts.values()}), ""
-            ),
+            merged_how=member.merged_how,
             plan=self.plan,
             local=self.local,
             combined=self._outcomes.get(name),

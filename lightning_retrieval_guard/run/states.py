@@ -30,6 +30,7 @@ from lightning_retrieval_guard.epoch.states import (
 )
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.watch.call_site import CallSite
+from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
@@ -37,7 +38,6 @@ from lightning_retrieval_guard.watch.repeated import WithoutRepeated
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 
-_MEBIBYTE = 1 << 20
 _Fed = tuple[Metric, MetricRecord]
 Merged = Mapping[str, tuple[int, Mapping[str, Any]]]
 """For every metric in a metric, by its path, the updates of all ranks and the states that come of them."""
@@ -221,11 +221,11 @@ class StateMerger:
         blocks = self._run.exchange.gather_any(own)
         ranks = read_all(unpack_states, blocks)
         size = sum(block.numel() for block in blocks)
-        too_large = size > self._run.settings.max_held_mb * _MEBIBYTE
+        too_large = size > self._run.settings.max_held_mb * MEBIBYTE
         here = self._by_name(self._candidates())
         for place, view in new.items():
             if too_large:
-                problem = f"those of all ranks take {size / _MEBIBYTE:.0f} MiB, which is more than max_held_mb"
+                problem = f"those of all ranks take {size / MEBIBYTE:.0f} MiB, which is more than max_held_mb"
                 new[place] = replace(view, problem=problem)
                 continue
             states = [ranks[rank].get(view.name, {}) for rank in view.ranks]

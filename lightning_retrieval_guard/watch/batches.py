@@ -8,13 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    default_collate,
-    default_convert,
-)
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate, default_convert
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
@@ -92,6 +86,11 @@ def _by_loader(loader: Any | None, batch_index: int) -> tuple[int | None, int | 
     return nominal, min(nominal, left) if left > 0 else None
 
 
+def keeps_order(loader: Any) -> bool:
+    """Whether the samples of a batch stand in it as the sampler gave them."""
+    return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
+
+
 def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
     """Where a program can have taken query ids from; ``None`` where that is not known.
 
@@ -99,15 +98,10 @@ def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
     """
     if not isinstance(loader, DataLoader):
         return None
-    if loader.collate_fn not in (default_collate, default_convert):
+    if not keeps_order(loader):
         return IdColumns(())
     leaves = dict(_leaves(batch))
     return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
-
-
-def keeps_order(loader: Any) -> bool:
-    """Whether the samples of a batch stand in it as the sampler gave them."""
-    return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
 
 
 def _is_column(tensor: Tensor) -> bool:

@@ -20,14 +20,12 @@ class Merged:
     """Why a metric would hold another state than the one that it shows.
 
     Attributes:
-        leader: The class of the metric that is updated in its place.
         why: How the two differ, in words.
         how: As in ``SourceFacts``, without a look at rows.
         ignores: The relevance that one of the two leaves out, where they differ in nothing else.
         leader_ignores: Whether that is the leader.
     """
 
-    leader: str
     why: str
     how: MergedHow
     ignores: int | None = None
@@ -40,7 +38,7 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
     name = type(leader).__name__
     if one is not other:
         own = not (_is_torchmetrics(one) and _is_torchmetrics(other))
-        return Merged(name, f"{type(member).__name__} has an update() of its own", "update") if own else None
+        return Merged(f"{type(member).__name__} has an update() of its own", "update") if own else None
     reads = getattr(getattr(other, "__code__", None), "co_names", ())
     for setting in _FILTERS:
         theirs, its = getattr(leader, setting, None), getattr(member, setting, None)
@@ -48,7 +46,7 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
             why = f"{type(member).__name__} has {setting}={its!r} and {name} has {theirs!r}"
             ignores = its if theirs is None else theirs
             ignores = ignores if _compat.is_rows_metric(member) else None
-            return Merged(name, why, "setting", ignores, theirs is not None)
+            return Merged(why, "setting", ignores, theirs is not None)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_retrieval_guard import _compat
@@ -17,11 +17,11 @@ from lightning_retrieval_guard.watch.batches import (
     measure_batch,
     padding_of,
 )
+from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
-_MEBIBYTE = 1 << 20
 # of what the guard may hold, for the columns that ids can have come from
 _SHARE_OF_COLUMNS = 1 / 32
 
@@ -81,7 +81,7 @@ class StageRecord:
         self.dataloader = dataloader
         self.batches += 1
         self.batch = measure_batch(batch, index, loader, batch_size_fn)
-        self._keep_columns(id_columns_of(batch, loader), _SHARE_OF_COLUMNS * max_held_mb * _MEBIBYTE)
+        self._keep_columns(id_columns_of(batch, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
@@ -124,8 +124,17 @@ class StageRecord:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        context = UpdateContext(self.stage, self.epoch, self.dataloader, samples, before, self.is_over)
-        return replace(context, columns=self._in_batch, in_step=self.in_step, repeats=self._repeats)
+        return UpdateContext(
+            self.stage,
+            self.epoch,
+            self.dataloader,
+            samples,
+            before,
+            self.is_over,
+            columns=self._in_batch,
+            in_step=self.in_step,
+            repeats=self._repeats,
+        )
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""
