@@ -357,13 +357,36 @@ def is_composition(metric: Metric) -> bool:
     return isinstance(metric, CompositionalMetric)
 
 
+def composed_value(metric: Any, values: Mapping[int, float | None]) -> Any:
+    """What a composition comes to, where its metrics have given values.
+
+    Args:
+        metric: The composition.
+        values: By the ``id`` of a metric.
+
+    Raises:
+        LookupError: The value of a metric is not given.
+    """
+    if is_composition(metric):
+        operands = [composed_value(part, values) for part in (metric.metric_a, metric.metric_b)]
+        return metric.op(*operands[: 1 if operands[1] is None else 2])
+    if not isinstance(metric, Metric):
+        return metric
+    value = values.get(id(metric))
+    if value is None:
+        raise LookupError(f"the value of {type(metric).__name__} is not known")
+    return torch.tensor(value, device=metric.device)
+
+
 def group_of(metric: Any) -> Any | None:
     """The process group that the metric combines, or ``None`` for all ranks."""
     return metric.process_group
 
 
 def syncs_on_compute(metric: Any) -> bool:
-    """Whether ``compute()`` combines ranks."""
+    """Whether ``compute()`` combines ranks; a composition does so in each of its parts."""
+    if is_composition(metric):
+        return all(part.sync_on_compute for part in metrics_in(metric).values())
     return bool(metric.sync_on_compute)
 
 

@@ -32,9 +32,10 @@ def make_key_views(
     for storage in storages:
         facts = tuple(keys.get(storage) for keys in ranks)
         source = _source_of(facts, sources)
-        replaced = corrects and _is_replaced(facts, source)
-        view = KeyView(facts, source, replaced=replaced, evaluates=stage != "train", idle=idle, batches=batches)
-        views.append(view)
+        parts = _parts_of(facts, sources)
+        replaced = corrects and any(_is_replaced(facts, one) for one in (source, *parts))
+        evaluates = stage != "train"
+        views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
     return views
 
 
@@ -47,6 +48,12 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
     views = [sources[name] for name in names if name in sources]
     # where some ranks show a part of a metric's rows and others all of them, nothing is known of them together
     return None if not views or (len(views) > 1 and any(view.shared for view in views)) else views[0]
+
+
+def _parts_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> tuple[SourceView, ...]:
+    """The rows behind the value that a composition comes to at the end of the epoch."""
+    shown = dict.fromkeys(name for key in facts if key is not None and key.shows_object for name in key.shows)
+    return tuple(sources[name] for name in shown if name in sources)
 
 
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:

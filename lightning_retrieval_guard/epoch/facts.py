@@ -112,7 +112,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         synced: Whether the metric behind it combined all ranks.
         is_written: Whether the program wrote to a value between the metric and a log call, such as ``value *= 100``.
         source: The name of the rows behind it.
-        shows: The names of the metrics that keep states behind it; several for arithmetics on metrics.
+        shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
@@ -145,6 +145,11 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     def from_payload(cls, message: dict[str, Any]) -> KeyFacts:
         """Read what ``to_payload`` wrote."""
         return cls(**{"storage": f"{message['hook']}.{message['name']}", **message})
+
+    @property
+    def shows_object(self) -> bool:
+        """Whether it shows what a metric comes to at the end of the epoch."""
+        return self.kind == "metric" or (self.kind == "compute" and not self.in_step)
 
     @property
     def own_value(self) -> float | None:

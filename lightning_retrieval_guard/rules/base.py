@@ -97,12 +97,13 @@ class Rule(ABC):
             return self.at_key(epoch, key, message, **{**words, "severity": Severity.NOTE})
         return self.at_key(epoch, key, message, effect=key.effect, **words)
 
-    def at_source(self, epoch: EpochView, source: SourceView, message: str) -> Finding:
-        """A finding at the log call that shows a metric, or at its first update where none is known yet."""
-        for key in epoch.keys:
-            if key.source is source:
-                return self.at_key(epoch, key, message, effect=effect_of(epoch, key))
-        return self.at_update(epoch, source, message, ranks=range(epoch.world_size))
+    def at_source(self, epoch: EpochView, source: SourceView, message: str, **words: Any) -> Iterator[Finding]:
+        """Findings at the log calls that show a metric, or one at its first update where none is known yet."""
+        keys = [key for key in epoch.keys_of(source) if key.first.kind != "forward"]
+        for key in keys:
+            yield self.at_key(epoch, key, message, effect=effect_of(epoch, key), **words)
+        if not keys:
+            yield self.at_update(epoch, source, message, ranks=range(epoch.world_size), **words)
 
     def at_call(
         self, epoch: EpochView, call: FlattenedCall | ComputeCall, name: str, message: str, *, fix: str | None = None

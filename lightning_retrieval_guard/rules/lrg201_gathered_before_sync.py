@@ -54,8 +54,8 @@ class GatheredBeforeSync(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            source = key.source
-            if source is not None and source.plan.classes and _combines(key, source):
+            source = next((one for one in key.sources if one.plan.classes and _combines(key, one)), None)
+            if source is not None:
                 ranks, held = several(epoch.world_size, "rank"), _held(source)
                 message = f"'{key.first.name}' on {ranks} holds {held}, and torchmetrics combines them again."
                 yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))

@@ -31,6 +31,7 @@ from lightning_retrieval_guard.rules.base import Rule, effect_of, monitored_note
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.source_view import SourceView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
@@ -58,9 +59,11 @@ class NeverSynced(Rule):
 
 
 def _shows_one_rank(key: KeyView) -> bool:
-    first, source = key.first, key.source
-    if source is None:
-        return key.is_lone_value
+    return any(_is_of_one_rank(key, source) for source in key.sources) if key.sources else key.is_lone_value
+
+
+def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
+    first = key.first
     if source.syncs_itself:
         return first.kind == "compute" and not first.in_step and key.differs
     if first.sync_dist or key.world_size == 1 or (first.kind != "forward" and source.synchronises):

@@ -63,7 +63,7 @@ class UnevenUpdates(Rule):
                     f" {several(epoch.world_size, 'rank')}, and torchmetrics gathers every update by itself: the ranks"
                     " wait for each other, or abort."
                 )
-                yield self.at_source(epoch, source, message)
+                yield from self.at_source(epoch, source, message)
         for states in epoch.states:
             yield from self._about_states(epoch, states)
 
@@ -99,5 +99,5 @@ def _combines(epoch: EpochView, source: SourceView) -> bool:
     """Whether the metric is going to combine ranks: it is logged itself, or nothing but its rows is known yet."""
     if not source.synchronises:
         return False
-    logged = any(key.source is source and key.first.kind == "metric" for key in epoch.keys)
+    logged = any(key.first.kind == "metric" for key in epoch.keys_of(source))
     return logged or not source.shown_by_forward

@@ -59,16 +59,15 @@ class RestartingQueryIds(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            plan = None if key.source is None or _is_of_batches(key) else key.source.plan
-            if plan is not None and plan.merges:
+            plans = [] if _is_of_batches(key) else [source.plan for source in key.sources]
+            if plan := next((one for one in plans if one.merges), None):
                 yield self.at_key(epoch, key, _message(key.first.name, plan), effect=effect_of(epoch, key))
-            elif plan is not None and plan.ids_may_restart:
+            elif plan := next((one for one in plans if one.ids_may_restart), None):
                 doubt, message = Severity.WARNING, _message(key.first.name, plan)
                 yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=doubt, is_mended=False)
-        shown = {id(key.source) for key in epoch.keys}
         for source in epoch.sources if epoch.is_complete else ():
             # what a value is that the program made of several metrics follows from what is wrong with each of them
-            if id(source) not in shown and (source.plan.merges or source.plan.ids_may_restart):
+            if not epoch.keys_of(source) and (source.plan.merges or source.plan.ids_may_restart):
                 fix, severity = (None, None) if source.plan.merges else (_FIX_OF_DOUBT, Severity.WARNING)
                 message = _message(source.name, source.plan)
                 ranks = range(epoch.world_size)
@@ -87,7 +86,7 @@ def _message(name: str, plan: Plan) -> str:
 
 def merges_queries(key: KeyView) -> bool:
     """Whether restarting ids merge queries in the number itself."""
-    return key.source is not None and key.source.plan.merges and not _is_of_batches(key)
+    return any(source.plan.merges for source in key.sources) and not _is_of_batches(key)
 
 
 def _is_of_batches(key: KeyView) -> bool:

@@ -66,12 +66,12 @@ class StaleState(Rule):
     def _about_rows(self, epoch: EpochView, source: SourceView) -> Iterator[Finding]:
         """Values of ``forward()`` are free of the rows; where nothing shows the metric, dropped rows are a note."""
         said = _message(f"{source.metric} {source.name!r}", several(source.stale, "row"), source.sanity, source.dropped)
-        keys = [key for key in epoch.keys if key.source is source]
-        shown = next((key for key in keys if key.first.kind != "forward"), None)
-        if shown is not None:
-            finding = self.at_key(epoch, shown, said, effect=effect_of(epoch, shown))
-            yield _as_dropped(finding) if source.dropped else finding
-        elif source.dropped and not keys:
+        keys = epoch.keys_of(source)
+        for key in keys:
+            if key.first.kind != "forward":
+                finding = self.at_key(epoch, key, said, effect=effect_of(epoch, key))
+                yield _as_dropped(finding) if source.dropped else finding
+        if source.dropped and not keys:
             ranks = range(epoch.world_size)
             yield self.at_update(epoch, source, said, ranks=ranks, severity=Severity.NOTE)
 

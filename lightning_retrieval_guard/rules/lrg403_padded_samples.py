@@ -55,26 +55,23 @@ class PaddedSamples(Rule):
         if not epoch.repeated or epoch.stage == "train":
             return
         for key in epoch.keys:
-            source = key.source
-            if source is None and not key.first.in_step and key.first.kind == "plain":
+            if not key.sources and not key.first.in_step and key.first.kind == "plain":
                 said = f"'{key.first.name}' may count {_twice(epoch)} Nothing tells what it was made of."
                 yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
                 continue
             message = f"'{key.first.name}' counts {_twice(epoch)}"
             if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
                 message += f" It stays: {problems[0]}."
-            if source is None:
-                counted_once = epoch.leaves_out_repeated(key)
-            else:
-                counted_once = source.plan.left_out == epoch.repeated
+            by_rows = [source.plan.left_out == epoch.repeated for source in key.sources]
+            by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
+            counted_once = all(by_rows + by_states)
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            is_known = counted_once and (source is not None or key.asked is not None)
+            is_known = counted_once and (key.source is not None or key.asked is not None)
             effect = key.effect if is_known else None
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
-        sources = {id(key.source) for key in epoch.keys}
         for source in epoch.sources:
-            if id(source) not in sources and source.plan.has_rows:
+            if not epoch.keys_of(source) and source.plan.has_rows:
                 message = f"{source.metric} {source.name!r} counts {_twice(epoch)}"
                 yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}

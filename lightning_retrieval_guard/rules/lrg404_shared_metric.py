@@ -49,10 +49,10 @@ class SharedMetric(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            source = key.source
+            source = next((one for one in key.sources if one.shared), key.source)
             others = source.shared if source is not None else int(key.total("shared"))
             if others and key.first.kind != "forward":
                 metric = source.metric if source is not None else key.first.metric
                 count = several(others, "row" if source is not None else "update")
                 message = f"'{key.first.name}' shows a {metric} that also holds {count} of another dataloader or stage."
-                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key), is_mended=not key.parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,8 @@ from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
-from lightning_retrieval_guard.run.sources import SourceFinder
-from lightning_retrieval_guard.run.states import StateMerger
+from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
+from lightning_retrieval_guard.run.states import LocalStates, StateMerger
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
@@ -69,9 +69,8 @@ class FactCollector:
         source = self._finder.name_of(key, epoch.record, epoch.local)
         call, feeding = key.call, epoch.record.feeding
         metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
-        return replace(
-            collect_key(key, result, source, metric), shows=self._states.names_behind(key, epoch.local_states)
-        )
+        shows = _names_of(epoch.local_states, key.shown_metrics) + _names_of(epoch.local, key.shown_parts)
+        return replace(collect_key(key, result, source, metric), shows=shows)
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""
@@ -90,6 +89,11 @@ class FactCollector:
             return True
         keys = [KeyFacts.from_payload(entry) for message in messages for entry in message["keys"]]
         return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
+
+
+def _names_of(local: Mapping[str, LocalSource | LocalStates], metrics: Iterable[Any]) -> list[str]:
+    wanted = set(map(id, metrics))
+    return [name for name, entry in local.items() if id(entry.metric) in wanted]
 
 
 def collect_key(

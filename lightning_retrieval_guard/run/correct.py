@@ -13,6 +13,7 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.suppression_filter import Verdict
 
 
@@ -66,13 +67,37 @@ def find_fixes(
 def merged_targets(epoch: EpochView) -> set[str]:
     """The metrics that keep states and whose states were merged, and the log calls of these metrics."""
     merged = {one.name for one in epoch.states if (one.fault or one.leaves_out) and not one.problem}
-    keys = (key for key in epoch.keys if key.shows_object and merged & {*key.first.shows})
+    keys = (key for key in epoch.keys if key.first.shows_object and merged & {*key.first.shows})
     return merged | {key.first.storage for key in keys}
+
+
+def compose(epoch: RunningEpoch, key: KeyView) -> KeyView:
+    """The key of a composition, with what it comes to of the values of its parts."""
+    record = epoch.record.keys.get(key.first.storage)
+    metric = None if record is None or record.shown is None else record.shown.metric()
+    parts = [(epoch.local[part.name].metric, part) for part in key.parts if part.name in epoch.local]
+
+    def of(values: Sequence[float | None]) -> float | None:
+        known = {id(part): value for (part, _), value in zip(parts, values, strict=True)}
+        try:
+            value = _compat.composed_value(metric, known)
+        except LookupError:
+            return None
+        return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+
+    plain = of([part.as_combined if part.synchronises else None for _, part in parts])
+    return replace(key, composed=of([part.value for _, part in parts]), composed_plain=plain)
+
+
+def composed_targets(epoch: EpochView, left: Collection[str]) -> set[str]:
+    """The log calls of compositions, a part of which comes to the reference."""
+    keys = (key for key in epoch.keys if key.replaced and not is_left(key, left))
+    return {key.first.storage for key in keys if any(part.outcome.value is not None for part in key.parts)}
 
 
 def is_left(key: KeyView, left: Collection[str]) -> bool:
     """Whether a key's number stays with the program."""
-    return key.first.storage in left or (key.source is not None and key.source.name in left)
+    return key.first.storage in left or any(source.name in left for source in key.sources)
 
 
 def _replacement(key: KeyView, is_faulty: bool) -> float | None:

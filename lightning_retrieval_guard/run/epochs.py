@@ -22,7 +22,15 @@ from lightning_retrieval_guard.rules.judge import judge
 from lightning_retrieval_guard.rules.spec import RuleSpec
 from lightning_retrieval_guard.run.collect import FactCollector, collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext
-from lightning_retrieval_guard.run.correct import Fixes, find_fixes, is_left, mark_corrected, merged_targets
+from lightning_retrieval_guard.run.correct import (
+    Fixes,
+    compose,
+    composed_targets,
+    find_fixes,
+    is_left,
+    mark_corrected,
+    merged_targets,
+)
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import StateMerger
@@ -137,6 +145,7 @@ class Epochs:
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
         new = self._ask(epoch, new) if corrects or self._run.world_size == 1 else new
+        new = [compose(epoch, key) if key.parts else key for key in new]
         epoch.keys += new
         self._act(epoch, new)
 
@@ -206,7 +215,7 @@ class Epochs:
         fixes.install(results)
         if results is not None:
             self._leave_numbers(epoch, new, results)
-        epoch.installed |= fixes.values.keys()
+        epoch.installed |= fixes.values.keys() | composed_targets(view, epoch.left)
         epoch.installed |= {call.target for call in epoch.computed_alone} | epoch.supplied
         epoch.ordered |= fixes.sorts
 
@@ -215,8 +224,8 @@ class Epochs:
         for key in keys:
             if not is_left(key, epoch.left):
                 continue
-            if key.source is not None and key.first.kind == "metric":
-                epoch.plain.add(key.source.name)
+            if key.first.kind == "metric":
+                epoch.plain.update(source.name for source in key.sources)
             record = epoch.record.keys.get(key.first.storage)
             if record is not None and record.program_value is not None and record.calls == 1:
                 _compat.replace_value(results[key.first.storage], record.program_value)

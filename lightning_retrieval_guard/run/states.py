@@ -167,7 +167,7 @@ class StateMerger:
         """The metrics of this rank that were fed in the stage or that keys show, and that combine all ranks."""
         if self._run.world_size == 1:
             return {}
-        shown = {id(part) for key in keys for part in _shown(key)}
+        shown = {id(part) for key in keys for part in key.shown_metrics}
         found: dict[str, LocalStates] = {}
         for name, (metric, record) in self._by_name(self._candidates()).items():
             fed = record.leader or record
@@ -189,11 +189,6 @@ class StateMerger:
     def _group_of(self, metric: Metric) -> tuple[int, ...] | None:
         group = _compat.group_of(metric)
         return None if group is None else tuple(self._run.exchange.ranks_of(group))
-
-    def names_behind(self, key: KeyRecord, local: Mapping[str, LocalStates]) -> list[str]:
-        """The names of the metrics that a key shows."""
-        shown = {id(part) for part in _shown(key)}
-        return [name for name, states in local.items() if id(states.metric) in shown]
 
     # --- the ranks exchange states ----------------------------------------------------------------------------
 
@@ -279,14 +274,6 @@ class StateMerger:
         if metric is None or known is None or known.local.metric is not metric or known.stamp != known.local.stamp:
             return None
         return _compat.WithStates(_compat.metrics_in(metric), known.merged), not known.is_fault
-
-
-def _shown(key: KeyRecord) -> list[Any]:
-    """The metrics behind the value that a key showed last: the parts of a composition, else itself."""
-    metric = key.shown.metric() if key.shown is not None else None
-    if metric is None:
-        return []
-    return [part for _, part in _compat.named_modules(metric)] if _compat.is_composition(metric) else [metric]
 
 
 def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:

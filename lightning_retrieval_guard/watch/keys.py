@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Kind, LogCall, WeightCounts
 from lightning_retrieval_guard.ranking.measures import ask_the_same
 from lightning_retrieval_guard.watch.batches import BatchSize
@@ -112,6 +113,20 @@ class KeyRecord:
     suppressed: Suppressed = ()
     program_value: Any = None
     is_written: Tensor | bool = False
+
+    @property
+    def shown_metrics(self) -> list[Any]:
+        """The metric behind the value that was logged last, or the parts of a composition."""
+        metric = self.shown.metric() if self.shown is not None else None
+        return self.shown_parts or ([] if metric is None else [metric])
+
+    @property
+    def shown_parts(self) -> list[Any]:
+        """The parts of the composition behind the value that was logged last; none behind anything else."""
+        metric = self.shown.metric() if self.shown is not None and not self.mixed else None
+        if metric is None or not _compat.is_composition(metric):
+            return []
+        return [part for _, part in _compat.named_modules(metric) if part is not metric]
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

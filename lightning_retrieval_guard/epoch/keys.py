@@ -1,0 +1,188 @@
+"""A logged key on all ranks: what they report of it, and what kind of number it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning_retrieval_guard.epoch.facts import KeyFacts, MergedHow
+from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.findings import same_number
+
+WeightFault = Literal["times_world_size", "nominal", "guessed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedKey:
+    """One logged key on all ranks; ``KeyView`` adds its numbers.
+
+    Attributes:
+        facts: What each rank reports of it, ``None`` where a rank did not log it.
+        source: The rows behind the value, if it came from a retrieval metric.
+        parts: Those behind the parts, if it is what a composition of metrics comes to at the end of the epoch.
+        computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
+        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        evaluates: Whether the stage is not training, so that a number is meant to be a result.
+        idle: The ranks that have seen no batch.
+        asked: What the metric behind it says itself, where the guard has asked it.
+        composed: What the composition behind it comes to of the reference values of its parts.
+        composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
+        batches: The batches that each rank has seen; empty where that is not known.
+    """
+
+    facts: tuple[KeyFacts | None, ...]
+    source: SourceView | None = None
+    parts: tuple[SourceView, ...] = ()
+    computed: float | None = None
+    replaced: bool = False
+    evaluates: bool = True
+    idle: frozenset[int] = frozenset()
+    asked: float | None = None
+    composed: float | None = None
+    composed_plain: float | None = None
+    batches: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> list[KeyFacts]:
+        """What the ranks report that logged the key, in order of rank."""
+        return [own for own in self.facts if own is not None]
+
+    @property
+    def first(self) -> KeyFacts:
+        """What the lowest rank reports that logged the key."""
+        return self.present[0]
+
+    @property
+    def sources(self) -> tuple[SourceView, ...]:
+        """The rows behind the value, or those behind the parts of a composition."""
+        return self.parts if self.source is None else (self.source,)
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
+        return len(self.facts)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether Lightning reduces the value over the ranks."""
+        first = self.first
+        return first.sync_dist and not first.rank_zero_only and self.world_size > 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether every rank is meant to log the key and the guard may judge and correct it."""
+        first = self.first
+        if first.own_group or first.sync_dist or not first.rank_zero_only:
+            return not first.own_group
+        # weights that count the samples of all ranks say that the number is meant for all of them
+        return None not in self.facts and self.weight_fault == "times_world_size"
+
+    def total(self, attribute: str) -> float:
+        """The sum of one number over the ranks that logged the key."""
+        return sum(getattr(own, attribute) or 0.0 for own in self.present)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the program made another number of the metric's value before it logged it."""
+        return any(own.is_written for own in self.present)
+
+    @property
+    def merged(self) -> str:
+        """Why the metric would hold another state than that of its compute group, in words."""
+        return self.first.merged if self.source is None else self.source.merged
+
+    @property
+    def merged_how(self) -> MergedHow:
+        """By what that is seen."""
+        return self.first.merged_how if self.source is None else self.source.merged_how
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a value was logged once in many batches, so that nothing tells which samples it stands for."""
+        first = self.first
+        if not first.in_step or first.kind == "metric" or first.dataloader is not None or self.world_size == 1:
+            return False
+        pairs = zip(self.facts, self.batches, strict=False)
+        return any(facts is not None and facts.calls == 1 < batches for facts, batches in pairs)
+
+    @property
+    def ranks_agree(self) -> bool:
+        """Whether all ranks have the same number."""
+        values = [own.own_value for own in self.facts if own is not None]
+        if len(values) < self.world_size or any(value is None for value in values):
+            return False
+        return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+
+    @property
+    def differs(self) -> bool:
+        """Whether every rank that has seen a batch logged the key, and not all the same number."""
+        values = [own.own_value for own in self.facts if own is not None]
+        missing = any(own is None and rank not in self.idle for rank, own in enumerate(self.facts))
+        if missing or None in values:
+            return False
+        return not all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+
+    @property
+    def is_lone_value(self) -> bool:
+        """Whether a value of one rank is shown as a result of all, without rows behind it that would tell more."""
+        first = self.first
+        alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
+        return alone and self.evaluates and self.differs
+
+    @property
+    def shows_running(self) -> bool:
+        """Whether the value of a growing metric was logged again and again, and the values are averaged."""
+        first = self.first
+        if first.kind != "compute" or not first.in_step or first.reduction != "mean":
+            return False
+        if self.source is None:
+            return any(own.running for own in self.present)
+        facts = self.source.plan.facts
+        return self.total("calls") > len(self.present) and any(own.single_life and own.updates > 1 for own in facts)
+
+    @property
+    def averages_batches(self) -> bool:
+        """Whether the values of a metric on single batches are averaged."""
+        first = self.first
+        if first.kind not in ("compute", "forward") or not first.in_step or first.reduction != "mean":
+            return False
+        return self.total("calls") > 1 and not self.shows_running
+
+    @property
+    def parts_queries(self) -> bool:
+        """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
+        if self.source is None or not self.averages_batches:
+            return False
+        plan = self.source.plan
+        return plan.spans_updates and not all(own.single_life for own in plan.facts if own.rows)
+
+    @property
+    def may_part_queries(self) -> bool:
+        """Whether such metrics may have seen parts of queries, so that nothing tells how much each value counts."""
+        if self.source is None or self.source.synchronises or not self.averages_batches:
+            return False
+        plan = self.source.plan
+        whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
+        return not (whole or plan.ids_restart or plan.left_out)
+
+    @property
+    def is_no_mean(self) -> bool:
+        """Whether the mean of the logged values is not the value of the metric behind them, which keeps no rows."""
+        return self.source is None and (self.shows_running or (self.averages_batches and not self.first.mean))
+
+    @property
+    def weight_fault(self) -> WeightFault | None:
+        """Which fault the batch sizes of the log calls show, if any."""
+        first = self.first
+        if first.reduction != "mean" or first.kind == "metric" or not first.in_step:
+            return None
+        calls = self.total("calls")
+        either = self.total("either")
+        world = self.total("times_world")
+        if self.total("guessed"):
+            return "guessed"
+        if world and world + self.total("times_world_nominal") + either == calls:
+            return "times_world_size"
+        if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
+            return "nominal"
+        return None
