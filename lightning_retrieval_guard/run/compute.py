@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.distributed.exchange import Exchange
+from lightning_retrieval_guard.epoch.facts import ComputeCall
 from lightning_retrieval_guard.epoch.values import Outcome
 from lightning_retrieval_guard.run.collect import refusing
+from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
-from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 
 Plain = Callable[[], Any]
 
@@ -25,53 +26,48 @@ class ComputeDispatcher:
     """Chooses between the program's own way and the guard's.
 
     Args:
+        run: The run.
         epochs: The epochs that run.
-        exchange: Where ranks meet.
-        settings: Of the guard.
         protect: Runs a part of the guard that must not bring the run down.
     """
 
-    def __init__(
-        self,
-        epochs: Epochs,
-        exchange: Exchange,
-        settings: Settings,
-        protect: Callable[[Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, run: RunContext, epochs: Epochs, protect: Callable[[Callable[[], None]], None]) -> None:
+        self._run = run
         self._epochs = epochs
-        self._exchange = exchange
-        self._settings = settings
         self._protect = protect
+        self._is_left = False  # whether the program's own values of the parts of a composition are asked for
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
         metric, epoch = record.metric(), self._epochs.current()
-        syncs = self._exchange.world_size > 1 and _compat.syncs_on_compute(metric)
+        syncs = self._run.world_size > 1 and _compat.syncs_on_compute(metric)
         if metric is None or epoch is None:
             return plain, syncs
         if epoch.record.in_step:
             record.synced_in_steps += syncs  # what a program sees in a step is its own
             return plain, syncs
+        if _compat.is_composition(metric):
+            is_beside = self._run.settings.corrects and epoch.may_ignore and not self._is_left
+            return (functools.partial(self._compute_composition, record, plain) if is_beside else plain), syncs
         merged = self._epochs.states.merged(record)
-        if merged is not None:
-            states, is_beside = merged
-            is_beside = is_beside and self._epochs.may_ignore(epoch)
-            return functools.partial(_compute_within, states, record, plain, is_beside), True
-        if not record.is_rows or not self._settings.corrects or _compat.syncs_itself(metric):
+        is_beside = merged is not None and merged[1] and epoch.may_ignore
+        if merged is not None and not (self._is_left and is_beside):
+            return functools.partial(_compute_within, merged[0], record, plain, is_beside), True
+        if not record.is_rows or not self._run.settings.corrects or _compat.syncs_itself(metric):
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
-        outcome = self._epochs.outcome(record, epoch, syncs)
-        if outcome is None:
+        outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
+        if outcome is None or (self._is_left and needs_plain):
             return plain, syncs
-        self._epochs.note_compute(record, epoch, syncs)
-        if self._epochs.needs_program_value(record, epoch):
+        self._note_compute(record, epoch, syncs)
+        if needs_plain:
             return functools.partial(_take_beside_plain, outcome, record, plain), True
         return functools.partial(_take, outcome, metric), True
 
     def to_forward(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``forward()`` of a metric goes, and whether the value combines all ranks."""
         metric, epoch = record.metric(), self._epochs.current()
-        syncs = self._exchange.world_size > 1 and _compat.syncs_in_forward(metric)
+        syncs = self._run.world_size > 1 and _compat.syncs_in_forward(metric)
         if syncs and epoch is not None:
             record.synced_in_steps += epoch.record.in_step
         return plain, syncs
@@ -82,16 +78,14 @@ class ComputeDispatcher:
         Later than in steps they do not come to combine ranks where they know the value.
         """
         metric = record.metric()
-        if metric is None or not record.is_rows or not self._settings.corrects or self._exchange.world_size == 1:
+        if metric is None or not record.is_rows or not self._run.settings.corrects or self._run.world_size == 1:
             return plain, False
         if in_step:
             return plain, False
-        known = self._epochs.synchronized.get(id(record))
-        current = known is not None and known.stamp == record.stamp and known.source.combined
-        outcome = known.source.outcome if known is not None and current else None
-        if outcome is not None:
-            return functools.partial(_take, outcome, metric), True
-        if known is not None and known.source.plan.replicated:
+        current, last = self._epochs.known.current(record), self._epochs.known.last(record)
+        if current is not None and current.combined:
+            return functools.partial(_take, current.outcome, metric), True
+        if last is not None and last.plan.replicated:
             return functools.partial(_alone, metric, plain), False
         return plain, False
 
@@ -99,17 +93,63 @@ class ComputeDispatcher:
         """The metric combines ranks by itself; the others hear of it, in warn mode without a wait."""
         self._protect(functools.partial(self._start, record, epoch))
         value = plain()
-        self._protect(self._exchange.finish)
+        self._protect(self._run.exchange.finish)
         return value
 
     def _start(self, record: MetricRecord, epoch: RunningEpoch) -> None:
         if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
             site = user_call_site()
-            with refusing(self._settings):
-                self._exchange.start(
+            with refusing(self._run.settings):
+                self._run.exchange.start(
                     f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}",
-                    waits=self._settings.mode != "warn",
+                    waits=self._run.settings.mode != "warn",
                 )
+
+    def _compute_composition(self, record: MetricRecord, plain: Plain) -> Any:
+        """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
+        self._is_left = True
+        try:
+            record.program_value = plain()
+        finally:
+            self._is_left = False
+        return plain()
+
+    def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> Outcome | None:
+        """The value of a metric over all ranks; ``None`` where the program's own value stands.
+
+        Args:
+            record: The metric.
+            epoch: The epoch that runs.
+            syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
+        """
+        source = self._epochs.known.current(record)
+        if source is None and syncs:
+            source = self._epochs.meet_for(record, epoch)
+        if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
+            return None
+        outcome = source.outcome
+        # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
+        unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
+        alone = self._run.world_size == 1 and not source.plan.ids_restart
+        return None if alone and unsure else outcome
+
+    def _note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
+        """The program computes a metric, and the guard supplies the value without a wait."""
+        known = self._epochs.known.last(record)
+        name = self._epochs.name(record) if known is None else known.name
+        if name not in epoch.computed:
+            site = user_call_site()
+            hook = _compat.current_hook(self._run.module) or ""
+            suppressed = patterns_of(self._run.suppressions.at(site))
+            epoch.computed[name] = ComputeCall(name, hook, site.path, site.line, syncs, suppressed)
+
+    def _needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
+        """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.
+
+        Then the program's own value is worked out too. Ranks that were fed unequally often have none.
+        """
+        known = self._epochs.known.last(record)
+        return epoch.may_ignore and not (known is not None and known.plan.uneven)
 
 
 def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:

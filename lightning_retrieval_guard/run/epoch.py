@@ -77,6 +77,11 @@ class RunningEpoch:
         return {entry["name"] for message in self.exchanges[-1] for entry in message.get("computed", ())}
 
     @property
+    def may_ignore(self) -> bool:
+        """Whether a rule may be ignored at any log call, as far as all ranks tell."""
+        return any(message["ignores"] for messages in self.exchanges[-1:] for message in messages)
+
+    @property
     def runs_on_all_ranks(self) -> bool:
         """Whether every rank is known to have had a batch: the loop is skipped where there is none."""
         return bool(self.exchanges) and all(message["batches"] for message in self.exchanges[-1])

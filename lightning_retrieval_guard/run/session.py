@@ -86,9 +86,7 @@ class Session:
     def _connect(self, connect: Callable[[], Exchange]) -> None:
         self._run.exchange = connect()
         self._epochs = self._listener.epochs = Epochs(self._run, self._metrics)
-        self._listener.dispatcher = ComputeDispatcher(
-            self._epochs, self._run.exchange, self._run.settings, self.protect
-        )
+        self._listener.dispatcher = ComputeDispatcher(self._run, self._epochs, self.protect)
 
     def _install(self) -> None:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet

@@ -1,6 +1,6 @@
 """F1 at a cut, composed of two metrics that get the rows of all devices, which torchmetrics gathers again.
 
-Kind: rows of all ranks
+Kind: gathered twice
 Right form: composed_metric
 """
 

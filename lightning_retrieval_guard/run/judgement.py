@@ -1,0 +1,190 @@
+"""What is judged where the ranks have exchanged facts, and what follows for findings and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.epoch.facts import KeyFacts
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+from lightning_retrieval_guard.findings import Finding
+from lightning_retrieval_guard.report.loggers import log_counts
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.judge import judge
+from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.run.collect import collect_key, refusing
+from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.correct import (
+    Fixes,
+    composed_targets,
+    find_fixes,
+    is_left,
+    mark_corrected,
+    merged_targets,
+)
+from lightning_retrieval_guard.run.epoch import RunningEpoch
+from lightning_retrieval_guard.run.states import StateMerger
+from lightning_retrieval_guard.run.summary import numbers_of
+from lightning_retrieval_guard.run.suppression_filter import Verdict
+from lightning_retrieval_guard.watch.functionals import flattened_of
+from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.unregistered import unregistered_of
+
+
+class Judgement:
+    """Judges the document of an epoch, and acts on it: reports, corrects or raises.
+
+    Args:
+        run: The run.
+        states: Merges the states of metrics.
+        remember: Called with an epoch before its metrics are computed in place of the program.
+    """
+
+    def __init__(self, run: RunContext, states: StateMerger, remember: Callable[[RunningEpoch], None]) -> None:
+        self._run = run
+        self._states = states
+        self._remember = remember
+
+    def _view(self, epoch: RunningEpoch) -> EpochView:
+        last = epoch.exchanges[-1] if epoch.exchanges else []
+        return EpochView(
+            stage=epoch.record.stage,
+            world_size=self._run.world_size,
+            keys=tuple(epoch.keys),
+            sources=tuple(epoch.sources.values()),
+            states=tuple(epoch.states),
+            orders=epoch.orders,
+            batches=tuple(message["batches"] for message in last),
+            repeated=max((min(message["repeated"] for message in told) for told in epoch.exchanges), default=0),
+            declared_scope=self._run.settings.query_scope,
+            monitored=frozenset(key for message in last for key in message["monitored"]),
+            unregistered=tuple(unregistered_of(epoch.exchanges)),
+            computed_alone=tuple(epoch.computed_alone) if last else (),
+            flattened=tuple(flattened_of(epoch.exchanges)),
+            gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
+            corrected=frozenset(epoch.installed),
+            is_complete=epoch.is_complete or not epoch.may_go_on,
+        )
+
+    def _judge(self, epoch: RunningEpoch, view: EpochView) -> Verdict:
+        findings = mark_corrected(judge(view), epoch.installed, epoch.ordered)
+        return self._run.filter.split(findings, view, epoch.record.keys, {**epoch.local, **epoch.local_states})
+
+    # --- what follows -----------------------------------------------------------------------------------------
+
+    def act(self, epoch: RunningEpoch, new: Sequence[KeyView]) -> None:
+        """Do what follows from an exchange; nothing is done before all ranks have come to what they will do."""
+        view, mode = self._view(epoch), self._run.settings.mode
+        verdict = self._judge(epoch, view)
+        if mode == "warn":
+            urgent = [finding for finding in verdict.reported if _spec_of(finding).precedes_reduction]
+            self._run.log.add(urgent, say=self._run.is_rank_zero)
+            return
+        fixes = Fixes({}, refused=[one for one in _serious(verdict.reported) if not _spec_of(one).follows_others])
+        results = _compat.results_of(self._run.trainer)
+        if mode == "correct":
+            epoch.left |= verdict.left_to_program
+            fixes = find_fixes(results or {}, view, new, verdict, epoch.left, self._run.module.device)
+            shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
+            epoch.states = self._states.leave(shown | epoch.left) or epoch.states
+            epoch.installed |= merged_targets(self._view(epoch))
+            self._remember(epoch)
+        self._agree(epoch, fixes.refused)
+        # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
+        fixes.install(results)
+        if results is not None:
+            self._leave_numbers(epoch, new, results)
+        epoch.installed |= fixes.values.keys() | composed_targets(view, epoch.left)
+        epoch.installed |= {call.target for call in epoch.computed_alone} | epoch.supplied
+        epoch.ordered |= fixes.sorts
+
+    def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
+        """Have the program's own values logged where numbers are left to it."""
+        for key in keys:
+            if not is_left(key, epoch.left):
+                continue
+            if key.first.kind == "metric":
+                epoch.plain.update(source.name for source in key.sources)
+            record = epoch.record.keys.get(key.first.storage)
+            if record is not None and record.program_value is not None and record.calls == 1:
+                _compat.replace_value(results[key.first.storage], record.program_value)
+
+    def _agree(self, epoch: RunningEpoch, refused: Sequence[Finding] = ()) -> None:
+        """Go on where all ranks have come this far and none refuses.
+
+        Raises:
+            GuardError: With what is refused.
+        """
+        parts = ("keys", "sources", "unregistered", "flattened")
+        is_fed_unevenly = any(states.fault for states in epoch.states)
+        if not is_fed_unevenly and not any(message.get(part) for message in epoch.exchanges[-1] for part in parts):
+            return  # on every rank: nobody knows of anything to do
+        answers = self.confirm(bool(refused))
+        if refused:
+            self.refuse(refused)
+        if any(answers):
+            ranks = ", ".join(str(rank) for rank, answer in enumerate(answers) if answer)
+            raise GuardError(f"RetrievalGuard: rank(s) {ranks} refused to go on, and tell why.")
+
+    def confirm(self, answer: bool = False) -> list[bool]:
+        """The answers of all ranks, once each has come this far."""
+        with refusing(self._run.settings):
+            return self._run.exchange.agree(answer)
+
+    def refuse(self, findings: Sequence[Finding]) -> None:
+        """Raise if any of the findings is more than a note.
+
+        Raises:
+            GuardError: With location, code, numbers and fix of each fault.
+        """
+        refused = _serious(findings)
+        if not refused:
+            return
+        text = self._run.log.stop(refused)
+        self._run.save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
+        raise GuardError(text)
+
+    def refuse_weights(self, key: KeyRecord, epoch: RunningEpoch) -> None:
+        """Raise if the batch sizes of a key are wrong, where every rank sees the same ones.
+
+        Whether to raise is decided from the sizes alone; only then are the values read, for the message.
+        """
+        if _serious(self._judge_weights(epoch, collect_key(key, None, None))):
+            results: Any = _compat.results_of(self._run.trainer)
+            self.refuse(self._judge_weights(epoch, collect_key(key, results[key.call.storage], None)))
+
+    def _judge_weights(self, epoch: RunningEpoch, facts: KeyFacts) -> list[Finding]:
+        size = self._run.world_size
+        view = EpochView(
+            epoch.record.stage, size, (KeyView((facts,) * size),), orders=((),) * size, batches=(1,) * size
+        )
+        reported = self._run.filter.split(judge(view), view, epoch.record.keys, epoch.local).reported
+        return [finding for finding in reported if _spec_of(finding).judges_weights]
+
+    # --- the end of an epoch ----------------------------------------------------------------------------------
+
+    def conclude(self, epoch: RunningEpoch) -> None:
+        """Report an epoch of which Lightning has computed every number."""
+        view = self._view(epoch)
+        verdict = self._judge(epoch, view)
+        findings, trainer, log = verdict.reported, self._run.trainer, self._run.log
+        numbers = numbers_of(view, verdict.left_to_program)
+        log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
+        if self._run.settings.mode == "strict" and self._run.world_size == 1:
+            self.refuse([finding for finding in findings if _spec_of(finding).follows_others])
+        log.add(findings, say=self._run.is_rank_zero)
+        is_counted = bool(epoch.keys or findings) and epoch.record.stage != "sanity_check"
+        if self._run.is_rank_zero and self._run.settings.log_findings and is_counted:
+            log_counts(trainer.loggers, log.count_at(trainer.global_step, findings), trainer.global_step)
+
+
+def _spec_of(finding: Finding) -> RuleSpec:
+    """The specification of the rule that a finding is of."""
+    return REGISTRY[finding.code].spec
+
+
+def _serious(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that change a number, or stop the run."""
+    return [finding for finding in findings if finding.is_serious]

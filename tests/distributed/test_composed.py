@@ -1,0 +1,127 @@
+"""Arithmetics on metrics: what is wrong with a part is found at the key that shows the composition, and corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
+from lightning_retrieval_guard import RetrievalGuard
+
+from .evaluate import guards, make_trainer, recorded_warnings
+from .harness import Pool
+from .programs.data import Batch, queries, rows_of
+
+pytestmark = pytest.mark.timeout(60)
+QUERIES = 14  # with a short last batch, which shows ids that restart
+
+
+class Composed(LightningModule):
+    """Logs half of a recall and half of a reciprocal rank, as an object or from the hook."""
+
+    def __init__(self, fault: str, as_object: bool, guard: RetrievalGuard | None) -> None:
+        super().__init__()
+        self.fault, self.as_object, self.guard = fault, as_object, guard
+        options = {"sync_on_compute": fault != "unsynced"}
+        self.mrr, self.recall = RetrievalMRR(**options), RetrievalRecall(top_k=1, **options)
+        self.both = 0.5 * self.mrr + 0.5 * self.recall
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(queries(QUERIES, empty=False), batch_size=4)
+
+    def rows(self, batch: Batch) -> tuple[Tensor, ...]:
+        preds, target, indexes = rows_of(batch)
+        if self.fault == "ids":
+            indexes = torch.unique_consecutive(indexes, return_inverse=True)[1]
+        if self.fault == "gathered" and self.trainer.world_size > 1:
+            everything: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everything, (preds, target, indexes))
+            preds, target, indexes = map(torch.cat, zip(*everything, strict=True))
+        return preds, target, indexes
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        rows = self.rows(batch)
+        self.mrr.update(*rows)
+        self.recall.update(*rows)
+        if self.as_object:
+            self.log_both(self.both)
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.as_object:
+            self.log_both(self.both.compute())
+        self.both.reset()
+
+    def log_both(self, value: Any) -> None:
+        with nullcontext() if self.guard is None else self.guard.ignore("LRG"):
+            self.log("both", value)
+
+
+def evaluate(fault: str, as_object: bool, mode: str, ignores: bool = False) -> dict[str, Any]:
+    guard = guards(mode, {})
+    with recorded_warnings():
+        trainer = make_trainer(guard, False)
+        trainer.validate(Composed(fault, as_object, guard[0] if ignores else None), verbose=False)
+    findings = [one for own in guard for one in own.findings if one.severity != "note" and one.key == "both"]
+    return {
+        "both": float(trainer.callback_metrics["both"]),
+        "found": [(one.code, one.corrected) for one in findings],
+        "numbers": [(one.effect.logged, one.effect.reference) for one in findings if one.effect is not None],
+    }
+
+
+def values(pools: Mapping[int, Pool], world: int, *arguments: Any) -> list[dict[str, Any]]:
+    names = dict(zip(("fault", "as_object", "mode", "ignores"), arguments, strict=False))
+    outcomes = pools[world].run(f"{__name__}:evaluate", **names)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+def reference() -> float:
+    metrics = RetrievalMRR(), RetrievalRecall(top_k=1)
+    for metric in metrics:
+        metric.update(*rows_of(queries(QUERIES, empty=False).columns))
+    return sum(float(metric.compute()) for metric in metrics) / 2
+
+
+FAULTS = {("ids", 1): "LRG301", ("ids", 2): "LRG301", ("gathered", 2): "LRG201", ("unsynced", 2): "LRG203"}
+cases = pytest.mark.parametrize(
+    ("fault", "world", "as_object"),
+    [(*case, as_object) for case in FAULTS for as_object in (True, False)],
+)
+
+
+@cases
+def test_a_fault_of_the_parts(pools: Mapping[int, Pool], fault: str, world: int, as_object: bool) -> None:
+    plain, warned, corrected = (values(pools, world, fault, as_object, mode) for mode in ("none", "warn", "correct"))
+    assert plain[0]["both"] != pytest.approx(reference())
+    for rank in range(world):
+        assert warned[rank]["both"] == plain[rank]["both"]
+        assert warned[rank]["found"] == [(FAULTS[fault, world], False)]
+        assert corrected[rank]["both"] == pytest.approx(reference())
+        assert corrected[rank]["found"] == [(FAULTS[fault, world], True)]
+    for logged, one_device in corrected[0]["numbers"]:
+        assert (logged, one_device) == (pytest.approx(plain[0]["both"]), pytest.approx(reference()))
+
+
+@cases
+def test_what_is_ignored_at_the_log_call_stays(
+    pools: Mapping[int, Pool], fault: str, world: int, as_object: bool
+) -> None:
+    plain, ignored = (values(pools, world, fault, as_object, *rest) for rest in (("none",), ("correct", True)))
+    for one, other in zip(plain, ignored, strict=True):
+        assert (other["both"], other["found"]) == (pytest.approx(one["both"]), [])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("as_object", [True, False])
+def test_right_parts(pools: Mapping[int, Pool], world: int, as_object: bool) -> None:
+    for mode in ("warn", "correct", "strict"):
+        for value in values(pools, world, "none", as_object, mode):
+            assert (value["both"], value["found"]) == (pytest.approx(reference()), [])
