@@ -112,6 +112,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         synced: Whether the metric behind it combined all ranks.
         is_written: Whether the program wrote to a value between the metric and a log call, such as ``value *= 100``.
         source: The name of the rows behind it.
+        holds_unseen_rows: Whether the metric behind it feeds retrieval metrics of its own, whose rows nobody looks at.
         shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
@@ -126,6 +127,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     synced: bool = False
     is_written: bool = False
     source: str | None = None
+    holds_unseen_rows: bool = False
     shows: Sequence[str] = ()
     value: float | None = None
     weight: float | None = None

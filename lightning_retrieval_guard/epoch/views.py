@@ -65,7 +65,7 @@ class KeyView(LoggedKey):
     def _reference(self) -> float | None:
         if self.asked is not None or self.is_no_mean:
             return self.asked
-        if self.merged_how in ("rows", "update") or self.is_written:
+        if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
         if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
             return None

@@ -121,6 +121,14 @@ class KeyRecord:
         return self.shown_parts or ([] if metric is None else [metric])
 
     @property
+    def holds_unseen_rows(self) -> bool:
+        """Whether the metric behind the value is not a retrieval metric and holds some, which it feeds as it likes."""
+        metric = self.shown.metric() if self.shown is not None and not self.shown.is_rows else None
+        if metric is None or _compat.is_composition(metric):
+            return False
+        return any(_compat.is_rows_metric(part) for part in _compat.metrics_in(metric).values())
+
+    @property
     def shown_parts(self) -> list[Any]:
         """The parts of the composition behind the value that was logged last; none behind anything else."""
         metric = self.shown.metric() if self.shown is not None and not self.mixed else None

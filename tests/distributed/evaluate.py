@@ -139,9 +139,9 @@ def guards(mode: str, options: dict[str, Any]) -> list[Callback]:
     """The guard under test; none for the mode "none"."""
     if mode == "none":
         return []
-    from lightning_retrieval_guard import RetrievalGuard
+    from .checked import CheckedGuard
 
-    return [RetrievalGuard(mode=mode, **options)]
+    return [CheckedGuard(mode=mode, **options)]
 
 
 def evaluate(

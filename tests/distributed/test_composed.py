@@ -1,4 +1,7 @@
-"""Arithmetics on metrics: what is wrong with a part is found at the key that shows the composition, and corrected."""
+"""Metrics made of metrics: what is wrong with a part of a composition is found at the key that shows it, and corrected.
+
+What a metric feeds to others by itself is not checked, and keeps its number.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+from torchmetrics.wrappers import MinMaxMetric
 
 from lightning_retrieval_guard import RetrievalGuard
 
@@ -125,3 +129,50 @@ def test_right_parts(pools: Mapping[int, Pool], world: int, as_object: bool) -> 
     for mode in ("warn", "correct", "strict"):
         for value in values(pools, world, "none", as_object, mode):
             assert (value["both"], value["found"]) == (pytest.approx(reference()), [])
+
+
+# --- metrics in metrics -----------------------------------------------------------------------------------------
+
+
+class Range(LightningModule):
+    """Logs the least and the best reciprocal rank so far, with ids that restart in each batch, and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.range = MinMaxMetric(RetrievalMRR())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(queries(QUERIES, empty=False), batch_size=4)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        preds, target, indexes = rows_of(batch)
+        self.range.update(preds, target, torch.unique_consecutive(indexes, return_inverse=True)[1])
+        self.log("mean", preds.mean(), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("mrr", self.range.compute()["raw"])
+
+
+def look_at_range(mode: str) -> dict[str, Any]:
+    guard = guards(mode, {})
+    with recorded_warnings():
+        trainer = make_trainer(guard, False)
+        trainer.validate(Range(), verbose=False)
+    keys = {key: epochs[-1].numbers for own in guard for key, epochs in own._log.history.items()}
+    return {
+        "mrr": float(trainer.callback_metrics["mrr"]),
+        "found": [one.code for own in guard for one in own.findings],
+        "knows": {key: numbers.reference is not None for key, numbers in keys.items()},
+    }
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_what_a_metric_feeds_by_itself_is_not_checked(pools: Mapping[int, Pool], world: int) -> None:
+    shown = {}
+    for mode in ("none", "warn", "correct", "strict"):
+        outcomes = pools[world].run(f"{__name__}:look_at_range", mode=mode)
+        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+        for value in (outcome.value for outcome in outcomes):
+            assert shown.setdefault("mrr", value["mrr"]) == value["mrr"]
+            assert not value["found"]
+            assert mode == "none" or value["knows"] == {"mean": True, "mrr": False}

@@ -230,6 +230,14 @@ def test_correct(run: Runs, reference: Callable[[str], Numbers], name: str, worl
         assert all(finding["corrected"] for finding in above_note(value) if finding["code"] not in advice)
 
 
+@cases(completes)
+def test_correct_changes_no_number_without_a_finding_at_its_key(run: Runs, name: str, world: int) -> None:
+    for plain, corrected in zip(values(run(name, world)), values(run(name, world, "correct")), strict=True):
+        changed = {place.partition(" ")[2] for place in off(epoch_numbers(corrected), epoch_numbers(plain))}
+        found = {finding["key"] for finding in above_note(corrected)}
+        assert {key.removesuffix("_epoch") for key in changed} <= {key.removesuffix("_epoch") for key in found}
+
+
 @pytest.mark.parametrize("name", ONE_A_RULE)
 def test_correct_on_three(run: Runs, name: str) -> None:
     entry = PROGRAMS[name]

@@ -114,7 +114,7 @@ def test_the_worst_gives_the_page_its_colour(
 
 def test_a_key_has_its_state_its_numbers_and_its_faults() -> None:
     report = page_of(WRONG)
-    assert texts(report, "th", role="rowheader") == ["val_recall wrong LRG201", "val_loss"]
+    assert texts(report, "th", role="rowheader") == ["val_recall wrong LRG201", "val_loss not checked"]
     assert texts(report, "td", role="cell") == ["0.2109", "0.4219", "-0.2109", "", *["\u2013"] * 3, ""]
     assert texts(report, "a", href="#LRG201-1") == ["LRG201"]
 
