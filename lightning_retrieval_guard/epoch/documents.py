@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
-from lightning_retrieval_guard.epoch.views import KeyView
+from lightning_retrieval_guard.epoch.views import KeyView, RepeatedBy
 
 Message = dict[str, Any]
 """What one rank reports in one exchange; anything that JSON can hold."""
@@ -65,6 +65,25 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
     if any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
         return False
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
+
+
+def repeated_samples(exchanges: Sequence[Sequence[Message]]) -> tuple[int, RepeatedBy]:
+    """How many samples were repeated over all ranks, and by what: the sampler says so, a data set's are seen."""
+    by_sampler = max((min(message["repeated"] for message in messages) for messages in exchanges), default=0)
+    if by_sampler:
+        return by_sampler, "sampler"
+    return max(map(_repeated_by_data_set, exchanges), default=0), "data set"
+
+
+def _repeated_by_data_set(messages: Sequence[Message]) -> int:
+    """How many of the last ranks end on the first samples of the first ranks, in their order."""
+    edges = [message.get("edges", ()) for message in messages]
+    if len(edges) < 2 or not all(edges) or len({message["samples"] for message in messages}) > 1:
+        return 0
+    firsts, lasts = zip(*edges, strict=True)
+    if len(set(firsts)) < len(firsts):  # ranks that begin alike have more in common than one sample
+        return 0
+    return next((count for count in range(len(edges) - 1, 0, -1) if lasts[-count:] == firsts[:count]), 0)
 
 
 def order_of_reductions(message: Message) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, Unregistered
 from lightning_retrieval_guard.epoch.keys import LoggedKey
@@ -12,6 +13,8 @@ from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect
 from lightning_retrieval_guard.settings import QueryScope
+
+RepeatedBy = Literal["sampler", "data set"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,8 @@ class EpochView:
         states: The other metrics that were fed, where several ranks combine them.
         orders: For every rank the storage keys that Lightning combines over ranks, in the order of logging.
         batches: The number of batches that each rank has seen.
-        repeated: How many samples the sampler repeated over all ranks.
+        repeated: How many samples were repeated over all ranks, so that each has the same number.
+        repeated_by: What repeated them.
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are not part of the module.
@@ -190,6 +194,7 @@ class EpochView:
     orders: tuple[tuple[str, ...], ...] = ()
     batches: tuple[int, ...] = ()
     repeated: int = 0
+    repeated_by: RepeatedBy = "sampler"
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: tuple[Unregistered, ...] = ()

@@ -1,7 +1,8 @@
 """LRG403 padded-samples
 
 ## What it flags
-An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them.
+An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them. Also an
+iterable data set that does so: the last samples of the last ranks equal the first samples of the first ranks.
 
 ## Why it is wrong
 The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
@@ -22,8 +23,8 @@ For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
 ## What correct mode does
 It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
 as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the last
-sample, and that counts if its inputs are those of the other rank's first sample. Otherwise the number stays. A plain
-value is averaged over its batch already, so it stays too.
+sample, and that counts if its inputs are those of the other rank's first sample. Otherwise the number stays, as it does
+where a data set repeated samples. A plain value is averaged over its batch already, so it stays too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class PaddedSamples(Rule):
-    """The distributed sampler repeated samples."""
+    """The sampler or the data set repeated samples."""
 
     spec = RuleSpec(
         "LRG403",
@@ -84,6 +85,6 @@ class PaddedSamples(Rule):
 def _twice(epoch: EpochView) -> str:
     them = "it" if epoch.repeated == 1 else "them"
     return (
-        f"{several(epoch.repeated, 'sample')} twice: the sampler repeated {them} to give"
+        f"{several(epoch.repeated, 'sample')} twice: the {epoch.repeated_by} repeated {them} to give"
         f" {several(epoch.world_size, 'rank')} the same number."
     )

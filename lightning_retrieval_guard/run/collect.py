@@ -43,7 +43,7 @@ class FactCollector:
         """What this rank reports of an epoch and of some of its keys, besides its sources."""
         trainer, record = self._run.trainer, epoch.record
         results = _compat.results_of(trainer) or {}
-        padding, logged = record.padding(), list(record.keys.values())
+        padding, logged, edges = record.padding(), list(record.keys.values()), record.edges
         if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(trainer)):
             keys = sorted(keys, key=lambda key: key.call.storage)
         unregistered = collect_unregistered(trainer, self._run.module, self._watch, record.stage, logged)
@@ -53,6 +53,7 @@ class FactCollector:
             "batches": record.batches,
             "samples": record.samples,
             "repeated": padding.repeated if padding is not None else 0,
+            **({"edges": edges} if edges else {}),
             "monitored": sorted(_compat.monitored_keys(trainer)),
             "more": self._has_hook(record.stage),
             "ignores": self._run.filter.may_ignore((self._run.module, *_compat.callbacks_of(trainer))),

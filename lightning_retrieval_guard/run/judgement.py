@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
+from lightning_retrieval_guard.epoch.documents import repeated_samples
 from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding
@@ -49,6 +50,7 @@ class Judgement:
 
     def _view(self, epoch: RunningEpoch) -> EpochView:
         last = epoch.exchanges[-1] if epoch.exchanges else []
+        repeated, repeated_by = repeated_samples(epoch.exchanges)
         return EpochView(
             stage=epoch.record.stage,
             world_size=self._run.world_size,
@@ -57,7 +59,8 @@ class Judgement:
             states=tuple(epoch.states),
             orders=epoch.orders,
             batches=tuple(message["batches"] for message in last),
-            repeated=max((min(message["repeated"] for message in told) for told in epoch.exchanges), default=0),
+            repeated=repeated,
+            repeated_by=repeated_by,
             declared_scope=self._run.settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
             unregistered=tuple(unregistered_of(epoch.exchanges)),

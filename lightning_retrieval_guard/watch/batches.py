@@ -100,7 +100,7 @@ def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
         return None
     if not keeps_order(loader):
         return IdColumns(())
-    leaves = dict(_leaves(batch))
+    leaves = dict(leaves_of(batch))
     return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
 
 
@@ -109,10 +109,10 @@ def _is_column(tensor: Tensor) -> bool:
 
 
 def _shapes(batch: Any) -> Iterator[tuple[int, ...]]:
-    return (tuple(leaf.shape[:2]) for _, leaf in _leaves(batch) if leaf.ndim)
+    return (tuple(leaf.shape[:2]) for _, leaf in leaves_of(batch) if leaf.ndim)
 
 
-def _leaves(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def leaves_of(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors of a batch, each with its path."""
     if isinstance(batch, Tensor):
         yield path, batch
@@ -125,7 +125,7 @@ def _leaves(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     elif is_dataclass(batch) and not isinstance(batch, type):
         parts = ((field.name, getattr(batch, field.name)) for field in fields(batch))
     for name, part in parts:
-        yield from _leaves(part, f"{path}/{name}")
+        yield from leaves_of(part, f"{path}/{name}")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lightning_retrieval_guard.watch.batches import (
 )
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.shards import ShardEdges, is_dealt_by_data_set
 from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
@@ -58,6 +59,7 @@ class StageRecord:
     results: Any = None
     flattened: dict[str, FlattenedCall] = field(default_factory=dict)
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
+    _edges: dict[int | None, ShardEdges] = field(default_factory=dict)
     # of every batch; None once one is not known, or where they would take too much memory
     _columns: list[IdColumns] | None = field(default_factory=list)
     _column_bytes: int = 0
@@ -85,6 +87,8 @@ class StageRecord:
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
+        if trainer.world_size > 1 and self.stage != "train" and is_dealt_by_data_set(loader):
+            self._edges.setdefault(dataloader, ShardEdges()).note(batch, size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
         self._repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
 
@@ -139,6 +143,12 @@ class StageRecord:
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""
         return epoch is not None and epoch < self.epoch and epoch not in self.running
+
+    @property
+    def edges(self) -> list[str]:
+        """Fingerprints of the first and the last sample, where the data set of the dataloader at hand deals samples."""
+        edges = self._edges.get(self.dataloader)
+        return [] if edges is None else edges.fingerprints
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""

@@ -3,6 +3,7 @@
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.documents import repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
@@ -39,6 +40,32 @@ def test_a_plain_value_keeps_its_number() -> None:
     finding = the_finding("LRG403", stage(key, repeated=3))
     assert (finding.severity, finding.effect) == (Severity.WARNING, None)
     assert "'val_loss' counts 3 samples twice: the sampler repeated them to give 4 ranks" in finding.message
+
+
+def test_a_data_set_that_repeats_samples_leaves_the_number() -> None:
+    own = facts("val_mrr", kind="metric", source="recall")
+    key = KeyView((own, own), source([[HIT, LAST], [MISS, HIT]], RetrievalMRR()))
+    finding = the_finding("LRG403", stage(key, repeated=1, repeated_by="data set"))
+    assert (finding.effect, finding.corrects) == (None, None)
+    assert "counts 1 sample twice: the data set repeated it to give 2 ranks the same number." in finding.message
+
+
+@pytest.mark.parametrize(
+    ("edges", "samples", "repeated"),
+    [
+        ([["a", "b"], ["c", "a"]], [3, 3], 1),
+        ([["a", "x"], ["b", "a"], ["c", "b"]], [3, 3, 3], 2),
+        ([["a", "x"], ["b", "y"], ["c", "a"]], [3, 3, 3], 1),
+        ([["a", "c"], ["c", "d"]], [3, 3], 0),  # not the last rank
+        ([["a", "b"], ["c", "a"]], [4, 3], 0),  # not equally many
+        ([["a", "b"], ["a", "a"]], [3, 3], 0),  # all begin alike
+        ([["a", "b"], []], [3, 3], 0),  # samples of a rank that nobody can compare
+        ([["a", "b"], ["c", "d"]], [3, 3], 0),
+    ],
+)
+def test_what_a_data_set_repeats_is_seen(edges: list[list[str]], samples: list[int], repeated: int) -> None:
+    ranks = [{"repeated": 0, "samples": size, "edges": own} for own, size in zip(edges, samples, strict=True)]
+    assert repeated_samples([ranks]) == (repeated, "data set")
 
 
 def test_every_key_that_it_touches_is_named() -> None:

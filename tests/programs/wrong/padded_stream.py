@@ -1,0 +1,46 @@
+"""An IterableDataset that deals its questions in turns, and its first ones again so that every rank gets as many.
+
+Kind: one for each other rule
+Right form: iterable_shards
+Stays: nothing but the samples themselves tells which of them came again
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader, IterableDataset
+from torchmetrics.retrieval import RetrievalRecall
+
+from ..data import Batch, passages
+from ..models import DualEncoder
+
+
+class Stream(IterableDataset[Batch]):
+    def __init__(self, count: int) -> None:
+        self.questions = passages(count)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        count = len(self.questions)
+        for index in range(rank, count + -count % ranks, ranks):
+            yield self.questions[index % count]
+
+
+class StreamedRetriever(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = DualEncoder()
+        self.recall = RetrievalRecall(top_k=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores = self.model(batch["question"], batch["passages"])
+        self.recall.update(scores, batch["labels"], indexes=batch["question_id"][:, None].expand_as(scores))
+        self.log("val_recall@1", self.recall, prog_bar=True)  # expect: LRG403@2
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(Stream(21), batch_size=4)
+
+
+def main(make_trainer: Callable[..., Trainer]) -> None:
+    make_trainer().validate(StreamedRetriever(), verbose=False)
