@@ -28,12 +28,12 @@ class StreamedRetriever(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.model = DualEncoder()
-        self.recall = RetrievalRecall(top_k=1)
+        self.recall = RetrievalRecall(top_k=3)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["question"], batch["passages"])
         self.recall.update(scores, batch["labels"], indexes=batch["question_id"][:, None].expand_as(scores))
-        self.log("val_recall@1", self.recall, prog_bar=True)
+        self.log("val_recall@3", self.recall, prog_bar=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(Stream(21), batch_size=4)
