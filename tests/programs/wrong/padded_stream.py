@@ -39,7 +39,7 @@ class StreamedRetriever(LightningModule):
         self.log("val_recall@3", self.recall, prog_bar=True)  # expect: LRG403@2
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(Stream(21), batch_size=4)
+        return DataLoader(Stream(23), batch_size=4)
 
 
 def main(make_trainer: Callable[..., Trainer]) -> None:
