@@ -25,6 +25,7 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = json.loads(
     (_ROOT / "docs" / "rules" / "messages.json").read_text(encoding="utf-8")
 )
 _LINT = "../lint.md"
+_SITE_WIDTH = 88  # what the site shows of a line without scrolling
 
 # What a reader has seen when a rule is the one to read about.
 SYMPTOMS = {
@@ -60,7 +61,7 @@ _INDEX_TOP = """\
 # Rules
 
 Look up a code here, or find the rule by what you have seen. Each page shows a mistake, why it is wrong, what to write
-instead, and what correct mode does.
+instead, and what correct mode does. A whole program that runs is at its end.
 
 The severity in the table is the one for a finding that changes a number. A finding that changes no number is a note.
 Codes are never used again. Their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and
@@ -105,7 +106,7 @@ def _whole_program(message: Mapping[str, Any] | None) -> list[str]:
     if message is None:
         return []
     printed = "\n".join(
-        textwrap.fill(line, 100, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+        textwrap.fill(line, _SITE_WIDTH, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
         for line, indent in zip(message["printed"], ("", "  ", "  "), strict=False)
     )
     options = f"--mode {message['mode']} --devices {message['devices']}"
