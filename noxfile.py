@@ -1,4 +1,4 @@
-"""Tests in every supported pair of Lightning and torchmetrics: `nox -s compat page`.
+"""Tests in every supported pair of Lightning and torchmetrics, and on every Python: `nox -s compat unpinned page`.
 
 One pair alone: `nox -s "compat(oldest)"`; after `--` other tests instead of these, which the page does not count.
 Environments stay in `.nox`; `nox -r` uses them again.
@@ -39,6 +39,8 @@ TESTS = (
     "tests/unit/test_measures.py",
     "tests/unit/test_score.py",
 )
+# Each gets what pip finds newest, as a user's installation does: with CUDA that is several gigabytes.
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Old releases cause warnings of Python and torch; only those of the guard are errors.
 WARNINGS = ("-W", "default", "-W", "error::lightning_retrieval_guard.GuardWarning")
 
@@ -50,21 +52,32 @@ nox.options.sessions = ["compat"]
 def compat(session: nox.Session, pair: str) -> None:
     """Run the tests with one pair of versions, and keep the result for the page."""
     lightning, torchmetrics = PAIRS[pair]
-    folder = Path(session.create_tmp())
-    constraints = folder / "constraints.txt"
+    constraints = Path(session.create_tmp()) / "constraints.txt"
     tools = [line for line in Path("constraints-dev.txt").read_text().splitlines() if not line.startswith(OF_A_PAIR)]
     pinned = [f"lightning=={lightning}", f"pytorch-lightning=={lightning}", f"torchmetrics=={torchmetrics}"]
     constraints.write_text("\n".join([*tools, *pinned, PKG_RESOURCES]))
     session.install("-q", "-c", str(constraints), "torch", "setuptools")
     session.install("-q", "-c", str(constraints), "-e", ".[compat]")
-    result = folder / "result.xml"
+    _test(session, pair)
+
+
+@nox.session(venv_backend="venv", python=PYTHONS)
+def unpinned(session: nox.Session) -> None:
+    """Run the tests with the newest versions that pip finds for one Python, and keep the result for the page."""
+    session.install("-q", "-e", ".[compat]")
+    _test(session, session.name)
+
+
+def _test(session: nox.Session, name: str) -> None:
+    result = Path(session.create_tmp()) / "result.xml"
     tests = session.posargs or TESTS
     session.run("python", "-m", "pytest", "-q", *WARNINGS, f"--junitxml={result}", *tests)
     if tests is TESTS:
-        session.run("python", "-m", "tests.compatibility", "note", str(result), pair)
+        session.run("python", "-m", "tests.compatibility", "note", str(result), name)
 
 
 @nox.session(venv_backend="none")
 def page(session: nox.Session) -> None:
-    """Write docs/compatibility.md from the results of all pairs."""
-    session.run("python", "-m", "tests.compatibility", "page", *PAIRS)
+    """Write docs/compatibility.md from the results of all pairs and Pythons."""
+    names = [*PAIRS, *(f"unpinned-{python}" for python in PYTHONS)]
+    session.run("python", "-m", "tests.compatibility", "page", *names)

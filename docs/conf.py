@@ -18,6 +18,7 @@ autodoc_typehints = "none"  # the docstrings say what an argument means, and nam
 html_theme = "furo"
 html_title = "lightning-retrieval-guard"
 html_static_path: list[str] = []
+pygments_dark_style = "github-dark"  # the theme's own underlines names of packages, as if they were links
 html_extra_path = ["report.schema.json"]
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1d4ed8", "color-brand-content": "#1d4ed8"},

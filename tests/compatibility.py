@@ -1,4 +1,4 @@
-"""The page that tells in which versions the tests were run; `nox -s compat page` runs this file."""
+"""The page that tells in which versions the tests were run; `nox -s compat unpinned page` runs this file."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ where another is in use:
 - `lightning` and `pytorch_lightning` {lightning}; 2.6.2 and 2.6.3 were withdrawn
 - `torchmetrics` {torchmetrics}
 
-`nox -s compat page` installs each pair below on its own, runs the tests and writes this page. The oldest and the newest
-pair are part of `make test`. The newest pair runs all tests there.
+`nox -s compat unpinned page` installs each row below on its own, runs the tests and writes this page. First come pairs
+of versions. The oldest and the newest pair are part of `make test`, and the newest pair runs all tests there. Then
+comes what `pip install` finds newest for each Python.
 
 | Lightning, both packages | torchmetrics | torch | Python | passed | skipped | failed |
 |---|---|---|---|---|---|---|
@@ -37,7 +38,7 @@ pair are part of `make test`. The newest pair runs all tests there.
 _TESTS = """
 ## What was run
 
-The same tests in every pair, on one process and on several, from these files:
+The same tests in every row, on one process and on several, from these files:
 
 {tests}
 Skipped is what a version does not have. Aggregations other than the mean and `RetrievalAUROC` came with torchmetrics
@@ -45,8 +46,8 @@ Skipped is what a version does not have. Aggregations other than the mean and `R
 
 ## Python
 
-The package was installed in fresh environments as `make release-check` does it, and the demo ran there: the wheel with
-Python 3.11.7, the sdist with 3.13.0. The tests above ran with the Python of the table.
+The tests above ran with these: {pythons}. The package was installed in fresh environments as
+`make release-check` does it, and the demo ran there: the wheel with Python 3.11.7, the sdist with 3.13.0.
 
 """
 _FAULTS = """\
@@ -60,7 +61,7 @@ a test that runs the program without the guard, and fails where the installed ve
 """
 
 
-def note(result: Path, pair: str) -> None:
+def note(result: Path, name: str) -> None:
     """Keep what became of the tests in the environment that runs this."""
     cases = ElementTree.parse(result).iter("testcase")
     verdicts = [(case.attrib["classname"].replace(".", "/"), _ended(case)) for case in cases]
@@ -71,7 +72,7 @@ def note(result: Path, pair: str) -> None:
         "files": sorted({f"{name}.py" for name, _ in verdicts}),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{pair}.json").write_text(json.dumps(told), encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def _ended(case: ElementTree.Element) -> str:
@@ -83,12 +84,13 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
     rows = [_row(result) for result in results]
     files = sorted({name for result in results for name in result["files"]})
+    pythons = ", ".join(sorted({result["python"] for result in results}))
     faults = [_compat.FLOORED_WEIGHTS, _compat.ORDER_PAIRS_KEYS, _compat.UNEVEN_LISTS, _compat.REFUSED_CALLBACKS]
     return "".join(
         [
             _TOP.format(**{name: f"`{checked}`" for name, checked in _compat.CHECKED.items()}),
             *rows,
-            _TESTS.format(tests="".join(f"- `{name}`\n" for name in files)),
+            _TESTS.format(tests="".join(f"- `{name}`\n" for name in files), pythons=pythons),
             _FAULTS,
             *(f"| {fault.what} | {fault.versions} |\n" for fault in faults),
         ]
@@ -105,10 +107,10 @@ def _row(result: dict[str, Any]) -> str:
 
 def main(command: str, *arguments: str) -> None:
     if command == "note":
-        result, pair = arguments
-        note(Path(result), pair)
+        result, name = arguments
+        note(Path(result), name)
     else:
-        found = [json.loads((RESULTS / f"{pair}.json").read_text(encoding="utf-8")) for pair in arguments]
+        found = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in arguments]
         DOCUMENT.write_text(render(found), encoding="utf-8")
 
 

@@ -17,13 +17,15 @@ from typing import Any
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
 
+_ROOT = Path(__file__).parents[1]
 INDEX = "index.md"
 PROGRAM_HEADING = "## A whole program"
 # What was printed about programs of the corpus; `python -m tests.programs.messages` writes it.
 MESSAGES: Mapping[str, Mapping[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "docs" / "rules" / "messages.json").read_text(encoding="utf-8")
+    (_ROOT / "docs" / "rules" / "messages.json").read_text(encoding="utf-8")
 )
 _LINT = "../lint.md"
+_SITE_WIDTH = 88  # what the site shows of a line without scrolling
 
 # What a reader has seen when a rule is the one to read about.
 SYMPTOMS = {
@@ -59,7 +61,7 @@ _INDEX_TOP = """\
 # Rules
 
 Look up a code here, or find the rule by what you have seen. Each page shows a mistake, why it is wrong, what to write
-instead, and what correct mode does.
+instead, and what correct mode does. A whole program that runs is at its end.
 
 The severity in the table is the one for a finding that changes a number. A finding that changes no number is a note.
 Codes are never used again. Their first digit is the group: 1 weights, 2 synchronisation, 3 ids and scores, 4 state and
@@ -103,22 +105,33 @@ def _whole_program(message: Mapping[str, Any] | None) -> list[str]:
     """A program that sets the rule off, what is printed about it, and its right form."""
     if message is None:
         return []
-    devices = "1 device" if message["devices"] == 1 else f"{message['devices']} devices"
     printed = "\n".join(
-        textwrap.fill(line, 100, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+        textwrap.fill(line, _SITE_WIDTH, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
         for line, indent in zip(message["printed"], ("", "  ", "  "), strict=False)
     )
-    right = f"\n\nIts right form is {_program(message['right'])}." if message["right"] else ""
-    return [
+    options = f"--mode {message['mode']} --devices {message['devices']}"
+    parts = [
         PROGRAM_HEADING,
-        f"{_program(message['program'])} runs as it stands. On {devices} the guard reports:",
-        f"```text\n{printed}\n```{right}",
+        f"This is {_link_to_program(message['program'])},\nwith data and models of `tests/programs`:",
+        _text_of_program(message["program"]),
+        "In a checkout of the repository:",
+        f"```text\n$ python -m tests.programs.evaluate {message['program']} {options}\n...\n{printed}\n```",
     ]
+    if message["right"]:
+        parts += [f"Its right form is {_link_to_program(message['right'])}:", _text_of_program(message["right"])]
+    return parts
 
 
-def _program(name: str) -> str:
-    path = name.replace(".", "/")
-    return f"[{path}](../../tests/programs/{path}.py)"
+def _link_to_program(name: str) -> str:
+    return f"[{name.replace('.', '/')}](../../{_file_of_program(name)})"
+
+
+def _text_of_program(name: str) -> str:
+    return f"```python\n{(_ROOT / _file_of_program(name)).read_text(encoding='utf-8')}```"
+
+
+def _file_of_program(name: str) -> str:
+    return f"tests/programs/{name.replace('.', '/')}.py"
 
 
 def _uncapitalised(text: str) -> str:

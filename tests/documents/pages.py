@@ -43,7 +43,8 @@ class Block:
 
 def page_paths() -> list[Path]:
     """Every page, in order."""
-    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+    folders = [ROOT, ROOT / "bench", ROOT / "examples"]
+    return sorted([*(ROOT / "docs").rglob("*.md"), *(path for folder in folders for path in folder.glob("*.md"))])
 
 
 def name_of(path: Path) -> str:

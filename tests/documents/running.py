@@ -24,7 +24,8 @@ from .pages import ROOT, Block, blocks
 COMMAND = "lightning-retrieval-guard"
 # What needs a registry, a cluster or another checkout. Its form is looked at, not its effect.
 NOT_RUN = re.compile(r"^(pip install|make|git|pre-commit|nox|cd) ")
-EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py")))
+PROGRAMS = [*(ROOT / "examples").glob("*.py"), *(ROOT / "tests" / "programs").glob("*/*.py")]
+EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROGRAMS))
 LIMIT = 150  # seconds for one command
 
 
@@ -53,7 +54,7 @@ class Page:
             runner(block)
 
     def run_python(self, block: Block) -> None:
-        """A piece of a program. What stands in a file of the examples is run by their test."""
+        """A piece of a program. What stands in a file of the examples or of the corpus is run by their tests."""
         if any(textwrap.indent(block.text, indentation) in EXAMPLES for indentation in ("", "    ")):
             return
         unseen = io.StringIO()

@@ -13,8 +13,8 @@ from .running import Page
 PAGES = {name_of(path): path for path in page_paths()}
 # Tests of their own run what these show, in surroundings of their own.
 ELSEWHERE = {"docs/parity.md": "tests/parity/test_page.py", "docs/lint.md": "tests/lint/test_documents.py"}
-# Not programs: a map of the code, and a history.
-NOT_RUN = {"ARCHITECTURE.md", "CHANGELOG.md"}
+# Not programs: a map of the code, a history, and half an hour of measurements.
+NOT_RUN = {"ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"}
 RUN = ("python", "console", "shell", "yaml")
 # A page with these starts processes, which takes a while. The README is run each time all the same.
 STARTS_PROCESSES = ("python ", "pytest", " parity ")

@@ -10,11 +10,13 @@ import importlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_retrieval_guard.findings import show_number
 from tests.distributed.evaluate import GROUP_TIMEOUT, Recorder, guards, recorded_warnings
 from tests.distributed.harness import Pool
 
@@ -74,6 +76,16 @@ def _of_epochs(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if not NOT_OF_EPOCHS.search(name)}
 
 
+def printed(finding: dict[str, Any]) -> list[str]:
+    """The lines about a finding: what is wrong and where, the numbers if they are known, and the repair."""
+    name = Path(finding["path"]).name
+    lines = [f"{name}:{finding['line']}: {finding['code']} {finding['rule']}: {finding['message']}"]
+    if effect := finding["effect"]:
+        logged, reference = show_number(effect["logged"]), show_number(effect["reference"])
+        lines.append(f"{finding['key']}: logged {logged}, one device {reference}")
+    return [*lines, f"Fix: {finding['fix']}"]
+
+
 def main() -> int:
     """Run one program by hand and print what each rank shows."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -87,7 +99,7 @@ def main() -> int:
             print(f"--- rank {outcome.rank}: {outcome.status}")
             print(outcome.value["logged"] if outcome.ok else outcome)
             for finding in outcome.value["findings"] if outcome.ok else ():
-                print(f"{finding['path']}:{finding['line']}: {finding['severity']}: {finding['message']}")
+                print(*printed(finding), sep="\n  ")
     finally:
         pool.close()
     return 0

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.findings import show_number
 from tests.distributed.harness import Pools
 
+from .evaluate import printed
 from .expectations import Program
 from .runs import Runs
 
@@ -22,7 +22,7 @@ WORLD_SIZES = (2, 1)  # two devices show more
 
 
 def collect(runs: Runs) -> dict[str, dict[str, Any]]:
-    """By code: a program that sets the rule off, its right form, on how many devices, and what is printed."""
+    """By code: a program that sets the rule off, its right form, how it was run, and what is printed."""
     messages: dict[str, dict[str, Any]] = {}
     for world_size in WORLD_SIZES:
         # A program with a right form of its own shows more than one without.
@@ -34,28 +34,23 @@ def collect(runs: Runs) -> dict[str, dict[str, Any]]:
                     messages[code] = {
                         "program": program.name,
                         "right": program.right_form if program.right_form != program.name else None,
+                        "mode": _mode(program, world_size),
                         "devices": world_size,
-                        "printed": _printed(program, finding),
+                        "printed": printed(finding),
                     }
     return dict(sorted(messages.items()))
 
 
 def _found(runs: Runs, program: Program, world_size: int, code: str) -> list[dict[str, Any]]:
     """The findings of a rule, those first that change a number."""
-    # What aborts without a guard ends well in correct mode alone.
-    mode = "correct" if program.fails(world_size) else "warn"
-    found = [one for one in runs.values(program.name, world_size, mode)[0]["findings"] if one["code"] == code]
+    run = runs.values(program.name, world_size, _mode(program, world_size))[0]
+    found = [one for one in run["findings"] if one["code"] == code]
     return sorted(found, key=lambda one: (one["severity"] == "note", one["effect"] is None))
 
 
-_NUMBERS = (("logged", "logged"), ("one device", "reference"))
-
-
-def _printed(program: Program, finding: dict[str, Any]) -> list[str]:
-    head = f"{program.path.name}:{finding['line']}: {finding['code']} {finding['rule']}: {finding['message']}"
-    effect = finding["effect"]
-    numbers = effect and [f"{word} {show_number(effect[name])}" for word, name in _NUMBERS]
-    return [head, *([f"{finding['key']}: {', '.join(numbers)}"] if numbers else []), f"Fix: {finding['fix']}"]
+def _mode(program: Program, world_size: int) -> str:
+    # What aborts without a guard ends well in correct mode alone.
+    return "correct" if program.fails(world_size) else "warn"
 
 
 def render(messages: dict[str, dict[str, Any]]) -> str:

@@ -22,6 +22,8 @@ from tools.rule_pages import (
 )
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"
+PROGRAMS = Path(__file__).parents[1] / "programs"
+RIGHT = "right/functional_over_queries.py"
 each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)
 
 
@@ -39,11 +41,11 @@ def test_the_examples_are_python(rule: Rule) -> None:
 
 @each_rule
 def test_all_code_of_the_documentation_is_in_fences(rule: Rule) -> None:
-    page = render_page(rule)
+    page = render_page(rule).partition(PROGRAM_HEADING)[0]
     assert re.findall(r"```python\n(.*?)\n```", page, re.DOTALL) == code_blocks(documentation(rule))
     outside = re.sub(r"```python\n.*?\n```", "", page, flags=re.DOTALL)
     assert "\n    " not in outside
-    assert "\n\n\n" not in page
+    assert "\n\n\n" not in page.rstrip("\n")
 
 
 def test_every_page_begins_with_what_a_reader_has_seen() -> None:
@@ -73,7 +75,17 @@ def test_a_page_has_the_title_the_severity_and_links_to_other_rules() -> None:
         "Severity: warning. [All rules](index.md)\n\n## What it flags\n\n"
     )
     assert "see [LRG104](LRG104-floored-batch-size.md)." in page
-    assert page.endswith("(../../tests/programs/right/functional_over_queries.py).\n")
+
+
+def test_a_page_ends_with_a_whole_program_what_is_printed_about_it_and_its_right_form() -> None:
+    wrong, right = ((PROGRAMS / name).read_text(encoding="utf-8") for name in ("wrong/weight_nominal.py", RIGHT))
+    program = render_page(REGISTRY["LRG102"]).partition(PROGRAM_HEADING)[2]
+    assert f"```python\n{wrong}```\n\n" in program
+    assert "$ python -m tests.programs.evaluate wrong.weight_nominal --mode warn --devices 2\n...\n" in program
+    assert "\nweight_nominal.py:30: LRG102 constant-batch-size: " in program
+    assert program.endswith(
+        f"\n\nIts right form is [{RIGHT[:-3]}](../../tests/programs/{RIGHT}):\n\n```python\n{right}```\n"
+    )
 
 
 def test_only_codes_of_other_known_rules_outside_of_code_are_links(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from lightning_retrieval_guard import _compat
 from tests import compatibility
 from tests.compatibility import DOCUMENT, ROOT, note, render
 
-PAIRS: dict[str, tuple[str, str]] = runpy.run_path(str(ROOT / "noxfile.py"))["PAIRS"]
+NOXFILE = runpy.run_path(str(ROOT / "noxfile.py"))
+PAIRS: dict[str, tuple[str, str]] = NOXFILE["PAIRS"]
 RESULT = """<testsuites><testsuite>
 <testcase classname="tests.unit.test_score" name="a"/>
 <testcase classname="tests.unit.test_score" name="b"><skipped/></testcase>
@@ -23,9 +24,18 @@ RESULT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_the_page_has_a_row_for_each_pair() -> None:
-    rows = re.findall(r"^\| (\d\S*) \| (\S+) \|", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert rows == list(PAIRS.values())
+def test_the_page_has_a_row_for_each_pair_and_each_python_and_none_has_a_failure() -> None:
+    lines = re.findall(r"^\| (\d.*) \|$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = [line.split(" | ") for line in lines]
+    assert [tuple(row[:2]) for row in rows[: len(PAIRS)]] == list(PAIRS.values())
+    assert [row[3].rpartition(".")[0] for row in rows[len(PAIRS) :]] == list(NOXFILE["PYTHONS"])
+    assert {row[-1] for row in rows} == {"0"}
+
+
+def test_the_pythons_are_those_that_the_package_is_for() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project) == list(NOXFILE["PYTHONS"])
+    assert f'requires-python = ">={NOXFILE["PYTHONS"][0]}"' in project
 
 
 def test_the_ends_of_the_ranges_are_installed() -> None:
