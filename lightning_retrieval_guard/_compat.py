@@ -483,6 +483,11 @@ def held_states(metric: Any) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in metric._defaults}
 
 
+def default_states(metric: Any) -> dict[str, Any]:
+    """The states by name, as a metric holds them that was fed nothing."""
+    return {name: _to_device(default, metric) for name, default in metric._defaults.items()}
+
+
 def is_blank(metric: Any) -> bool:
     """Whether a metric holds nothing that it was fed."""
     if metric.update_count:

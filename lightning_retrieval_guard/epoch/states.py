@@ -56,6 +56,7 @@ class StateFacts:
         averages: Whether torchmetrics takes the plain mean of states over ranks.
         stacks: Whether it gets the states of every rank to see, those of ranks without an update too.
         last_of: The rank whose first sample this one has as its last one, where states without it are known or sought.
+        is_apart: Whether the metric holds updates by another dataloader or stage, and states without these are known.
         group: The ranks that it combines, where these are not all.
         suppressed: Codes and prefixes of rules that are ignored at its first update.
     """
@@ -71,6 +72,7 @@ class StateFacts:
     averages: bool = False
     stacks: bool = False
     last_of: int | None = None
+    is_apart: bool = False
     group: tuple[int, ...] | None = None
     suppressed: Sequence[str] = ()
 
@@ -131,6 +133,16 @@ class StateView:
     def leaves_out(self) -> bool:
         """Whether states without the repeated samples are sought."""
         return self.repeated > 0 and any(facts.last_of is not None for facts in self.present)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether states of one dataloader or stage alone are sought."""
+        return self._any("is_apart")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether other states than those of the metric are sought, or torchmetrics cannot combine these."""
+        return self.fault is not None or self.leaves_out or self.is_apart
 
     @property
     def counts_once(self) -> bool:

@@ -20,7 +20,8 @@ training and validation share is reset by Lightning after the validation, in the
         self.log("recall", recall)
 
 ## What correct mode does
-It logs for each dataloader and stage the value of the rows that it fed, for retrieval metrics.
+It logs for each dataloader, and for the validation, the value of what it fed. What the program computes in a hook stays
+the value of everything. The training's number still lacks what the validation reset.
 """
 
 from __future__ import annotations

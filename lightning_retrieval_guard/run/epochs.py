@@ -80,6 +80,7 @@ class Epochs:
     def end_hooks(self) -> None:
         """The module's epoch-end hook is over: everything of the epoch is logged."""
         epoch = self.current()
+        self.states.end_dataloader()
         if epoch is not None and epoch.may_go_on:
             epoch.is_complete = True
             find = self._finder.behind_keys

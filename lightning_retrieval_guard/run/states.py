@@ -29,12 +29,12 @@ from lightning_retrieval_guard.epoch.states import (
     unpack_states,
 )
 from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.watch.beside import Beside
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
-from lightning_retrieval_guard.watch.repeated import WithoutRepeated
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 
@@ -51,11 +51,13 @@ class LocalStates:
         metric: The metric.
         record: What is known of it; of the member that is fed in its place, where it belongs to a compute group.
         epoch: The epoch.
+        dataloader: The dataloader at hand.
     """
 
     metric: Metric
     record: MetricRecord
     epoch: int
+    dataloader: int | None = None
 
     @property
     def suppressed(self) -> Suppressed:
@@ -95,32 +97,35 @@ class LocalStates:
             lacks_joined=any(not state for state, _ in joined),
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
-            last_of=None if self.repeated is None else self.repeated.last_of,
+            last_of=None if self.beside is None else self.beside.last_of,
+            is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
             group=group,
             suppressed=patterns_of(self.suppressed),
         )
 
     @property
-    def repeated(self) -> WithoutRepeated | None:
-        """What it would hold without a repeated sample, where the sampler repeated any in this epoch."""
-        seen = self.record.repeated
-        return seen if seen is not None and seen.epoch == self.epoch else None
+    def beside(self) -> Beside | None:
+        """What it would hold of the dataloader at hand, and without a repeated sample, where that is something else."""
+        beside = self.record.beside
+        is_current = beside is not None and (beside.epoch, beside.dataloader) == (self.epoch, self.dataloader)
+        return beside if is_current else None
 
     def held(self) -> States | str:
-        """The states of this rank, without metrics that were not fed, and without a repeated sample; or why not."""
-        seen = self.repeated
-        if seen is not None and seen.last_of is not None and seen.problem:
-            return seen.problem
-        if seen is not None and seen.last_of is not None:
-            states = {path: held for path, held in seen.states.items() if held.updates}
+        """The states to merge of this rank, without metrics that were not fed; or why they are not known."""
+        beside = self.beside
+        is_other = beside is not None and (beside.last_of is not None or beside.is_apart)
+        if beside is not None and is_other and beside.problem:
+            return beside.problem
+        if beside is not None and is_other:
+            states = {path: held for path, held in beside.states.items() if held.updates}
         else:
             states = {
                 path: Held(part.update_count, _compat.held_states(part))
                 for path, part in self.parts.items()
                 if not _compat.is_blank(part)
             }
-        inputs = {} if seen is None else {FIRST: seen.first, LAST: seen.last}
+        inputs = {} if beside is None else {FIRST: beside.first, LAST: beside.last}
         return states | {name: Held(0, {"inputs": samples}) for name, samples in inputs.items() if samples}
 
 
@@ -138,6 +143,7 @@ class _Known:
     stamp: tuple[int, int]
     merged: Merged
     is_fault: bool
+    is_apart: bool
 
 
 class StateMerger:
@@ -164,22 +170,26 @@ class StateMerger:
         self._views.clear()
 
     def local(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalStates]:
-        """The metrics of this rank that were fed in the stage or that keys show, and that combine all ranks."""
-        if self._run.world_size == 1:
-            return {}
+        """The metrics of this rank that were fed in the stage or that keys show, and that combine all ranks.
+
+        On one device only those are of interest that another dataloader or stage has fed too.
+        """
         shown = {id(part) for key in keys for part in key.shown_metrics}
         found: dict[str, LocalStates] = {}
         for name, (metric, record) in self._by_name(self._candidates()).items():
             fed = record.leader or record
-            if stage.stage in fed.fed_by or id(metric) in shown:
-                found[name] = LocalStates(metric, fed, stage.epoch)
+            states = LocalStates(metric, fed, stage.epoch, stage.dataloader)
+            is_needed = self._run.world_size > 1 or (states.beside is not None and states.beside.is_apart)
+            if is_needed and (stage.stage in fed.fed_by or id(metric) in shown):
+                found[name] = states
         return found
 
     def _candidates(self) -> Iterator[_Fed]:
         for metric, record in self._watch.records():
             if record.is_rows or record.created_in_hook in STEP_HOOKS or _compat.belongs_to_lightning(metric):
                 continue
-            if not _compat.is_composition(metric) and _compat.combines_by_states(metric) and _compat.metrics_in(metric):
+            combines = self._run.world_size == 1 or _compat.combines_by_states(metric)
+            if combines and not _compat.is_composition(metric) and _compat.metrics_in(metric):
                 yield metric, record
 
     def facts(self, local: Mapping[str, LocalStates]) -> dict[str, StateFacts]:
@@ -200,7 +210,7 @@ class StateMerger:
             local: The metrics of this rank.
         """
         views = {(view.name, view.ranks): view for view in make_state_views(messages)}
-        wanted = {place: view for place, view in views.items() if view.fault or view.leaves_out}
+        wanted = {place: view for place, view in views.items() if view.is_wanted}
         new = {place: view for place, view in wanted.items() if not self._is_known(place, view)}
         if new and self._run.settings.corrects:
             self._exchange({name for name, _ in new}, new, local)
@@ -245,8 +255,15 @@ class StateMerger:
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         local = LocalStates(metric, record.leader or record, epoch=-1)
-        self._known[id(metric)] = _Known(view.name, local, local.stamp, merged, view.fault is not None)
+        self._known[id(metric)] = _Known(view.name, local, local.stamp, merged, view.fault is not None, view.is_apart)
         return ""
+
+    def end_dataloader(self) -> None:
+        """The numbers of a dataloader are computed; from now on metrics show what all of them have fed."""
+        for known in self._known.values():
+            for part in known.local.parts.values() if known.is_apart else ():
+                _compat.forget_computed(part)
+        self._known = {key: known for key, known in self._known.items() if not known.is_apart}
 
     def leave(self, left: Collection[str]) -> list[StateView]:
         """Leave metrics to torchmetrics where it can combine the ranks; the views as they are then.
@@ -272,6 +289,9 @@ class StateMerger:
         metric = record.metric()
         known = self._known.get(id(metric))
         if metric is None or known is None or known.local.metric is not metric or known.stamp != known.local.stamp:
+            return None
+        if known.is_apart and _compat.current_hook(self._run.module) is not None:
+            self.end_dataloader()  # the program computes what all dataloaders have fed
             return None
         return _compat.WithStates(_compat.metrics_in(metric), known.merged), not known.is_fault
 

@@ -19,7 +19,7 @@ from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.watch.repeated import WithoutRepeated
+    from lightning_retrieval_guard.watch.beside import Beside
 
 KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
@@ -161,8 +161,8 @@ class MetricRecord:
     merged: Merged | None = None
     # the member of its compute group that is fed in its place
     leader: MetricRecord | None = None
-    # what it would hold without the sample that the sampler repeated
-    repeated: WithoutRepeated | None = None
+    # what it would hold of one dataloader alone, and without the sample that the sampler repeated
+    beside: Beside | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -233,7 +233,7 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
-        self.repeated = None
+        self.beside = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)

@@ -18,6 +18,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
+from lightning_retrieval_guard.watch.beside import BesideFeeder
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
@@ -25,7 +26,6 @@ from lightning_retrieval_guard.watch.merged import rows_given
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.patches import Patches
-from lightning_retrieval_guard.watch.repeated import RepeatedSamples
 from lightning_retrieval_guard.watch.stale import drop_stale
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 from lightning_retrieval_guard.watch.update_context import UpdateContext
@@ -95,7 +95,7 @@ class MetricWatch:
         self._origins = Origins()
         self._recent: list[MetricLife] = []
         self._held = HeldRows(max_held_mb)
-        self._repeated = RepeatedSamples(max_held_mb * MEBIBYTE)
+        self._beside = BesideFeeder(max_held_mb * MEBIBYTE)
         self._calls = _Calls()
         self._batch = 0
         self._installed = False
@@ -311,7 +311,7 @@ class MetricWatch:
 
     def _feed_beside(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         if not record.is_rows:
-            self._repeated.take(record, self._listener.feeding(), inputs, self._running)
+            self._beside.take(record, self._listener.feeding(), inputs, self._running)
 
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
@@ -379,7 +379,7 @@ class MetricWatch:
 
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again."""
-        self._repeated.clear()
+        self._beside.clear()
         for record in list(self._records.values()):
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)

@@ -43,6 +43,7 @@ class StageRecord:
         judged: Storage keys whose ranks have met already.
         running: The numbers of all epochs that run now.
         flattened: Calls of functional retrieval metrics with a batch of queries.
+        logs_by_dataloader: Whether a metric object was logged for one of several dataloaders.
         results: Where Lightning keeps the logged values of the stage, once something was logged.
     """
 
@@ -56,6 +57,7 @@ class StageRecord:
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
+    logs_by_dataloader: bool = False
     results: Any = None
     flattened: dict[str, FlattenedCall] = field(default_factory=dict)
     _padding: dict[int | None, Padding | None] = field(default_factory=dict)
@@ -138,6 +140,7 @@ class StageRecord:
             columns=self._in_batch,
             in_step=self.in_step,
             repeats=self._repeats,
+            logs_by_dataloader=self.logs_by_dataloader,
         )
 
     def is_over(self, epoch: int | None) -> bool:

@@ -30,7 +30,8 @@ class UpdateContext:
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
     ``is_over`` tells of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, ``in_step`` tells whether a step runs, and ``repeats`` what of its batch the sampler repeats.
+    have come from, ``in_step`` tells whether a step runs, ``repeats`` what of its batch the sampler repeats, and
+    ``logs_by_dataloader`` whether metric objects are logged for each of several dataloaders.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class UpdateContext:
     columns: IdColumns | None = None
     in_step: bool = True
     repeats: Repeats | None = None
+    logs_by_dataloader: bool = False
 
     def feed(self, record: MetricRecord) -> tuple[Feed, Batch]:
         """A metric is updated now: what feeds it, and what is known of the batches since its update before."""

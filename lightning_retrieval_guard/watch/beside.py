@@ -1,7 +1,8 @@
-"""What metrics that keep states would hold without the sample that the sampler repeated.
+"""What metrics that keep states would hold of one dataloader alone, and without the sample that the sampler repeated.
 
-The metric itself is fed as the program wants it. Beside it, from the batch on that ends on the repeated sample, go the
-states that come of the same updates without that sample, and its inputs, which the other rank must have seen too.
+The metric itself is fed as the program wants it. Beside it go other states. From its first update by another dataloader
+or stage on they are those that come of this one's updates. From the batch on that ends on a repeated sample they lack
+that sample, whose inputs are kept, because the other rank must have seen the same.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContex
 
 
 @dataclass
-class WithoutRepeated:
-    """A metric in an epoch whose sampler repeats samples.
+class Beside:
+    """What goes beside a metric while a dataloader feeds it.
 
     Attributes:
         epoch: The epoch.
+        dataloader: The dataloader.
+        is_apart: Whether the metric holds updates by another dataloader or stage too, and ``states`` those by this one.
         first: Inputs of the first sample of this rank, where that is repeated on another one, update by update.
         last: Inputs of the last sample, where that is repeated.
         last_of: The rank that has this one as its first.
-        states: What the metric would hold without it.
+        states: What the metric would hold of this dataloader, without that sample.
         problem: Why that is not known.
     """
 
     epoch: int
+    dataloader: int | None
+    is_apart: bool = False
     first: list[Any] = field(default_factory=list)
     last: list[Any] = field(default_factory=list)
     last_of: int | None = None
@@ -42,7 +47,7 @@ class WithoutRepeated:
     problem: str = ""
 
 
-class RepeatedSamples:
+class BesideFeeder:
     """Feeds metrics beside the program.
 
     Args:
@@ -68,39 +73,44 @@ class RepeatedSamples:
             inputs: The arguments of the update.
             running: Where updates belong to a metric.
         """
-        repeats, seen, metric = None if feeding is None else feeding.repeats, record.repeated, record.metric()
-        if feeding is None or (repeats is None and seen is None):  # as nearly always
+        metric = record.metric()
+        if feeding is None or metric is None or _compat.is_composition(metric):
             return
-        if metric is None or _compat.is_composition(metric):
-            return
-        if seen is None or seen.epoch != feeding.epoch:
-            if repeats is None:
+        repeats, beside = feeding.repeats, record.beside
+        if beside is None or (beside.epoch, beside.dataloader) != (feeding.epoch, feeding.dataloader):
+            dataloader = feeding.dataloader if feeding.logs_by_dataloader else None
+            is_apart = any(feeding.is_of_another(feed, dataloader) for feed in record.feeds)
+            if not is_apart and repeats is None:
+                return  # as nearly always
+            states = self._copy(metric, _compat.default_states) if is_apart else {}
+            beside = record.beside = Beside(feeding.epoch, feeding.dataloader, is_apart, states=states)
+        if repeats is not None and repeats.is_first:
+            beside.first.append(_sample(inputs, repeats.size, 0))
+        is_last = repeats is not None and repeats.last_of is not None
+        if beside.last_of is not None and not is_last:
+            beside.problem = "it was updated again after the batch of the repeated sample"
+        if repeats is not None and is_last:
+            self._meet_repeated(metric, beside, repeats, inputs)
+            if repeats.size == 1:
                 return
-            seen = record.repeated = WithoutRepeated(feeding.epoch)
-        if repeats is None:
-            if seen.last_of is not None:
-                seen.problem = "it was updated again after the batch of the repeated sample"
-            return
-        if repeats.is_first:
-            seen.first.append(_sample(inputs, repeats.size, 0))
-        if repeats.last_of is not None:
-            self._feed_beside(metric, seen, repeats, inputs, functools.partial(running, record))
+            inputs = _without_last(inputs, repeats.size)
+        if (is_last or beside.is_apart) and not beside.problem:
+            self._feed(metric, beside, inputs, functools.partial(running, record))
 
-    def _feed_beside(
-        self, metric: Any, seen: WithoutRepeated, repeats: Repeats, inputs: Any, running: Callable[[], Any]
-    ) -> None:
-        if seen.last_of is None:
-            seen.last_of = repeats.last_of
-            seen.states = self._copy(metric)
+    def _meet_repeated(self, metric: Any, beside: Beside, repeats: Repeats, inputs: Any) -> None:
+        if beside.last_of is None:
+            beside.last_of = repeats.last_of
+            if not beside.is_apart:
+                beside.states = self._copy(metric, _compat.held_states)
             if self._bytes > self._limit:
-                seen.states, seen.problem = {}, "its states take more than max_held_mb"
-        seen.last.append(_sample(inputs, repeats.size, -1))
+                beside.states, beside.problem = {}, "its states take more than max_held_mb"
+        beside.last.append(_sample(inputs, repeats.size, -1))
         if not _is_cut(inputs, repeats.size):
-            seen.problem = "none of what it was updated with has one entry a sample"
-        if seen.problem or repeats.size == 1:
-            return
-        (args, kwargs), parts = _without_last(inputs, repeats.size), _compat.metrics_in(metric)
-        states = {path: (held.updates, held.states) for path, held in seen.states.items()}
+            beside.problem = "none of what it was updated with has one entry a sample"
+
+    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> None:
+        (args, kwargs), parts = inputs, _compat.metrics_in(metric)
+        states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
             with (
                 running(),
@@ -110,16 +120,17 @@ class RepeatedSamples:
             ):
                 metric.update(*args, **kwargs)
                 held = {path: Held(part.update_count, _compat.held_states(part)) for path, part in parts.items()}
-            seen.states = held
-        except Exception as error:  # whatever a metric says of fewer samples, the program never fed it these
-            seen.problem = f"its update without the repeated sample raises {type(error).__name__}"
+            beside.states = held
+        except Exception as error:  # whatever a metric says of other states, the program never had it hold these
+            beside.problem = f"its update beside the program raises {type(error).__name__}"
 
-    def _copy(self, metric: Any) -> States:
+    def _copy(self, metric: Any, states_of: Callable[[Any], dict[str, Any]]) -> States:
         copies = {}
         for path, part in _compat.metrics_in(metric).items():
-            states = _compat.held_states(part)
+            states, is_blank = states_of(part), states_of is _compat.default_states
             self._bytes += sum(_bytes(state) for state in states.values() if isinstance(state, Tensor))
-            copies[path] = Held(part.update_count, {name: _copied(state) for name, state in states.items()})
+            updates = 0 if is_blank else part.update_count
+            copies[path] = Held(updates, {name: _copied(state) for name, state in states.items()})
         return copies
 
     def clear(self) -> None:
