@@ -116,6 +116,9 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
+        first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
+        last_batch: That over the last batch, where it ends on a repeated sample.
+        last_of: The rank that has this sample first.
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
         lacks_value: What ``value`` lacks to be weighted by samples.
         lacks_weight: What ``weight`` lacks to be the number of samples.
@@ -131,6 +134,9 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     shows: Sequence[str] = ()
     value: float | None = None
     weight: float | None = None
+    first_batch: float | None = None
+    last_batch: float | None = None
+    last_of: int | None = None
     names_devices: bool = False
     lacks_value: float = 0.0
     lacks_weight: float = 0.0

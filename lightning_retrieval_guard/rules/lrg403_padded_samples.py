@@ -1,8 +1,8 @@
 """LRG403 padded-samples
 
 ## What it flags
-An evaluation whose distributed sampler repeated samples, so that every rank gets the same number of them. Also an
-iterable data set that does so: the last samples of the last ranks equal the first samples of the first ranks.
+An evaluation whose distributed sampler repeated samples, so that every rank gets as many. Also an iterable data set
+that does so: the last samples of the last ranks equal the first samples of the first ranks.
 
 ## Why it is wrong
 The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
@@ -18,13 +18,11 @@ One device for final numbers, or a data set whose size the number of devices div
     trainer = Trainer(devices=1)
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
-For retrieval metrics alone, `RetrievalGuard(mode="correct")` is enough.
-
 ## What correct mode does
 It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
 as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the last
 sample, and that counts if its inputs are those of the other rank's first sample. Otherwise the number stays, as it does
-where a data set repeated samples. A plain value is averaged over its batch already, so it stays too.
+where a data set repeated samples. A plain value stays too; the message says how far off a mean can be.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class PaddedSamples(Rule):
@@ -63,6 +61,8 @@ class PaddedSamples(Rule):
             message = f"'{key.first.name}' counts {_twice(epoch)}"
             if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
                 message += f" It stays: {problems[0]}."
+            if bound := _bound(epoch, key):
+                message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
             by_rows = [source.plan.left_out == epoch.repeated for source in key.sources]
             by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
             counted_once = all(by_rows + by_states)
@@ -80,6 +80,26 @@ class PaddedSamples(Rule):
             if states.counts_once and states.name not in shown:
                 message = f"{states.metric} {states.name!r} counts {_twice(epoch)}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
+
+
+def _bound(epoch: EpochView, key: KeyView) -> float | None:
+    """How far a mean over samples can be off, none of which is negative; ``None`` where that is not known.
+
+    A sample has no more than the whole batch that it came in, on either rank.
+    """
+    first = key.first
+    if first.kind != "plain" or first.reduction != "mean" or not key.is_shared or None in key.facts:
+        return None
+    most = []
+    for facts in key.present:
+        first_batch = None if facts.last_of is None else key.present[facts.last_of].first_batch
+        if first_batch is not None and facts.last_batch is not None:
+            most.append(min(first_batch, facts.last_batch))
+    samples, mean = key.total("weight") + key.total("lacks_weight"), key.by_samples
+    if len(most) != epoch.repeated or min(most) < 0 or samples <= epoch.repeated:
+        return None
+    total, once = mean * samples, samples - epoch.repeated
+    return max(total / once - mean, mean - (total - sum(most)) / once)
 
 
 def _twice(epoch: EpochView) -> str:

@@ -17,6 +17,7 @@ from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, ForwardUpdates, MetricLife, MetricRecord, life_of
 from lightning_retrieval_guard.watch.origins import Origin
 from lightning_retrieval_guard.watch.suppressions import Suppressed
+from lightning_retrieval_guard.watch.update_context import Repeats
 
 
 @dataclass
@@ -96,6 +97,9 @@ class KeyRecord:
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
         program_value: What the program would have logged last, where the guard gave it another value.
+        first_batch: The sum over the first batch, where the sampler repeats its first sample.
+        last_batch: That over the last batch, where it ends on a repeated sample.
+        last_of: The rank that has this sample first.
         is_written: Whether the program wrote to a value between the metric and a log call.
     """
 
@@ -113,6 +117,9 @@ class KeyRecord:
     suppressed: Suppressed = ()
     program_value: Any = None
     is_written: Tensor | bool = False
+    first_batch: Any = None
+    last_batch: Any = None
+    last_of: int | None = None
 
     @property
     def shown_metrics(self) -> list[Any]:
@@ -135,6 +142,14 @@ class KeyRecord:
         if metric is None or not _compat.is_composition(metric):
             return []
         return [part for _, part in _compat.named_modules(metric) if part is not metric]
+
+    def note_repeated(self, repeats: Repeats, value: Any) -> None:
+        """Take in the mean of a batch, one sample of which the sampler repeats."""
+        total = (value.detach() if isinstance(value, Tensor) else value) * repeats.size
+        if repeats.is_first:
+            self.first_batch = total
+        if repeats.last_of is not None:
+            self.last_batch, self.last_of = total, repeats.last_of
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

@@ -38,6 +38,7 @@ class StageRecord:
         batches: Batches seen.
         batch: The size of the batch at hand.
         dataloader: The dataloader at hand, where there are several.
+        repeats: What of the batch at hand the sampler repeats.
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
@@ -54,6 +55,7 @@ class StageRecord:
     batches: int = 0
     batch: BatchSize = _NO_BATCH
     dataloader: int | None = None
+    repeats: Repeats | None = None
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
@@ -66,7 +68,6 @@ class StageRecord:
     _columns: list[IdColumns] | None = field(default_factory=list)
     _column_bytes: int = 0
     _in_batch: IdColumns | None = None
-    _repeats: Repeats | None = None
     # samples seen, or None once a batch had an unknown size
     _samples: dict[int | None, int | None] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class StageRecord:
         if trainer.world_size > 1 and self.stage != "train" and is_dealt_by_data_set(loader):
             self._edges.setdefault(dataloader, ShardEdges()).note(batch, size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
-        self._repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
+        self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
 
     def _find_repeats(self, rank: int, size: int | None, before: int | None, loader: Any) -> Repeats | None:
         """What of the batch at hand the sampler repeats; a collate function of the program's may order samples anew."""
@@ -115,7 +116,7 @@ class StageRecord:
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
-        self.batch, self._repeats = _NO_BATCH, None
+        self.batch, self.repeats = _NO_BATCH, None
         known = self._columns
         self._in_batch = None if known is None else IdColumns([one for own in known for one in own.batches])
 
@@ -139,7 +140,7 @@ class StageRecord:
             self.is_over,
             columns=self._in_batch,
             in_step=self.in_step,
-            repeats=self._repeats,
+            repeats=self.repeats,
             logs_by_dataloader=self.logs_by_dataloader,
         )
 

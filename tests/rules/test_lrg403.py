@@ -1,12 +1,14 @@
 """The distributed sampler repeated samples."""
 
+from dataclasses import replace
+
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard.epoch.documents import repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView
-from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import update
 
 from .factories import PATH, facts, found, source, stage, steps, the_finding
@@ -40,6 +42,22 @@ def test_a_plain_value_keeps_its_number() -> None:
     finding = the_finding("LRG403", stage(key, repeated=3))
     assert (finding.severity, finding.effect) == (Severity.WARNING, None)
     assert "'val_loss' counts 3 samples twice: the sampler repeated them to give 4 ranks" in finding.message
+
+
+@pytest.mark.parametrize(
+    "first_batch",
+    [8.0, 2.0],
+)
+def test_how_far_a_mean_can_be_off(first_batch: float) -> None:
+    """8 samples, of which one is repeated: 7 come to 32 - x, and x is no more than either batch comes to."""
+    once, again = steps((2.0, 2, 2), (3.0, 2, 2), sync_dist=True), steps((5.0, 2, 2), (6.0, 2, 2), sync_dist=True)
+    ranks = replace(once, first_batch=first_batch), replace(again, last_batch=12.0, last_of=0)
+    [finding] = found("LRG403", stage(KeyView(ranks), repeated=1))
+    largest = min(first_batch, 12.0)
+    worst = max(32 / 7 - 4.0, 4.0 - (32 - largest) / 7)
+    assert finding.message.endswith(f"none of them negative, it is off by at most {show_number(worst)}.")
+    [unknown] = found("LRG403", stage(KeyView((once, again)), repeated=1))
+    assert "off by" not in unknown.message
 
 
 def test_a_data_set_that_repeats_samples_leaves_the_number() -> None:
