@@ -108,7 +108,7 @@ class RankStore:
         starts = self._status.starts
         keys = [self._start(number) for number in range(1, starts + 2)]
         self.write(meeting=meeting, point="", starts=0, starts_before=starts)
-        self._store.set(keys[-1], _LEFT)
+        self._go_past(keys[-1])
         went_past = bool(self._store.add(f"{keys[-1]}/came", 0) > 0)
         if self._rank == 0:  # since the last meeting nobody waits any more for what was started before it
             self._forget(*self._old_starts)
@@ -132,8 +132,12 @@ class RankStore:
             self._store.set(key, "")
         if waits:
             self._store.wait([key], timeout)
-        is_decided = bool(self._store.check([key]))
-        return not is_decided or bool(self._store.get(key) != _LEFT.encode())
+        return not bool(self._store.add(f"{key}/left", 0) > 0)  # older versions of torch cannot ask for a key
+
+    def _go_past(self, key: str) -> None:
+        """Write that not all ranks will start something."""
+        self._store.add(f"{key}/left", 1)
+        self._store.set(key, _LEFT)
 
     def finish(self) -> None:
         """What was started is over; where the store is gone, so are all who could ask."""
@@ -173,7 +177,7 @@ class RankStore:
         self._store.set(self._all, "")
         self._store.set(f"{self._agreement(self._agreements)}/over", "")
         self._store.set(self._agreement(self._agreements + 1), _LEFT)
-        self._store.set(self._start(self._status.starts + 1), _LEFT)
+        self._go_past(self._start(self._status.starts + 1))
 
     @property
     def _all(self) -> str:
@@ -189,7 +193,7 @@ class RankStore:
 
     def _forget(self, *keys: str) -> None:
         for key in keys:
-            for part in ("", "/came", "/read", "/over"):
+            for part in ("", "/came", "/left", "/read", "/over"):
                 self._store.delete_key(f"{key}{part}")
 
 
