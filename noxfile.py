@@ -13,6 +13,7 @@ import nox
 # The oldest and the newest pair are the two ends of the supported ranges.
 PAIRS = {
     "oldest": ("2.1.0", "1.2.0"),
+    "oldest-torch": ("2.1.0", "1.2.0"),
     "2.2": ("2.2.5", "1.3.2"),
     "2.3": ("2.3.3", "1.4.3"),
     "2.4": ("2.4.0", "1.5.2"),
@@ -23,6 +24,8 @@ PAIRS = {
 OF_A_PAIR = ("lightning", "packaging", "pytorch-lightning", "torchmetrics")
 # torchmetrics up to 1.3 and Lightning 2.1 import pkg_resources.
 PKG_RESOURCES = "setuptools<81"
+# The first torch that is supported was built for the first NumPy; with CUDA it is gigabytes.
+OLDEST_TORCH = ("torch==2.1.2", "numpy<2")
 # What shows on real trainers and several processes that names, hooks and numbers are as expected.
 TESTS = (
     "tests/distributed/test_upstream_faults.py",
@@ -53,8 +56,10 @@ def compat(session: nox.Session, pair: str) -> None:
     """Run the tests with one pair of versions, and keep the result for the page."""
     lightning, torchmetrics = PAIRS[pair]
     constraints = Path(session.create_tmp()) / "constraints.txt"
-    tools = [line for line in Path("constraints-dev.txt").read_text().splitlines() if not line.startswith(OF_A_PAIR)]
-    pinned = [f"lightning=={lightning}", f"pytorch-lightning=={lightning}", f"torchmetrics=={torchmetrics}"]
+    torch = OLDEST_TORCH if pair == "oldest-torch" else ()
+    replaced = (*OF_A_PAIR, *("torch", "numpy")[: len(torch)])
+    tools = [line for line in Path("constraints-dev.txt").read_text().splitlines() if not line.startswith(replaced)]
+    pinned = [*torch, f"lightning=={lightning}", f"pytorch-lightning=={lightning}", f"torchmetrics=={torchmetrics}"]
     constraints.write_text("\n".join([*tools, *pinned, PKG_RESOURCES]))
     session.install("-q", "-c", str(constraints), "torch", "setuptools")
     session.install("-q", "-c", str(constraints), "-e", ".[compat]")

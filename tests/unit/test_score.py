@@ -92,7 +92,9 @@ def check(metrics: list[Any], rows: Rows, *, alone: bool = True, theirs: Rows | 
         for scores in [values, *(score([measure], *rows)[1] if alone else [])]:
             found = tensors(aggregate(measure, scores.values))
             for value, right in zip(found, expected, strict=True):
-                torch.testing.assert_close(value, right, atol=1e-6, rtol=1e-6, msg=lambda text, m=metric: f"{m} {text}")
+                torch.testing.assert_close(
+                    value, right, atol=1e-6, rtol=1e-6, equal_nan=True, msg=lambda text, m=metric: f"{m} {text}"
+                )
 
 
 def known(metric: Any) -> Measure:
