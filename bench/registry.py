@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import check_model, growth, issue_2852, lint, log_calls, memory, others, scoring, sync
+from bench import check_model, growth, issue_2852, lint, log_calls, memory, others, scoring, states, sync
 from bench.declare import Bench
 
 _IN_ORDER = (
@@ -14,6 +14,7 @@ _IN_ORDER = (
     sync.BENCH,
     check_model.BENCH,
     issue_2852.BENCH,
+    states.BENCH,
     log_calls.BENCH,
     lint.BENCH,
 )
