@@ -117,8 +117,14 @@ def _whole_program(message: Mapping[str, Any] | None) -> list[str]:
         "In a checkout of the repository:",
         f"```text\n$ python -m tests.programs.evaluate {message['program']} {options}\n...\n{printed}\n```",
     ]
+    repair = (_ROOT / _file_of_program(message["program"])).with_suffix(".diff")
     if message["right"]:
         parts += [f"Its right form is {_link_to_program(message['right'])}:", _text_of_program(message["right"])]
+    elif repair.is_file():
+        parts += [
+            "Its right form has these changes, and runs with `--repaired` in that command:",
+            f"```diff\n{repair.read_text(encoding='utf-8')}```",
+        ]
     return parts
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(
-    r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
+    r"^[ \t]*(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<body>.*?)^[ \t]*(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
 )
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -54,10 +55,11 @@ def name_of(path: Path) -> str:
 def blocks(path: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = path.read_text(encoding="utf-8")
-    return [
-        Block(name_of(path), text.count("\n", 0, match.start("body")) + 1, match["language"].strip(), match["body"])
-        for match in _FENCE.finditer(text)
-    ]
+    found = []
+    for match in _FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("body")) + 1
+        found.append(Block(name_of(path), line, match["language"].strip(), textwrap.dedent(match["body"])))
+    return found
 
 
 def without_blocks(text: str) -> str:

@@ -23,7 +23,7 @@ from .pages import ROOT, Block, blocks
 
 COMMAND = "lightning-retrieval-guard"
 # What needs a registry, a cluster or another checkout. Its form is looked at, not its effect.
-NOT_RUN = re.compile(r"^(pip install|make|git|pre-commit|nox|cd) ")
+BY_FORM = re.compile(r"^(pip install|make|git|pre-commit|nox|cd) ")
 PROGRAMS = [*(ROOT / "examples").glob("*.py"), *(ROOT / "tests" / "programs").glob("*/*.py")]
 EXAMPLES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROGRAMS))
 LIMIT = 150  # seconds for one command
@@ -45,18 +45,19 @@ class Page:
 
     def run(self, block: Block) -> None:
         """Run a block, or raise AssertionError where it does not do what it shows."""
-        runner = getattr(self, f"run_{block.language}", None)
-        if block.file_name:
-            file = self.folder / block.file_name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text, encoding="utf-8")
-        elif runner:
-            runner(block)
+        getattr(self, f"run_{way_of(block)}")(block)
+
+    def run_file(self, block: Block) -> None:
+        """A file, which commands of the page run."""
+        file = self.folder / str(block.file_name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text, encoding="utf-8")
+
+    def run_program(self, block: Block) -> None:
+        """What stands in a file of the examples or of the corpus; their tests run it."""
 
     def run_python(self, block: Block) -> None:
-        """A piece of a program. What stands in a file of the examples or of the corpus is run by their tests."""
-        if any(textwrap.indent(block.text, indentation) in EXAMPLES for indentation in ("", "    ")):
-            return
+        """A piece of a program."""
         unseen = io.StringIO()
         with contextlib.redirect_stdout(unseen), contextlib.redirect_stderr(unseen), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,15 +81,13 @@ class Page:
 
     def run_shell(self, block: Block) -> None:
         """Commands that end well."""
-        for line in block.text.splitlines():
-            command = line.partition("  #")[0].strip()
-            if command and not command.startswith("#"):
-                code, printed = self.execute(command)
-                assert code == 0, f"{block}: {command}\n{printed}"
+        for command in commands_of(block):
+            code, printed = self.execute(command)
+            assert code == 0, f"{block}: {command}\n{printed}"
 
     def execute(self, command: str) -> tuple[int, str]:
         """The exit code of a command, and what it prints."""
-        if NOT_RUN.match(command):
+        if BY_FORM.match(command):
             return _check_form(command), ""
         words = shlex.split(command)
         if words[0] == COMMAND and not set(words) & {"|", ">", "demo"}:
@@ -126,6 +125,22 @@ def _check_form(command: str) -> int:
     if program == "pip":
         assert any(word.startswith(("lightning-retrieval-guard", ".", "-e", "dist")) for word in words), command
     return 0
+
+
+def way_of(block: Block) -> str:
+    """How a block is run: the part of the name of a method of `Page`."""
+    if block.file_name:
+        return "file"
+    indented = (textwrap.indent(block.text, indentation) for indentation in ("", "    "))
+    return "program" if block.language == "python" and any(text in EXAMPLES for text in indented) else block.language
+
+
+def commands_of(block: Block) -> list[str]:
+    """The commands of a console or shell block."""
+    if block.language == "console":
+        return [command for command, _ in commands(block.text)]
+    lines = [line.partition("  #")[0].strip() for line in block.text.splitlines() if block.language == "shell"]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def commands(text: str) -> list[tuple[str, str]]:

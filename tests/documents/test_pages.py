@@ -7,31 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from .pages import ROOT, Block, anchors, blocks, links, name_of, page_paths
+from bench.marks import put
+
+from .executed import DOCUMENT, ELSEWHERE, NOT_RUN, PAGES, RUN, files_without_use, is_slow, snippets, table
+from .pages import ROOT, anchors, blocks, links
 from .running import Page
 
-PAGES = {name_of(path): path for path in page_paths()}
-# Tests of their own run what these show, in surroundings of their own.
-ELSEWHERE = {"docs/parity.md": "tests/parity/test_page.py", "docs/lint.md": "tests/lint/test_documents.py"}
-# Not programs: a map of the code, a history, and half an hour of measurements.
-NOT_RUN = {"ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"}
-RUN = ("python", "console", "shell", "yaml")
-# A page with these starts processes, which takes a while. The README is run each time all the same.
-STARTS_PROCESSES = ("python ", "pytest", " parity ")
-
-
-def snippets(name: str) -> list[Block]:
-    return [block for block in blocks(PAGES[name]) if block.language in RUN]
+# Fences around what nobody can run: output, changes to a program above them, and directives of the site.
+NOT_PROGRAMS = ("text", "diff", "{eval-rst}", "{include}", "{toctree}")
 
 
 def with_snippets() -> list[object]:
-    names = [name for name in PAGES if name not in ELSEWHERE.keys() | NOT_RUN and snippets(name)]
+    names = [name for name in PAGES if name not in ELSEWHERE.keys() | NOT_RUN.keys() and snippets(name)]
     return [pytest.param(name, marks=[pytest.mark.nightly] if is_slow(name) else []) for name in names]
-
-
-def is_slow(name: str) -> bool:
-    programs = "".join(block.text for block in snippets(name) if block.language in ("console", "shell"))
-    return name != "README.md" and any(word in programs for word in STARTS_PROCESSES)
 
 
 @pytest.mark.parametrize("name", with_snippets())
@@ -42,6 +30,17 @@ def test_the_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     page = Page(PAGES[name], tmp_path)
     for block in snippets(name):
         page.run(block)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_that_can_be_run_is_left_out(name: str) -> None:
+    assert {block.language.partition(" ")[0] for block in blocks(PAGES[name])} <= {*RUN, *NOT_PROGRAMS}
+    assert not list(files_without_use(name))
+
+
+def test_the_list_of_what_is_run_is_current() -> None:
+    page = DOCUMENT.read_text(encoding="utf-8")
+    assert put(page, "snippets", table()) == page, "run python -m tests.documents.executed"
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:

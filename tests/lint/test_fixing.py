@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import ChainMap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from lightning_retrieval_guard.lint.finding import Found
 from lightning_retrieval_guard.lint.fixing import apply_edits
 from lightning_retrieval_guard.lint.plugin import findings
 from tests.distributed.harness import Pool
+from tests.programs.evaluate import TARGET
 from tests.programs.expectations import WORLDS, Program, read_programs
 
-from .fixed import TARGET
 from .snippets import in_step
 
 GATHER = "s = self.all_gather(batch)\n"
@@ -167,9 +168,9 @@ def test_a_fixed_program_logs_on_two_devices_what_it_logs_on_one(program: Progra
     assert text != program.text
     logged = {}
     for world_size, pool in pools.items():
-        outcomes = pool.run(TARGET, case=program.name, text=text)
+        outcomes = pool.run(TARGET, case=program.name, program=program.name, text=text)
         assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        logged[world_size] = [outcome.value for outcome in outcomes]
+        logged[world_size] = [dict(ChainMap(*outcome.value["shown"])) for outcome in outcomes]
     [alone] = logged[1]
     assert alone
     for value in logged[2]:

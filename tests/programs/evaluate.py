@@ -1,6 +1,6 @@
 """What a rank does with one program: run it under a Trainer of the corpus, and tell what it logged.
 
-By hand, one program: `python -m tests.programs.evaluate NAME [--mode warn] [--devices 2]`.
+By hand, one program: `python -m tests.programs.evaluate NAME [--mode warn] [--devices 2] [--repaired]`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
@@ -19,6 +20,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_retrieval_guard.findings import show_number
 from tests.distributed.evaluate import GROUP_TIMEOUT, Recorder, guards, recorded_warnings
 from tests.distributed.harness import Pool
+
+from .expectations import read_programs
 
 # Of Lightning, of steps, and the guard's own counts of findings.
 NOT_OF_EPOCHS = re.compile(r"^epoch$|_step$|^guard/")
@@ -51,14 +54,16 @@ class Trainers:
         return trainer
 
 
-def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
+def evaluate(program: str, mode: str = "none", text: str = "") -> dict[str, Any]:
     """Run one program on this rank.
 
     Args:
         program: the name of its module in this package, such as "right.corpus_over_batches".
         mode: "none", "warn", "correct" or "strict".
+        text: what to run in the module's place.
     """
-    module = importlib.import_module(f"{__package__}.{program}")
+    name = f"{__package__}.{program}"
+    module = _module_of(text, name) if text else importlib.import_module(name)
     trainers = Trainers(mode)
     seed_everything(1)
     with recorded_warnings() as warned:
@@ -69,6 +74,13 @@ def evaluate(program: str, mode: str = "none") -> dict[str, Any]:
         "findings": [finding.to_dict() for callback in trainers.guard for finding in callback.findings],
         "warnings": [warning for warning in warned if "GuardWarning" in warning["categories"]],
     }
+
+
+def _module_of(text: str, name: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__package__ = name.rpartition(".")[0]
+    exec(compile(text, f"changed_{name}.py", "exec"), module.__dict__)
+    return module
 
 
 def _of_epochs(metrics: dict[str, Any]) -> dict[str, float]:
@@ -92,10 +104,12 @@ def main() -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--mode", default="warn", choices=["none", "warn", "correct", "strict"])
     parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--repaired", action="store_true", help="with the changes in the .diff beside it")
     arguments = parser.parse_args()
+    text = read_programs()[arguments.name].repaired if arguments.repaired else ""
     pool = Pool(arguments.devices)
     try:
-        for outcome in pool.run(TARGET, program=arguments.name, mode=arguments.mode):
+        for outcome in pool.run(TARGET, program=arguments.name, mode=arguments.mode, text=text):
             print(f"--- rank {outcome.rank}: {outcome.status}")
             print(outcome.value["logged"] if outcome.ok else outcome)
             for finding in outcome.value["findings"] if outcome.ok else ():

@@ -5,6 +5,8 @@
 2. A comment `# lint: LRG301` names what is certain at its line from the source alone, by the rules that the lint has;
    `missed:` before it says that the lint does not find it.
 3. The docstring's last lines are fields, such as `Kind: metric object in the step`.
+4. A file of the same name that ends in `.diff` holds the repair of a wrong program: lines with a blank, `-` or `+` in
+   front, and `@@` between places that are apart. What stands there must be in the program exactly once.
 """
 
 from __future__ import annotations
@@ -63,6 +65,17 @@ class Program:
     @cached_property
     def text(self) -> str:
         return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def repair(self) -> str:
+        """How it is put right, from the file beside it; empty where there is none."""
+        path = self.path.with_suffix(".diff")
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @property
+    def repaired(self) -> str:
+        """Its text with the repair."""
+        return _changed(self.text, self.repair)
 
     @cached_property
     def summary(self) -> str:
@@ -128,6 +141,16 @@ class Program:
 
 def _docstring(text: str) -> str:
     return ast.get_docstring(ast.parse(text)) or ""
+
+
+def _changed(text: str, changes: str) -> str:
+    for change in changes.split("@@\n"):
+        lines = change.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
+        if text.count(old) != 1:
+            raise ValueError(f"{text.count(old)} times in the program, not once:\n{old}")
+        text = text.replace(old, new)
+    return text
 
 
 def _expectations(text: str, comment: re.Pattern[str]) -> Iterator[Expectation]:

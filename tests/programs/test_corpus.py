@@ -12,6 +12,7 @@ import pytest
 from lightning_retrieval_guard import rules
 from tests.distributed.harness import Pool
 
+from .evaluate import TARGET
 from .expectations import WORLDS, Place, Program, read_programs
 from .messages import DOCUMENT as MESSAGES
 from .messages import collect
@@ -127,6 +128,34 @@ def test_correct_mode_leaves_alone_what_it_cannot_know(runs: Runs, program: Prog
     plain, corrected = (runs.values(program.name, world, mode) for mode in ("warn", "correct"))
     for one, other in zip(plain, corrected, strict=True):
         assert not off(program, other, numbers_of(one))
+
+
+@pytest.mark.parametrize("program", [own for own in PROGRAMS.values() if own.repair], ids=lambda own: own.name)
+def test_a_repaired_program_logs_what_one_device_logs(runs: Runs, pools: Mapping[int, Pool], program: Program) -> None:
+    [alone] = repaired(pools[1], program, "none")
+    if not program.expected(1):
+        assert not off(program, alone, runs.reference(program))
+    gone = {place.code for note in (False, True) for place in program.expected(2, note)}
+    for value in repaired(pools[2], program, "warn"):
+        assert not [one for one in value["findings"] if one["severity"] != "note" or one["code"] in gone]
+        assert numbers_of(value)
+        assert not off(program, value, numbers_of(alone))
+
+
+def repaired(pool: Pool, program: Program, mode: str) -> list[dict[str, Any]]:
+    """What every rank shows of a program with its repair."""
+    outcomes = pool.run(TARGET, case=program.name, program=program.name, mode=mode, text=program.repaired)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    return [outcome.value for outcome in outcomes]
+
+
+@pytest.mark.parametrize("line", ["x = 1", "y = 1"])
+def test_a_repair_of_what_is_not_there_once_is_refused(tmp_path: Path, line: str) -> None:
+    program = Program("wrong.program", tmp_path / "program.py")
+    program.path.write_text("x = 1\nx = 1\n", encoding="utf-8")
+    program.path.with_suffix(".diff").write_text(f"-{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="not once"):
+        _ = program.repaired
 
 
 def test_every_rule_has_a_program_and_every_expectation_a_rule() -> None:

@@ -12,6 +12,7 @@ from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
 from lightning_retrieval_guard.rules.static import STATIC
 from tools.rule_pages import (
+    MESSAGES,
     PROGRAM_HEADING,
     SYMPTOMS,
     main,
@@ -86,6 +87,13 @@ def test_a_page_ends_with_a_whole_program_what_is_printed_about_it_and_its_right
     assert program.endswith(
         f"\n\nIts right form is [{RIGHT[:-3]}](../../tests/programs/{RIGHT}):\n\n```python\n{right}```\n"
     )
+
+
+def test_every_whole_program_has_a_right_form_or_its_changes() -> None:
+    ends = {code: render_page(REGISTRY[code]).partition(PROGRAM_HEADING)[2] for code in MESSAGES}
+    assert len(ends) == sum(not code.startswith("LRG9") for code in REGISTRY)
+    assert not [code for code, end in ends.items() if "\n\nIts right form " not in end]
+    assert ends["LRG202"].endswith('  # lint: LRG202\n+        self.log("test_hit@1", self.hit)\n```\n')
 
 
 def test_only_codes_of_other_known_rules_outside_of_code_are_links(monkeypatch: pytest.MonkeyPatch) -> None:

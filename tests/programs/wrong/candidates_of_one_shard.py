@@ -1,6 +1,7 @@
 """Similarities in the epoch-end hook over the samples of the rank, so each device ranks among its own share.
 
 Kind: depends on pool or weight
+Right form: candidates_of_all_shards
 Pool: candidates are those of one rank's share
 """
 

@@ -25,8 +25,8 @@ class TopItems(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.model(batch["user"], batch["item"])
         rows = [self.all_gather(part).reshape(-1) for part in (scores, batch["clicked"], batch["user"])]
-        self.precision.update(rows[0], rows[1], indexes=rows[2])
-        self.recall.update(rows[0], rows[1], indexes=rows[2])
+        self.precision.update(rows[0], rows[1], indexes=rows[2])  # lint: LRG201
+        self.recall.update(rows[0], rows[1], indexes=rows[2])  # lint: LRG201
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_f1@2", self.f1.compute())  # expect: LRG201@2
