@@ -7,22 +7,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
-from lightning_retrieval_guard.lint.values import Metric, Value
+from lightning_retrieval_guard.lint.values import Arguments, Metric, Value
+
+# What a test says of the code under it.
+RANK_ZERO, BATCH = "rank zero", "batch"
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where something happens.
+class Event:
+    """One call."""
 
-    Attributes:
-        hook: The hook or function that Lightning or the user calls.
-        functions: The functions around it, outermost first.
-        guards: What the tests around it say: ``"rank zero"``, ``"batch"``.
-    """
+    kind: str  # "feed", "compute", "reset", "log", "logger" or "functional"
+    node: ast.Call
+    module: Module  # the file it stands in
+    hook: str  # the hook or function that Lightning or the user calls
+    functions: tuple[ast.AST, ...]  # those around it, outermost first
+    guards: frozenset[str]  # what the tests around it say
+    arguments: Arguments
+    metric: Metric | None = None  # where the kind has one; None where it is not known
+    name: str = ""  # of the method or function
 
-    hook: str
-    functions: tuple[ast.AST, ...]
-    guards: frozenset[str]
+    @property
+    def keywords(self) -> dict[str, Value]:
+        """What is passed by name."""
+        return self.arguments.keywords
 
     @property
     def is_in_step(self) -> bool:
@@ -45,52 +53,24 @@ class Context:
         """Whether it belongs to a validation or a test."""
         return "validation" in self.hook or "test" in self.hook
 
-
-@dataclass(frozen=True)
-class Event:
-    """One call.
-
-    Attributes:
-        kind: ``"feed"``, ``"compute"``, ``"reset"``, ``"log"``, ``"logger"`` or ``"functional"``.
-        node: The call.
-        module: The file it stands in.
-        context: Where it happens.
-        metric: The metric, where the kind has one; ``None`` where it is not known.
-        arguments: What is passed by position.
-        keywords: What is passed by name.
-        name: The name of the method or function.
-        is_spelled_out: Whether every argument is known.
-    """
-
-    kind: str
-    node: ast.Call
-    module: Module
-    context: Context
-    metric: Metric | None = None
-    arguments: tuple[Value, ...] = ()
-    keywords: dict[str, Value] = field(default_factory=dict)
-    name: str = ""
-    is_spelled_out: bool = True
-
-    def argument(self, position: int, name: str) -> Value | None:
-        """What is passed by name or position."""
-        return self.keywords.get(name, self.arguments[position] if len(self.arguments) > position else None)
+    @property
+    def makes_metric(self) -> bool:
+        """Whether the metric is made by the function that this happens in, or by one around it."""
+        place = self.metric.place if self.metric else None
+        return isinstance(place, ast.Call) and any(place in ast.walk(function) for function in self.functions)
 
 
 @dataclass
 class Story:
-    """All that was seen of one class or file.
-
-    Attributes:
-        cls: The class; ``None`` for functions.
-        events: Every call that matters, in order.
-        stores: Where attributes of the object were set, with the value.
-    """
+    """All that was seen of one class, or of the functions of a file, in order."""
 
     cls: ClassInfo | None = None
     events: list[Event] = field(default_factory=list)
-    stores: dict[str, list[tuple[ast.AST, Module, Value]]] = field(default_factory=dict)
+    stores: dict[str, list[tuple[ast.AST, Module, Value]]] = field(default_factory=dict)  # of attributes
 
-    def of(self, *kinds: str) -> Iterator[Event]:
-        """The events of some kinds."""
-        return (own for own in self.events if own.kind in kinds)
+    def of(self, *kinds: str, metric: Metric | None = None) -> Iterator[Event]:
+        """The events of some kinds, all of them or those of one metric."""
+        for event in self.events:
+            is_same = metric is None or (event.metric is not None and event.metric.place == metric.place)
+            if event.kind in kinds and is_same:
+                yield event

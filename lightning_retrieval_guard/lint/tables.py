@@ -1,8 +1,8 @@
-"""What functions of torch and torchmetrics do to what is known of a tensor."""
+"""What functions of torch and torchmetrics do to what is known of a tensor, and which names have a meaning."""
 
 from __future__ import annotations
 
-from lightning_retrieval_guard.lint.values import Symbol
+from lightning_retrieval_guard.lint.values import UNKNOWN, Data, Lead, Many, Origin, Symbol, Value
 
 # What is kept of the first argument; whatever is not named here keeps the origin alone.
 # "rows": the first dimension, "ids": which id a row has, "ndim": the number of dimensions, "scores": metric values.
@@ -25,50 +25,41 @@ KEEPS: dict[str, frozenset[str]] = {
     **dict.fromkeys(_RESHAPED.split(), frozenset({"ids", "scores"})),
     **dict.fromkeys(_REDUCED.split(), frozenset({"scores"})),
 }
+# Methods that leave the value of a metric as it is.
+EXACT = frozenset({"item", "tolist", "detach", "cpu", "clone", "to", "float", "double", "numpy", "data"})
 # Methods that return what they were called on, or something of the same kind.
 SAME_OBJECT = frozenset({"to", "cpu", "cuda", "clone", "detach", "train", "eval", "half", "float", "double"})
 # Methods of what is not known that may return a Metric object.
 HOLDING = frozenset({"get", "pop", "setdefault", "values", "items"})
-# Functions that make a list of tensors one.
+# Functions that make a list of tensors, or of numbers, one.
 CONCATENATING = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
-# Functions that ask for the shape first, and how their numbers look.
-FILLED = {"full": 1, "full_like": 1, "new_full": 1}
+FROM_LISTS = frozenset({"stack", "tensor", "as_tensor", "LongTensor", "IntTensor", "FloatTensor", "array", "asarray"})
+# Functions that ask for the shape first.
+FILLED = frozenset({"full", "full_like", "new_full"})
 MADE = frozenset({"zeros", "ones", "empty", "rand", "randn", "randint", "eye", "zeros_like", "ones_like", "rand_like"})
 BY_CHANCE = ("rand", "normal", "bernoulli", "multinomial", "uniform", "dropout")
 # Parts of a name that stand for talking to other ranks.
 TALKING = ("gather", "reduce", "sync", "broadcast", "dist", "collective")
 # Functions of other packages that keep the samples first.
 KEEPS_SAMPLES = frozenset({"torch_geometric.utils.to_dense_batch", "torch_geometric.utils.dense.to_dense_batch"})
-PAIRWISE = "torchmetrics.functional.pairwise"
 
-DISTRIBUTED = {"get_world_size": Symbol.DEVICES, "device_count": Symbol.DEVICES, "get_rank": Symbol.GLOBAL_RANK}
+_DEVICES = Data(symbol=Symbol.DEVICES)
+_GLOBAL_RANK = Data(UNKNOWN.origin, symbol=Symbol.GLOBAL_RANK)
+DISTRIBUTED = {"get_world_size": _DEVICES, "device_count": _DEVICES, "get_rank": _GLOBAL_RANK}
 SYMBOLS = {
-    "world_size": Symbol.DEVICES,
-    "num_devices": Symbol.DEVICES,
-    "global_rank": Symbol.GLOBAL_RANK,
-    "local_rank": Symbol.GLOBAL_RANK,
-    "is_global_zero": Symbol.IS_ZERO,
+    **dict.fromkeys(("world_size", "num_devices"), _DEVICES),
+    **dict.fromkeys(("global_rank", "local_rank"), _GLOBAL_RANK),
+    "is_global_zero": Data(UNKNOWN.origin, symbol=Symbol.IS_ZERO),
 }
-PARAMETERS = dict.fromkeys(("world_size", "num_devices", "n_devices", "num_gpus", "n_gpus"), Symbol.DEVICES)
+PARAMETERS = dict.fromkeys(("world_size", "num_devices", "n_devices", "num_gpus", "n_gpus"), _DEVICES)
 BATCH_COUNTS = ("num_graphs", "batch_size")
 
 # Classes that hold other metrics, or are no metric by themselves.
-NO_METRICS = (
-    "BootStrapper",
-    "ClasswiseWrapper",
-    "CompositionalMetric",
-    "FeatureShare",
-    "Metric",
-    "MetricInputTransformer",
-    "MetricTracker",
-    "MinMaxMetric",
-    "MultioutputWrapper",
-    "MultitaskWrapper",
-    "Running",
-    "RunningMean",
-    "RunningSum",
-    "WrapperMetric",
+_HOLDERS = (
+    "BootStrapper ClasswiseWrapper CompositionalMetric FeatureShare Metric MetricInputTransformer MetricTracker"
+    " MinMaxMetric MultioutputWrapper MultitaskWrapper Running RunningMean RunningSum WrapperMetric"
 )
+NO_METRICS = frozenset(_HOLDERS.split())
 # Arguments that may change how ranks are combined.
 OWN_SYNC = ("process_group", "dist_sync_fn", "distributed_available_fn")
 # Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
@@ -81,16 +72,15 @@ MACRO = ("MulticlassAccuracy", "MulticlassRecall", "MulticlassPrecision", "Multi
 NO_MEAN_OF_QUERIES = ("median", "min", "max")
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
-_BATCH = ("batch", "batch_idx", "dataloader_idx")
-_OUTPUTS = ("outputs", *_BATCH)
-# The parameters of hooks after ``self``, by position.
-HOOKS: dict[str, tuple[str, ...]] = {
+_OUTPUT = Data(frozenset({Origin.RANK}), Lead.BATCH, is_batch=True)
+_BATCH = (_OUTPUT, Data(ids=Lead.RANK), Data())
+# What Lightning passes to hooks after ``self``, by position.
+HOOKS: dict[str, tuple[Value, ...]] = {
     **dict.fromkeys(STEPS, _BATCH),
     **{f"on_{stage}_batch_start": _BATCH for stage in ("train", "validation", "test", "predict")},
-    **{f"on_{stage}_batch_end": _OUTPUTS for stage in ("train", "validation", "test", "predict")},
+    **{f"on_{stage}_batch_end": (_OUTPUT, *_BATCH) for stage in ("train", "validation", "test", "predict")},
     **{f"on_{stage}_epoch_{end}": () for stage in ("train", "validation", "test") for end in ("start", "end")},
-    **{f"{stage}_epoch_end": ("all_outputs",) for stage in ("training", "validation", "test")},
-    **{f"{stage}_step_end": ("outputs",) for stage in ("training", "validation", "test")},
+    **{f"{stage}_epoch_end": (Many(_OUTPUT, Lead.RANK),) for stage in ("training", "validation", "test")},
+    **{f"{stage}_step_end": (_OUTPUT,) for stage in ("training", "validation", "test")},
     **{f"on_{stage}_{end}": () for stage in ("fit", "train", "validation", "test") for end in ("start", "end")},
 }
-OF_CALLBACK = ("trainer", "pl_module")

@@ -9,13 +9,20 @@ from typing import Any
 import jsonschema
 import pytest
 
+from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.lint.finding import fix_of
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.rules.static import STATIC
 
-FINDING = Record("src/a b,c.py", 3, 5, "LRG301", "restarting-query-ids: ids, 100% wrong: merge.")
-NOTE = Record("src/b.py", 7, 1, "LRG207", "sync-in-step: slow.")
-UNREAD = Record("src/c.py", 1, 8, "E999", "SyntaxError: invalid syntax")
+
+def record(code: str, message: str, path: str, line: int = 1, column: int = 1) -> Record:
+    rule = STATIC[code]
+    return Record(code, rule.slug, rule.severity, message, path, line, column)
+
+
+FINDING = record("LRG301", "ids, 100% wrong: merge.", "src/a b,c.py", 3, 5)
+NOTE = record("LRG207", "slow.", "src/b.py", 7)
+UNREAD = Record("E999", "not-read", Severity.ERROR, "SyntaxError: invalid syntax", "src/c.py", 1, 8)
 RECORDS = [FINDING, NOTE, UNREAD]
 
 # What SARIF 2.1.0 requires of the parts that are written, from the OASIS schema.
@@ -149,7 +156,7 @@ def test_github_gets_its_own_letters_escaped(tmp_path: Path, monkeypatch: pytest
         "::notice file=src/b.py,line=7,col=1,title=LRG207 sync-in-step::slow.",
     ]
     monkeypatch.chdir(tmp_path)
-    inside = Record(str(tmp_path / "x.py"), 1, 1, "E999", "two\nlines\r")
+    inside = Record("E999", "not-read", Severity.ERROR, "two\nlines\r", str(tmp_path / "x.py"), 1, 1)
     assert FORMATS["github"]([inside]) == "::error file=x.py,line=1,col=1,title=E999 not-read::two%0Alines%0D"
 
 
@@ -168,7 +175,7 @@ def test_sarif_is_as_its_schema_has_it() -> None:
 
 
 def test_every_result_names_its_rule() -> None:
-    records = [Record("a.py", 1, 1, code, f"{own.slug}: x.") for code, own in STATIC.items()]
+    records = [record(code, "x.", "a.py") for code in STATIC]
     run = sarif(*records)
     for result in run["results"]:
         rule = run["tool"]["driver"]["rules"][result["ruleIndex"]]
@@ -181,7 +188,7 @@ def test_every_result_names_its_rule() -> None:
 def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = ["./a b.py", str(tmp_path / "c.py"), str(tmp_path.parent / "d.py")]
-    run = sarif(*(Record(path, 1, 1, "LRG207", "sync-in-step: slow.") for path in paths))
+    run = sarif(*(record("LRG207", "slow.", path) for path in paths))
     places = [own["locations"][0]["physicalLocation"]["artifactLocation"] for own in run["results"]]
     assert places == [
         {"uri": "a%20b.py", "uriBaseId": "%SRCROOT%"},
