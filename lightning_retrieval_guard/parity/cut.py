@@ -12,17 +12,11 @@ from lightning_retrieval_guard.parity.target import ParityError
 
 @dataclass(frozen=True)
 class Loader:
-    """One loader as a run had it.
+    """One loader as a run had it."""
 
-    Attributes:
-        batch_size: Of each process; ``None`` where the loader does not tell.
-        fixed: Why it cannot be given another batch size; empty where it can.
-        shuffled: Whether it draws its samples in a random order.
-    """
-
-    batch_size: int | None
-    fixed: str
-    shuffled: bool
+    batch_size: int | None  # of each process; None where the loader does not tell
+    fixed: str  # why it cannot be given another batch size; empty where it can
+    shuffled: bool  # whether it draws its samples in a random order
 
 
 def share(loaders: tuple[Loader, ...], world_size: int) -> tuple[int, ...]:
@@ -65,22 +59,24 @@ class Cutter:
         Raises:
             ParityError: One process had fewer loaders, or this one cannot be cut.
         """
-        own = describe(loader)
+        entry = _describe(loader)
         if self._batch_sizes is not None:
             index = len(self.loaders)
-            if index >= len(self._batch_sizes) or own.fixed:
+            if index >= len(self._batch_sizes) or entry.fixed:
                 raise ParityError(
                     f"Loader {index} is not as on one process, where there are {len(self._batch_sizes)} loaders whose"
-                    f" batches can be cut{own.fixed and f': {own.fixed}'}. Return the same loaders on every number of"
-                    " processes, or use --keep per-rank."
+                    f" batches can be cut{entry.fixed and f': {entry.fixed}'}. Return the same loaders on every number"
+                    " of processes, or use --keep per-rank."
                 )
-            _cut(loader, self._batch_sizes[index])
-            own = describe(loader)
-        self.loaders.append(own)
+            # Built anew, a loader of a class of the user's may want other arguments; nothing was drawn from it yet.
+            loader.batch_sampler.batch_size = self._batch_sizes[index]
+            vars(loader)["batch_size"] = self._batch_sizes[index]  # plain assignment is refused after __init__
+            entry = _describe(loader)
+        self.loaders.append(entry)
         return loader
 
 
-def describe(loader: Any) -> Loader:
+def _describe(loader: Any) -> Loader:
     """What a loader tells about its batches."""
     if not isinstance(loader, DataLoader):
         return Loader(None, f"it is a {type(loader).__name__} and no DataLoader", False)
@@ -91,10 +87,3 @@ def describe(loader: Any) -> Loader:
     if type(sampler) is not BatchSampler:
         return Loader(None, f"a {type(sampler).__name__} makes them", shuffled)
     return Loader(sampler.batch_size, "", shuffled)
-
-
-def _cut(loader: DataLoader[Any], batch_size: int) -> None:
-    # Built anew, a loader of a class of the user's may want other arguments; nothing has been drawn from it yet.
-    sampler: Any = loader.batch_sampler
-    sampler.batch_size = batch_size
-    vars(loader)["batch_size"] = batch_size  # plain assignment is refused after __init__

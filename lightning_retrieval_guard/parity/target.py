@@ -30,38 +30,23 @@ class ParityError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A function as every process can find it.
+    """A function as every process can find it."""
 
-    Attributes:
-        text: As the user gave it.
-        module: The dotted name of its module.
-        path: The module's file, or ``None`` where the name is enough.
-        folder: What goes to the front of ``sys.path`` before the module is imported.
-        function: Its name in the module.
-    """
-
-    text: str
-    module: str
-    path: str | None
-    folder: str
-    function: str
+    text: str  # as the user gave it
+    module: str  # the dotted name of its module
+    path: str | None  # the module's file, or None where the name is enough
+    folder: str  # what goes to the front of sys.path before the module is imported
+    function: str  # its name in the module
 
 
 @dataclass(frozen=True)
 class Built:
-    """What the function returned.
+    """What the function returned."""
 
-    Attributes:
-        module: A LightningModule.
-        package: The package whose Trainer runs it: ``lightning.pytorch`` or ``pytorch_lightning``.
-        data: Arguments of ``validate`` and ``test``: loaders, a datamodule or nothing.
-        trainer: Arguments of the Trainer.
-    """
-
-    module: Any
-    package: str
-    data: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    module: Any  # a LightningModule
+    package: str  # whose Trainer runs it: lightning.pytorch or pytorch_lightning
+    data: Mapping[str, Any]  # arguments of validate and test: loaders, a datamodule or nothing
+    trainer: Mapping[str, Any]  # arguments of the Trainer
 
 
 def find_target(given: str | Callable[..., Any]) -> Target:
@@ -150,12 +135,13 @@ def _telling_of_imports(target: Target) -> Iterator[None]:
 def _imported(target: Target) -> ModuleType:
     if target.folder not in sys.path:
         sys.path.insert(0, target.folder)
-    path = target.path
-    known = sys.modules.get(target.module)
-    if path is not None and "." not in target.module and (known is None or _file_of(known) != path):
-        return _executed(target.module if known is None else f"{target.module}_at_{abs(hash(path))}", path)
+    if target.path is not None and "." not in target.module:
+        loaded = sys.modules.get(target.module)
+        if loaded is None or str(Path(getattr(loaded, "__file__", None) or "").resolve()) != target.path:
+            suffix = "" if loaded is None else f"_at_{abs(hash(target.path))}"
+            return _executed(f"{target.module}{suffix}", target.path)
     try:
-        module = importlib.import_module(target.module)
+        return importlib.import_module(target.module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
             raise ParityError(
@@ -163,7 +149,6 @@ def _imported(target: Target) -> ModuleType:
                 f" {FORMS}."
             ) from error
         raise
-    return module
 
 
 def _executed(name: str, path: str) -> ModuleType:
@@ -179,11 +164,6 @@ def _executed(name: str, path: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _file_of(module: ModuleType) -> str | None:
-    file = getattr(module, "__file__", None)
-    return None if file is None else str(Path(file).resolve())
 
 
 def _needed_arguments(function: Callable[..., Any]) -> list[str]:
