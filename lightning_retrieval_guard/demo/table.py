@@ -23,7 +23,10 @@ def difference(run: Run, reference: Run) -> float:
 def render_table(runs: Sequence[Run]) -> str:
     """Draws one row a run; the first run is the reference."""
     reference = runs[0]
-    rows = [HEADINGS] + [(run.label, *_cells(run), _remark(run, reference)) for run in runs]
+    rows: list[Sequence[str]] = [HEADINGS]
+    for run in runs:
+        cells = [f"{run.numbers[name]:.4f}" if run.numbers else "-" for name in METRICS]
+        rows.append((run.label, *cells, _remark(run, reference)))
     return "\n".join(format_table(rows, WIDTH))
 
 
@@ -41,10 +44,6 @@ def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
     distance = difference(corrected, reference)
     if corrected.numbers and distance > TOLERANCE:
         yield f"The corrected numbers are off by {distance:.3g}, more than {TOLERANCE}."
-    yield from _strict_problems(strict, devices)
-
-
-def _strict_problems(strict: Run, devices: int) -> Iterator[str]:
     if devices > 1 and not strict.error:
         yield "Strict mode let the wrong numbers pass; it had to raise GuardError."
     if devices == 1 and strict.stopped_by_guard:
@@ -53,16 +52,12 @@ def _strict_problems(strict: Run, devices: int) -> Iterator[str]:
         yield f"The run {strict.label!r} failed, but not with GuardError: {strict.error.splitlines()[0]}"
 
 
-def _cells(run: Run) -> tuple[str, ...]:
-    return tuple(f"{run.numbers[name]:.4f}" if run.numbers else "-" for name in METRICS)
-
-
 def _remark(run: Run, reference: Run) -> str:
-    if run is reference:
-        return "the reference" if not run.error else "failed"
     if run.stopped_by_guard:
         return " ".join(["stopped:", *dict.fromkeys(re.findall(r"LRG\d+", run.error))])
     if run.error:
         return "failed"
+    if run is reference:
+        return "the reference"
     distance = difference(run, reference)
     return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"
