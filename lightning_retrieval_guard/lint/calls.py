@@ -7,16 +7,7 @@ import re
 from dataclasses import replace
 
 from lightning_retrieval_guard.lint.modules import ClassInfo
-from lightning_retrieval_guard.lint.state import Instance, State
-from lightning_retrieval_guard.lint.tables import (
-    DISTRIBUTED,
-    HOLDING,
-    KEEPS_SAMPLES,
-    NO_METRICS,
-    OWN_SYNC,
-    SAME_OBJECT,
-    TALKING,
-)
+from lightning_retrieval_guard.lint.state import DISTRIBUTED, SYMBOLS, Instance, State
 from lightning_retrieval_guard.lint.tensors import arange, tensor_function, tensor_method
 from lightning_retrieval_guard.lint.values import (
     NONE,
@@ -47,6 +38,23 @@ from lightning_retrieval_guard.lint.values import (
     origin_of,
     unsure,
 )
+
+# Methods that return what they were called on, or something of the same kind.
+_SAME_OBJECT = frozenset({"to", "cpu", "cuda", "clone", "detach", "train", "eval", "half", "float", "double"})
+# Methods of what is not known that may return a Metric object.
+_HOLDING = frozenset({"get", "pop", "setdefault", "values", "items"})
+# Parts of a name that stand for talking to other ranks.
+_TALKING = ("gather", "reduce", "sync", "broadcast", "dist", "collective")
+# Functions of other packages that keep the samples first.
+_KEEPS_SAMPLES = frozenset({"torch_geometric.utils.to_dense_batch", "torch_geometric.utils.dense.to_dense_batch"})
+# Classes that hold other metrics, or are no metric by themselves.
+_HOLDERS = (
+    "BootStrapper ClasswiseWrapper CompositionalMetric FeatureShare Metric MetricInputTransformer MetricTracker"
+    " MinMaxMetric MultioutputWrapper MultitaskWrapper Running RunningMean RunningSum WrapperMetric"
+)
+_NO_METRICS = frozenset(_HOLDERS.split())
+# Arguments that may change how ranks are combined.
+_OWN_SYNC = ("process_group", "dist_sync_fn", "distributed_available_fn")
 
 
 class Calls(State):
@@ -122,6 +130,23 @@ class Calls(State):
             return UNKNOWN
         return mapped(arguments.first, lambda item: Data(frozenset({Origin.GATHERED}), line=node.lineno))
 
+    def attribute(self, name: str) -> Value:
+        """What ``self.name`` is."""
+        if any(name in cls.module.foreign_stores for cls in self.lineage):
+            return UNKNOWN
+        unknown = Reference(f"self.{name}")
+        if name in self.instance.attributes:
+            value = self.instance.attributes[name]
+            return unknown if isinstance(value, Unknown) else value
+        method = self.method(name)
+        if method is not None:
+            is_property = any("property" in ast.unparse(node) for node in method.function.decorator_list)
+            return self.call_function(method, Arguments([], {})) if is_property else method
+        for node in (node for cls in self.lineage for node in cls.node.body if isinstance(node, ast.Assign)):
+            if any(getattr(target, "id", "") == name for target in node.targets):
+                return self.eval(node.value) if isinstance(node.value, ast.Constant) else Data()
+        return SYMBOLS.get(name, Data() if name in ("device", "dtype") else unknown)
+
     # --- methods ----------------------------------------------------------------------------------------------------
 
     def _call_method(self, node: ast.Call, owner: Value, function: ast.Attribute, arguments: Arguments) -> Value:
@@ -133,7 +158,7 @@ class Calls(State):
                 added = contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
                 self.replace_value(function.value, self.extended(function.value, owner, added or [UNKNOWN]))
                 return NONE
-            return owner if name == "copy" or name in SAME_OBJECT else UNKNOWN
+            return owner if name == "copy" or name in _SAME_OBJECT else UNKNOWN
         if name == "reset":
             self.note("reset", node, arguments)  # of something that may be a metric
         if isinstance(owner, Data) and not isinstance(owner, Unknown):
@@ -143,7 +168,7 @@ class Calls(State):
             if name.endswith("_") and not name.endswith("__"):
                 self.replace_value(function.value, unsure(owner, *arguments.values))
             return tensor_method(owner, name, arguments)
-        maybe_metric = name in HOLDING | SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
+        maybe_metric = name in _HOLDING | _SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
         return UNKNOWN if maybe_metric or not isinstance(owner, Unknown) else unsure(owner)
 
     def _call_mapping(self, owner: Mapping, function: ast.Attribute, arguments: Arguments) -> Value:
@@ -158,7 +183,7 @@ class Calls(State):
         if name == "keys":
             return Items(tuple(self.items_of(owner) or ()))
         if name not in ("items", "values"):
-            return owner if name == "copy" or name in SAME_OBJECT else UNKNOWN
+            return owner if name == "copy" or name in _SAME_OBJECT else UNKNOWN
         if owner.rest is not None:
             item = joined(owner.all())
             return Many(item if name == "values" else Items((Text(), item)))
@@ -194,7 +219,7 @@ class Calls(State):
         if last in ("defaultdict", "OrderedDict"):
             factory = getattr(node.args[0], "id", "") if node.args else ""
             return Mapping(rest=Many()) if factory == "list" else Mapping(rest=UNKNOWN if node.args else None)
-        if dotted in KEEPS_SAMPLES:
+        if dotted in _KEEPS_SAMPLES:
             return Items((as_data(arguments.first), as_data(arguments.first)))
         entry = module.imported(dotted)
         if entry is None or isinstance(entry, ClassInfo):
@@ -263,11 +288,11 @@ class Calls(State):
             metrics = [metric for value in arguments.values for metric in metrics_in(value)]
             members = tuple(member for metric in metrics for member in metric.members)
             return Metric((members,), is_collection=True, place=node) if members else UNKNOWN
-        if not last[:1].isupper() or last in NO_METRICS:
+        if not last[:1].isupper() or last in _NO_METRICS:
             return UNKNOWN
         module = self.frame.callee.module
         built = Built(last, False, node, module)
-        is_plain = not any(keyword.arg is None or keyword.arg in OWN_SYNC for keyword in node.keywords)
+        is_plain = not any(keyword.arg is None or keyword.arg in _OWN_SYNC for keyword in node.keywords)
         is_synced = is_plain and built.option("sync_on_compute") in (None, True) and not module.switches_sync
         return Metric(((replace(built, is_synced=is_synced),),), place=node)
 
@@ -276,7 +301,7 @@ class Calls(State):
         if name in ("update", "forward"):
             is_bare = name == "forward" and node is self.bare_call
             return self._feed(node, metric, "bare" if is_bare else name, arguments)
-        if name in SAME_OBJECT:
+        if name in _SAME_OBJECT:
             return replace(metric, place=node, name="") if name == "clone" else metric
         if name == "compute":
             self.note("compute", node, arguments, metric)
@@ -300,7 +325,7 @@ class Calls(State):
 def _assumed(name: str, arguments: Arguments) -> Value:
     """What a module returns that is not known: it is taken to keep the samples first if it gets nothing else."""
     given = [unsure(value) if contents(value) is not None else value for value in arguments.all]
-    talks = any(part in name.lower() for part in (*TALKING, "metric"))
+    talks = any(part in name.lower() for part in (*_TALKING, "metric"))
     if talks or not any(is_known(value) and origin_of(value) for value in given) or name[:1].isupper():
         return UNKNOWN
     leads = {value.lead if isinstance(value, Data) else None for value in given}

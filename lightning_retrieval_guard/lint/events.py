@@ -7,10 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
-from lightning_retrieval_guard.lint.values import Arguments, Metric, Value
+from lightning_retrieval_guard.lint.values import Arguments, Data, Lead, Many, Metric, Origin, Value
 
 # What a test says of the code under it.
 RANK_ZERO, BATCH = "rank zero", "batch"
+
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+_OUTPUT = Data(frozenset({Origin.RANK}), Lead.BATCH, is_batch=True)
+_BATCH = (_OUTPUT, Data(ids=Lead.RANK), Data())
+# What Lightning passes to hooks after ``self``, by position.
+HOOKS: dict[str, tuple[Value, ...]] = {
+    **dict.fromkeys(STEPS, _BATCH),
+    **{f"on_{stage}_batch_start": _BATCH for stage in ("train", "validation", "test", "predict")},
+    **{f"on_{stage}_batch_end": (_OUTPUT, *_BATCH) for stage in ("train", "validation", "test", "predict")},
+    **{f"on_{stage}_epoch_{end}": () for stage in ("train", "validation", "test") for end in ("start", "end")},
+    **{f"{stage}_epoch_end": (Many(_OUTPUT, Lead.RANK),) for stage in ("training", "validation", "test")},
+    **{f"{stage}_step_end": (_OUTPUT,) for stage in ("training", "validation", "test")},
+    **{f"on_{stage}_{end}": () for stage in ("fit", "train", "validation", "test") for end in ("start", "end")},
+}
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from functools import lru_cache
 
 from lightning_retrieval_guard.lint.calls import Calls
 from lightning_retrieval_guard.lint.events import BATCH, RANK_ZERO, Story
-from lightning_retrieval_guard.lint.state import Instance
-from lightning_retrieval_guard.lint.tables import BATCH_COUNTS, SYMBOLS
+from lightning_retrieval_guard.lint.state import BATCH_COUNTS, SYMBOLS, Instance
 from lightning_retrieval_guard.lint.tensors import arithmetic, kept, matmul, subscript
 from lightning_retrieval_guard.lint.values import (
     UNKNOWN,
-    Arguments,
     Callee,
     Const,
     Data,
@@ -95,23 +93,6 @@ class Expressions(Calls):
         if name in ("T", "mT", "H"):
             return Data(owner.origin, ndim=2 if name == "T" else owner.ndim, line=owner.line)
         return Data() if name in ("device", "dtype") else kept(owner, name)
-
-    def attribute(self, name: str) -> Value:
-        """What ``self.name`` is."""
-        if any(name in cls.module.foreign_stores for cls in self.lineage):
-            return UNKNOWN
-        unknown = Reference(f"self.{name}")
-        if name in self.instance.attributes:
-            value = self.instance.attributes[name]
-            return unknown if isinstance(value, Unknown) else value
-        method = self.method(name)
-        if method is not None:
-            is_property = any("property" in ast.unparse(node) for node in method.function.decorator_list)
-            return self.call_function(method, Arguments([], {})) if is_property else method
-        for node in (node for cls in self.lineage for node in cls.node.body if isinstance(node, ast.Assign)):
-            if any(getattr(target, "id", "") == name for target in node.targets):
-                return self.eval(node.value) if isinstance(node.value, ast.Constant) else Data()
-        return SYMBOLS.get(name, Data() if name in ("device", "dtype") else unknown)
 
     def _eval_subscript(self, node: ast.Subscript) -> Value:
         return subscript(self.eval(node.value), self.eval(node.slice), node.slice)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lightning_retrieval_guard.lint.events import RANK_ZERO
 from lightning_retrieval_guard.lint.expressions import MOST_ITEMS, Expressions
 from lightning_retrieval_guard.lint.modules import FUNCTIONS, is_generator
-from lightning_retrieval_guard.lint.state import Frame, Instance, TooLong
-from lightning_retrieval_guard.lint.tables import PARAMETERS
-from lightning_retrieval_guard.lint.tensors import subscript
+from lightning_retrieval_guard.lint.state import PARAMETERS, Frame, Instance, TooLong
 from lightning_retrieval_guard.lint.values import (
     NONE,
     UNKNOWN,
@@ -24,15 +21,11 @@ from lightning_retrieval_guard.lint.values import (
     Many,
     Mapping,
     Metric,
-    Shape,
-    Unknown,
     Value,
     contents,
     item_of,
     join,
     joined,
-    mapped,
-    unsure,
 )
 
 _MOST_CALLS = 6
@@ -204,65 +197,6 @@ class Interpreter(Expressions):
         if is_held and (isinstance(more, Const) or (isinstance(more, Data) and more.size)):
             value = Data(ids=Lead.RANK, line=node.lineno)  # a counter, which starts anew on every rank
         self.assign(target, value)
-
-    # --- assignments ------------------------------------------------------------------------------------------------
-
-    def assign(self, target: ast.expr, value: Value) -> None:
-        """``target = value``."""
-        if isinstance(target, ast.Name):
-            self.frame.names[target.id] = value
-        elif isinstance(target, ast.Attribute):
-            if isinstance(self.eval(target.value), Instance):
-                self.store(target.attr, value, target)
-        elif isinstance(target, ast.Starred):
-            self.assign(target.value, UNKNOWN)
-        elif isinstance(target, (ast.Tuple, ast.List)):
-            for part, item in zip(target.elts, self._unpacked(value, target.elts), strict=True):
-                self.assign(part, item)
-        elif isinstance(target, ast.Subscript):
-            self._put(target, value)
-
-    def _unpacked(self, value: Value, targets: Sequence[ast.expr]) -> list[Value]:
-        if any(isinstance(target, ast.Starred) for target in targets):
-            return [UNKNOWN] * len(targets)
-        if isinstance(value, Shape):
-            return [subscript(value, Const(number)) for number in range(len(targets))]
-        items = self.items_of(value)
-        if items is not None and len(items) == len(targets):
-            return items
-        item = item_of(value) if contents(value) is not None else value
-        if isinstance(item, Data) and not isinstance(item, Unknown):
-            item = replace(item, ndim=None, ids=None, scores=item.scores if len(item.scores) == 1 else ())
-        return [item if isinstance(item, (Data, Metric, Mapping)) else UNKNOWN] * len(targets)
-
-    def _put(self, target: ast.Subscript, value: Value) -> None:
-        """``holder[key] = value``."""
-        holder, key = self.eval(target.value), self.eval(target.slice)
-        if isinstance(holder, Mapping):
-            self.replace_value(target.value, holder.with_item(key, value))
-        elif isinstance(holder, (Data, Items, Many)):
-            self.replace_value(target.value, unsure(holder, value) if isinstance(holder, Data) else UNKNOWN)
-
-    def replace_value(self, node: ast.expr, value: Value) -> None:
-        """The object behind an expression changed."""
-        if isinstance(node, ast.Name):
-            self.frame.names[node.id] = value
-        elif isinstance(node, ast.Attribute) and isinstance(self.eval(node.value), Instance):
-            self.store(node.attr, value, None)
-        elif isinstance(node, ast.Subscript):
-            self._put(node, value)
-
-    def store(self, name: str, value: Value, node: ast.AST | None) -> None:
-        """``self.name = value``; an attribute is whatever any method makes of it."""
-        if node is not None and self.is_recording:
-            self.story.stores.setdefault(name, []).append((node, self.frame.callee.module, value))
-        value = mapped(value, lambda item: _held(item, name))
-        attributes = self.instance.attributes
-        attributes[name] = value if name not in attributes else join(attributes[name], value)
-
-
-def _held(value: Value, name: str) -> Value:
-    return replace(value, name=value.name or f"self.{name}", place=name) if isinstance(value, Metric) else value
 
 
 def _leaves(body: Sequence[ast.stmt]) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from lightning_retrieval_guard.lint.events import Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, Found, at
-from lightning_retrieval_guard.lint.tables import MACRO, NO_MEAN_OF_QUERIES, NO_MEANS
 from lightning_retrieval_guard.lint.values import (
     NONE,
     Built,
@@ -26,6 +25,10 @@ from lightning_retrieval_guard.lint.values import (
 )
 from lightning_retrieval_guard.rules import static
 
+# Metrics that are no mean over samples, so that no mean over batches gives their value; all tasks alike.
+_NO_MEANS = ("AUROC", "AveragePrecision", "PearsonCorrCoef", "SpearmanCorrCoef", "R2Score", "MatthewsCorrCoef")
+_MACRO = ("MulticlassAccuracy", "MulticlassRecall", "MulticlassPrecision", "MulticlassF1Score")
+_NO_MEAN_OF_QUERIES = ("median", "min", "max")
 _IN_STEP = "Log the metric object, or pass sync_dist=True."
 _AT_END = "Log the metric object, or compute() of a metric that combines ranks."
 _BY_HAND = "Log a metric object, or gather what the value is made of with self.all_gather() first."
@@ -209,7 +212,7 @@ def _no_mean(event: Event, score: Score) -> str:
     metric = score.metric
     if score.how != "forward" or metric is None or not score.is_exact:
         return ""
-    if metric.surely(lambda member: member.option("aggregation") in NO_MEAN_OF_QUERIES):
+    if metric.surely(lambda member: member.option("aggregation") in _NO_MEAN_OF_QUERIES):
         return f"and it is the {metric.members[0].option('aggregation')} over queries"
     if metric.surely(_is_no_mean):
         return "and it is no mean over samples"
@@ -221,8 +224,8 @@ def _no_mean(event: Event, score: Score) -> str:
 
 
 def _is_no_mean(built: Built) -> bool:
-    is_macro = built.kind in MACRO and built.option("average") in (None, "macro")
-    return is_macro or built.kind.endswith(NO_MEANS)
+    is_macro = built.kind in _MACRO and built.option("average") in (None, "macro")
+    return is_macro or built.kind.endswith(_NO_MEANS)
 
 
 RULES = (_weights, _synced_twice, _own_values, _means)

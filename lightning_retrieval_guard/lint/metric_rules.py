@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lightning_retrieval_guard.lint.events import BATCH, RANK_ZERO, Event, Story
+from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, Found, at
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
-from lightning_retrieval_guard.lint.tables import CHANGED_FROM_ONE, CHANGED_FROM_TWO, CHANGED_WITHOUT_CUT, HOOKS, STEPS
 from lightning_retrieval_guard.lint.values import (
     Built,
     Data,
@@ -24,6 +23,11 @@ from lightning_retrieval_guard.lint.values import (
     origin_of,
 )
 from lightning_retrieval_guard.rules import static
+
+# Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
+_CHANGED_FROM_TWO = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG", "RetrievalHitRate", "RetrievalPrecision")
+_CHANGED_FROM_ONE = ("RetrievalRecall", "RetrievalFallOut")
+_CHANGED_WITHOUT_CUT = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG")
 
 
 def _rank_zero(story: Story) -> Iterator[Found]:
@@ -87,9 +91,9 @@ def _is_changed_by_copies(built: Built) -> bool:
     if built.call.args:
         return False
     if cut is None:
-        return built.kind in CHANGED_WITHOUT_CUT
+        return built.kind in _CHANGED_WITHOUT_CUT
     least = cut if isinstance(cut, int) else 1
-    return built.kind in CHANGED_FROM_ONE or (built.kind in CHANGED_FROM_TWO and least > 1)
+    return built.kind in _CHANGED_FROM_ONE or (built.kind in _CHANGED_FROM_TWO and least > 1)
 
 
 def _ids(story: Story) -> Iterator[Found]:

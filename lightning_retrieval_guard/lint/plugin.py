@@ -8,11 +8,10 @@ from pathlib import Path
 
 from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.lint import log_rules, metric_rules
-from lightning_retrieval_guard.lint.events import Story
+from lightning_retrieval_guard.lint.events import HOOKS, Story
 from lightning_retrieval_guard.lint.finding import Found
 from lightning_retrieval_guard.lint.interpreter import Interpreter
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module, asks_for_devices
-from lightning_retrieval_guard.lint.tables import HOOKS
 from lightning_retrieval_guard.lint.values import UNKNOWN, Callee, Origin, Reference, Value, origin_of
 from lightning_retrieval_guard.rules import static
 from lightning_retrieval_guard.watch.comments import comments_in

@@ -1,29 +1,52 @@
-"""What the interpreter remembers while it runs, and what its parts ask of each other."""
+"""What the interpreter remembers while it runs: names, attributes, guards and what happened."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from lightning_retrieval_guard.lint.events import Event, Story
 from lightning_retrieval_guard.lint.modules import ClassInfo
+from lightning_retrieval_guard.lint.tensors import subscript
 from lightning_retrieval_guard.lint.values import (
+    UNKNOWN,
     Arguments,
     Callee,
     Const,
+    Data,
     Items,
     Lead,
+    Many,
     Mapping,
     Metric,
+    Shape,
+    Symbol,
     Text,
+    Unknown,
     Value,
+    contents,
+    item_of,
+    join,
+    mapped,
+    unsure,
 )
 
 _MOST_STEPS = 10_000
 _MOST_STEPS_OF_CLASS = 60_000
+
+_DEVICES = Data(symbol=Symbol.DEVICES)
+_GLOBAL_RANK = Data(UNKNOWN.origin, symbol=Symbol.GLOBAL_RANK)
+DISTRIBUTED = {"get_world_size": _DEVICES, "device_count": _DEVICES, "get_rank": _GLOBAL_RANK}
+SYMBOLS = {
+    **dict.fromkeys(("world_size", "num_devices"), _DEVICES),
+    **dict.fromkeys(("global_rank", "local_rank"), _GLOBAL_RANK),
+    "is_global_zero": Data(UNKNOWN.origin, symbol=Symbol.IS_ZERO),
+}
+PARAMETERS = dict.fromkeys(("world_size", "num_devices", "n_devices", "num_gpus", "n_gpus"), _DEVICES)
+BATCH_COUNTS = ("num_graphs", "batch_size")
 
 
 class TooLong(Exception):  # noqa: N818 - it is no error
@@ -122,8 +145,6 @@ class State:
         """Whether the object surely is one of Lightning or torch."""
         return self.story.cls is not None and self.story.cls.derives(*names)
 
-    # --- what the parts that build on each other do -----------------------------------------------------------------
-
     def eval(self, node: ast.expr) -> Value:
         """What is known of an expression."""
         raise NotImplementedError
@@ -132,18 +153,61 @@ class State:
         """What a function of the source returns."""
         raise NotImplementedError
 
-    def attribute(self, name: str) -> Value:
-        """What ``self.name`` is."""
-        raise NotImplementedError
+    # --- assignments ------------------------------------------------------------------------------------------------
 
     def assign(self, target: ast.expr, value: Value) -> None:
         """``target = value``."""
-        raise NotImplementedError
+        if isinstance(target, ast.Name):
+            self.frame.names[target.id] = value
+        elif isinstance(target, ast.Attribute):
+            if isinstance(self.eval(target.value), Instance):
+                self.store(target.attr, value, target)
+        elif isinstance(target, ast.Starred):
+            self.assign(target.value, UNKNOWN)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            for part, item in zip(target.elts, self._unpacked(value, target.elts), strict=True):
+                self.assign(part, item)
+        elif isinstance(target, ast.Subscript):
+            self._put(target, value)
 
-    def store(self, name: str, value: Value, node: ast.AST | None) -> None:
-        """``self.name = value``."""
-        raise NotImplementedError
+    def _unpacked(self, value: Value, targets: Sequence[ast.expr]) -> list[Value]:
+        if any(isinstance(target, ast.Starred) for target in targets):
+            return [UNKNOWN] * len(targets)
+        if isinstance(value, Shape):
+            return [subscript(value, Const(number)) for number in range(len(targets))]
+        items = self.items_of(value)
+        if items is not None and len(items) == len(targets):
+            return items
+        item = item_of(value) if contents(value) is not None else value
+        if isinstance(item, Data) and not isinstance(item, Unknown):
+            item = replace(item, ndim=None, ids=None, scores=item.scores if len(item.scores) == 1 else ())
+        return [item if isinstance(item, (Data, Metric, Mapping)) else UNKNOWN] * len(targets)
+
+    def _put(self, target: ast.Subscript, value: Value) -> None:
+        """``holder[key] = value``."""
+        holder, key = self.eval(target.value), self.eval(target.slice)
+        if isinstance(holder, Mapping):
+            self.replace_value(target.value, holder.with_item(key, value))
+        elif isinstance(holder, (Data, Items, Many)):
+            self.replace_value(target.value, unsure(holder, value) if isinstance(holder, Data) else UNKNOWN)
 
     def replace_value(self, node: ast.expr, value: Value) -> None:
         """The object behind an expression changed."""
-        raise NotImplementedError
+        if isinstance(node, ast.Name):
+            self.frame.names[node.id] = value
+        elif isinstance(node, ast.Attribute) and isinstance(self.eval(node.value), Instance):
+            self.store(node.attr, value, None)
+        elif isinstance(node, ast.Subscript):
+            self._put(node, value)
+
+    def store(self, name: str, value: Value, node: ast.AST | None) -> None:
+        """``self.name = value``; an attribute is whatever any method makes of it."""
+        if node is not None and self.is_recording:
+            self.story.stores.setdefault(name, []).append((node, self.frame.callee.module, value))
+        value = mapped(value, lambda item: _held(item, name))
+        attributes = self.instance.attributes
+        attributes[name] = value if name not in attributes else join(attributes[name], value)
+
+
+def _held(value: Value, name: str) -> Value:
+    return replace(value, name=value.name or f"self.{name}", place=name) if isinstance(value, Metric) else value

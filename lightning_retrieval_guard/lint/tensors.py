@@ -1,4 +1,4 @@
-"""What tensors are after an operation, by the tables."""
+"""What tensors are after an operation, by tables of what functions of torch keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lightning_retrieval_guard.lint.tables import BY_CHANCE, CONCATENATING, EXACT, FILLED, FROM_LISTS, KEEPS, MADE
 from lightning_retrieval_guard.lint.values import (
     UNKNOWN,
     Arguments,
@@ -30,6 +29,37 @@ from lightning_retrieval_guard.lint.values import (
     scores_of,
     unsure,
 )
+
+# What is kept of the first argument; whatever is not named here keeps the origin alone.
+# "rows": the first dimension, "ids": which id a row has, "ndim": the number of dimensions, "scores": metric values.
+_ALL = frozenset({"rows", "ids", "ndim", "scores", "size"})
+_SHAPE = frozenset({"rows", "ndim"})
+_PLACES = "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int requires_grad_ data"
+_ELEMENTWISE = (
+    "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow sqrt"
+    " logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_"
+)
+_SCALING = "round clamp mul div add sub mul_ div_ add_ sub_"
+_FIRST_DIMENSION = "expand expand_as broadcast_to"
+_RESHAPED = "repeat repeat_interleave view view_as reshape flatten ravel squeeze unsqueeze"
+_REDUCED = "mean item tolist nanmean sum max min amax amin median any all argmax argmin count_nonzero numpy"
+_KEEPS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(_PLACES.split(), _ALL),
+    **dict.fromkeys(_ELEMENTWISE.split(), _SHAPE),
+    **dict.fromkeys(_SCALING.split(), _SHAPE | {"ids", "scores"}),
+    **dict.fromkeys(_FIRST_DIMENSION.split(), frozenset({"rows", "ids"})),
+    **dict.fromkeys(_RESHAPED.split(), frozenset({"ids", "scores"})),
+    **dict.fromkeys(_REDUCED.split(), frozenset({"scores"})),
+}
+# Methods that leave the value of a metric as it is.
+_EXACT = frozenset({"item", "tolist", "detach", "cpu", "clone", "to", "float", "double", "numpy", "data"})
+# Functions that make a list of tensors, or of numbers, one.
+_CONCATENATING = frozenset({"cat", "concat", "concatenate", "hstack", "vstack"})
+_FROM_LISTS = frozenset({"stack", "tensor", "as_tensor", "LongTensor", "IntTensor", "FloatTensor", "array", "asarray"})
+# Functions that ask for the shape first.
+_FILLED = frozenset({"full", "full_like", "new_full"})
+_MADE = frozenset({"zeros", "ones", "empty", "rand", "randn", "randint", "eye", "zeros_like", "ones_like", "rand_like"})
+_BY_CHANCE = ("rand", "normal", "bernoulli", "multinomial", "uniform", "dropout")
 
 
 def subscript(value: Value, key: Value, node: ast.expr | None = None) -> Value:
@@ -88,16 +118,16 @@ def tensor_function(node: ast.Call, name: str, arguments: Arguments) -> Value:
     first = values[0] if values else next(iter(others.values()), Data())
     if name == "arange":
         return arange(node, [*values, *(others[key] for key in ("start", "end") if key in others)])
-    if name in FILLED:
+    if name in _FILLED:
         filled = as_data(arguments.get(1, "fill_value") or UNKNOWN)
         return Data(filled.origin, ids=filled.ids, line=filled.line or node.lineno)
-    if name in MADE:
+    if name in _MADE:
         if name == "eye":
             return Data(ndim=2)
         ndim = first.ndim if isinstance(first, Data) and name.endswith("_like") else None
-        is_random = any(part in name for part in BY_CHANCE)
+        is_random = any(part in name for part in _BY_CHANCE)
         return Data(UNKNOWN.origin if is_random else frozenset(), ndim=ndim or (len(values) if values[1:] else None))
-    if name in CONCATENATING or name in FROM_LISTS:
+    if name in _CONCATENATING or name in _FROM_LISTS:
         return _stacked(name, first, len(values) > 1 or "dim" in keywords)
     if name == "einsum" and isinstance(first, Const) and isinstance(first.value, str):
         result = first.value.partition("->")[2].strip()
@@ -114,7 +144,7 @@ def _stacked(name: str, value: Value, has_dimension: bool) -> Data:
     item = as_data(joined(inner))
     lead = value.lead if isinstance(value, Many) else None
     ndim = item.ndim
-    if name in CONCATENATING:
+    if name in _CONCATENATING:
         lead = item.lead if isinstance(value, Items) or item.lead is None else lead
     elif ndim is not None:
         ndim += 1
@@ -138,9 +168,9 @@ def tensor_method(data: Data, name: str, arguments: Arguments) -> Value:
 
 def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value | None = None) -> Data:
     """What the tables keep of a tensor."""
-    if name not in KEEPS and any(part in name for part in BY_CHANCE):
+    if name not in _KEEPS and any(part in name for part in _BY_CHANCE):
         return Data(UNKNOWN.origin)
-    facts = KEEPS.get(name, frozenset())
+    facts = _KEEPS.get(name, frozenset())
     first = dimension or (others[0] if others else None)
     rows = data.lead if "rows" in facts or _is_later(first, data) else None
     ndim = data.ndim if "ndim" in facts else None
@@ -161,7 +191,7 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
         data.size if is_same else None,
         ndim,
         data.ids if "ids" in facts else None,
-        scores if name in EXACT else _inexact(scores),
+        scores if name in _EXACT else _inexact(scores),
         data.symbol if is_same else None,
         data.is_batch and is_same,
         data.line,
