@@ -177,12 +177,6 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
     if name in ("view", "reshape"):
         ndim = len(others) if len(others) > 1 else None
         rows = first.size if isinstance(first, Data) else None
-    elif name in ("flatten", "ravel") and not others:
-        ndim = 1
-    elif name == "unsqueeze" and data.ndim is not None:
-        ndim = data.ndim + 1 if rows else None
-    elif name == "expand_as" and isinstance(first, Data):
-        ndim, rows = first.ndim, rows or first.lead
     scores = data.scores if "scores" in facts and not any(as_data(value).origin for value in others) else ()
     is_same = "size" in facts
     return Data(
