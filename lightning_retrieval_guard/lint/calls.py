@@ -287,14 +287,14 @@ class Calls(State):
         if last == "MetricCollection":
             metrics = [metric for value in arguments.values for metric in metrics_in(value)]
             members = tuple(member for metric in metrics for member in metric.members)
-            return Metric((members,), is_collection=True, place=node) if members else UNKNOWN
+            return Metric((members,), is_collection=True, identity=node) if members else UNKNOWN
         if not last[:1].isupper() or last in _NO_METRICS:
             return UNKNOWN
         module = self.frame.callee.module
         built = Built(last, False, node, module)
         is_plain = not any(keyword.arg is None or keyword.arg in _OWN_SYNC for keyword in node.keywords)
         is_synced = is_plain and built.option("sync_on_compute") in (None, True) and not module.switches_sync
-        return Metric(((replace(built, is_synced=is_synced),),), place=node)
+        return Metric(((replace(built, is_synced=is_synced),),), identity=node)
 
     def _call_metric(self, node: ast.Call, metric: Metric, name: str) -> Value:
         arguments = self._arguments(node)
@@ -302,7 +302,7 @@ class Calls(State):
             is_bare = name == "forward" and node is self.bare_call
             return self._feed(node, metric, "bare" if is_bare else name, arguments)
         if name in _SAME_OBJECT:
-            return replace(metric, place=node, name="") if name == "clone" else metric
+            return replace(metric, identity=node, name="") if name == "clone" else metric
         if name == "compute":
             self.note("compute", node, arguments, metric)
             value = Data(UNKNOWN.origin, scores=(Score("compute", metric),), line=node.lineno)

@@ -70,8 +70,8 @@ class Event:
     @property
     def makes_metric(self) -> bool:
         """Whether the metric is made by the function that this happens in, or by one around it."""
-        place = self.metric.place if self.metric else None
-        return isinstance(place, ast.Call) and any(place in ast.walk(function) for function in self.functions)
+        call = self.metric.identity if self.metric else None
+        return isinstance(call, ast.Call) and any(call in ast.walk(function) for function in self.functions)
 
 
 @dataclass
@@ -84,7 +84,5 @@ class Story:
 
     def of(self, *kinds: str, metric: Metric | None = None) -> Iterator[Event]:
         """The events of some kinds, all of them or those of one metric."""
-        for event in self.events:
-            is_same = metric is None or (event.metric is not None and event.metric.place == metric.place)
-            if event.kind in kinds and is_same:
-                yield event
+        events = (event for event in self.events if event.kind in kinds)
+        return events if metric is None else filter(lambda event: metric.is_same(event.metric), events)

@@ -169,7 +169,9 @@ class Expressions(Calls):
         values = [self.eval(part.value if isinstance(part, ast.Starred) else part) for part in node.elts]
         is_starred = [isinstance(part, ast.Starred) for part in node.elts]
         if any(is_starred):
-            return Many(joined(item_of(own) if inner else own for own, inner in zip(values, is_starred, strict=True)))
+            return Many(
+                joined(item_of(item) if inner else item for item, inner in zip(values, is_starred, strict=True))
+            )
         return Items(tuple(values)) if values or isinstance(node, ast.Tuple) else Many()
 
     _eval_list = _eval_set = _eval_tuple

@@ -28,7 +28,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Found:
+class LintFinding:
     """One finding."""
 
     node: ast.AST  # what it stands at
@@ -60,6 +60,6 @@ class Found:
         return f"{self.rule.code} {self.rule.slug}: {self.message}"
 
 
-def at(event: Event, rule: RuleSpec, problem: str, fix: str | None = None, edit: Edit | None = None) -> Found:
+def at(event: Event, rule: RuleSpec, problem: str, fix: str | None = None, edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
-    return Found(event.node, event.module, rule, problem, fix, edit, event.functions)
+    return LintFinding(event.node, event.module, rule, problem, fix, edit, event.functions)

@@ -65,7 +65,7 @@ def _has_comment(argument: libcst.Arg) -> bool:
 
 def _with(call: libcst.Call, name: str, value: libcst.BaseExpression) -> libcst.Call:
     if any(_is_named(argument, name) for argument in call.args):
-        changed = [own.with_changes(value=value) if _is_named(own, name) else own for own in call.args]
+        changed = [part.with_changes(value=value) if _is_named(part, name) else part for part in call.args]
         return call.with_changes(args=changed)
     tight = libcst.AssignEqual(libcst.SimpleWhitespace(""), libcst.SimpleWhitespace(""))
     added = libcst.Arg(value, libcst.Name(name), equal=tight)

@@ -35,15 +35,15 @@ def as_text(records: Sequence[Record]) -> str:
 
 def as_json(records: Sequence[Record]) -> str:
     """One object with the findings and the files that could not be read."""
-    found, unread = [], []
+    findings, unread = [], []
     for record in records:
         names = ("path", *(["cell"] if record.cell else []), "line", "column", "message")
         entry = {name: getattr(record, name) for name in names}
         if record.is_finding:
-            found.append({"code": record.code, "rule": record.slug, "severity": record.level, **entry})
+            findings.append({"code": record.code, "rule": record.slug, "severity": record.level, **entry})
         else:
             unread.append(entry)
-    return json.dumps({"version": 1, "findings": found, "unread": unread}, indent=2)
+    return json.dumps({"version": 1, "findings": findings, "unread": unread}, indent=2)
 
 
 def _as_sarif(records: Sequence[Record]) -> str:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from lightning_retrieval_guard.lint.events import Event, Story
-from lightning_retrieval_guard.lint.finding import Edit, Found, at
+from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at
 from lightning_retrieval_guard.lint.values import (
     NONE,
     Built,
@@ -71,7 +71,7 @@ def _reduces_by(event: Event, name: str) -> bool:
     return isinstance(reduction, Reference) and reduction.dotted == f"torch.{name}"
 
 
-def _weights(story: Story) -> Iterator[Found]:
+def _weights(story: Story) -> Iterator[LintFinding]:
     """LRG101: batch sizes that are multiplied by the number of devices."""
     for event in story.of("log"):
         size = event.keywords.get("batch_size")
@@ -101,7 +101,7 @@ def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
     return Edit(event.node, set=(("batch_size", f"float({ast.get_source_segment(event.module.text, factor)})"),))
 
 
-def _synced_twice(story: Story) -> Iterator[Found]:
+def _synced_twice(story: Story) -> Iterator[LintFinding]:
     """LRG202 and LRG204: sync_dist=True where Lightning reduces nothing, or what is reduced already."""
     for event in story.of("log"):
         value = _logged(event)
@@ -118,7 +118,7 @@ def _synced_twice(story: Story) -> Iterator[Found]:
             score.how == "compute"
             and score.is_exact
             and score.metric
-            and all(own.is_synced for own in score.metric.members)
+            and all(member.is_synced for member in score.metric.members)
             for score in scores
         ]
         if "rank_zero_only" not in event.keywords and _reduces_by(event, "sum") and scores and all(is_synced):
@@ -130,10 +130,11 @@ def _synced_twice(story: Story) -> Iterator[Found]:
 
 
 def _names(scores: Sequence[Score]) -> str:
-    return " and ".join(dict.fromkeys(own.metric.label if own.metric else f"{own.name}()" for own in scores[:3]))
+    names = [score.metric.label if score.metric else f"{score.name}()" for score in scores[:3]]
+    return " and ".join(dict.fromkeys(names))
 
 
-def _own_values(story: Story) -> Iterator[Found]:
+def _own_values(story: Story) -> Iterator[LintFinding]:
     """LRG203: values of a metric on this rank's rows, logged as they are."""
     for event in story.of("log", "logger"):
         value, is_log = _logged(event), event.kind == "log"
@@ -195,7 +196,7 @@ def _is_odd(built: Built) -> bool:
     return not given.isdisjoint({None, "process_group", "dist_sync_fn"}) or built.module.switches_sync
 
 
-def _means(story: Story) -> Iterator[Found]:
+def _means(story: Story) -> Iterator[LintFinding]:
     """LRG302: values on single batches, averaged."""
     for event in story.of("log"):
         if not event.arguments.is_complete or not _keeps_epoch(event) or not _reduces_by(event, "mean"):

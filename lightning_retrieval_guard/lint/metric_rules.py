@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
-from lightning_retrieval_guard.lint.finding import Edit, Found, at
+from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
 from lightning_retrieval_guard.lint.values import (
     Built,
@@ -30,7 +30,7 @@ _CHANGED_FROM_ONE = ("RetrievalRecall", "RetrievalFallOut")
 _CHANGED_WITHOUT_CUT = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG")
 
 
-def _rank_zero(story: Story) -> Iterator[Found]:
+def _rank_zero(story: Story) -> Iterator[LintFinding]:
     """LRG204: compute() on rank zero alone."""
     for event, metric in _with_metric(story, "compute"):
         if RANK_ZERO not in event.guards or not metric.surely(lambda member: member.is_synced):
@@ -51,22 +51,22 @@ def _with_metric(story: Story, kind: str) -> Iterator[tuple[Event, Metric]]:
 
 def _is_logged(story: Story, metric: Metric) -> bool:
     """Whether the metric is logged as an object, which leaves its value behind for later calls."""
-    logged = (own for event in story.of("log") for value in event.arguments.all for own in metrics_in(value))
-    return any(own.place == metric.place for own in logged)
+    logged = (value for event in story.of("log") for value in event.arguments.all)
+    return any(metric.is_same(other) for value in logged for other in metrics_in(value))
 
 
 def _accumulates(story: Story, event: Event, metric: Metric) -> bool:
     """Whether the rows of many batches meet in the metric, and not those of one batch alone."""
     if BATCH in event.guards:
         return False
-    resets = [own for own in story.of("reset") if own.metric is None or own.metric.place == metric.place]
+    resets = [reset for reset in story.of("reset") if reset.metric is None or metric.is_same(reset.metric)]
     if event.is_in_step and not all(reset.is_between_epochs for reset in resets):
         return False
     is_computed = any(story.of("compute", metric=metric))
     return event.name in ("update", "bare") or _is_logged(story, metric) or is_computed
 
 
-def _gathered(story: Story) -> Iterator[Found]:
+def _gathered(story: Story) -> Iterator[LintFinding]:
     """LRG201: rows that every rank holds, combined again."""
     for event, metric in _with_metric(story, "feed"):
         rows = event.arguments.all
@@ -76,9 +76,9 @@ def _gathered(story: Story) -> Iterator[Found]:
         is_changed = metric.surely(lambda member: member.is_synced and _is_changed_by_copies(member))
         if is_changed and (event.name == "update" or _accumulates(story, event, metric)):
             line = max((row.line for row in rows if isinstance(row, Data)), default=0)
-            place = f" at line {line}" if line else ""
+            where = f" at line {line}" if line else ""
             how = f"{metric.label} combines the ranks again in compute()"
-            message = f"the rows were gathered from all ranks{place}, and {how}."
+            message = f"the rows were gathered from all ranks{where}, and {how}."
             first, *others = metric.members
             is_one = not others and first.module is event.module
             edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_one else None
@@ -96,7 +96,7 @@ def _is_changed_by_copies(built: Built) -> bool:
     return built.kind in _CHANGED_FROM_ONE or (built.kind in _CHANGED_FROM_TWO and least > 1)
 
 
-def _ids(story: Story) -> Iterator[Found]:
+def _ids(story: Story) -> Iterator[LintFinding]:
     """LRG301: ids that count the samples of a batch, or of a rank."""
     for event, metric in _with_metric(story, "feed"):
         ids = event.arguments.get(2, "indexes")
@@ -115,7 +115,7 @@ def _ids(story: Story) -> Iterator[Found]:
             yield at(event, static.LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
 
 
-def _in_steps(story: Story) -> Iterator[Found]:
+def _in_steps(story: Story) -> Iterator[LintFinding]:
     """LRG207: ranks combined in every step."""
     is_hooked = story.cls is not None and story.cls.derives("LightningModule", "Callback")
     for event, metric in _with_metric(story, "compute"):
@@ -127,7 +127,7 @@ def _in_steps(story: Story) -> Iterator[Found]:
             yield at(event, static.LRG207, message)
 
 
-def _batches(story: Story) -> Iterator[Found]:
+def _batches(story: Story) -> Iterator[LintFinding]:
     """LRG306: a batch of queries, scored as one."""
     for event in story.of("functional") if story.cls else ():
         scores = event.arguments.get(0, "preds")
@@ -144,7 +144,7 @@ _IN_CALLBACK = "Make it an attribute of the module, or move it to pl_module.devi
 _BY_HAND = ("add_module", "register_module", "_modules", "to", "cuda", "cpu")
 
 
-def _held(story: Story) -> Iterator[Found]:
+def _held(story: Story) -> Iterator[LintFinding]:
     """LRG405: metrics that are no part of the module tree."""
     cls = story.cls
     if cls is None or not cls.derives("LightningModule", "Module", "Callback") or _is_handled(cls):
@@ -152,14 +152,16 @@ def _held(story: Story) -> Iterator[Found]:
     for name, stores in story.stores.items():
         node, module, value = stores[0]
         metrics = metrics_in(value)
-        is_fresh = bool(metrics) and all(not metric.name and isinstance(metric.place, ast.Call) for metric in metrics)
+        is_fresh = bool(metrics) and all(
+            not metric.name and isinstance(metric.identity, ast.Call) for metric in metrics
+        )
         if len({id(store[0]) for store in stores}) > 1 or not is_fresh or not _holds_only_metrics(value):
             continue
         if cls.derives("Callback"):
             fed = [event for event, metric in _with_metric(story, "feed") if metric.name.startswith(f"self.{name}")]
             if any(event.hook in HOOKS and event.hook not in STEPS for event in fed):
                 message = f"the callback's {name!r} is no part of the module: Lightning neither moves nor saves it."
-                yield Found(node, module, static.LRG405, message, _IN_CALLBACK)
+                yield LintFinding(node, module, static.LRG405, message, _IN_CALLBACK)
             continue
         reads = ((owner, use) for owner in cls.lineage for use in _reads(owner, name))
         is_plain = isinstance(value, (Items, Many, Mapping)) and not value.is_module
@@ -169,7 +171,7 @@ def _held(story: Story) -> Iterator[Found]:
                 f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
                 " nor saves them."
             )
-            yield Found(node, module, static.LRG405, message)
+            yield LintFinding(node, module, static.LRG405, message)
 
 
 def _holds_only_metrics(value: Value) -> bool:

@@ -57,7 +57,7 @@ class ClassInfo:
                 parent = cls.module.find_class(node)
                 root = _known_root(cls.module.dotted(node) or getattr(node, "id", ""))
                 if parent is not None:
-                    classes += [] if any(own.node is parent.node for own in classes) else [parent]
+                    classes += [] if any(other.node is parent.node for other in classes) else [parent]
                 elif root is not None:
                     roots.add(root)
                 else:
@@ -182,7 +182,9 @@ class Module:
         called = {node.func for node in self.nodes if isinstance(node, ast.Call)}
         attributes = [node for node in self.nodes if isinstance(node, ast.Attribute)]
         stored = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
-        return not stored.isdisjoint(_SWITCHES) or any(own.attr in _SWITCHING and own in called for own in attributes)
+        return not stored.isdisjoint(_SWITCHES) or any(
+            node.attr in _SWITCHING and node in called for node in attributes
+        )
 
     @cached_property
     def is_on_one_device(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.lint import log_rules, metric_rules
 from lightning_retrieval_guard.lint.events import HOOKS, Story
-from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.interpreter import Interpreter
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module, asks_for_devices
 from lightning_retrieval_guard.lint.values import UNKNOWN, Callee, Origin, Reference, Value, origin_of
@@ -38,11 +38,11 @@ class Plugin:
 
     def run(self) -> Iterator[tuple[int, int, str, type]]:
         """Line from 1, column from 0, text and plugin of each finding, in order."""
-        for found in findings(*self._arguments):
-            yield found.line, found.column, found.text, type(self)
+        for finding in findings(*self._arguments):
+            yield finding.line, finding.column, finding.text, type(self)
 
 
-def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list[Found]:
+def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list[LintFinding]:
     """What the source of one file makes certain, without what its comments keep quiet.
 
     Args:
@@ -54,16 +54,16 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
     if not _is_of_interest(text):
         return []
     module = Module(tree, Path(filename) if filename else None, text)
-    found: dict[tuple[int, int, str], Found] = {}
+    by_place: dict[tuple[int, int, str], LintFinding] = {}
     for story in _stories(module):
-        for own in _judge(story):
-            if own.module is module:
-                found.setdefault((own.line, own.column, own.rule.code), own)
-    quiet = [(comment.line, comment.patterns) for comment in comments_in(lines)] if found else []
+        for finding in _judge(story):
+            if finding.module is module:
+                by_place.setdefault((finding.line, finding.column, finding.rule.code), finding)
+    quiet = [(comment.line, comment.patterns) for comment in comments_in(lines)] if by_place else []
     return [
-        own
-        for _, own in sorted(found.items())
-        if not any(line in _lines(own) and own.rule.code.startswith(patterns) for line, patterns in quiet)
+        finding
+        for (_, _, code), finding in sorted(by_place.items())
+        if not any(line in _lines(finding) and code.startswith(patterns) for line, patterns in quiet)
     ]
 
 
@@ -73,12 +73,12 @@ def _is_of_interest(text: str) -> bool:
     return "torchmetrics" in text or (logs and ("Lightning" in text or "pl_module" in text))
 
 
-def _lines(found: Found) -> range:
+def _lines(finding: LintFinding) -> range:
     """The lines whose comments count: those of the statement, or of the node alone in the head of a block."""
-    node = found.node
+    node = finding.node
     while not isinstance(node, ast.stmt):
-        node = found.module.parents[node]
-    span = found.node if isinstance(node, _COMPOUND) else node
+        node = finding.module.parents[node]
+    span = finding.node if isinstance(node, _COMPOUND) else node
     return range(span.lineno, (span.end_lineno or span.lineno) + 1)  # type: ignore[attr-defined]
 
 
@@ -118,10 +118,10 @@ def _given(cls: ClassInfo, name: str) -> list[Value]:
     return given if cls.derives("LightningModule") else [UNKNOWN] * len(given)
 
 
-def _judge(story: Story) -> list[Found]:
+def _judge(story: Story) -> list[LintFinding]:
     """All findings of one class."""
-    found = [own for rule in (*log_rules.RULES, *metric_rules.RULES) for own in rule(story)]
+    findings = [finding for rule in (*log_rules.RULES, *metric_rules.RULES) for finding in rule(story)]
     gathers = any(Origin.GATHERED in origin_of(value) for event in story.of("feed") for value in event.arguments.all)
-    if gathers and static.LRG201 not in [own.rule for own in found]:
-        found = [own for own in found if own.rule is not static.LRG101]
-    return [own for own in found if not any(map(asks_for_devices, own.functions))]
+    if gathers and static.LRG201 not in [finding.rule for finding in findings]:
+        findings = [finding for finding in findings if finding.rule is not static.LRG101]
+    return [finding for finding in findings if not any(map(asks_for_devices, finding.functions))]

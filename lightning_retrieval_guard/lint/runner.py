@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.lint.files import files_of, read_configuration
-from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
 from lightning_retrieval_guard.rules.static import STATIC
@@ -85,16 +85,17 @@ def _run(options: Namespace) -> int:
     print(text, end="\n" if text else "")
     if options.format == "text" and not options.quiet and records:
         print(_summary(records), file=sys.stderr)
-    counts = any(own.is_finding and (options.strict_notes or own.level is not Severity.NOTE) for own in records)
-    return int(counts and not options.exit_zero)
+    levels = [record.level for record in records if record.is_finding]
+    fails = any(options.strict_notes or level is not Severity.NOTE for level in levels)
+    return int(fails and not options.exit_zero)
 
 
 def _summary(records: Sequence[Record]) -> str:
-    found = sum(record.is_finding for record in records)
+    count = sum(record.is_finding for record in records)
     fixable = sum(record.is_fixable for record in records)
-    parts = [f"{found} finding{'s' if found != 1 else ''}"]
+    parts = [f"{count} finding{'s' if count != 1 else ''}"]
     parts += [f"{fixable} fixable with --fix"] if fixable else []
-    parts += [f"{len(records) - found} not read"] if found < len(records) else []
+    parts += [f"{len(records) - count} not read"] if count < len(records) else []
     return f"{', '.join(parts)}."
 
 
@@ -105,29 +106,29 @@ def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[
     """What was found in a file, and the change that is shown."""
     name = options.stdin_filename if path == _STDIN else path
 
-    def found_in(text: str) -> list[Found]:
+    def lint(text: str) -> list[LintFinding]:
         lines = text.splitlines(keepends=True)
-        found = (own for own in findings(ast.parse(text), lines, name) if _is_heard(own, lines))
-        chosen = (own for own in found if own.rule.code.startswith(options.select or ""))
-        return [own for own in chosen if not own.rule.code.startswith(ignore or (" ",))]
+        heard = (finding for finding in findings(ast.parse(text), lines, name) if _is_heard(finding, lines))
+        chosen = (finding for finding in heard if finding.rule.code.startswith(options.select or ""))
+        return [finding for finding in chosen if not (ignore and finding.rule.code.startswith(ignore))]
 
     try:
         source = sys.stdin.buffer.read() if path == _STDIN else Path(path).read_bytes()
         if name.endswith(".ipynb"):
             text, places = read_notebook(source.decode("utf-8"))
-            return [_record(name, own, *places[own.line - 1]) for own in found_in(text)], ""
-        found = found_in(_decoded(source))
+            return [_record(name, finding, *places[finding.line - 1]) for finding in lint(text)], ""
+        result = lint(_decoded(source))
         after = source
         if options.fix or options.diff:
             from lightning_retrieval_guard.lint.fixing import apply_edits
 
             for _ in range(_MOST_PASSES):
-                edits = [own.edit for own in found if own.edit is not None]
+                edits = [finding.edit for finding in result if finding.edit is not None]
                 if not edits:
                     break
                 after = apply_edits(after, edits)
-                found = found_in(_decoded(after))
-        records = [_record(name, own) for own in found]
+                result = lint(_decoded(after))
+        records = [_record(name, finding) for finding in result]
         if options.diff:
             return records, _diff(name, source, after)
         if options.fix and path == _STDIN:
@@ -144,18 +145,18 @@ def _decoded(source: bytes) -> str:
     return source.decode(encoding)
 
 
-def _is_heard(found: Found, lines: Sequence[str]) -> bool:
+def _is_heard(finding: LintFinding, lines: Sequence[str]) -> bool:
     """Whether no ``noqa`` keeps a finding quiet."""
-    matches = [_NOQA.search(lines[found.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
+    matches = [_NOQA.search(lines[finding.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
     codes = (re.split(r"[,\s]+", (match["codes"] or "").upper()) for match in matches if match)
-    return not any(found.rule.code.startswith(tuple(prefixes)) for prefixes in codes)
+    return not any(finding.rule.code.startswith(tuple(prefixes)) for prefixes in codes)
 
 
-def _record(name: str, found: Found, cell: int = 0, line: int = 0) -> Record:
-    rule = found.rule
-    column, is_fixable = found.column + 1, found.edit is not None and not cell
+def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
+    rule = finding.rule
+    column, is_fixable = finding.column + 1, finding.edit is not None and not cell
     return Record(
-        rule.code, rule.slug, rule.severity, found.message, name, line or found.line, column, cell, is_fixable
+        rule.code, rule.slug, rule.severity, finding.message, name, line or finding.line, column, cell, is_fixable
     )
 
 

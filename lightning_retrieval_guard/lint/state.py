@@ -210,4 +210,4 @@ class State:
 
 
 def _held(value: Value, name: str) -> Value:
-    return replace(value, name=value.name or f"self.{name}", place=name) if isinstance(value, Metric) else value
+    return replace(value, name=value.name or f"self.{name}", identity=name) if isinstance(value, Metric) else value

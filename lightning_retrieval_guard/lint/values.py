@@ -181,7 +181,7 @@ class Metric(Value):
     choices: tuple[tuple[Built, ...], ...]  # the members of each metric that it may be; it surely is one of them
     is_collection: bool = False
     name: str = field(default="", compare=False)  # as the source names it
-    place: object = None  # where it was made, or the attribute that holds it
+    identity: object = None  # where it was made, or the attribute that holds it
 
     def surely(self, test: Callable[[Built], bool]) -> bool:
         """Whether a member fulfils the test, whichever metric it is."""
@@ -191,6 +191,10 @@ class Metric(Value):
     def members(self) -> list[Built]:
         """All members of all metrics that it may be."""
         return [member for members in self.choices for member in members]
+
+    def is_same(self, other: Metric | None) -> bool:
+        """Whether both surely are one object."""
+        return other is not None and self.identity == other.identity
 
     @property
     def single(self) -> Metric:
@@ -340,7 +344,7 @@ def join(one: Value, other: Value) -> Value:
         return other
     if isinstance(one, Metric) and isinstance(other, Metric) and one.is_collection == other.is_collection:
         choices = tuple(dict.fromkeys((*one.choices, *other.choices)))
-        return Metric(choices, one.is_collection, one.name, one.place if one.place == other.place else None)
+        return Metric(choices, one.is_collection, one.name, one.identity if one.identity == other.identity else None)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         first, second = dict(one.items), dict(other.items)
         items = {key: join(first.get(key, NONE), second.get(key, NONE)) for key in (*first, *second)}

@@ -96,7 +96,7 @@ def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> 
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
     # on one process a number may be wrong too
-    right = [expected, *(own.effect.reference for own in _explanations(name, reference.findings) if own.effect)]
+    right = [expected, *(cause.effect.reference for cause in _explanations(name, reference.findings) if cause.effect)]
     for run in others:
         distances = _distances(name, expected, run)
         largest = max([largest, *distances.values()])
@@ -120,7 +120,7 @@ def _explains(finding: Finding, right: Sequence[float | None], limit: float) -> 
     """Whether the number would be a right one without what a finding tells of; what is corrected is not left."""
     if finding.corrected:
         return False
-    return finding.effect is None or any(_distance(own, finding.effect.reference) <= limit for own in right)
+    return finding.effect is None or any(_distance(number, finding.effect.reference) <= limit for number in right)
 
 
 def _distances(name: str, expected: float | None, run: Run) -> dict[int, float]:

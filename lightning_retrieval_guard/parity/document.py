@@ -55,13 +55,15 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _difference(own: Difference) -> dict[str, Any]:
+def _difference(difference: Difference) -> dict[str, Any]:
     return {
-        "world_size": own.world_size,
-        "ranks": list(own.ranks),
-        "difference": own.size,
-        "explained": own.explained,
-        "findings": [{"code": finding.code, "path": finding.path, "line": finding.line} for finding in own.findings],
+        "world_size": difference.world_size,
+        "ranks": list(difference.ranks),
+        "difference": difference.size,
+        "explained": difference.explained,
+        "findings": [
+            {"code": finding.code, "path": finding.path, "line": finding.line} for finding in difference.findings
+        ],
     }
 
 

@@ -66,25 +66,31 @@ def _number(value: float | None) -> str:
 def _explained(key: Key, parity: Parity) -> Iterator[str]:
     by_size = {run.world_size: run for run in parity.runs}
     yield from _wrapped(
-        f"{printable(key.name)} is different on {_sizes(own.world_size for own in key.differences)}.", 0
+        f"{printable(key.name)} is different on {_sizes(difference.world_size for difference in key.differences)}.", 0
     )
-    for own in key.differences:
-        yield from _ranks(key.name, own, by_size[own.world_size])
-    for finding, sizes in _together((own.world_size, finding) for own in key.differences for finding in own.findings):
+    for difference in key.differences:
+        yield from _ranks(key.name, difference, by_size[difference.world_size])
+    for finding, sizes in _together(
+        (difference.world_size, finding) for difference in key.differences for finding in difference.findings
+    ):
         yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {printable(finding.text())}", 2)
-    for what, told in (("it", False), ("all of it", True)):
-        sizes = [own.world_size for own in key.differences if not own.explained and bool(own.findings) == told]
+    for what, has_findings in (("it", False), ("all of it", True)):
+        sizes = [
+            difference.world_size
+            for difference in key.differences
+            if not difference.explained and bool(difference.findings) == has_findings
+        ]
         if sizes:
             yield from _wrapped(f"On {_sizes(sizes)}: no finding explains {what}.{_hint(parity)}", 2)
 
 
 def _ranks(name: str, difference: Difference, run: Run) -> Iterator[str]:
     shown = [numbers.get(name) for numbers in run.ranks]
-    if difference.ranks == tuple(range(len(shown))) and len({_number(own) for own in shown}) == 1:
+    if difference.ranks == tuple(range(len(shown))) and len({_number(number) for number in shown}) == 1:
         return
-    if all(own is None for own in shown[1:]):
+    if all(number is None for number in shown[1:]):
         return
-    texts = [f"rank {rank} shows {_number(own)}" for rank, own in enumerate(shown[:RANKS_SHOWN])]
+    texts = [f"rank {rank} shows {_number(number)}" for rank, number in enumerate(shown[:RANKS_SHOWN])]
     more = ", ..." if len(shown) > RANKS_SHOWN else ""
     yield from _wrapped(f"On {processes_text(run.world_size)} {', '.join(texts)}{more}.", 2)
 

@@ -57,14 +57,14 @@ def find_target(given: str | Callable[..., Any]) -> Target:
     """
     if not isinstance(given, str):
         return _target_of(given)
-    place, _, function = given.rpartition(":")
-    if not place or not function.isidentifier():
+    module, _, function = given.rpartition(":")
+    if not module or not function.isidentifier():
         raise ParityError(f"{given!r} is no target. Give {FORMS}.")
-    if not place.endswith(".py"):
-        if not all(part.isidentifier() for part in place.split(".")):
-            raise ParityError(f"{given!r} is no target: {place!r} is neither a .py file nor a module. Give {FORMS}.")
-        return Target(given, place, None, os.getcwd(), function)
-    path = Path(place).resolve()
+    if not module.endswith(".py"):
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ParityError(f"{given!r} is no target: {module!r} is neither a .py file nor a module. Give {FORMS}.")
+        return Target(given, module, None, os.getcwd(), function)
+    path = Path(module).resolve()
     if not path.is_file():
         raise ParityError(f"{given!r}: there is no file {str(path)!r}.")
     return _in_file(given, path, function)
@@ -104,8 +104,8 @@ def build(target: Target) -> Built:
         module = _imported(target)
     function = getattr(module, target.function, None)
     if not callable(function):
-        own = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
-        there = f"It has {', '.join(own)}." if own else "It has no functions."
+        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        there = f"It has {', '.join(names)}." if names else "It has no functions."
         raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {there}")
     needed = _needed_arguments(function)
     if needed:
@@ -172,7 +172,7 @@ def _needed_arguments(function: Callable[..., Any]) -> list[str]:
     except ValueError:  # some built-in callables do not tell
         return []
     given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [own.name for own in parameters if own.default is own.empty and own.kind not in given]
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in given]
 
 
 def _checked(target: Target, returned: object) -> Built:
@@ -188,11 +188,11 @@ def _checked(target: Target, returned: object) -> Built:
             f"{target.text!r} returned {type(trainer).__name__} as the third part, which must be a dict of Trainer"
             " arguments."
         )
-    own = [name for name in OWN_ARGUMENTS if name in (trainer or {})]
-    if own:
+    refused = [name for name in OWN_ARGUMENTS if name in (trainer or {})]
+    if refused:
         raise ParityError(
-            f"{target.text!r} returned the Trainer arguments {', '.join(own)}, which parity sets itself: it runs on the"
-            " CPU, on each number of processes in turn. Take them out."
+            f"{target.text!r} returned the Trainer arguments {', '.join(refused)}, which parity sets itself: it runs on"
+            " the CPU, on each number of processes in turn. Take them out."
         )
     return Built(module, package, _data_arguments(target, data, package), trainer or {})
 
@@ -213,4 +213,4 @@ def _data_arguments(target: Target, data: Any, package: str) -> dict[str, Any]:
 def _package_of(value: object, name: str) -> str | None:
     """The package whose class of that name the value is an instance of."""
     loaded = [package for package in PACKAGES if package in sys.modules]
-    return next((own for own in loaded if isinstance(value, getattr(sys.modules[own], name))), None)
+    return next((package for package in loaded if isinstance(value, getattr(sys.modules[package], name))), None)

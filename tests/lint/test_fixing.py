@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_retrieval_guard.cli import main
-from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.fixing import apply_edits
 from lightning_retrieval_guard.lint.plugin import findings
 from tests.distributed.harness import Pool
@@ -148,7 +148,7 @@ def fixable() -> list[Program]:
     ]
 
 
-def found_in(program: Program) -> list[Found]:
+def found_in(program: Program) -> list[LintFinding]:
     return findings(ast.parse(program.text), program.text.splitlines(keepends=True), str(program.path))
 
 
