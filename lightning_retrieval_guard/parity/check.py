@@ -14,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 
 from lightning_retrieval_guard.parity.compare import NOT_RUN, Parity, Run, compare, processes_text
-from lightning_retrieval_guard.parity.cut import share
 from lightning_retrieval_guard.parity.document import write_document
 from lightning_retrieval_guard.parity.options import Options
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
 from lightning_retrieval_guard.parity.table import render
 from lightning_retrieval_guard.parity.target import ParityError
-from lightning_retrieval_guard.parity.worker import EVALUATE
+from lightning_retrieval_guard.parity.worker import EVALUATE, share
 from lightning_retrieval_guard.settings import VARIABLES
 
 PRELOADED = (EVALUATE.partition(":")[0], "torchmetrics.retrieval")

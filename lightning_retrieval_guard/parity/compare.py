@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.parity.cut import Loader
 from lightning_retrieval_guard.parity.options import Options
+from lightning_retrieval_guard.parity.worker import Loader
 
 SAME, DIFFERENT, NOT_RUN = 0, 1, 2
 
