@@ -24,7 +24,7 @@ class Record(Annotation):
         return self.code in STATIC
 
 
-def as_text(records: Sequence[Record]) -> str:
+def _as_text(records: Sequence[Record]) -> str:
     """A line each, as flake8 writes them."""
     return "\n".join(
         f"{record.path}{f':cell {record.cell}' if record.cell else ''}:{record.line}:{record.column}:"
@@ -33,7 +33,7 @@ def as_text(records: Sequence[Record]) -> str:
     )
 
 
-def as_json(records: Sequence[Record]) -> str:
+def _as_json(records: Sequence[Record]) -> str:
     """One object with the findings and the files that could not be read."""
     findings, unread = [], []
     for record in records:
@@ -56,8 +56,8 @@ def _as_sarif(records: Sequence[Record]) -> str:
 
 
 FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
-    "text": as_text,
-    "json": as_json,
+    "text": _as_text,
+    "json": _as_json,
     "sarif": _as_sarif,
     "github": as_github,
 }

@@ -122,7 +122,7 @@ def load_weights(module: Any, folder: Path) -> None:
     Raises:
         ParityError: The module has other tensors than the one that was written.
     """
-    written: dict[str, Tensor] = torch.load(folder / _FILE, weights_only=True, mmap=True)
+    written: dict[str, Tensor] = torch.load(str(folder / _FILE), weights_only=True, mmap=True)
     here, there = _kinds(_tensors(module)), _kinds(written)
     if here != there:
         names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
