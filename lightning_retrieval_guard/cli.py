@@ -231,10 +231,9 @@ def _add_lint_options(parser: ArgumentParser) -> None:
 
 
 def _run_lint(options: Namespace) -> int:
-    from lightning_retrieval_guard.lint.runner import LintOptions, run_lint
+    from lightning_retrieval_guard.lint.runner import run_lint
 
-    names = ("paths", "select", "ignore", "exit_zero", "quiet", "strict_notes", "stdin_filename", "fix", "diff")
-    return run_lint(LintOptions(form=options.format, **{name: getattr(options, name) for name in names}))
+    return run_lint(options)
 
 
 def _codes(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Tests and whole programs: much code, few sentences that describe it.
-SKIPPED_DIRECTORIES = frozenset(
+_SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 )
 MIN_SENTENCE_WORDS = 2
@@ -30,28 +30,18 @@ class CorpusError(RuntimeError):
 
 @dataclass(frozen=True)
 class Pair:
-    """A function's documentation and its code.
+    """A function's documentation and its code."""
 
-    Attributes:
-        sentence: The first sentence of the docstring, on one line.
-        code: The source of the function without its docstring.
-    """
-
-    sentence: str
-    code: str
+    sentence: str  # the first one of the docstring, on one line
+    code: str  # the source of the function without its docstring
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What was read from a source tree.
+    """What was read from a source tree."""
 
-    Attributes:
-        pairs: All pairs, in the order of the sorted file names; no two have the same words on either side.
-        unparsed: How many files and functions were skipped because they do not parse.
-    """
-
-    pairs: tuple[Pair, ...]
-    unparsed: int
+    pairs: tuple[Pair, ...]  # in the order of the sorted file names; no two have the same words on either side
+    unparsed: int  # files and functions that were skipped because they do not parse
 
 
 def read_corpus(root: Path | None = None, min_pairs: int = 1) -> Corpus:
@@ -65,14 +55,14 @@ def read_corpus(root: Path | None = None, min_pairs: int = 1) -> Corpus:
         CorpusError: There is no source under `root`, or it has fewer than `min_pairs` pairs.
     """
     root = Path(sysconfig.get_path("stdlib")) if root is None else root
-    files = sorted(_source_files(root))
+    files = [file for file in sorted(root.rglob("*.py")) if _SKIPPED.isdisjoint(file.relative_to(root).parts[:-1])]
     if not files:
         raise CorpusError(f"There are no .py files under {root}. {_INSTALL}")
     pairs: list[Pair] = []
     unparsed = 0
     for file in files:
-        found, failed = _read_file(file)
-        pairs += found
+        in_file, failed = _read_file(file)
+        pairs += in_file
         unparsed += failed
     distinct = tuple(_without_repeats(pairs))
     if len(distinct) < min_pairs:
@@ -87,15 +77,13 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def _source_files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*.py"):
-        if SKIPPED_DIRECTORIES.isdisjoint(path.relative_to(root).parts[:-1]):
-            yield path
-
-
 def _read_file(path: Path) -> tuple[list[Pair], int]:
+    """The pairs of a file, and how much of it was skipped."""
     try:
-        tree = _parse(path)
+        with warnings.catch_warnings(), tokenize.open(path) as file:
+            # An odd escape in a library file is nothing the reader of the demo can act on.
+            warnings.simplefilter("ignore")
+            tree = ast.parse(file.read(), str(path))
     except (SyntaxError, ValueError, RecursionError, OSError):
         return [], 1
     pairs: list[Pair] = []
@@ -109,24 +97,13 @@ def _read_file(path: Path) -> tuple[list[Pair], int]:
     return pairs, failed
 
 
-def _parse(path: Path) -> ast.Module:
-    with warnings.catch_warnings():
-        # An odd escape in a library file is nothing the reader of the demo can act on.
-        warnings.simplefilter("ignore")
-        with tokenize.open(path) as file:
-            return ast.parse(file.read(), str(path))
-
-
 def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Pair]:
-    sentence = _first_sentence(ast.get_docstring(node) or "")
+    docstring = (ast.get_docstring(node) or "").strip()
+    sentence = " ".join(_END_OF_SENTENCE.split(docstring, maxsplit=1)[0].split())
     if len(words(sentence)) < MIN_SENTENCE_WORDS or len(node.body) < 2:
         return []
     node.body = node.body[1:]
     return [Pair(sentence, ast.unparse(node))]
-
-
-def _first_sentence(docstring: str) -> str:
-    return " ".join(_END_OF_SENTENCE.split(docstring.strip(), maxsplit=1)[0].split())
 
 
 def _without_repeats(pairs: list[Pair]) -> Iterator[Pair]:

@@ -1,29 +1,29 @@
 """The demo, step by step."""
 
+import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lightning.pytorch import Callback
-
 from lightning_retrieval_guard import RetrievalGuard
-from lightning_retrieval_guard.demo.corpus import Corpus, CorpusError, read_corpus
+from lightning_retrieval_guard.demo.corpus import CorpusError, read_corpus
 from lightning_retrieval_guard.demo.dataset import (
     HELD_OUT,
-    Split,
     global_batch_size,
     held_out_loader,
     split_pairs,
     training_loader,
 )
-from lightning_retrieval_guard.demo.encoder import DualEncoder
+from lightning_retrieval_guard.demo.encoder import METRICS
 from lightning_retrieval_guard.demo.runs import Run, evaluate, train
-from lightning_retrieval_guard.demo.table import problems, render_table
+from lightning_retrieval_guard.report.text import format_table
 
 MAX_DEVICES = 8
 # Fewer would leave less to train on than to evaluate on.
 MIN_PAIRS = 2 * HELD_OUT
+TOLERANCE = 1e-6
+_WIDTH = 80
+_HEADINGS = ("", "MRR", "Recall@1", "Recall@5", "beside the reference")
 
 
 def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int:
@@ -48,50 +48,35 @@ def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int
         return 2
     split = split_pairs(corpus.pairs, seed)
     batch_size = global_batch_size(devices)
-    _say_corpus(corpus, batch_size)
+    _say(
+        f"{len(corpus.pairs)} functions with the first sentence of their docstring "
+        f"({corpus.unparsed} skipped: they do not parse).",
+        f"{HELD_OUT} are held out; each sentence is to find its function among {batch_size}.",
+    )
     _say_heading("Training a dual encoder on one process")
     model = train(training_loader(split, batch_size, seed), held_out_loader(split, batch_size), seed)
-    runs = [_shown(evaluation, model, split, batch_size) for evaluation in evaluations]
+    runs = []
+    for label, explanation, processes, guard in evaluations:
+        _say_heading(f"Evaluating: {label}", explanation)
+        run = evaluate(label, model, held_out_loader(split, batch_size // processes), processes, guard)
+        _say(run.error or "  ".join(f"{name} {value:.4f}" for name, value in run.numbers.items()))
+        runs.append(run)
     return _conclude(runs, devices, report)
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """One row of the table still to come."""
-
-    label: str
-    explanation: str
-    devices: int
-    guard: Callback | None = None
-
-
-def _evaluations(devices: int, report: Path | None) -> Iterator[_Evaluation]:
+def _evaluations(devices: int, report: Path | None) -> Iterator[tuple[str, str, int, RetrievalGuard | None]]:
+    """The rows of the table: label, explanation, number of processes and guard."""
     processes = "1 process" if devices == 1 else f"{devices} processes"
-    yield _Evaluation("one process", "This is the reference.", 1)
-    yield _Evaluation(f"{processes}, no guard", "Same weights, same pairs, same batches.", devices)
-    yield _Evaluation(
+    yield "one process", "This is the reference.", 1, None
+    yield f"{processes}, no guard", "Same weights, same pairs, same batches.", devices, None
+    yield (
         f"{processes}, warn",
         "The guard warns and changes nothing.",
         devices,
         RetrievalGuard("warn", report=report),
     )
-    yield _Evaluation(
-        f"{processes}, correct", "The guard logs what one process logs.", devices, RetrievalGuard("correct")
-    )
-    yield _Evaluation(
-        f"{processes}, strict",
-        "The guard ends a run whose numbers are wrong.",
-        devices,
-        RetrievalGuard("strict"),
-    )
-
-
-def _shown(evaluation: _Evaluation, model: DualEncoder, split: Split, batch_size: int) -> Run:
-    _say_heading(f"Evaluating: {evaluation.label}", evaluation.explanation)
-    loader = held_out_loader(split, batch_size // evaluation.devices)
-    run = evaluate(evaluation.label, model, loader, evaluation.devices, evaluation.guard)
-    _say(run.error or "  ".join(f"{name} {value:.4f}" for name, value in run.numbers.items()))
-    return run
+    yield f"{processes}, correct", "The guard logs what one process logs.", devices, RetrievalGuard("correct")
+    yield f"{processes}, strict", "The guard ends a run whose numbers are wrong.", devices, RetrievalGuard("strict")
 
 
 def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
@@ -99,19 +84,9 @@ def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
     _say(render_table(runs))
     if report is not None and report.exists():
         _say("", f"The guard's report of the warn run: {report}")
-    found = list(problems(runs, devices))
-    _say("", *(f"FAILED: {problem}" for problem in found))
-    if not found:
-        _say("The corrected numbers are those of one process.")
-    return 1 if found else 0
-
-
-def _say_corpus(corpus: Corpus, batch_size: int) -> None:
-    _say(
-        f"{len(corpus.pairs)} functions with the first sentence of their docstring "
-        f"({corpus.unparsed} skipped: they do not parse).",
-        f"{HELD_OUT} are held out; each sentence is to find its function among {batch_size}.",
-    )
+    failures = [f"FAILED: {problem}" for problem in problems(runs, devices)]
+    _say("", *(failures or ["The corrected numbers are those of one process."]))
+    return 1 if failures else 0
 
 
 def _say_heading(title: str, *explanation: str) -> None:
@@ -121,3 +96,57 @@ def _say_heading(title: str, *explanation: str) -> None:
 def _say(*lines: str) -> None:
     # Flushed: what a forked process finds in the buffer it prints a second time.
     print(*lines, sep="\n", flush=True)
+
+
+# --- the closing table and the verdict on it -----------------------------------------------------------------------
+
+
+def difference(run: Run, reference: Run) -> float:
+    """Returns the largest distance between two runs' numbers; infinite if one is missing or not a number."""
+    if not run.numbers or not reference.numbers:
+        return float("inf")
+    distances = [abs(run.numbers[name] - reference.numbers[name]) for name in METRICS]
+    return max(distance if distance == distance else float("inf") for distance in distances)
+
+
+def render_table(runs: Sequence[Run]) -> str:
+    """Draws one row a run; the first run is the reference."""
+    reference = runs[0]
+    rows: list[Sequence[str]] = [_HEADINGS]
+    for run in runs:
+        cells = [f"{run.numbers[name]:.4f}" if run.numbers else "-" for name in METRICS]
+        rows.append((run.label, *cells, _remark(run, reference)))
+    return "\n".join(format_table(rows, _WIDTH))
+
+
+def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
+    """Yields what is not as the demo promises; nothing means that all is well.
+
+    Args:
+        runs: One process, no guard, warn, correct and strict, in this order.
+        devices: How many processes the last four ran on.
+    """
+    reference, *_, corrected, strict = runs
+    for run in runs[:-1]:
+        if run.error:
+            yield f"The run {run.label!r} failed: {run.error.splitlines()[0]}"
+    distance = difference(corrected, reference)
+    if corrected.numbers and distance > TOLERANCE:
+        yield f"The corrected numbers are off by {distance:.3g}, more than {TOLERANCE}."
+    if devices > 1 and not strict.error:
+        yield "Strict mode let the wrong numbers pass; it had to raise GuardError."
+    if devices == 1 and strict.stopped_by_guard:
+        yield "Strict mode raised on one process, where nothing is wrong."
+    if strict.error and not strict.stopped_by_guard:
+        yield f"The run {strict.label!r} failed, but not with GuardError: {strict.error.splitlines()[0]}"
+
+
+def _remark(run: Run, reference: Run) -> str:
+    if run.stopped_by_guard:
+        return " ".join(["stopped:", *dict.fromkeys(re.findall(r"LRG\d+", run.error))])
+    if run.error:
+        return "failed"
+    if run is reference:
+        return "the reference"
+    distance = difference(run, reference)
+    return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"

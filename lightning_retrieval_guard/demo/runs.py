@@ -1,8 +1,12 @@
 """The runs of the demo: one training, and one evaluation for each row of the table."""
 
+import logging
+import os
 import re
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing import get_all_start_methods
@@ -15,28 +19,31 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lightning_retrieval_guard.demo.dataset import Loader
 from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder
-from lightning_retrieval_guard.demo.quiet import quiet
+from lightning_retrieval_guard.settings import VARIABLES
 
 EPOCHS = 10
 # No step here takes more than a second; a process that waits this long waits for ever.
 GROUP_TIMEOUT = timedelta(seconds=60)
 # The end of a traceback, from the line that names the error: a process sends its error back as text.
 _RAISED = re.compile(r"^(?:\w+\.)*(?P<type>\w*(?:Error|Exception|Interrupt|Exit)\b.*)", re.MULTILINE | re.DOTALL)
+_NOISY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
+_NOISY_MESSAGES = (".*does not have many workers", "Using `DistributedSampler` with the dataloaders")
+# What a library does that will change one day is not the reader's; GuardWarning is none of these.
+_NOISY_CATEGORIES = (DeprecationWarning, FutureWarning)
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # a forked process must not meet the thread pool of its parent
+    "MASTER_PORT": None,  # Lightning leaves its port there; each run takes a fresh one
+    **dict.fromkeys(VARIABLES),  # they would put a guard into the runs that show none
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one evaluation came to.
+    """What one evaluation came to."""
 
-    Attributes:
-        label: Its row in the table.
-        numbers: The logged numbers by name; empty if the run failed.
-        error: The type and the message of what it raised; empty if it raised nothing.
-    """
-
-    label: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    error: str = ""
+    label: str  # its row in the table
+    numbers: Mapping[str, float] = field(default_factory=dict)  # the logged ones by name; empty if the run failed
+    error: str = ""  # the type and the message of what it raised; empty if it raised nothing
 
     @property
     def stopped_by_guard(self) -> bool:
@@ -97,3 +104,37 @@ def _strategy(devices: int) -> Strategy | str:
     # These are ddp_fork and ddp_spawn, with a time limit.
     method: Literal["fork", "spawn"] = "fork" if "fork" in get_all_start_methods() else "spawn"
     return DDPStrategy(start_method=method, timeout=GROUP_TIMEOUT)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what Lightning and torch say about a small run, and computes on one thread.
+
+    After the with block log levels, warning filters, environment and thread count are as before.
+    """
+    levels = {logger: logger.level for logger in map(logging.getLogger, _NOISY_LOGGERS)}
+    environment = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    threads = torch.get_num_threads()
+    with warnings.catch_warnings():
+        for message in _NOISY_MESSAGES:
+            warnings.filterwarnings("ignore", message)
+        for category in _NOISY_CATEGORIES:
+            warnings.simplefilter("ignore", category)
+        try:
+            for logger in levels:
+                logger.setLevel(logging.ERROR)
+            _set_environment(_ENVIRONMENT)
+            torch.set_num_threads(1)
+            yield
+        finally:
+            for logger, level in levels.items():
+                logger.setLevel(level)
+            _set_environment(environment)
+            torch.set_num_threads(threads)
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

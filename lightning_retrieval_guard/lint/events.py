@@ -7,22 +7,44 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module
-from lightning_retrieval_guard.lint.values import Metric, Value
+from lightning_retrieval_guard.lint.values import Arguments, Data, Lead, Many, Metric, Origin, Value
+
+# What a test says of the code under it.
+RANK_ZERO, BATCH = "rank zero", "batch"
+
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+_OUTPUT = Data(frozenset({Origin.RANK}), Lead.BATCH, is_batch=True)
+_BATCH = (_OUTPUT, Data(ids=Lead.RANK), Data())
+# What Lightning passes to hooks after ``self``, by position.
+HOOKS: dict[str, tuple[Value, ...]] = {
+    **dict.fromkeys(STEPS, _BATCH),
+    **{f"on_{stage}_batch_start": _BATCH for stage in ("train", "validation", "test", "predict")},
+    **{f"on_{stage}_batch_end": (_OUTPUT, *_BATCH) for stage in ("train", "validation", "test", "predict")},
+    **{f"on_{stage}_epoch_{end}": () for stage in ("train", "validation", "test") for end in ("start", "end")},
+    **{f"{stage}_epoch_end": (Many(_OUTPUT, Lead.RANK),) for stage in ("training", "validation", "test")},
+    **{f"{stage}_step_end": (_OUTPUT,) for stage in ("training", "validation", "test")},
+    **{f"on_{stage}_{end}": () for stage in ("fit", "train", "validation", "test") for end in ("start", "end")},
+}
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where something happens.
+class Event:
+    """One call."""
 
-    Attributes:
-        hook: The hook or function that Lightning or the user calls.
-        functions: The functions around it, outermost first.
-        guards: What the tests around it say: ``"rank zero"``, ``"batch"``.
-    """
+    kind: str  # "feed", "compute", "reset", "log", "logger" or "functional"
+    node: ast.Call
+    module: Module  # the file it stands in
+    hook: str  # the hook or function that Lightning or the user calls
+    functions: tuple[ast.AST, ...]  # those around it, outermost first
+    guards: frozenset[str]  # what the tests around it say
+    arguments: Arguments
+    metric: Metric | None = None  # where the kind has one; None where it is not known
+    name: str = ""  # of the method or function
 
-    hook: str
-    functions: tuple[ast.AST, ...]
-    guards: frozenset[str]
+    @property
+    def keywords(self) -> dict[str, Value]:
+        """What is passed by name."""
+        return self.arguments.keywords
 
     @property
     def is_in_step(self) -> bool:
@@ -45,52 +67,22 @@ class Context:
         """Whether it belongs to a validation or a test."""
         return "validation" in self.hook or "test" in self.hook
 
-
-@dataclass(frozen=True)
-class Event:
-    """One call.
-
-    Attributes:
-        kind: ``"feed"``, ``"compute"``, ``"reset"``, ``"log"``, ``"logger"`` or ``"functional"``.
-        node: The call.
-        module: The file it stands in.
-        context: Where it happens.
-        metric: The metric, where the kind has one; ``None`` where it is not known.
-        arguments: What is passed by position.
-        keywords: What is passed by name.
-        name: The name of the method or function.
-        is_spelled_out: Whether every argument is known.
-    """
-
-    kind: str
-    node: ast.Call
-    module: Module
-    context: Context
-    metric: Metric | None = None
-    arguments: tuple[Value, ...] = ()
-    keywords: dict[str, Value] = field(default_factory=dict)
-    name: str = ""
-    is_spelled_out: bool = True
-
-    def argument(self, position: int, name: str) -> Value | None:
-        """What is passed by name or position."""
-        return self.keywords.get(name, self.arguments[position] if len(self.arguments) > position else None)
+    @property
+    def makes_metric(self) -> bool:
+        """Whether the metric is made by the function that this happens in, or by one around it."""
+        call = self.metric.identity if self.metric else None
+        return isinstance(call, ast.Call) and any(call in ast.walk(function) for function in self.functions)
 
 
 @dataclass
 class Story:
-    """All that was seen of one class or file.
-
-    Attributes:
-        cls: The class; ``None`` for functions.
-        events: Every call that matters, in order.
-        stores: Where attributes of the object were set, with the value.
-    """
+    """All that was seen of one class, or of the functions of a file, in order."""
 
     cls: ClassInfo | None = None
     events: list[Event] = field(default_factory=list)
-    stores: dict[str, list[tuple[ast.AST, Module, Value]]] = field(default_factory=dict)
+    stores: dict[str, list[tuple[ast.AST, Module, Value]]] = field(default_factory=dict)  # of attributes
 
-    def of(self, *kinds: str) -> Iterator[Event]:
-        """The events of some kinds."""
-        return (own for own in self.events if own.kind in kinds)
+    def of(self, *kinds: str, metric: Metric | None = None) -> Iterator[Event]:
+        """The events of some kinds, all of them or those of one metric."""
+        events = (event for event in self.events if event.kind in kinds)
+        return events if metric is None else filter(lambda event: metric.is_same(event.metric), events)

@@ -1,17 +1,16 @@
-"""What expressions are, by what is known of their parts."""
+"""What expressions are, by what is known of their parts, and what tests say of the code under them."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import lru_cache
 
 from lightning_retrieval_guard.lint.calls import Calls
-from lightning_retrieval_guard.lint.events import Story
-from lightning_retrieval_guard.lint.guards import guards_of
-from lightning_retrieval_guard.lint.state import Instance
-from lightning_retrieval_guard.lint.tables import BATCH_COUNTS
+from lightning_retrieval_guard.lint.events import BATCH, RANK_ZERO, Story
+from lightning_retrieval_guard.lint.state import BATCH_COUNTS, SYMBOLS, Instance
+from lightning_retrieval_guard.lint.tensors import arithmetic, kept, matmul, subscript
 from lightning_retrieval_guard.lint.values import (
     UNKNOWN,
     Callee,
@@ -21,7 +20,6 @@ from lightning_retrieval_guard.lint.values import (
     Lead,
     Many,
     Mapping,
-    Method,
     Reference,
     Shape,
     Symbol,
@@ -29,6 +27,8 @@ from lightning_retrieval_guard.lint.values import (
     Unknown,
     Value,
     as_data,
+    is_known,
+    item_of,
     join,
     joined,
     unsure,
@@ -64,10 +64,9 @@ class Expressions(Calls):
         return Const(node.value)
 
     def _eval_name(self, node: ast.Name) -> Value:
-        names = self.frame.names
-        if node.id in names:
-            return names[node.id]
-        module = self.frame.module
+        module = self.frame.callee.module
+        if node.id in self.frame.names:
+            return self.frame.names[node.id]
         if node.id in module.functions:
             return Callee(module.functions[node.id], module)
         if node.id in module.imports:
@@ -78,71 +77,48 @@ class Expressions(Calls):
         return Data() if constant is not None else Reference(node.id)
 
     def _eval_attribute(self, node: ast.Attribute) -> Value:
-        owner = self.eval(node.value)
+        owner, name = self.eval(node.value), node.attr
         if isinstance(owner, Instance):
-            return self.attribute(node.attr)
-        symbol = self.named_symbol(node.attr)
-        if symbol is not None and not (isinstance(owner, Data) and owner.is_batch):
-            return symbol
+            return self.attribute(name)
+        if name in SYMBOLS and not (isinstance(owner, Data) and owner.is_batch):
+            return SYMBOLS[name]
         if isinstance(owner, Reference):
-            return Reference(f"{owner.dotted}.{node.attr}")
-        if isinstance(owner, Data) and not isinstance(owner, Unknown):
-            if node.attr == "shape":
-                return Shape(owner)
-            if owner.is_batch:
-                size = owner.lead if node.attr in BATCH_COUNTS else None
-                return Data(owner.origin, size=size) if size else owner
-            if node.attr in ("T", "mT", "H"):
-                return Data(owner.origin, ndim=2 if node.attr == "T" else owner.ndim, line=owner.line)
-            return Data() if node.attr in ("device", "dtype") else self.kept(owner, node.attr, [])
-        return Method(owner, node.attr)
-
-    def attribute(self, name: str) -> Value:
-        """What ``self.name`` is."""
-        if any(name in own.module.foreign_stores for own in (self.instance.cls.lineage if self.instance.cls else [])):
-            return UNKNOWN
-        if name in self.instance.attributes:
-            known = self.instance.attributes[name]
-            return Method(self.instance, name) if isinstance(known, Unknown) else known
-        found = self.method(name)
-        if found is not None:
-            is_property = any("property" in ast.unparse(own) for own in found.function.decorator_list)
-            return self.call_function(found, (), {}) if is_property else found
-        for cls in self.instance.cls.lineage if self.instance.cls else []:
-            for own in cls.node.body:
-                targets = own.targets if isinstance(own, ast.Assign) else []
-                if isinstance(own, ast.Assign) and any(getattr(target, "id", "") == name for target in targets):
-                    return self.eval(own.value) if isinstance(own.value, ast.Constant) else Data()
-        symbol = self.named_symbol(name)
-        if symbol is not None:
-            return symbol
-        return Data() if name in ("device", "dtype") else Method(self.instance, name)
+            return Reference(f"{owner.dotted}.{name}")
+        if not isinstance(owner, Data) or isinstance(owner, Unknown):
+            return Reference(f"?.{name}")  # of something that may be a metric
+        if name == "shape":
+            return Shape(owner)
+        if owner.is_batch:
+            return Data(owner.origin, size=owner.lead) if name in BATCH_COUNTS else owner
+        if name in ("T", "mT", "H"):
+            return Data(owner.origin, ndim=2 if name == "T" else owner.ndim, line=owner.line)
+        return Data() if name in ("device", "dtype") else kept(owner, name)
 
     def _eval_subscript(self, node: ast.Subscript) -> Value:
-        return self.subscript(self.eval(node.value), self.eval(node.slice), node.slice)
+        return subscript(self.eval(node.value), self.eval(node.slice), node.slice)
 
     def _eval_slice(self, node: ast.Slice) -> Value:
-        bounds = [own for own in (node.lower, node.upper, node.step) if own is not None]
+        bounds = [bound for bound in (node.lower, node.upper, node.step) if bound is not None]
         return unsure(*map(self.eval, bounds)) if bounds else Const(...)
 
     def _eval_binop(self, node: ast.BinOp) -> Value:
         left, right = self.eval(node.left), self.eval(node.right)
         if isinstance(left, (Items, Many)):
             if isinstance(node.op, ast.Mult):
-                return Many(self.item_of(left), right.size if isinstance(right, Data) else None)
-            return join(Many(self.item_of(left)), right) if isinstance(right, (Items, Many)) else UNKNOWN
+                return Many(item_of(left), right.size if isinstance(right, Data) else None)
+            return join(Many(item_of(left)), right) if isinstance(right, (Items, Many)) else UNKNOWN
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             return left.merged(right)
         one, other = as_data(left), as_data(right)
         symbol = _symbol_of(node, one, other)
         if symbol is not None:
             factors = {node.left: other, node.right: one}
-            factor = next((own for own, value in factors.items() if value.symbol is Symbol.DEVICES), None)
+            factor = next((part for part, value in factors.items() if value.symbol is Symbol.DEVICES), None)
             return Data(unsure(one, other).origin, symbol=symbol, factor=factor)
         if isinstance(node.op, ast.MatMult):
-            return self.matmul(one, other)
-        is_plain = all(isinstance(own, (Data, Const)) and not isinstance(own, Unknown) for own in (left, right))
-        return self.arithmetic(one, other, _OPERATIONS.get(type(node.op), "")) if is_plain else UNKNOWN
+            return matmul(one, other)
+        is_plain = all(is_known(value) or isinstance(value, Const) for value in (left, right))
+        return arithmetic(one, other, _OPERATIONS.get(type(node.op), "")) if is_plain else UNKNOWN
 
     def _eval_unaryop(self, node: ast.UnaryOp) -> Value:
         value = self.eval(node.operand)
@@ -150,31 +126,31 @@ class Expressions(Calls):
             return Const(-value.value)
         if isinstance(value, Const) and isinstance(node.op, ast.Not):
             return Const(not value.value)
-        return self.kept(value, "neg", []) if isinstance(value, Data) else UNKNOWN
+        return kept(value, "neg") if isinstance(value, Data) else UNKNOWN
 
     def _eval_compare(self, node: ast.Compare) -> Value:
-        first, *others = values = [self.eval(own) for own in (node.left, *node.comparators)]
+        first, *others = values = [self.eval(part) for part in (node.left, *node.comparators)]
         is_equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and len(others) == 1
         if is_equality and isinstance(first, Const) and isinstance(others[0], Const):
             return Const((first == others[0]) is isinstance(node.ops[0], ast.Eq))
-        known = as_data(first)
-        return Data(unsure(*values).origin, known.lead, ndim=known.ndim)
+        data = as_data(first)
+        return Data(unsure(*values).origin, data.lead, ndim=data.ndim)
 
     def _eval_boolop(self, node: ast.BoolOp) -> Value:
         values = []
         with self.guarded(set()):
-            for own in node.values:
-                values.append(self.eval(own))
-                self.guards += guards_of(self, own, isinstance(node.op, ast.And))
+            for part in node.values:
+                values.append(self.eval(part))
+                self.guards += self.guards_of(part, isinstance(node.op, ast.And))
         return joined(values)
 
     def _eval_ifexp(self, node: ast.IfExp) -> Value:
         test = self.eval(node.test)
         values = []
-        for outcome, own in ((True, node.body), (False, node.orelse)):
+        for outcome, part in ((True, node.body), (False, node.orelse)):
             if not isinstance(test, Const) or bool(test.value) is outcome:
-                with self.guarded(guards_of(self, node.test, outcome)):
-                    values.append(self.eval(own))
+                with self.guarded(self.guards_of(node.test, outcome)):
+                    values.append(self.eval(part))
         return joined(values)
 
     def _eval_namedexpr(self, node: ast.NamedExpr) -> Value:
@@ -183,45 +159,44 @@ class Expressions(Calls):
         return value
 
     def _eval_joinedstr(self, node: ast.JoinedStr) -> Value:
-        parts = [self.eval(own.value if isinstance(own, ast.FormattedValue) else own) for own in node.values]
-        if all(isinstance(own, Const) for own in parts):
-            return Const("".join(str(own.value) for own in parts if isinstance(own, Const)))
-        known = (re.escape(str(own.value)) if isinstance(own, Const) else ".*" for own in parts)
-        return Text("".join(known))
+        parts = [self.eval(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
+        constants = [str(part.value) for part in parts if isinstance(part, Const)]
+        if len(constants) == len(parts):
+            return Const("".join(constants))
+        return Text("".join(re.escape(str(part.value)) if isinstance(part, Const) else ".*" for part in parts))
 
     def _eval_tuple(self, node: ast.Tuple | ast.List | ast.Set) -> Value:
-        values = [self.eval(own.value if isinstance(own, ast.Starred) else own) for own in node.elts]
-        if any(isinstance(own, ast.Starred) for own in node.elts):
-            pairs = zip(node.elts, values, strict=True)
-            inner = [self.item_of(value) if isinstance(own, ast.Starred) else value for own, value in pairs]
-            return Many(joined(inner))
+        values = [self.eval(part.value if isinstance(part, ast.Starred) else part) for part in node.elts]
+        is_starred = [isinstance(part, ast.Starred) for part in node.elts]
+        if any(is_starred):
+            return Many(
+                joined(item_of(item) if inner else item for item, inner in zip(values, is_starred, strict=True))
+            )
         return Items(tuple(values)) if values or isinstance(node, ast.Tuple) else Many()
 
     _eval_list = _eval_set = _eval_tuple
 
     def _eval_dict(self, node: ast.Dict) -> Value:
         result = Mapping()
-        for key, own in zip(node.keys, node.values, strict=True):
-            value = self.eval(own)
-            if key is None:
-                result = result.merged(value if isinstance(value, Mapping) else Mapping(rest=UNKNOWN))
-            else:
-                result = _with(result, self.eval(key), value)
+        for key, part in zip(node.keys, node.values, strict=True):
+            value = self.eval(part)
+            result = result.merged(value) if key is None else result.with_item(self.eval(key), value)
         return result
 
     def _eval_listcomp(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Value:
         results = [self.eval(node.elt) for _ in self._generated(node.generators)]
-        lead = self._lead_of_loop
-        if len(node.generators) == 1 and not node.generators[0].ifs and self._is_unrolled:
+        if len(node.generators) > 1:
+            return Many(joined(results) if results else None)
+        if self._is_unrolled and not node.generators[0].ifs:
             return Items(tuple(results))
-        return Many(joined(results) if results else None, lead if len(node.generators) == 1 else None)
+        return Many(joined(results) if results else None, self._lead_of_loop)
 
     _eval_generatorexp = _eval_setcomp = _eval_listcomp
 
     def _eval_dictcomp(self, node: ast.DictComp) -> Value:
         result = Mapping()
         for _ in self._generated(node.generators):
-            result = _with(result, self.eval(node.key), self.eval(node.value))
+            result = result.with_item(self.eval(node.key), self.eval(node.value))
         return result
 
     def _generated(self, generators: Sequence[ast.comprehension]) -> Iterator[None]:
@@ -231,30 +206,56 @@ class Expressions(Calls):
         iterable = self.eval(first.iter)
         items = self.items_of(iterable)
         is_unrolled = items is not None and len(items) <= MOST_ITEMS
-        lead = iterable.lead if isinstance(iterable, (Many, Data)) and not first.ifs else None
-        for item in (items or ()) if is_unrolled else [self.item_of(iterable)]:
+        for item in items if items is not None and is_unrolled else [item_of(iterable)]:
             self.assign(first.target, item)
             if others:
                 yield from self._generated(others)
             else:
                 yield
-        self._is_unrolled, self._lead_of_loop = is_unrolled, lead
+        self._is_unrolled = is_unrolled
+        self._lead_of_loop = iterable.lead if isinstance(iterable, (Many, Data)) and not first.ifs else None
         self.frame.names = before
 
     def _eval_call(self, node: ast.Call) -> Value:
         return self.call(node)
 
-    def _eval_await(self, node: ast.Await) -> Value:
+    def _eval_await(self, node: ast.Await | ast.Starred) -> Value:
         return self.eval(node.value)
 
-    def _eval_starred(self, node: ast.Starred) -> Value:
-        return self.eval(node.value)
+    _eval_starred = _eval_await
+
+    # --- tests ------------------------------------------------------------------------------------------------------
+
+    def guards_of(self, test: ast.expr, outcome: bool) -> set[str]:
+        """What holds where a test comes out like this."""
+        guards = {BATCH} if _names_batch(test) else set()
+        return guards | ({RANK_ZERO} if self._implies_rank_zero(test, outcome) else set())
+
+    def _implies_rank_zero(self, test: ast.expr, outcome: bool, depth: int = 0) -> bool:
+        if depth > _DEEPEST:
+            return False
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return self._implies_rank_zero(test.operand, not outcome, depth + 1)
+        if isinstance(test, ast.BoolOp):
+            enough = any if isinstance(test.op, ast.And) is outcome else all
+            return enough(self._implies_rank_zero(part, outcome, depth + 1) for part in test.values)
+        if isinstance(test, ast.Compare):
+            other = test.comparators[0]
+            is_zero = len(test.ops) == 1 and isinstance(other, ast.Constant) and other.value == 0
+            ops = (ast.Eq, ast.Is, ast.Lt, ast.LtE) if outcome else (ast.NotEq, ast.Gt, ast.IsNot)
+            return is_zero and isinstance(test.ops[0], ops) and self._symbol(test.left) is Symbol.GLOBAL_RANK
+        return self._symbol(test) is (Symbol.IS_ZERO if outcome else Symbol.GLOBAL_RANK)
+
+    def _symbol(self, node: ast.expr) -> Symbol | None:
+        if isinstance(node, ast.Call) and (node.args or node.keywords):
+            return None
+        value = self.eval(node)
+        return value.symbol if isinstance(value, Data) else None
 
 
-def _with(mapping: Mapping, key: Value, value: Value) -> Mapping:
-    if isinstance(key, Const):
-        return mapping.merged(Mapping(((key.value, value),)))
-    return replace(mapping, rest=value if mapping.rest is None else join(mapping.rest, value))
+@lru_cache(maxsize=1024)
+def _names_batch(test: ast.expr) -> bool:
+    return any(isinstance(node, ast.Name) and "batch" in node.id for node in ast.walk(test))
 
 
 def _symbol_of(node: ast.BinOp, left: Data, right: Data) -> Symbol | None:

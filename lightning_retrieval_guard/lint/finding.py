@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
 from lightning_retrieval_guard.lint.modules import Module
-from lightning_retrieval_guard.lint.values import Value
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 # What the source alone asks for, where the run can offer more.
@@ -21,40 +20,24 @@ def fix_of(rule: RuleSpec) -> str:
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of the arguments of one call.
-
-    Attributes:
-        call: The call.
-        set: Keywords with the code that they are to have.
-        drop: Keywords that are to go.
-    """
+    """A change of the arguments of one call."""
 
     call: ast.Call
-    set: tuple[tuple[str, str], ...] = ()
+    set: tuple[tuple[str, str], ...] = ()  # keywords with the code that they are to have
     drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Found:
-    """One finding.
+class LintFinding:
+    """One finding."""
 
-    Attributes:
-        node: What it stands at.
-        module: The file.
-        advice: Of the rule.
-        message: What is wrong.
-        fix: What to type instead; by default the rule's.
-        edit: The change that does it, where there is one safe form.
-        functions: The functions around it.
-    """
-
-    node: ast.AST
+    node: ast.AST  # what it stands at
     module: Module
-    advice: RuleSpec
-    message: str
-    fix: str | None = None
-    edit: Edit | None = None
-    functions: tuple[ast.AST, ...] = ()
+    rule: RuleSpec
+    problem: str
+    fix: str | None = None  # what to type instead; by default the rule's
+    edit: Edit | None = None  # the change that does it, where there is one safe form
+    functions: tuple[ast.AST, ...] = ()  # those around it
 
     @property
     def line(self) -> int:
@@ -67,16 +50,16 @@ class Found:
         return self.node.col_offset  # type: ignore[attr-defined, no-any-return]
 
     @property
+    def message(self) -> str:
+        """What is wrong, and the fix."""
+        return f"{self.problem} {self.fix or fix_of(self.rule)}"
+
+    @property
     def text(self) -> str:
         """Code, name, what is wrong, and the fix."""
-        return f"{self.advice.code} {self.advice.slug}: {self.message} {self.fix or fix_of(self.advice)}"
+        return f"{self.rule.code} {self.rule.slug}: {self.message}"
 
 
-def at(event: Event, rule: RuleSpec, message: str, fix: str | None = None, edit: Edit | None = None) -> Found:
+def at(event: Event, rule: RuleSpec, problem: str, fix: str | None = None, edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
-    return Found(event.node, event.module, rule, message, fix, edit, event.context.functions)
-
-
-def rows_of(event: Event) -> list[Value]:
-    """Everything that is passed."""
-    return [*event.arguments, *event.keywords.values()]
+    return LintFinding(event.node, event.module, rule, problem, fix, edit, event.functions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -32,37 +31,38 @@ class ClassInfo:
     def __init__(self, node: ast.ClassDef, module: Module) -> None:
         self.node = node
         self.module = module
+        self.methods = {part.name: part for part in node.body if isinstance(part, FUNCTIONS)}
 
-    @cached_property
-    def methods(self) -> dict[str, Function]:
-        """The methods of its own."""
-        return {own.name: own for own in self.node.body if isinstance(own, FUNCTIONS)}
-
-    @cached_property
+    @property
     def lineage(self) -> list[ClassInfo]:
         """The class and the classes of the sources that it derives from; none where a base cannot be followed."""
-        return [] if self._ancestry is None else self._ancestry[0]
+        return self._ancestry[0]
 
     def derives(self, *names: str) -> bool:
         """Whether it surely derives from one of these classes of Lightning or torch, by its short name."""
-        return self._ancestry is not None and bool(self._ancestry[1].intersection(names))
+        return bool(self._ancestry[1].intersection(names))
 
     @cached_property
-    def _ancestry(self) -> tuple[list[ClassInfo], set[str]] | None:
-        found: list[ClassInfo] = [self]
+    def nodes(self) -> list[ast.AST]:
+        """Everything in the class and the classes that it derives from."""
+        return [node for cls in self.lineage for node in ast.walk(cls.node)]
+
+    @cached_property
+    def _ancestry(self) -> tuple[list[ClassInfo], set[str]]:
+        classes: list[ClassInfo] = [self]
         roots: set[str] = set()
-        for cls in found:  # grows on the way
+        for cls in classes:  # grows on the way
             for base in cls.node.bases:
                 node = base.value if isinstance(base, ast.Subscript) else base
-                known = cls.module.find_class(node)
+                parent = cls.module.find_class(node)
                 root = _known_root(cls.module.dotted(node) or getattr(node, "id", ""))
-                if known is not None:
-                    found += [] if any(own.node is known.node for own in found) else [known]
+                if parent is not None:
+                    classes += [] if any(other.node is parent.node for other in classes) else [parent]
                 elif root is not None:
                     roots.add(root)
                 else:
-                    return None
-        return found, roots
+                    return [], set()
+        return classes, roots
 
 
 def _known_root(dotted: str) -> str | None:
@@ -86,38 +86,36 @@ class Module:
         self.path = path
         self.text = text
         self.nodes = list(ast.walk(tree))
-        self.functions = {own.name: own for own in tree.body if isinstance(own, FUNCTIONS)}
-        self.all_classes = [ClassInfo(own, self) for own in self.nodes if isinstance(own, ast.ClassDef)]
-        self.outer = {own.node.name: own for own in self.all_classes if own.node in tree.body}
-        self._asking: dict[ast.AST, bool] = {}
+        self.functions = {node.name: node for node in tree.body if isinstance(node, FUNCTIONS)}
+        self.all_classes = [ClassInfo(node, self) for node in self.nodes if isinstance(node, ast.ClassDef)]
+        self.outer = {cls.node.name: cls for cls in self.all_classes if cls.node in tree.body}
         self._imported: dict[str, ClassInfo | tuple[Module, Function] | None] = {}
 
     @cached_property
     def constants(self) -> dict[str, ast.expr]:
         """What names are bound to, once and outside of functions."""
-        found: dict[str, list[ast.expr]] = {}
-        for own in self.tree.body:
-            if isinstance(own, (ast.Assign, ast.AnnAssign)) and own.value is not None:
-                for target in own.targets if isinstance(own, ast.Assign) else [own.target]:
+        values: dict[str, list[ast.expr]] = {}
+        for node in self.tree.body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     if isinstance(target, ast.Name):
-                        found.setdefault(target.id, []).append(own.value)
-        return {name: values[0] for name, values in found.items() if len(values) == 1}
+                        values.setdefault(target.id, []).append(node.value)
+        return {name: bound[0] for name, bound in values.items() if len(bound) == 1}
 
     @cached_property
     def imports(self) -> dict[str, str]:
         """The dotted name behind every name that imports bind; a relative one begins with dots."""
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     first = alias.name.partition(".")[0]
-                    found.setdefault(alias.asname or first, alias.name if alias.asname else first)
+                    names.setdefault(alias.asname or first, alias.name if alias.asname else first)
             elif isinstance(node, ast.ImportFrom):
                 start = "." * node.level + (f"{node.module}." if node.module else "")
                 for alias in node.names:
-                    found.setdefault(alias.asname or alias.name, f"{start}{alias.name}")
-        bound = self.functions.keys() | self.outer.keys()
-        return {name: dotted for name, dotted in found.items() if name not in bound}
+                    names.setdefault(alias.asname or alias.name, f"{start}{alias.name}")
+        return {name: names[name] for name in names.keys() - self.functions.keys() - self.outer.keys()}
 
     def dotted(self, node: ast.AST) -> str:
         """The full dotted name of ``a.b.c`` where ``a`` is imported; empty otherwise."""
@@ -132,8 +130,8 @@ class Module:
         """The class that an expression names, in this file or in one that is imported."""
         if isinstance(node, ast.Name) and node.id in self.outer:
             return self.outer[node.id]
-        found = self.imported(self.dotted(node))
-        return found if isinstance(found, ClassInfo) else None
+        entry = self.imported(self.dotted(node))
+        return entry if isinstance(entry, ClassInfo) else None
 
     def imported(self, dotted: str, depth: int = 0) -> ClassInfo | tuple[Module, Function] | None:
         """The class or function of another file of the same sources, by its full name."""
@@ -158,80 +156,69 @@ class Module:
         for folder in above[level - 1 : level] if level else above:
             inner = folder.joinpath(*package)
             for path in (inner.with_name(f"{inner.name}.py"), inner / "__init__.py"):
-                if path.is_file() and (found := _read(path)) is not None:
-                    return found
+                if path.is_file() and (module := _read(path)) is not None:
+                    return module
         return None
 
     @cached_property
     def builds_metrics(self) -> bool:
         """Whether anything of torchmetrics is imported."""
-        return any(own.partition(".")[0] == "torchmetrics" for own in self.imports.values())
+        return any(dotted.partition(".")[0] == "torchmetrics" for dotted in self.imports.values())
 
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """The node around each node."""
-        return {child: own for own in self.nodes for child in ast.iter_child_nodes(own)}
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
     @cached_property
     def foreign_stores(self) -> set[str]:
         """The names of attributes that are set on something else than ``self``."""
-        stores = (own for own in self.nodes if isinstance(own, ast.Attribute) and not isinstance(own.ctx, ast.Load))
-        return {own.attr for own in stores if not (isinstance(own.value, ast.Name) and own.value.id == "self")}
-
-    def is_generator(self, function: Function) -> bool:
-        """Whether calling a function runs nothing of it."""
-        return function in self._generators
-
-    @cached_property
-    def _generators(self) -> set[ast.AST]:
-        functions = (own for own in self.nodes if isinstance(own, FUNCTIONS))
-        return {own for own in functions if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in ast.walk(own))}
+        stores = (node for node in self.nodes if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load))
+        return {node.attr for node in stores if getattr(node.value, "id", "") != "self"}
 
     @cached_property
     def switches_sync(self) -> bool:
         """Whether the file may switch combining on or off after a metric was built."""
-        called = {own.func for own in self.nodes if isinstance(own, ast.Call)}
-        return any(
-            isinstance(own, ast.Attribute)
-            and (
-                (own.attr in _SWITCHES and isinstance(own.ctx, ast.Store)) or (own.attr in _SWITCHING and own in called)
-            )
-            for own in self.nodes
+        called = {node.func for node in self.nodes if isinstance(node, ast.Call)}
+        attributes = [node for node in self.nodes if isinstance(node, ast.Attribute)]
+        stored = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+        return not stored.isdisjoint(_SWITCHES) or any(
+            node.attr in _SWITCHING and node in called for node in attributes
         )
 
     @cached_property
     def is_on_one_device(self) -> bool:
-        """Whether every Trainer of the file has one device or no distributed sampler, or every batch is one sample."""
+        """Whether every Trainer of the file has one device, or one has no distributed sampler."""
         options = [
-            {own.arg: own.value.value for own in call.keywords if isinstance(own.value, ast.Constant)}
+            {keyword.arg: keyword.value.value for keyword in call.keywords if isinstance(keyword.value, ast.Constant)}
             for call in self.nodes
             if isinstance(call, ast.Call)
         ]
-        trainers = [own for own in options if own.keys() & {"devices", "gpus"}]
-        alone = bool(trainers) and all(1 in (own.get("devices"), own.get("gpus")) for own in trainers)
+        trainers = [given for given in options if given.keys() & {"devices", "gpus"}]
+        alone = bool(trainers) and all(1 in (given.get("devices"), given.get("gpus")) for given in trainers)
         samplers = ("use_distributed_sampler", "replace_sampler_ddp")
-        return alone or any(own.get(name) is False for own in options for name in samplers)
+        return alone or any(given.get(name) is False for given in options for name in samplers)
 
     @cached_property
     def loads_one_sample(self) -> bool:
         """Whether a loader of the file has batches of one sample."""
-        loaders = [own for own in self.nodes if isinstance(own, ast.Call) and "DataLoader" in ast.unparse(own.func)]
-        sizes = [own.value for call in loaders for own in call.keywords if own.arg == "batch_size"]
-        return any(isinstance(own, ast.Constant) and own.value == 1 for own in sizes)
-
-    def asks_for_devices(self, function: ast.AST) -> bool:
-        """Whether a test in a function asks how many processes there are."""
-        if function not in self._asking:
-            self._asking[function] = any(map(_ONE_PROCESS.search, _names_in_tests(function)))
-        return self._asking[function]
+        loaders = [node for node in self.nodes if isinstance(node, ast.Call) and "DataLoader" in ast.unparse(node.func)]
+        sizes = [keyword.value for call in loaders for keyword in call.keywords if keyword.arg == "batch_size"]
+        return any(isinstance(size, ast.Constant) and size.value == 1 for size in sizes)
 
 
-def _names_in_tests(function: ast.AST) -> Iterator[str]:
-    for own in ast.walk(function):
-        if isinstance(own, (ast.If, ast.IfExp, ast.While, ast.Assert)):
-            for part in ast.walk(own.test):
-                if isinstance(part, (ast.Name, ast.Attribute)):
-                    yield part.id if isinstance(part, ast.Name) else part.attr
+@lru_cache(maxsize=1024)
+def is_generator(function: Function) -> bool:
+    """Whether calling a function runs nothing of it."""
+    return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in ast.walk(function))
+
+
+@lru_cache(maxsize=1024)
+def asks_for_devices(function: ast.AST) -> bool:
+    """Whether a test in a function asks how many processes there are."""
+    tests = [node.test for node in ast.walk(function) if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert))]
+    parts = [part for test in tests for part in ast.walk(test)]
+    return any(_ONE_PROCESS.search(getattr(part, "id", getattr(part, "attr", ""))) for part in parts)
 
 
 @lru_cache(maxsize=256)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import io
+import json
 import os
 import platform
 import re
 import sys
 import tokenize
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_retrieval_guard.lint.configuration import read_configuration
-from lightning_retrieval_guard.lint.discovery import files_of
-from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.findings import Severity
+from lightning_retrieval_guard.lint.files import files_of, read_configuration
+from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
-from lightning_retrieval_guard.lint.notebooks import read_notebook
 from lightning_retrieval_guard.lint.plugin import findings
 from lightning_retrieval_guard.rules.static import STATIC
 
-STDIN = "-"
-_NOTEBOOK = ".ipynb"
+_STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
 _NOQA = re.compile(rf"#\s*noqa{_CODES}", re.IGNORECASE)
 _NOQA_FILE = re.compile(rf"\s*#\s*flake8[:=]\s*noqa{_CODES}\s*$", re.IGNORECASE)
@@ -34,43 +34,18 @@ class CannotRunError(Exception):
     """The lint could not run; the text says why."""
 
 
-@dataclass(frozen=True)
-class LintOptions:
-    """What the command was asked for.
-
-    Attributes:
-        paths: Files and folders; ``"-"`` is standard input.
-        form: One of ``FORMATS``.
-        select: Codes or prefixes that are reported; all by default.
-        ignore: Codes or prefixes that are not.
-        exit_zero: Whether findings leave the exit code at 0.
-        quiet: Whether the last line, which counts, is left out.
-        strict_notes: Whether notes count as findings.
-        stdin_filename: The name of what comes from standard input.
-        fix: Whether files are changed.
-        diff: Whether the changes are shown and not made.
-    """
-
-    paths: Sequence[str] = (".",)
-    form: str = "text"
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    exit_zero: bool = False
-    quiet: bool = False
-    strict_notes: bool = False
-    stdin_filename: str = "<stdin>"
-    fix: bool = False
-    diff: bool = False
-
-
-def run_lint(options: LintOptions) -> int:
+def run_lint(options: Namespace) -> int:
     """Lint files and folders, and print what was found.
+
+    Args:
+        options: What ``lightning-retrieval-guard lint`` was asked for, as the command line parses it.
 
     Returns:
         The exit code: 0 where nothing was found, 1 where something was, 2 where the lint could not run. A file that
         cannot be read is shown and does not count; neither do notes, unless they are asked to.
     """
     try:
+        _check(options)
         code = _run(options)
         sys.stdout.flush()
     except CannotRunError as error:
@@ -83,65 +58,84 @@ def run_lint(options: LintOptions) -> int:
     return code
 
 
-def _run(options: LintOptions) -> int:
-    _check(options)
-    records: list[Record] = []
-    changed = 0
-    configuration = read_configuration(Path.cwd())
-    for path in files_of(options.paths):
-        if path not in options.paths and configuration.excludes(path):
-            continue
-        ignore = (*options.ignore, *configuration.ignored(path))
-        own, diff = _lint_file(path, replace(options, ignore=ignore))
-        records += own
-        if diff:
-            changed += 1
-            print(diff, end="")
-    counted = [own for own in records if own.is_finding and (options.strict_notes or own.severity != "note")]
-    if options.diff:
-        return 1 if changed and not options.exit_zero else 0
-    text = FORMATS[options.form](sorted(records, key=lambda own: (own.path, own.cell, own.line, own.column, own.code)))
-    print(text, end="\n" if text else "")
-    if options.form == "text" and not options.quiet and records:
-        print(_summary(records), file=sys.stderr)
-    return 1 if counted and not options.exit_zero else 0
-
-
-def _check(options: LintOptions) -> None:
-    missing = [path for path in options.paths if path != STDIN and not os.path.lexists(path)]
+def _check(options: Namespace) -> None:
+    missing = [path for path in options.paths if path != _STDIN and not os.path.lexists(path)]
     if missing:
         raise CannotRunError(f"no such file or folder: {', '.join(map(repr, missing))}")
-    for own in (*options.select, *options.ignore):
-        if not any(code.startswith(own) for code in STATIC):
-            raise CannotRunError(f"{own!r} is not a code or the start of one; the codes are {', '.join(STATIC)}.")
+    for prefix in (*options.select, *options.ignore):
+        if not any(code.startswith(prefix) for code in STATIC):
+            raise CannotRunError(f"{prefix!r} is not a code or the start of one; the codes are {', '.join(STATIC)}.")
     if (options.fix or options.diff) and find_spec("libcst") is None:
         raise CannotRunError('--fix needs libcst. Run pip install libcst, or "lightning-retrieval-guard[lint]".')
 
 
+def _run(options: Namespace) -> int:
+    records: list[Record] = []
+    changed = False
+    configuration = read_configuration(Path.cwd())
+    for path in files_of(options.paths, configuration):
+        file_records, diff = _lint_file(path, options, (*options.ignore, *configuration.ignored(path)))
+        records += file_records
+        changed |= bool(diff)
+        print(diff, end="")
+    if options.diff:
+        return int(changed and not options.exit_zero)
+    records.sort(key=lambda record: (record.path, record.cell, record.line, record.column, record.code))
+    text = FORMATS[options.format](records)
+    print(text, end="\n" if text else "")
+    if options.format == "text" and not options.quiet and records:
+        print(_summary(records), file=sys.stderr)
+    levels = [record.level for record in records if record.is_finding]
+    fails = any(options.strict_notes or level is not Severity.NOTE for level in levels)
+    return int(fails and not options.exit_zero)
+
+
 def _summary(records: Sequence[Record]) -> str:
-    found = [own for own in records if own.is_finding]
-    fixable = sum(own.is_fixable for own in found)
-    parts = [f"{len(found)} finding{'s' if len(found) != 1 else ''}"]
+    count = sum(record.is_finding for record in records)
+    fixable = sum(record.is_fixable for record in records)
+    parts = [f"{count} finding{'s' if count != 1 else ''}"]
     parts += [f"{fixable} fixable with --fix"] if fixable else []
-    unread = len(records) - len(found)
-    return ", ".join([*parts, *([f"{unread} not read"] if unread else [])]) + "."
+    parts += [f"{len(records) - count} not read"] if count < len(records) else []
+    return f"{', '.join(parts)}."
 
 
 # --- one file -------------------------------------------------------------------------------------------------------
 
 
-def _lint_file(path: str, options: LintOptions) -> tuple[list[Record], str]:
-    """What was found in a file, and the change that was made or is shown."""
-    name = options.stdin_filename if path == STDIN else path
+def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[list[Record], str]:
+    """What was found in a file, and the change that is shown."""
+    name = options.stdin_filename if path == _STDIN else path
+
+    def lint(text: str) -> list[LintFinding]:
+        lines = text.splitlines(keepends=True)
+        heard = (finding for finding in findings(ast.parse(text), lines, name) if _is_heard(finding, lines))
+        chosen = (finding for finding in heard if finding.rule.code.startswith(options.select or ""))
+        return [finding for finding in chosen if not (ignore and finding.rule.code.startswith(ignore))]
+
     try:
-        source = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        if name.endswith(_NOTEBOOK):
+        source = sys.stdin.buffer.read() if path == _STDIN else Path(path).read_bytes()
+        if name.endswith(".ipynb"):
             text, places = read_notebook(source.decode("utf-8"))
-            return [_record(name, own, places) for own in _found(text, name, options)], ""
-        found = _found(_decoded(source), name, options)
-        if not (options.fix or options.diff):
-            return [_record(name, own) for own in found], ""
-        return _fix(path, name, source, found, options)
+            return [_record(name, finding, *places[finding.line - 1]) for finding in lint(text)], ""
+        result = lint(_decoded(source))
+        after = source
+        if options.fix or options.diff:
+            from lightning_retrieval_guard.lint.fixing import apply_edits
+
+            for _ in range(_MOST_PASSES):
+                edits = [finding.edit for finding in result if finding.edit is not None]
+                if not edits:
+                    break
+                after = apply_edits(after, edits)
+                result = lint(_decoded(after))
+        records = [_record(name, finding) for finding in result]
+        if options.diff:
+            return records, _diff(name, source, after)
+        if options.fix and path == _STDIN:
+            sys.stdout.write(_decoded(after))
+        elif after != source:
+            Path(path).write_bytes(after)
+        return records, ""
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
         return [_unread(name, error)], ""
 
@@ -151,52 +145,71 @@ def _decoded(source: bytes) -> str:
     return source.decode(encoding)
 
 
-def _found(text: str, name: str, options: LintOptions) -> list[Found]:
-    lines = text.splitlines(keepends=True)
-    found = findings(ast.parse(text), lines, name)
-    chosen = (own for own in found if own.advice.code.startswith(options.select or "") and _is_heard(own, lines))
-    return [own for own in chosen if not (options.ignore and own.advice.code.startswith(options.ignore))]
-
-
-def _is_heard(found: Found, lines: Sequence[str]) -> bool:
+def _is_heard(finding: LintFinding, lines: Sequence[str]) -> bool:
     """Whether no ``noqa`` keeps a finding quiet."""
-    matches = [_NOQA.search(lines[found.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
-    for match in filter(None, matches):
-        codes = re.split(r"[,\s]+", match["codes"].upper()) if match["codes"] else [""]
-        if found.advice.code.startswith(tuple(codes)):
-            return False
-    return True
+    matches = [_NOQA.search(lines[finding.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
+    codes = (re.split(r"[,\s]+", (match["codes"] or "").upper()) for match in matches if match)
+    return not any(finding.rule.code.startswith(tuple(prefixes)) for prefixes in codes)
 
 
-def _record(name: str, found: Found, places: Sequence[tuple[int, int]] = ()) -> Record:
-    cell, line = places[found.line - 1] if places else (0, found.line)
-    text = found.text.removeprefix(f"{found.advice.code} ")
-    return Record(name, line, found.column + 1, found.advice.code, text, cell, found.edit is not None and not places)
-
-
-def _fix(path: str, name: str, source: bytes, found: list[Found], options: LintOptions) -> tuple[list[Record], str]:
-    """Changes a file until nothing is left that can be changed."""
-    from lightning_retrieval_guard.lint.fixing import apply_edits, diff_of
-
-    after = source
-    for _ in range(_MOST_PASSES):
-        edits = [own.edit for own in found if own.edit is not None]
-        if not edits:
-            break
-        after = apply_edits(after, edits)
-        found = _found(_decoded(after), name, options)
-    if options.diff:
-        return [_record(name, own) for own in found], diff_of(name, source, after)
-    if path == STDIN:
-        sys.stdout.write(_decoded(after))
-    elif after != source:
-        Path(path).write_bytes(after)
-    return [_record(name, own) for own in found], ""
+def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
+    rule = finding.rule
+    column, is_fixable = finding.column + 1, finding.edit is not None and not cell
+    return Record(
+        rule.code, rule.slug, rule.severity, finding.message, name, line or finding.line, column, cell, is_fixable
+    )
 
 
 def _unread(name: str, error: Exception) -> Record:
     """A file that this Python cannot read; it may be of a newer one."""
+    code, line, column, text = "E902", 1, 1, f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.lineno is not None:
+        code, line, column = "E999", max(error.lineno, 1), max(error.offset or 1, 1)
         text = f"SyntaxError: {error.msg} (read by Python {platform.python_version()})"
-        return Record(name, max(error.lineno, 1), max(error.offset or 1, 1), "E999", text)
-    return Record(name, 1, 1, "E902", f"{type(error).__name__}: {error}")
+    return Record(code, "not-read", Severity.ERROR, text, name, line, column)
+
+
+def _diff(path: str, before: bytes, after: bytes) -> str:
+    """The change in the unified form."""
+    old, new = (source.decode("utf-8", "replace").splitlines(keepends=True) for source in (before, after))
+    return "".join(difflib.unified_diff(old, new, path, path))
+
+
+# --- notebooks ------------------------------------------------------------------------------------------------------
+
+
+def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The code cells of a notebook, one after the other.
+
+    Returns:
+        The source, and for each of its lines the cell and the line in it, both from 1. Cells that are no Python, as
+        those with magics of other languages, are empty.
+
+    Raises:
+        ValueError: If the file is no notebook.
+    """
+    try:
+        cells = enumerate(json.loads(text)["cells"], 1)
+        sources = [(number, "".join(cell["source"])) for number, cell in cells if cell["cell_type"] == "code"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError("this is not a notebook") from error
+    lines: list[str] = []
+    places: list[tuple[int, int]] = []
+    for number, source in sources:
+        code = [_without_magic(line) for line in source.splitlines()]
+        lines += code if _is_python("\n".join(code)) else [""] * len(code)
+        places += [(number, line) for line in range(1, len(code) + 1)]
+    return "\n".join(lines) + "\n", places
+
+
+def _without_magic(line: str) -> str:
+    code = line.lstrip()
+    return line[: len(line) - len(code)] + "pass" if code.startswith(("%", "!", "?")) and code[:2] != "%%" else line
+
+
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True

@@ -7,31 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.parity.cut import Loader
 from lightning_retrieval_guard.parity.options import Options
+from lightning_retrieval_guard.parity.worker import Loader
 
 SAME, DIFFERENT, NOT_RUN = 0, 1, 2
 
 
+def processes_text(world_size: int) -> str:
+    """A number of processes in words."""
+    return "1 process" if world_size == 1 else f"{world_size} processes"
+
+
 @dataclass(frozen=True)
 class Run:
-    """One number of processes.
-
-    Attributes:
-        world_size: The number of processes.
-        ranks: The numbers by key, one mapping a rank; empty where it could not be run.
-        findings: Of the guard.
-        loaders: As rank zero had them.
-        seconds: How long it took.
-        problem: Why it could not be run, and what to do; empty where it could.
-    """
+    """One number of processes."""
 
     world_size: int
-    ranks: tuple[Mapping[str, float], ...] = ()
+    ranks: tuple[Mapping[str, float], ...] = ()  # the numbers by key, one mapping a rank; empty where it was not run
     findings: tuple[Finding, ...] = ()
-    loaders: tuple[Loader, ...] = ()
+    loaders: tuple[Loader, ...] = ()  # as rank zero had them
     seconds: float = 0.0
-    problem: str = ""
+    problem: str = ""  # why it could not be run, and what to do; empty where it could
 
     @property
     def numbers(self) -> Mapping[str, float]:
@@ -41,53 +37,32 @@ class Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """What is different about one key on one number of processes.
-
-    Attributes:
-        world_size: The number of processes.
-        ranks: The ranks that show another number than one process.
-        size: The largest distance; infinite where one side is missing or not finite.
-        findings: Those of the guard about the key.
-        explained: Whether they explain all of it: without what they tell of, the number would be that of one process.
-    """
+    """What is different about one key on one number of processes."""
 
     world_size: int
-    ranks: tuple[int, ...]
-    size: float
-    findings: tuple[Finding, ...]
-    explained: bool
+    ranks: tuple[int, ...]  # those that show another number than one process
+    size: float  # the largest distance; infinite where one side is missing or not finite
+    findings: tuple[Finding, ...]  # about the key
+    explained: bool  # without what the findings tell of, the number would be that of one process
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key on all numbers of processes.
-
-    Attributes:
-        name: The key.
-        numbers: What rank zero shows, by world size; ``None`` where it has no such key.
-        distance: The largest distance to the number of one process, small ones too.
-        differences: Those that are larger than the tolerance.
-    """
+    """One key on all numbers of processes."""
 
     name: str
-    numbers: Mapping[int, float | None]
-    distance: float
-    differences: tuple[Difference, ...]
+    numbers: Mapping[int, float | None]  # what rank zero shows, by world size; None where it has no such key
+    distance: float  # the largest distance to the number of one process, small ones too
+    differences: tuple[Difference, ...]  # those that are larger than the tolerance
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What came of it.
-
-    Attributes:
-        options: What was asked.
-        runs: In ascending order of the number of processes; the first is the reference.
-        keys: Every key of a run, sorted.
-    """
+    """What came of a check."""
 
     options: Options
-    runs: tuple[Run, ...]
-    keys: tuple[Key, ...]
+    runs: tuple[Run, ...]  # in ascending order of the number of processes; the first is the reference
+    keys: tuple[Key, ...]  # every key of a run, sorted
 
     @property
     def different(self) -> tuple[Key, ...]:
@@ -121,35 +96,37 @@ def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> 
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
     # on one process a number may be wrong too
-    known = [expected, *_references(explanations(name, reference.findings))]
+    right = [expected, *(cause.effect.reference for cause in _explanations(name, reference.findings) if cause.effect)]
     for run in others:
         distances = _distances(name, expected, run)
         largest = max([largest, *distances.values()])
         ranks = tuple(rank for rank, distance in distances.items() if distance > limit)
         if ranks:
             size = max(distances[rank] for rank in ranks)
-            findings = explanations(name, run.findings)
-            explained = any(_explains(own, known, limit) for own in findings)
+            findings = _explanations(name, run.findings)
+            explained = any(_explains(finding, right, limit) for finding in findings)
             differences.append(Difference(run.world_size, ranks, size, findings, explained))
     numbers = {run.world_size: run.numbers.get(name) for run in (reference, *others)}
     return Key(name, numbers, largest, tuple(differences))
 
 
-def _explains(finding: Finding, known: Sequence[float | None], limit: float) -> bool:
-    """Whether the number would be one of those known without what a finding tells of; what is corrected is not left."""
+def _explanations(name: str, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings about a key, those that tell of a wrong number; Lightning adds the loader to a key."""
+    keys = (name, name.partition("/dataloader_idx_")[0])
+    return tuple(finding for finding in findings if finding.key in keys and finding.severity is not Severity.NOTE)
+
+
+def _explains(finding: Finding, right: Sequence[float | None], limit: float) -> bool:
+    """Whether the number would be a right one without what a finding tells of; what is corrected is not left."""
     if finding.corrected:
         return False
-    return finding.effect is None or any(_distance(right, finding.effect.reference) <= limit for right in known)
-
-
-def _references(findings: Sequence[Finding]) -> list[float]:
-    return [finding.effect.reference for finding in findings if finding.effect is not None]
+    return finding.effect is None or any(_distance(number, finding.effect.reference) <= limit for number in right)
 
 
 def _distances(name: str, expected: float | None, run: Run) -> dict[int, float]:
     """By rank; a key that rank zero has may be missing on the others, which is how a program logs on rank zero."""
     shown = {rank: numbers.get(name) for rank, numbers in enumerate(run.ranks)}
-    return {rank: _distance(expected, own) for rank, own in shown.items() if rank == 0 or own is not None}
+    return {rank: _distance(expected, number) for rank, number in shown.items() if rank == 0 or number is not None}
 
 
 def _distance(expected: float | None, shown: float | None) -> float:
@@ -159,9 +136,3 @@ def _distance(expected: float | None, shown: float | None) -> float:
         return 0.0
     distance = abs(expected - shown)
     return math.inf if math.isnan(distance) else distance
-
-
-def explanations(name: str, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings about a key, those that tell of a wrong number; Lightning adds the loader to a key."""
-    keys = (name, name.partition("/dataloader_idx_")[0])
-    return tuple(own for own in findings if own.key in keys and own.severity is not Severity.NOTE)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.parity.compare import DIFFERENT, NOT_RUN, SAME, Key, Parity, Run
+from lightning_retrieval_guard.parity.compare import DIFFERENT, NOT_RUN, SAME, Difference, Parity, Run
 
 SCHEMA_VERSION = 1
 VERDICTS = {SAME: "same", DIFFERENT: "different", NOT_RUN: "not run"}
@@ -15,19 +15,21 @@ VERDICTS = {SAME: "same", DIFFERENT: "different", NOT_RUN: "not run"}
 
 def build_document(parity: Parity) -> dict[str, Any]:
     """Schema version 1; NaN and infinity, which JSON does not know, are null."""
-    options = parity.options
+    names = ("stage", "mode", "keep", "rtol", "atol", "seed")
     document = {
         "version": SCHEMA_VERSION,
         "verdict": VERDICTS[parity.exit_code],
-        "target": options.target.text,
-        "stage": options.stage,
-        "mode": options.mode,
-        "keep": options.keep,
-        "rtol": options.rtol,
-        "atol": options.atol,
-        "seed": options.seed,
+        "target": parity.options.target.text,
+        **{name: getattr(parity.options, name) for name in names},
         "runs": [_run(run) for run in parity.runs],
-        "keys": {key.name: _key(key) for key in parity.keys},
+        "keys": {
+            key.name: {
+                "numbers": {str(size): number for size, number in key.numbers.items()},
+                "largest_difference": key.distance,
+                "differences": [_difference(difference) for difference in key.differences],
+            }
+            for key in parity.keys
+        },
     }
     return {name: _finite(part) for name, part in document.items()}
 
@@ -53,21 +55,14 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _key(key: Key) -> dict[str, Any]:
+def _difference(difference: Difference) -> dict[str, Any]:
     return {
-        "numbers": {str(size): number for size, number in key.numbers.items()},
-        "largest_difference": key.distance,
-        "differences": [
-            {
-                "world_size": own.world_size,
-                "ranks": list(own.ranks),
-                "difference": own.size,
-                "explained": own.explained,
-                "findings": [
-                    {"code": finding.code, "path": finding.path, "line": finding.line} for finding in own.findings
-                ],
-            }
-            for own in key.differences
+        "world_size": difference.world_size,
+        "ranks": list(difference.ranks),
+        "difference": difference.size,
+        "explained": difference.explained,
+        "findings": [
+            {"code": finding.code, "path": finding.path, "line": finding.line} for finding in difference.findings
         ],
     }
 

@@ -23,30 +23,17 @@ LARGEST_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked, after validation.
+    """What is asked, after validation."""
 
-    Attributes:
-        target: The function that builds the module and its data.
-        world_sizes: The numbers of processes, in ascending order; the first is 1, the reference.
-        stage: What is run on the module.
-        mode: The mode of the guard in every run.
-        keep: Which batch stays the same: ``"global"`` that of all processes together, ``"per-rank"`` the one that the
-            program gives each process.
-        rtol: The relative difference, to the number of one process, that counts as none.
-        atol: The absolute difference that counts as none.
-        timeout: Seconds that each run may take.
-        seed: What every process is seeded with before the function is called, and before the evaluation.
-    """
-
-    target: Target
-    world_sizes: tuple[int, ...]
-    stage: Stage
-    mode: Mode
-    keep: Keep
-    rtol: float
-    atol: float
-    timeout: float
-    seed: int
+    target: Target  # the function that builds the module and its data
+    world_sizes: tuple[int, ...]  # in ascending order; the first is 1, the reference
+    stage: Stage  # what is run on the module
+    mode: Mode  # of the guard in every run
+    keep: Keep  # which batch stays the same: that of all processes together, or the one that the program gives each
+    rtol: float  # the relative difference, to the number of one process, that counts as none
+    atol: float  # the absolute difference that counts as none
+    timeout: float  # seconds that each run may take
+    seed: int  # of every process, before the function is called and before the evaluation
 
 
 def build_options(

@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -44,22 +44,16 @@ _POSIX = os.name == "posix"
 class Outcome:
     """What one rank did with a case.
 
-    Attributes:
-        rank: Which one.
-        status: ``"ok"`` (it returned), ``"raised"``, ``"died"`` (the process ended), or ``"killed"`` (it still ran
-            when the time was over, or some seconds after another rank had failed).
-        value: What the function returned.
-        error_types: The names of the exception's class and of its bases.
-        error: The exception's text.
-        log: What the rank wrote to stdout and stderr, with its stacks where it was killed.
+    Its status is ``"ok"`` (it returned), ``"raised"``, ``"died"`` (the process ended), or ``"killed"`` (it still ran
+    when the time was over, or some seconds after another rank had failed).
     """
 
     rank: int
     status: Status
-    value: Any = None
-    error_types: tuple[str, ...] = ()
-    error: str = ""
-    log: str = ""
+    value: Any = None  # what the function returned
+    error_types: tuple[str, ...] = ()  # the names of the exception's class and of its bases
+    error: str = ""  # the exception's text
+    log: str = ""  # what the rank wrote to stdout and stderr, with its stacks where it was killed
 
     @property
     def ok(self) -> bool:
@@ -248,8 +242,9 @@ def _serve(
     import torch  # loaded by the fork server already
 
     torch.set_num_threads(1)
-    for target, kwargs in _cases(connection):
-        connection.send(_answer(target, kwargs))
+    with contextlib.suppress(EOFError):  # the parent closed the pool, or ended
+        while True:
+            connection.send(_answer(*connection.recv()))
 
 
 def _set_environment(changes: Mapping[str, str | None]) -> None:
@@ -268,12 +263,6 @@ def _end_with_parent() -> None:
         if _POSIX:
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
-
-
-def _cases(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
-    with contextlib.suppress(EOFError):  # the parent closed the pool, or ended
-        while True:
-            yield connection.recv()
 
 
 def _answer(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.parity.check import processes_text
-from lightning_retrieval_guard.parity.compare import Difference, Key, Parity, Run
+from lightning_retrieval_guard.parity.compare import Difference, Key, Parity, Run, processes_text
 from lightning_retrieval_guard.report.faults import several
 from lightning_retrieval_guard.report.text import format_table, printable
 
@@ -22,28 +21,24 @@ RANKS_SHOWN = 4
 
 def render(parity: Parity) -> str:
     """The whole text: table, explanations, what could not be run, verdict."""
-    parts = ["\n".join(_head(parity))]
+    parts: list[Iterable[str]] = [_head(parity)]
     if parity.keys:
-        parts += ["\n".join(lines) for lines in _tables(parity)]
-    parts += ["\n".join(_explained(key, parity)) for key in parity.different]
-    parts += ["\n".join(_not_run(run)) for run in parity.problems]
-    others = list(_other_findings(parity))
-    if others:
-        parts.append("\n".join(others))
-    parts.append("\n".join(_verdict(parity)))
-    return "\n\n".join(parts)
+        parts += _tables(parity)
+    parts += [_explained(key, parity) for key in parity.different]
+    parts += [_not_run(run) for run in parity.problems]
+    parts += [_other_findings(parity), _verdict(parity)]
+    return "\n\n".join(filter(None, map("\n".join, parts)))
 
 
-def _head(parity: Parity) -> Iterator[str]:
+def _head(parity: Parity) -> list[str]:
     options = parity.options
-    yield from _wrapped(f"Parity of {printable(options.target.text)}: {options.stage}, guard in mode {options.mode}", 0)
+    lines = _wrapped(f"Parity of {printable(options.target.text)}: {options.stage}, guard in mode {options.mode}", 0)
     sizes = [
         f"{'/'.join(str(loader.batch_size or '?') for loader in run.loaders)} on {run.world_size}"
         for run in parity.runs
         if run.loaders
     ]
-    if sizes:
-        yield from _wrapped(f"Batch of each process: {', '.join(sizes)}", 0)
+    return lines + (_wrapped(f"Batch of each process: {', '.join(sizes)}", 0) if sizes else [])
 
 
 def _tables(parity: Parity) -> Iterator[list[str]]:
@@ -56,17 +51,13 @@ def _table(keys: Sequence[Key], sizes: list[int]) -> list[str]:
     rows = [["processes", *map(str, sizes), "largest difference", ""]]
     for key in keys:
         numbers = [_number(key.numbers[size]) for size in sizes]
-        verdict = "different" if key.differences else "same"
-        rows.append([printable(key.name), *numbers, _distance(key.distance), verdict])
+        distance = f"{key.distance:.2g}" if math.isfinite(key.distance) else "-"
+        rows.append([printable(key.name), *numbers, distance, "different" if key.differences else "same"])
     return format_table(rows, WIDTH)
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else show_number(value)
-
-
-def _distance(value: float) -> str:
-    return f"{value:.2g}" if math.isfinite(value) else "-"
 
 
 # --- explanations ---------------------------------------------------------------------------------------------
@@ -75,36 +66,33 @@ def _distance(value: float) -> str:
 def _explained(key: Key, parity: Parity) -> Iterator[str]:
     by_size = {run.world_size: run for run in parity.runs}
     yield from _wrapped(
-        f"{printable(key.name)} is different on {_sizes(own.world_size for own in key.differences)}.", 0
+        f"{printable(key.name)} is different on {_sizes(difference.world_size for difference in key.differences)}.", 0
     )
-    for own in key.differences:
-        yield from _ranks(key.name, own, by_size[own.world_size])
-    for finding, sizes in _together(key.differences):
+    for difference in key.differences:
+        yield from _ranks(key.name, difference, by_size[difference.world_size])
+    for finding, sizes in _together(
+        (difference.world_size, finding) for difference in key.differences for finding in difference.findings
+    ):
         yield from _wrapped(f"On {_sizes(sizes)}: {_place(finding)}: {printable(finding.text())}", 2)
-    for what, told in (("it", False), ("all of it", True)):
-        sizes = [own.world_size for own in key.differences if not own.explained and bool(own.findings) == told]
+    for what, has_findings in (("it", False), ("all of it", True)):
+        sizes = [
+            difference.world_size
+            for difference in key.differences
+            if not difference.explained and bool(difference.findings) == has_findings
+        ]
         if sizes:
             yield from _wrapped(f"On {_sizes(sizes)}: no finding explains {what}.{_hint(parity)}", 2)
 
 
 def _ranks(name: str, difference: Difference, run: Run) -> Iterator[str]:
     shown = [numbers.get(name) for numbers in run.ranks]
-    if difference.ranks == tuple(range(len(shown))) and len({_number(own) for own in shown}) == 1:
+    if difference.ranks == tuple(range(len(shown))) and len({_number(number) for number in shown}) == 1:
         return
-    if all(own is None for own in shown[1:]):
+    if all(number is None for number in shown[1:]):
         return
-    texts = [f"rank {rank} shows {_number(own)}" for rank, own in enumerate(shown[:RANKS_SHOWN])]
+    texts = [f"rank {rank} shows {_number(number)}" for rank, number in enumerate(shown[:RANKS_SHOWN])]
     more = ", ..." if len(shown) > RANKS_SHOWN else ""
     yield from _wrapped(f"On {processes_text(run.world_size)} {', '.join(texts)}{more}.", 2)
-
-
-def _together(differences: Sequence[Difference]) -> list[tuple[Finding, list[int]]]:
-    """Each finding once, with the numbers of processes on which it was made."""
-    found: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
-    for own in differences:
-        for finding in own.findings:
-            found.setdefault(finding.identity, (finding, []))[1].append(own.world_size)
-    return list(found.values())
 
 
 def _hint(parity: Parity) -> str:
@@ -123,17 +111,26 @@ def _hint(parity: Parity) -> str:
 def _other_findings(parity: Parity) -> Iterator[str]:
     """Findings about numbers that are not different: corrected ones, and those that are wrong everywhere."""
     explaining = {one.identity for key in parity.different for own in key.differences for one in own.findings}
-    seen: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
-    for run in parity.runs:
-        for finding in run.findings:
-            if finding.severity is not Severity.NOTE and finding.identity not in explaining:
-                seen.setdefault(finding.identity, (finding, []))[1].append(run.world_size)
-    if seen:
+    others = _together(
+        (run.world_size, finding)
+        for run in parity.runs
+        for finding in run.findings
+        if finding.severity is not Severity.NOTE and finding.identity not in explaining
+    )
+    if others:
         yield "Findings that go with no difference:"
-    for finding, sizes in seen.values():
+    for finding, sizes in others:
         corrected = ", corrected" if finding.corrected else ""
         text = f"{_place(finding)}: {finding.code} {finding.rule}: {printable(finding.key)!r}"
         yield from _wrapped(f"On {_sizes(sizes)}{corrected}: {text}", 2)
+
+
+def _together(pairs: Iterable[tuple[int, Finding]]) -> list[tuple[Finding, list[int]]]:
+    """Each finding once, with the numbers of processes on which it was made."""
+    together: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
+    for world_size, finding in pairs:
+        together.setdefault(finding.identity, (finding, []))[1].append(world_size)
+    return list(together.values())
 
 
 def _place(finding: Finding) -> str:
@@ -163,21 +160,14 @@ def _verdict(parity: Parity) -> Iterator[str]:
         yield f"NOT RUN: {_sizes(run.world_size for run in parity.problems)}."
 
 
-def _sizes(sizes: Iterator[int] | Sequence[int]) -> str:
+def _sizes(sizes: Iterable[int]) -> str:
     """Such as "1, 2 and 4 processes"."""
-    own = list(sizes)
-    if len(own) == 1:
-        return processes_text(own[0])
-    return f"{', '.join(map(str, own[:-1]))} and {own[-1]} processes"
+    *others, last = sizes
+    return f"{', '.join(map(str, others))} and {last} processes" if others else processes_text(last)
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    first = " " * indent
+    first, rest = " " * indent, " " * (2 * indent)
     return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=first + "  " if indent else first,
-        break_long_words=False,
-        break_on_hyphens=False,
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )

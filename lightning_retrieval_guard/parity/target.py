@@ -30,38 +30,23 @@ class ParityError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A function as every process can find it.
+    """A function as every process can find it."""
 
-    Attributes:
-        text: As the user gave it.
-        module: The dotted name of its module.
-        path: The module's file, or ``None`` where the name is enough.
-        folder: What goes to the front of ``sys.path`` before the module is imported.
-        function: Its name in the module.
-    """
-
-    text: str
-    module: str
-    path: str | None
-    folder: str
-    function: str
+    text: str  # as the user gave it
+    module: str  # the dotted name of its module
+    path: str | None  # the module's file, or None where the name is enough
+    folder: str  # what goes to the front of sys.path before the module is imported
+    function: str  # its name in the module
 
 
 @dataclass(frozen=True)
 class Built:
-    """What the function returned.
+    """What the function returned."""
 
-    Attributes:
-        module: A LightningModule.
-        package: The package whose Trainer runs it: ``lightning.pytorch`` or ``pytorch_lightning``.
-        data: Arguments of ``validate`` and ``test``: loaders, a datamodule or nothing.
-        trainer: Arguments of the Trainer.
-    """
-
-    module: Any
-    package: str
-    data: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    module: Any  # a LightningModule
+    package: str  # whose Trainer runs it: lightning.pytorch or pytorch_lightning
+    data: Mapping[str, Any]  # arguments of validate and test: loaders, a datamodule or nothing
+    trainer: Mapping[str, Any]  # arguments of the Trainer
 
 
 def find_target(given: str | Callable[..., Any]) -> Target:
@@ -72,14 +57,14 @@ def find_target(given: str | Callable[..., Any]) -> Target:
     """
     if not isinstance(given, str):
         return _target_of(given)
-    place, _, function = given.rpartition(":")
-    if not place or not function.isidentifier():
+    module, _, function = given.rpartition(":")
+    if not module or not function.isidentifier():
         raise ParityError(f"{given!r} is no target. Give {FORMS}.")
-    if not place.endswith(".py"):
-        if not all(part.isidentifier() for part in place.split(".")):
-            raise ParityError(f"{given!r} is no target: {place!r} is neither a .py file nor a module. Give {FORMS}.")
-        return Target(given, place, None, os.getcwd(), function)
-    path = Path(place).resolve()
+    if not module.endswith(".py"):
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ParityError(f"{given!r} is no target: {module!r} is neither a .py file nor a module. Give {FORMS}.")
+        return Target(given, module, None, os.getcwd(), function)
+    path = Path(module).resolve()
     if not path.is_file():
         raise ParityError(f"{given!r}: there is no file {str(path)!r}.")
     return _in_file(given, path, function)
@@ -119,8 +104,8 @@ def build(target: Target) -> Built:
         module = _imported(target)
     function = getattr(module, target.function, None)
     if not callable(function):
-        own = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
-        there = f"It has {', '.join(own)}." if own else "It has no functions."
+        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        there = f"It has {', '.join(names)}." if names else "It has no functions."
         raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {there}")
     needed = _needed_arguments(function)
     if needed:
@@ -150,12 +135,13 @@ def _telling_of_imports(target: Target) -> Iterator[None]:
 def _imported(target: Target) -> ModuleType:
     if target.folder not in sys.path:
         sys.path.insert(0, target.folder)
-    path = target.path
-    known = sys.modules.get(target.module)
-    if path is not None and "." not in target.module and (known is None or _file_of(known) != path):
-        return _executed(target.module if known is None else f"{target.module}_at_{abs(hash(path))}", path)
+    if target.path is not None and "." not in target.module:
+        loaded = sys.modules.get(target.module)
+        if loaded is None or str(Path(getattr(loaded, "__file__", None) or "").resolve()) != target.path:
+            suffix = "" if loaded is None else f"_at_{abs(hash(target.path))}"
+            return _executed(f"{target.module}{suffix}", target.path)
     try:
-        module = importlib.import_module(target.module)
+        return importlib.import_module(target.module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{target.module}.".startswith(f"{error.name}."):
             raise ParityError(
@@ -163,7 +149,6 @@ def _imported(target: Target) -> ModuleType:
                 f" {FORMS}."
             ) from error
         raise
-    return module
 
 
 def _executed(name: str, path: str) -> ModuleType:
@@ -181,18 +166,13 @@ def _executed(name: str, path: str) -> ModuleType:
     return module
 
 
-def _file_of(module: ModuleType) -> str | None:
-    file = getattr(module, "__file__", None)
-    return None if file is None else str(Path(file).resolve())
-
-
 def _needed_arguments(function: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some built-in callables do not tell
         return []
     given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [own.name for own in parameters if own.default is own.empty and own.kind not in given]
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in given]
 
 
 def _checked(target: Target, returned: object) -> Built:
@@ -208,11 +188,11 @@ def _checked(target: Target, returned: object) -> Built:
             f"{target.text!r} returned {type(trainer).__name__} as the third part, which must be a dict of Trainer"
             " arguments."
         )
-    own = [name for name in OWN_ARGUMENTS if name in (trainer or {})]
-    if own:
+    refused = [name for name in OWN_ARGUMENTS if name in (trainer or {})]
+    if refused:
         raise ParityError(
-            f"{target.text!r} returned the Trainer arguments {', '.join(own)}, which parity sets itself: it runs on the"
-            " CPU, on each number of processes in turn. Take them out."
+            f"{target.text!r} returned the Trainer arguments {', '.join(refused)}, which parity sets itself: it runs on"
+            " the CPU, on each number of processes in turn. Take them out."
         )
     return Built(module, package, _data_arguments(target, data, package), trainer or {})
 
@@ -233,4 +213,4 @@ def _data_arguments(target: Target, data: Any, package: str) -> dict[str, Any]:
 def _package_of(value: object, name: str) -> str | None:
     """The package whose class of that name the value is an instance of."""
     loaded = [package for package in PACKAGES if package in sys.modules]
-    return next((own for own in loaded if isinstance(value, getattr(sys.modules[own], name))), None)
+    return next((package for package in loaded if isinstance(value, getattr(sys.modules[package], name))), None)

@@ -1,4 +1,8 @@
-"""What a rank does with one case: build the module, evaluate it under a Trainer with the guard, tell what it showed."""
+"""What a rank does with one case: build the module, evaluate it under a Trainer with the guard, tell what it showed.
+
+The first process writes the weights to a file, the others read them; state that is no tensor is left as each process
+has built it. Batches are cut so that all processes together have the batch that one process has.
+"""
 
 from __future__ import annotations
 
@@ -9,95 +13,67 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
 from lightning_retrieval_guard.callback import RetrievalGuard
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.parity.cut import Cutter, Loader
 from lightning_retrieval_guard.parity.options import Options
-from lightning_retrieval_guard.parity.target import Built, build
-from lightning_retrieval_guard.parity.weights import load_weights, save_weights
+from lightning_retrieval_guard.parity.target import Built, ParityError, build
 
 EVALUATE = f"{__name__}:evaluate"
+_FILE = "weights.pt"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One evaluation.
+def evaluate(
+    options: Options, batch_sizes: tuple[int, ...] | None, weights: Path, folder: str
+) -> tuple[dict[str, float], tuple[Finding, ...], tuple[Loader, ...]]:
+    """Run one case on this rank.
 
-    Attributes:
+    Args:
         options: What the user asked for.
         batch_sizes: Of each process, one for each loader; ``None`` leaves them as they are.
         weights: The folder of the weights; one process writes them, more of them read them.
         folder: The working directory.
-    """
 
-    options: Options
-    batch_sizes: tuple[int, ...] | None
-    weights: Path
-    folder: str
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What one rank showed.
-
-    Attributes:
-        numbers: The numbers of the epoch by key.
-        findings: Of the guard, merged over ranks.
-        loaders: As they were after the cut.
-    """
-
-    numbers: Mapping[str, float]
-    findings: tuple[Finding, ...]
-    loaders: tuple[Loader, ...]
-
-
-def evaluate(case: Case) -> Shown:
-    """Run one case on this rank.
+    Returns:
+        The numbers of the epoch by key, the guard's findings, merged over ranks, and the loaders after the cut.
 
     Raises:
         ParityError: The function, what it returned or its weights are of no use; the text says why.
     """
-    os.chdir(case.folder)
-    options = case.options
+    os.chdir(folder)
     _seed(options.seed)
     built = build(options.target)
     exchange = save_weights if os.environ["WORLD_SIZE"] == "1" else load_weights  # one process runs first
-    exchange(built.module, case.weights)
-    cutter, guard = Cutter(case.batch_sizes), _guard(built, options)
-    trainer = _trainer(built, guard, options)
+    exchange(built.module, weights)
+    given = built.trainer.get("callbacks") or []
+    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
+    cutter, guard = Cutter(batch_sizes), _guard(callbacks, options)
+    others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
+    trainer = _trainer(built, [*others, guard])
     trainer.strategy.process_dataloader = cutter.process_dataloader
     _seed(options.seed)  # what setup() draws does not hang on how the weights came to be
     returned = getattr(trainer, options.stage)(built.module, **built.data, verbose=False)
     numbers = {key: float(value) for metrics in returned for key, value in metrics.items()}
-    return Shown(numbers, tuple(guard.findings), tuple(cutter.loaders))
+    return numbers, tuple(guard.findings), tuple(cutter.loaders)
 
 
 def _seed(seed: int) -> None:
     importlib.import_module("lightning.pytorch").seed_everything(seed, workers=True)
 
 
-def _guard(built: Built, options: Options) -> RetrievalGuard:
+def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
     """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
-    own = [one for one in _callbacks(built) if isinstance(one, RetrievalGuard)]
-    if not own:
-        return RetrievalGuard(options.mode, log_findings=False)
-    given = own[0].settings
-    return RetrievalGuard(
-        options.mode,
-        select=given.select,
-        ignore=given.ignore,
-        query_scope=given.query_scope,
-        batch_size_fn=given.batch_size_fn,
-        log_findings=False,
-    )
+    names = ("select", "ignore", "query_scope", "batch_size_fn")
+    given = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)]
+    settings = {name: getattr(given[0], name) for name in names} if given else {}
+    return RetrievalGuard(options.mode, **settings, log_findings=False)
 
 
-def _callbacks(built: Built) -> list[Any]:
-    given = built.trainer.get("callbacks") or []
-    return list(given) if isinstance(given, (list, tuple)) else [given]
-
-
-def _trainer(built: Built, guard: RetrievalGuard, options: Options) -> Any:
+def _trainer(built: Built, callbacks: list[Any]) -> Any:
     package = importlib.import_module(built.package)
     strategies = importlib.import_module(f"{built.package}.strategies")
     environments = importlib.import_module(f"{built.package}.plugins.environments")
@@ -108,17 +84,141 @@ def _trainer(built: Built, guard: RetrievalGuard, options: Options) -> Any:
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    others = [one for one in _callbacks(built) if not isinstance(one, RetrievalGuard)]
     # One process too has a process group, as programs that are written for several of them expect.
     strategy = strategies.DDPStrategy(
-        cluster_environment=environments.TorchElasticEnvironment(),
-        process_group_backend="gloo",
+        cluster_environment=environments.TorchElasticEnvironment(), process_group_backend="gloo"
     )
     fixed = {
-        "callbacks": [*others, guard],
+        "callbacks": callbacks,
         "accelerator": "cpu",
         "devices": int(os.environ["WORLD_SIZE"]),
         "num_nodes": 1,
         "strategy": strategy,
     }
     return package.Trainer(**{**quiet, **built.trainer, **fixed})
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+def save_weights(module: Any, folder: Path) -> None:
+    """Write the weights of a module.
+
+    Raises:
+        ParityError: A tensor has no numbers that could be copied.
+    """
+    try:
+        torch.save({name: tensor.detach().cpu() for name, tensor in _tensors(module).items()}, folder / _FILE)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ParityError(
+            f"The weights of {type(module).__name__} cannot be copied: {error} Every process must get the same ones, so"
+            " the state_dict must hold tensors with numbers in them."
+        ) from error
+
+
+def load_weights(module: Any, folder: Path) -> None:
+    """Give a module the weights that another process has written.
+
+    Raises:
+        ParityError: The module has other tensors than the one that was written.
+    """
+    written: dict[str, Tensor] = torch.load(str(folder / _FILE), weights_only=True, mmap=True)
+    here, there = _kinds(_tensors(module)), _kinds(written)
+    if here != there:
+        names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        raise ParityError(
+            f"{type(module).__name__} has other weights here than on one process: {', '.join(names)}. Build the same"
+            " module on every number of processes."
+        )
+    module.load_state_dict({**module.state_dict(), **written})
+
+
+def _tensors(module: Any) -> dict[str, Tensor]:
+    """The tensors of a module's state that have a shape already."""
+    state = module.state_dict().items()
+    return {name: value for name, value in state if isinstance(value, Tensor) and not is_lazy(value)}
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One loader as a run had it."""
+
+    batch_size: int | None  # of each process; None where the loader does not tell
+    fixed: str  # why it cannot be given another batch size; empty where it can
+    shuffled: bool  # whether it draws its samples in a random order
+
+
+def share(loaders: tuple[Loader, ...], world_size: int) -> tuple[int, ...]:
+    """The batch size of each of several processes, one for each loader that one process had.
+
+    Raises:
+        ParityError: A batch cannot be cut into that many equal parts.
+    """
+    sizes = []
+    for index, loader in enumerate(loaders):
+        if loader.batch_size is None:
+            raise ParityError(
+                f"The batches of loader {index} cannot be cut into {world_size}: {loader.fixed}. With --keep per-rank"
+                " batches stay as the program makes them."
+            )
+        if loader.batch_size % world_size:
+            raise ParityError(
+                f"The batch of {loader.batch_size} of loader {index} cannot be cut into {world_size} equal parts."
+                " Choose world sizes that divide it, a batch size that they divide, or --keep per-rank."
+            )
+        sizes.append(loader.batch_size // world_size)
+    return tuple(sizes)
+
+
+class Cutter:
+    """Sees the loaders of one run after Lightning has put its samplers in, and cuts their batches.
+
+    Args:
+        batch_sizes: The batch size of each process for each loader, or ``None`` to leave all as they are.
+    """
+
+    def __init__(self, batch_sizes: tuple[int, ...] | None) -> None:
+        self._batch_sizes = batch_sizes
+        self.loaders: list[Loader] = []
+
+    def process_dataloader(self, loader: Any) -> Any:
+        """Take the place of the strategy's method of this name, which gets the loaders in their order.
+
+        Raises:
+            ParityError: One process had fewer loaders, or this one cannot be cut.
+        """
+        entry = _describe(loader)
+        if self._batch_sizes is not None:
+            index = len(self.loaders)
+            if index >= len(self._batch_sizes) or entry.fixed:
+                raise ParityError(
+                    f"Loader {index} is not as on one process, where there are {len(self._batch_sizes)} loaders whose"
+                    f" batches can be cut{entry.fixed and f': {entry.fixed}'}. Return the same loaders on every number"
+                    " of processes, or use --keep per-rank."
+                )
+            # Built anew, a loader of a class of the user's may want other arguments; nothing was drawn from it yet.
+            loader.batch_sampler.batch_size = self._batch_sizes[index]
+            vars(loader)["batch_size"] = self._batch_sizes[index]  # plain assignment is refused after __init__
+            entry = _describe(loader)
+        self.loaders.append(entry)
+        return loader
+
+
+def _describe(loader: Any) -> Loader:
+    """What a loader tells about its batches."""
+    if not isinstance(loader, DataLoader):
+        return Loader(None, f"it is a {type(loader).__name__} and no DataLoader", False)
+    sampler: Any = loader.batch_sampler
+    shuffled = isinstance(loader.sampler, RandomSampler) or bool(getattr(loader.sampler, "shuffle", False))
+    if sampler is None:
+        return Loader(None, "it has batch_size=None, so its dataset makes the batches", shuffled)
+    if type(sampler) is not BatchSampler:
+        return Loader(None, f"a {type(sampler).__name__} makes them", shuffled)
+    return Loader(sampler.batch_size, "", shuffled)

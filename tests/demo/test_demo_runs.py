@@ -17,8 +17,7 @@ from lightning_retrieval_guard.demo.dataset import (
     training_loader,
 )
 from lightning_retrieval_guard.demo.encoder import DualEncoder
-from lightning_retrieval_guard.demo.quiet import quiet
-from lightning_retrieval_guard.demo.runs import evaluate, raised, train
+from lightning_retrieval_guard.demo.runs import evaluate, quiet, raised, train
 
 TRACEBACK = """
 

@@ -35,7 +35,7 @@ def __init__(self):
 def places(source: str, path: str = "") -> list[tuple[int, str]]:
     """Line and code of every finding."""
     found = findings(ast.parse(source), source.splitlines(keepends=True), path)
-    return [(own.line, own.advice.code) for own in found]
+    return [(own.line, own.rule.code) for own in found]
 
 
 def expected(source: str) -> list[tuple[int, str]]:

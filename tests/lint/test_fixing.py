@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_retrieval_guard.cli import main
-from lightning_retrieval_guard.lint.finding import Found
+from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.fixing import apply_edits
 from lightning_retrieval_guard.lint.plugin import findings
 from tests.distributed.harness import Pool
@@ -89,7 +89,7 @@ def test_it_is_fixed_and_found_no_more(case: str, tmp_path: Path) -> None:
 
 
 def codes(source: str) -> list[str]:
-    return [own.advice.code for own in findings(ast.parse(source), source.splitlines(keepends=True))]
+    return [own.rule.code for own in findings(ast.parse(source), source.splitlines(keepends=True))]
 
 
 @pytest.mark.parametrize("case", LEFT)
@@ -149,7 +149,7 @@ def fixable() -> list[Program]:
     ]
 
 
-def found_in(program: Program) -> list[Found]:
+def found_in(program: Program) -> list[LintFinding]:
     return findings(ast.parse(program.text), program.text.splitlines(keepends=True), str(program.path))
 
 
@@ -178,5 +178,5 @@ def test_a_fixed_program_logs_on_two_devices_what_it_logs_on_one(program: Progra
 
 
 def test_the_fixes_of_the_corpus_are_of_every_kind() -> None:
-    codes = {found.advice.code for program in fixable() for found in found_in(program) if found.edit}
+    codes = {found.rule.code for program in fixable() for found in found_in(program) if found.edit}
     assert codes == {"LRG101", "LRG201", "LRG202", "LRG203", "LRG204"}

@@ -6,100 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
+from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.lint.finding import fix_of
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.rules.static import STATIC
 
-FINDING = Record("src/a b,c.py", 3, 5, "LRG301", "restarting-query-ids: ids, 100% wrong: merge.")
-NOTE = Record("src/b.py", 7, 1, "LRG207", "sync-in-step: slow.")
-UNREAD = Record("src/c.py", 1, 8, "E999", "SyntaxError: invalid syntax")
-RECORDS = [FINDING, NOTE, UNREAD]
 
-# What SARIF 2.1.0 requires of the parts that are written, from the OASIS schema.
-MESSAGE = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
-LOCATION = {
-    "type": "object",
-    "required": ["physicalLocation"],
-    "properties": {
-        "physicalLocation": {
-            "type": "object",
-            "required": ["artifactLocation"],
-            "properties": {
-                "artifactLocation": {
-                    "type": "object",
-                    "required": ["uri"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "uri": {"type": "string", "pattern": r"^[^\s\\]+$"},
-                        "uriBaseId": {"const": "%SRCROOT%"},
-                    },
-                },
-                "region": {
-                    "type": "object",
-                    "required": ["startLine"],
-                    "properties": {
-                        "startLine": {"type": "integer", "minimum": 1},
-                        "startColumn": {"type": "integer", "minimum": 1},
-                    },
-                },
-            },
-        }
-    },
-}
-LEVEL = {"enum": ["none", "note", "warning", "error"]}
-RULE = {
-    "type": "object",
-    "required": ["id", "shortDescription", "help"],
-    "properties": {
-        "id": {"type": "string"},
-        "shortDescription": MESSAGE,
-        "help": MESSAGE,
-        "defaultConfiguration": {"type": "object", "properties": {"level": LEVEL}},
-    },
-}
-RESULT = {
-    "type": "object",
-    "required": ["ruleId", "ruleIndex", "level", "message", "locations"],
-    "properties": {
-        "ruleId": {"type": "string"},
-        "ruleIndex": {"type": "integer", "minimum": 0},
-        "level": LEVEL,
-        "message": MESSAGE,
-        "locations": {"type": "array", "items": LOCATION, "minItems": 1},
-    },
-}
-NOTIFICATION = {
-    "type": "object",
-    "required": ["message"],
-    "properties": {"message": MESSAGE, "level": LEVEL, "locations": {"type": "array", "items": LOCATION}},
-}
-INVOCATION = {
-    "type": "object",
-    "required": ["executionSuccessful"],
-    "properties": {
-        "executionSuccessful": {"type": "boolean"},
-        "toolExecutionNotifications": {"type": "array", "items": NOTIFICATION},
-    },
-}
-DRIVER = {"type": "object", "required": ["name"], "properties": {"rules": {"type": "array", "items": RULE}}}
-RUN = {
-    "type": "object",
-    "required": ["tool", "results"],
-    "properties": {
-        "tool": {"type": "object", "required": ["driver"], "properties": {"driver": DRIVER}},
-        "results": {"type": "array", "items": RESULT},
-        "invocations": {"type": "array", "items": INVOCATION},
-        "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
-    },
-}
-SARIF = {
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {"version": {"const": "2.1.0"}, "runs": {"type": "array", "items": RUN, "minItems": 1}},
-}
+def record(code: str, message: str, path: str, line: int = 1, column: int = 1) -> Record:
+    rule = STATIC[code]
+    return Record(code, rule.slug, rule.severity, message, path, line, column)
+
+
+FINDING = record("LRG301", "ids, 100% wrong: merge.", "src/a b,c.py", 3, 5)
+NOTE = record("LRG207", "slow.", "src/b.py", 7)
+UNREAD = Record("E999", "not-read", Severity.ERROR, "SyntaxError: invalid syntax", "src/c.py", 1, 8)
+RECORDS = [FINDING, NOTE, UNREAD]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -149,26 +72,45 @@ def test_github_gets_its_own_letters_escaped(tmp_path: Path, monkeypatch: pytest
         "::notice file=src/b.py,line=7,col=1,title=LRG207 sync-in-step::slow.",
     ]
     monkeypatch.chdir(tmp_path)
-    inside = Record(str(tmp_path / "x.py"), 1, 1, "E999", "two\nlines\r")
+    inside = Record("E999", "not-read", Severity.ERROR, "two\nlines\r", str(tmp_path / "x.py"), 1, 1)
     assert FORMATS["github"]([inside]) == "::error file=x.py,line=1,col=1,title=E999 not-read::two%0Alines%0D"
 
 
 def sarif(*records: Record) -> dict[str, Any]:
     document = json.loads(FORMATS["sarif"](records))
-    jsonschema.Draft7Validator(SARIF).validate(document)
-    return document["runs"][0]
+    assert (document["version"], document["$schema"].rpartition("/")[2]) == ("2.1.0", "sarif-2.1.0.json")
+    [run] = document["runs"]
+    return run
 
 
-def test_sarif_is_as_its_schema_has_it() -> None:
+def shown(level: str, text: str, uri: str, line: int, column: int) -> dict[str, Any]:
+    """What SARIF 2.1.0 requires of a result and of a notification."""
+    artifact = {"uri": uri, "uriBaseId": "%SRCROOT%"}
+    place = {"artifactLocation": artifact, "region": {"startLine": line, "startColumn": column}}
+    return {"level": level, "message": {"text": text}, "locations": [{"physicalLocation": place}]}
+
+
+def test_sarif_has_the_fields_that_its_schema_requires() -> None:
     run = sarif(*RECORDS)
-    assert [own["level"] for own in run["results"]] == ["error", "note"]
-    [unread] = run["invocations"][0]["toolExecutionNotifications"]
-    assert unread["message"]["text"] == "SyntaxError: invalid syntax"
+    codes = list(STATIC)
+    assert run["results"] == [
+        {
+            "ruleId": "LRG301",
+            "ruleIndex": codes.index("LRG301"),
+            **shown("error", "ids, 100% wrong: merge.", "src/a%20b%2Cc.py", 3, 5),
+        },
+        {"ruleId": "LRG207", "ruleIndex": codes.index("LRG207"), **shown("note", "slow.", "src/b.py", 7, 1)},
+    ]
+    unread = shown("error", "SyntaxError: invalid syntax", "src/c.py", 1, 8)
+    assert run["invocations"] == [{"executionSuccessful": True, "toolExecutionNotifications": [unread]}]
+    assert run["columnKind"] == "unicodeCodePoints"
+    assert run["tool"]["driver"]["name"] == "lightning-retrieval-guard"
+    assert all(rule["id"] and rule["shortDescription"]["text"] for rule in run["tool"]["driver"]["rules"])
     assert sarif()["results"] == []
 
 
 def test_every_result_names_its_rule() -> None:
-    records = [Record("a.py", 1, 1, code, f"{own.slug}: x.") for code, own in STATIC.items()]
+    records = [record(code, "x.", "a.py") for code in STATIC]
     run = sarif(*records)
     for result in run["results"]:
         rule = run["tool"]["driver"]["rules"][result["ruleIndex"]]
@@ -181,7 +123,7 @@ def test_every_result_names_its_rule() -> None:
 def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = ["./a b.py", str(tmp_path / "c.py"), str(tmp_path.parent / "d.py")]
-    run = sarif(*(Record(path, 1, 1, "LRG207", "sync-in-step: slow.") for path in paths))
+    run = sarif(*(record("LRG207", "slow.", path) for path in paths))
     places = [own["locations"][0]["physicalLocation"]["artifactLocation"] for own in run["results"]]
     assert places == [
         {"uri": "a%20b.py", "uriBaseId": "%SRCROOT%"},

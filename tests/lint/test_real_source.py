@@ -412,3 +412,22 @@ def test_a_base_class_of_another_file_is_followed(tmp_path: Path, imported: str)
     (tmp_path / "own" / "base.py").write_text(BASE.replace("torch.cat(", "self.all_gather("))
     modules._read.cache_clear()
     assert [code for _, code in places(source, str(path))] == ["LRG201"]
+
+
+HOLDER = """
+from lightning.pytorch import LightningModule
+from torchmetrics.retrieval import RetrievalMRR
+
+class Base(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.held = {"mrr": RetrievalMRR()}
+"""
+
+
+def test_what_a_class_of_another_file_holds_is_found_there_and_may_be_read_here(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text(HOLDER)
+    reading = "class Model(Base):\n    def setup(self, stage):\n        print(len(self.held.values()))\n"
+    source = f"from base import Base\nfrom torchmetrics.retrieval import RetrievalMRR\n\n{reading}"
+    assert places(source, str(tmp_path / "model.py")) == []
+    assert places(HOLDER, str(tmp_path / "base.py")) == [(8, "LRG405")]

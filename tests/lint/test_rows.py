@@ -44,17 +44,6 @@ NOT_GATHERED = {
 }
 
 
-@pytest.mark.parametrize("body", GATHERED)
-def test_gathered_rows_are_found(body: str) -> None:
-    source = in_step(body, head="on_validation_epoch_end(self)").replace("batch", "self.batch")
-    assert places(source) == expected(source) != []
-
-
-@pytest.mark.parametrize("body", NOT_GATHERED.values(), ids=NOT_GATHERED)
-def test_other_rows_are_silent(body: str) -> None:
-    assert places(in_step(body)) == []
-
-
 # --- LRG207 and LRG301 ------------------------------------------------------------------------------------------
 
 SCORES = "scores = self.model(batch['q'], batch['d'])\n"
@@ -88,7 +77,7 @@ IN_STEP = [
 NOT_IN_EVERY_STEP = {
     "now and then": "if batch_idx % 100 == 0:\n    self.log('m', self.mrr.compute())",
     "on rank zero and elsewhere": "if self.global_rank == 0:\n    x = self.mrr.compute()\nself.log('m', self.mrr)",
-    "sync off": "self.local.update(*batch)\nx = self.local.compute()",
+    "sync off in a step": "self.local.update(*batch)\nx = self.local.compute()",
     "no retrieval": "self.mean.update(batch)\nself.log('m', self.mean.compute())",
 }
 
@@ -104,7 +93,7 @@ GROWING = {
     "documents by topics": "scores = self.model(batch['d']).T\n" + UPDATE.format(ids="torch.arange(len(scores))"),
     "reset in the step": SCORES + UPDATE.format(ids="torch.arange(len(scores))") + "\nself.recall.reset()",
     "once in an epoch": SCORES + "if batch_idx == 0:\n    " + UPDATE.format(ids="torch.arange(len(scores))"),
-    "the value of the batch": SCORES
+    "ids of the value of the batch": SCORES
     + "self.log('r', self.recall(scores, scores, torch.arange(len(scores))), sync_dist=True)",
     "a rank of its own": SCORES + UPDATE.replace("recall", "local").format(ids="torch.full(scores.shape, batch_idx)"),
     "the index of the loader": SCORES + UPDATE.format(ids="torch.full(scores.shape, self.index)"),
@@ -118,28 +107,29 @@ GROWING = {
 }
 
 
-@pytest.mark.parametrize("body", RESTARTING)
-def test_restarting_ids_are_found(body: str) -> None:
-    source = in_step(body)
+AT_END = "on_validation_epoch_end(self)"
+FOUND = [
+    *(in_step(body, head=AT_END).replace("batch", "self.batch") for body in GATHERED),
+    *map(in_step, RESTARTING),
+    *map(in_step, IN_STEP),
+]
+SILENT = {**NOT_GATHERED, **NOT_IN_EVERY_STEP, **GROWING}
+
+
+@pytest.mark.parametrize("source", FOUND)
+def test_it_is_found(source: str) -> None:
     assert places(source) == expected(source) != []
 
 
-@pytest.mark.parametrize("body", GROWING.values(), ids=GROWING)
-def test_other_ids_are_silent(body: str) -> None:
+@pytest.mark.parametrize("body", SILENT.values(), ids=SILENT)
+def test_it_is_silent(body: str) -> None:
     assert places(in_step(body)) == []
 
 
 @pytest.mark.parametrize("body", IN_STEP)
-def test_metrics_that_combine_ranks_in_every_step_are_found(body: str) -> None:
-    source = in_step(body)
-    assert places(source) == expected(source) != []
+def test_metrics_that_combine_ranks_elsewhere_are_silent(body: str) -> None:
     assert places(in_step(body, head="on_validation_epoch_end(self, batch)")) == []
     assert places(in_step(body, base="object")) == []
-
-
-@pytest.mark.parametrize("body", NOT_IN_EVERY_STEP.values(), ids=NOT_IN_EVERY_STEP)
-def test_others_are_silent(body: str) -> None:
-    assert places(in_step(body)) == []
 
 
 @pytest.mark.parametrize("head", ["on_validation_epoch_end(self)", "score(self, batch, batch_idx)"])
@@ -187,16 +177,18 @@ def test_metrics_in_a_plain_container_are_found(held: str, base: str) -> None:
     assert places(source) == expected(source) != []
 
 
-@pytest.mark.parametrize("line", ELSEWHERE.values(), ids=ELSEWHERE)
-def test_metrics_that_are_also_elsewhere_are_silent(line: str) -> None:
-    assert places(in_module(STEP, init=f"{INIT}    {HELD[0]}\n    {line}\n")) == []
+NOT_HELD = [
+    *(f"self.held = {{'mrr': RetrievalMRR()}}\n    {line}" for line in ELSEWHERE.values()),
+    'self.held = nn.ModuleDict({"m": RetrievalMRR()})',
+    "self.held = [self.mrr, self.recall]",
+    "self.held = []",
+    "self.held = [RetrievalMRR(), self.mrr]",
+]
 
 
-@pytest.mark.parametrize(
-    "held", ['nn.ModuleDict({"m": RetrievalMRR()})', "[self.mrr, self.recall]", "[]", "[RetrievalMRR(), self.mrr]"]
-)
-def test_other_attributes_are_silent(held: str) -> None:
-    assert places(in_module(STEP, init=f"{INIT}    self.held = {held}\n")) == []
+@pytest.mark.parametrize("held", NOT_HELD)
+def test_metrics_that_are_also_elsewhere_are_silent(held: str) -> None:
+    assert places(in_module(STEP, init=f"{INIT}    {held}\n")) == []
 
 
 @pytest.mark.parametrize("base", ["Callback", "Base", "object"])

@@ -33,7 +33,7 @@ def test_every_static_rule_has_a_program() -> None:
 def test_it_finds_what_the_source_makes_certain_and_nothing_else(program: Program) -> None:
     found = findings(ast.parse(program.text), program.text.splitlines(keepends=True))
     for note in (True, False):
-        places = {Place(own.advice.code, own.line) for own in found if (own.advice.severity == "note") == note}
+        places = {Place(own.rule.code, own.line) for own in found if (own.rule.severity == "note") == note}
         assert places == program.expected_by_lint(note, missed=False)
 
 
@@ -67,4 +67,4 @@ class Model(LightningModule):
         self.log("loss", 1.0, sync_dist=True, rank_zero_only=True)
 {methods}"""
     found = findings(ast.parse(source), source.splitlines(keepends=True))
-    assert [own.advice.code for own in found] == ["LRG101", "LRG204"]
+    assert [own.rule.code for own in found] == ["LRG101", "LRG204"]

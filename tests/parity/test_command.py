@@ -97,7 +97,7 @@ def test_a_json_that_cannot_be_written_is_told(
 
     monkeypatch.setattr(Path, "write_text", full)
     parity = compare(build_options("m:f"), [Run(1, ({"key": 1.0},)), Run(2, ({"key": 1.0},) * 2)])
-    monkeypatch.setattr("lightning_retrieval_guard.parity.render.check", lambda *_: parity)
+    monkeypatch.setattr("lightning_retrieval_guard.parity.check.check", lambda *_: parity)
     assert main(["parity", f"{HERE}:mean", "--json", str(tmp_path / "p.json")]) == 2
     assert "p.json' cannot be written: no space left" in capsys.readouterr().err
 
@@ -106,7 +106,7 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_retrieval_guard.parity.render.check", interrupted)
+    monkeypatch.setattr("lightning_retrieval_guard.parity.check.check", interrupted)
     assert main(["parity", f"{HERE}:mean"]) == 130
     assert capsys.readouterr().err == "interrupted; all processes are ended\n"
 

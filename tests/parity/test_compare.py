@@ -11,10 +11,10 @@ import pytest
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.parity.compare import DIFFERENT, NOT_RUN, SAME, Parity, Run, compare
-from lightning_retrieval_guard.parity.cut import Loader
 from lightning_retrieval_guard.parity.document import build_document, write_document
 from lightning_retrieval_guard.parity.options import Options, build_options
 from lightning_retrieval_guard.parity.table import WIDTH, render
+from lightning_retrieval_guard.parity.worker import Loader
 from lightning_retrieval_guard.report.text import columns
 
 NAN, INFINITE = math.nan, math.inf

@@ -216,7 +216,7 @@ def _judged_by_lint(program: Program) -> tuple[set[Place], set[Place], set[Place
     """Expected, found of these, and false; notes count as well."""
     expected = set(program.expected_by_lint())
     lines = program.text.splitlines(keepends=True)
-    found = {Place(own.advice.code, own.line) for own in findings(ast.parse(program.text), lines)}
+    found = {Place(own.rule.code, own.line) for own in findings(ast.parse(program.text), lines)}
     return expected, found & expected, found - expected
 
 
