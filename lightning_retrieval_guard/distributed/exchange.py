@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -47,6 +47,7 @@ _SIZE_BYTES = 8
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.
 _MOST_BYTES = 1 << 22
 _MOST_TEXT_BYTES = 1 << 26
+_KEPT = 32  # collectives of which a thread may still hold something
 _instances = 0
 
 
@@ -199,6 +200,7 @@ class GroupExchange(Exchange):
         name = f"lightning_retrieval_guard/{_instances}"
         self._store = RankStore(dist.distributed_c10d._get_default_store(), name, self.rank, self.world_size)
         self._group: Any = None
+        self._sent: deque[Tensor] = deque(maxlen=_KEPT * (1 + self.world_size))
 
     @override
     def join(self, timeout: timedelta, trouble: str | None = None) -> None:
@@ -307,7 +309,13 @@ class GroupExchange(Exchange):
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
         dist.all_gather(blocks, block, group=self._own_group())
-        return blocks
+        results = [part.clone() for part in blocks]
+        # A thread of gloo may let go of them later than this one. It would then wait for Python's lock, which whoever
+        # ends the group holds while waiting for the thread (torch before 2.8): so they live on, without their memory.
+        for part in (block, *blocks):
+            part.untyped_storage().resize_(0)
+            self._sent.append(part)
+        return results
 
     def _own_group(self) -> Any:
         if self._group is None:  # which would mean the program's
