@@ -311,7 +311,7 @@ class GroupExchange(Exchange):
         dist.all_gather(blocks, block, group=self._own_group())
         results = [part.clone() for part in blocks]
         # A thread of gloo may let go of them later than this one. It would then wait for Python's lock, which whoever
-        # ends the group holds while waiting for the thread (torch before 2.8): so they live on, without their memory.
+        # ends the group holds while waiting for the thread (torch 2.1 to 2.6): so they live on, without their memory.
         for part in (block, *blocks):
             part.untyped_storage().resize_(0)
             self._sent.append(part)
