@@ -28,9 +28,11 @@ where another is in use:
 - `lightning` and `pytorch_lightning` {lightning}; 2.6.2 and 2.6.3 were withdrawn
 - `torchmetrics` {torchmetrics}
 
+Any `torch` from 2.1 on may be installed.
+
 `nox -s compat unpinned page` installs each row below on its own, runs the tests and writes this page. First come pairs
-of versions. The oldest and the newest pair are part of `make test`, and the newest pair runs all tests there. Then
-comes what `pip install` finds newest for each Python.
+of versions, the oldest also with the oldest torch. The oldest and the newest pair are part of `make test`, and the
+newest pair runs all tests there. Then comes what `pip install` finds newest for each Python.
 
 | Lightning, both packages | torchmetrics | torch | Python | passed | skipped | failed |
 |---|---|---|---|---|---|---|
