@@ -51,7 +51,7 @@ class LocalRows:
         table: The rows, ``None`` for no rows.
         pieces: The pieces of the table.
         plan: What all ranks agreed on.
-        rank: The place of this rank among those that combine.
+        rank: The index of this rank among those that combine.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LocalRows:
         """The same rows under a plan that was completed."""
         same = copy(self)
         same.plan = plan
-        for cached in ("own", "panel", "as_combined"):
+        for cached in ("scored_queries", "panel", "as_combined"):
             vars(same).pop(cached, None)
         return same
 
@@ -91,10 +91,10 @@ class LocalRows:
     @cached_property
     def summary(self) -> Summary:
         """The same, to be sent."""
-        own = self.queries
-        if own is None:
+        queries = self.queries
+        if queries is None:
             return Summary(torch.zeros(4, 0, dtype=torch.int64))
-        return Summary.of(own.query, own.segment, own.fingerprint, own.rows, own.relevant)
+        return Summary.of(queries.query, queries.segment, queries.fingerprint, queries.rows, queries.relevant)
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class LocalRows:
         return Panel(self.metrics, self.plan.longest)
 
     @cached_property
-    def own(self) -> Scored | None:
+    def scored_queries(self) -> Scored | None:
         """This rank's queries by themselves; where ids restart, those of every update."""
         if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
@@ -117,15 +117,15 @@ class LocalRows:
 
     def outcome(self, name: str) -> Outcome:
         """The value of one metric where this rank's rows are all there is."""
-        scored = self.own
+        scored = self.scored_queries
         values = None if scored is None else scored.values.get(name)
         if self.table is None or scored is None or values is None:
             return Outcome()
         if values.error is not None:
             return Outcome(error=values.error)
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
-        found = _outcome(self.panel, name, [sums], False, self.longest_counted)
-        return replace(found, by_chance=_falls_by_chance(values, self.table))
+        outcome = _outcome(self.panel, name, [sums], False, self.longest_counted)
+        return replace(outcome, by_chance=_falls_by_chance(values, self.table))
 
     @property
     def longest_counted(self) -> int:
@@ -144,21 +144,21 @@ class LocalRows:
             width: The columns of a value.
             counted: A boolean mask over the queries; ``None`` for all.
         """
-        if self.table is None or self.own is None or self.queries is None:
+        if self.table is None or self.scored_queries is None or self.queries is None:
             return Sum.nothing(mean, width)
         if counted is None:
-            return self.own.sums(name, mean, width)
-        values = self.own.values.get(name)
+            return self.scored_queries.sums(name, mean, width)
+        values = self.scored_queries.values.get(name)
         if values is not None and values.error is not None and not self.table.scored:
             # the metric may refuse a part of a query that it takes as a whole
             return self._score_counted(self.table, self.queries, counted).sums(name, mean, width)
         # the queries are ordered by id, what was scored by life and id
-        return self.own.sums(name, mean, width, counted[torch.argsort(self.queries.segment, stable=True)])
+        return self.scored_queries.sums(name, mean, width, counted[torch.argsort(self.queries.segment, stable=True)])
 
     def _score_counted(self, table: RowTable, queries: Queries, counted: Tensor) -> Scored:
         """The queries that a boolean mask selects, as if there were no others."""
-        place = _place_rows(table, queries)
-        rows = counted.to(place.device)[place]
+        query_of_row = _queries_of_rows(table, queries)
+        rows = counted.to(query_of_row.device)[query_of_row]
         if not bool(rows.any()):
             return Scored(torch.zeros(0, dtype=torch.int64), {})
         numbers = QueryKeys(table, restarting=False)
@@ -175,9 +175,9 @@ class LocalRows:
         """
         if self.table is None or self.queries is None:
             return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
-        place = _place_rows(self.table, self.queries)
-        rows = chosen.to(place.device)[place].nonzero().reshape(-1)
-        rows = rows[torch.argsort(place[rows], stable=True)]
+        query_of_row = _queries_of_rows(self.table, self.queries)
+        rows = chosen.to(query_of_row.device)[query_of_row].nonzero().reshape(-1)
+        rows = rows[torch.argsort(query_of_row[rows], stable=True)]
         return PackedQueries(self.table.preds[rows].double().cpu(), self.table.target[rows].float().cpu())
 
 
@@ -210,7 +210,7 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
     measure = panel.measures.get(name)
     length = None if measure is None else panel.length(name, longest)
     try:
-        return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
+        return Outcome(total(measure, sums, mean, length), tally=Tally.together([rank_sum.tally for rank_sum in sums]))
     except Exception as error:
         if measure is None or isinstance(measure.aggregation, str):
             raise
@@ -221,11 +221,14 @@ def _with_scored(
     table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
 ) -> tuple[Tensor, dict[str, Values]]:
     """The values of rows that are here, and of updates that were scored when they came."""
-    scored = [(numbers.of(own.queries[0], update), own.values) for update, own in table.scored.items()]
+    scored = [
+        (numbers.of(scored_update.queries[0], update), scored_update.values)
+        for update, scored_update in table.scored.items()
+    ]
     everything = torch.cat([held, *(queries for queries, _ in scored)])
     starts = [0, *torch.tensor([held.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
-    parts = [own for _, own in scored if own is not None]
-    return everything, {name: join_values([own, *parts], starts) for name, own in values.items()}
+    parts = [values_of_update for _, values_of_update in scored if values_of_update is not None]
+    return everything, {name: join_values([values_of_rows, *parts], starts) for name, values_of_rows in values.items()}
 
 
 def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
@@ -241,13 +244,13 @@ def combined(
     Args:
         local: This rank's rows.
         name: The metric.
-        sums: Of every rank that counts, by its place among those that combine.
+        sums: Of every rank that counts, by its index among those that combine.
         split: What this rank made of the queries whose rows lie on several ranks.
         mean: Whether the sums are those of a mean.
         width: The columns of a value.
         longest: The most rows of any query.
     """
-    failed = [place for place, own in sums.items() if own.failed]
+    failed = [index for index, rank_sum in sums.items() if rank_sum.failed]
     if failed:
         return Outcome(error=_scoring_error(local, name, failed))
     everything = list(sums.values())
@@ -260,9 +263,9 @@ def combined(
 
 
 def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
-    own = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
-    if own is not None:
-        return own
+    error = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
+    if error is not None:
+        return error
     metric, ranks = local.metrics[name], ", ".join(map(str, failed))
     if metric is not None and getattr(metric, "empty_target_action", None) == "error":
         wanted = "negative" if _compat.needs_irrelevant_row(metric) else "positive"
@@ -276,14 +279,14 @@ def _leave_out_repeated(
     samples = dict(plan.padded)
     if table is None or pieces is None or rank not in samples:
         return table, pieces
-    own = plan.facts[rank]
-    kept = table.without(rows_of_sample(table, own.last_samples, samples[rank], own.last_batch))
+    facts = plan.facts[rank]
+    kept = table.without(rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch))
     left = len(kept) or kept.scored
     return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
 
 
-def _place_rows(table: RowTable, queries: Queries) -> Tensor:
-    """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
+def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:
+    """For every row the index of its query among the queries, int64 of shape ``(rows,)``."""
     held = queries.query.to(table.query.device)
     if table.lives == 1:
         return torch.searchsorted(held.to(table.query.dtype), table.query)

@@ -1,4 +1,4 @@
-"""What the ranks told of log calls and metrics: what rules look at."""
+"""What the ranks report of log calls and metrics: what rules look at."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class WeightCounts:
 
 @dataclass(frozen=True)
 class SourceMetricFacts:
-    """What a rank tells of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
+    """What a rank reports of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
 
     Attributes:
         metric: Its class.
-        mean: Whether nothing tells that its value is another number than the mean of its values over batches.
+        mean: Whether nothing shows that its value is another number than the mean of its values over batches.
         running: Whether ``compute()`` of one growing metric was logged several times.
         whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
         stale: Updates of earlier epochs that it still holds, or held when the epoch began.
@@ -144,10 +144,10 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
 
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
-        told = to_payload(self)
+        payload = to_payload(self)
         if self.storage == f"{self.hook}.{self.name}":
-            del told["storage"]
-        return told
+            del payload["storage"]
+        return payload
 
     @classmethod
     def from_payload(cls, message: dict[str, Any]) -> KeyFacts:
@@ -169,10 +169,10 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What a rank tells of one metric besides its rows.
+    """What a rank reports of one metric besides its rows.
 
     Attributes:
-        rows: The place of its rows among those that the rank tells of.
+        rows: The index of its rows among those that the rank reports.
         metric: Its class.
         path: The user's file of the first update.
         line: The line in it.
@@ -281,7 +281,7 @@ class ComputeCall:
 
 @dataclass(frozen=True)
 class Unregistered:
-    """What a rank tells of a metric outside of the module, or of those that one wrapper or collection holds.
+    """What a rank reports of a metric outside of the module, or of those that one wrapper or collection holds.
 
     Attributes:
         name: Where it is held, such as ``metrics['mrr']``; its class where that is not known.
@@ -293,7 +293,7 @@ class Unregistered:
         moved: Whether the guard has brought it from ``device`` to where the module is.
         of_callback: Whether a callback holds it.
         storage: Lightning's key for a value of it.
-        ranks: The ranks that told of it; each rank leaves it empty.
+        ranks: The ranks that report it; each rank leaves it empty.
     """
 
     name: str

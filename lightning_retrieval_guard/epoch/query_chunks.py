@@ -83,19 +83,19 @@ class _Cutter:
     def add(self, part: Tensor, ends: bool) -> None:
         """Take in the pieces of a chunk, and whether the last of its updates ends there."""
         self._open.append(part)
-        if not ends and sum(own.shape[1] for own in self._open) <= _BUFFER:
+        if not ends and sum(chunk.shape[1] for chunk in self._open) <= _BUFFER:
             return
         self._open = [_joined(self._open)]
         if ends:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
             if self._may_fold and not self._folded and not are_full(part[2], part[3]):
-                self._folded, self._parts = True, [self._fold(own) for own in self._parts]
+                self._folded, self._parts = True, [self._fold(chunk) for chunk in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
             self._merge()
 
     def _merge(self) -> None:
-        if self._folded and sum(own.shape[1] for own in self._parts) > self._limit:
+        if self._folded and sum(chunk.shape[1] for chunk in self._parts) > self._limit:
             parts, self._parts = torch.cat(self._parts, dim=1), []
             self._parts = [_join(parts)]
             self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
@@ -193,10 +193,10 @@ def _join(runs: Tensor) -> Tensor:
     if first.numel() == runs.shape[1]:
         return runs[:, order]
     # rows are added where they stand: in another order they would take as much memory again
-    place = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
+    index = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
     joined = torch.zeros(len(runs), first.numel(), dtype=torch.int64)
     joined[0], joined[1] = query[first], update[first]
-    joined[2:].index_add_(1, place, runs[2:])
+    joined[2:].index_add_(1, index, runs[2:])
     return joined
 
 

@@ -134,14 +134,14 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
     sizes, has = table.sizes, queries > 0
     if table.scored or bool((sizes[has] % queries[has] != 0).any()):
         return False
-    found = torch.ones((), dtype=torch.bool, device=table.target.device)
+    on_diagonal = torch.ones((), dtype=torch.bool, device=table.target.device)
     parts = (column.split(sizes.tolist()) for column in (table.target, table.query))
     for target, query, count in zip(*parts, queries.tolist(), strict=True):
         if count:
             block, ids = target.reshape(count, -1) > 0, query.reshape(count, -1)
             one_a_query = (block.sum(dim=1) == 1).all() & (ids == ids[:, :1]).all()
-            found &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
-    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(found)
+            on_diagonal &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
+    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
 
 
 def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> Origin:
@@ -152,11 +152,11 @@ def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> O
     order = torch.argsort(pieces.update, stable=True)
     counts = torch.bincount(pieces.update, minlength=len(batches)).tolist()
     holding: set[str] | None = None
-    for own, ids in zip(columns, pieces.query[order].split(counts), strict=True):
-        assert own is not None
+    for id_columns, ids in zip(columns, pieces.query[order].split(counts), strict=True):
+        assert id_columns is not None
         if ids.numel():
-            paths = own.paths if holding is None else holding
-            holding = {path for path in paths if _holds(own.read(path), ids, world_size)}
+            paths = id_columns.paths if holding is None else holding
+            holding = {path for path in paths if _holds(id_columns.read(path), ids, world_size)}
             if not holding:
                 return "made"
     return "data"

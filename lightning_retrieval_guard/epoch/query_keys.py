@@ -30,7 +30,7 @@ class QueryKeys:
 
     def _span_ids(self) -> None:
         table = self._table
-        scored = [own.queries[0].to(table.query.device) for own in table.scored.values()]
+        scored = [update.queries[0].to(table.query.device) for update in table.scored.values()]
         held = [part for part in (table.query, *scored) if part.numel()]
         if not held:
             self._low, self._span = 0, 1

@@ -28,7 +28,7 @@ _COUNTS, _IDS, _SUMS = 2, 3, 4
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What a rank tells of the samples of one batch; nothing where its rows do not fall into samples.
+    """What a rank reports of the samples of one batch; nothing where its rows do not fall into samples.
 
     Attributes:
         samples: The number of samples in the batch.
@@ -67,7 +67,7 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
     counts = [torch.bincount(part, minlength=samples) for part in (of, of[relevance > 0])]
     ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, of, query)
     columns = (scores, scores.abs(), scores * scores, scores * relevance)
-    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, own) for own in columns])
+    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, column) for column in columns])
     step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
     coarse = step > torch.finfo(torch.float32).eps
     return SampleFacts(
@@ -116,7 +116,7 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
     Args:
         table: The rows.
         facts: The samples of the last batch.
-        sample: Its place among those that are described.
+        sample: Its index among those that are described.
         update: The first update of the batch.
     """
     updates = range(update, table.updates)

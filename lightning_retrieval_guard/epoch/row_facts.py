@@ -1,4 +1,4 @@
-"""What one rank tells the others about the rows of a metric, before any row travels."""
+"""What one rank reports of the rows of a metric, before any row travels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_retrieval_guard.settings import QueryScope
 
 _HASH_BITS = 32
 _SAMPLES = {"first_samples", "last_samples"}
-_ARRANGED = 64  # rows whose places tell an arrangement from another
+_ARRANGED = 64  # rows whose order stands for that of all
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
 _MANY_MORE = 1.5

@@ -41,7 +41,7 @@ class ScoredUpdate:
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
         values = self.values
-        parts = [] if values is None else [values.values, values.place, values.by_score]
+        parts = [] if values is None else [values.values, values.position, values.by_score]
         return [self.queries, *(part for part in parts if part is not None)]
 
 
@@ -98,11 +98,11 @@ class RowTable:
         return replace(self, **columns, ends=self.ends - gone)
 
     def repeated(self, copies: int) -> RowTable:
-        """The rows of every update as often as told, as torchmetrics joins those of several ranks."""
+        """The rows of every update several times, as torchmetrics joins those of several ranks."""
         if copies == 1:
             return self
         rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
-        order = torch.cat([own.repeat(copies) for own in rows])
+        order = torch.cat([update_rows.repeat(copies) for update_rows in rows])
         columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
         return replace(self, **columns, ends=self.ends * copies)
 
@@ -142,8 +142,8 @@ def _cat(
     if narrow is None or device.type != "cpu" or not all(_lies_within(part, low, high) for part in full):
         return torch.cat(flat)
     joined = torch.empty(sum(part.numel() for part in full), dtype=narrow)
-    for place, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
-        place.copy_(part)
+    for target, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
+        target.copy_(part)
     return joined
 
 

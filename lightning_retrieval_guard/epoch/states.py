@@ -191,7 +191,7 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
     repeated = min(message.get("repeated", 0) for message in messages)
     views = []
     for name in names:
-        shown = [{key.kind for key in own if name in key.shows} for own in keys]
+        shown = [{key.kind for key in rank_keys if name in key.shows} for rank_keys in keys]
         objects = {rank for rank, kinds in enumerate(shown) if "metric" in kinds}
         absent = skips | ({*range(len(messages))} - objects if objects else set())
         by_forward = {kind for kinds in shown for kind in kinds} == {"forward"}

@@ -45,13 +45,13 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
-        return self._reduce([own.value for own in self.present if own.value is not None])
+        return self._reduce([facts.value for facts in self.present if facts.value is not None])
 
     @property
     def floored_weight(self) -> float:
         """The mean over ranks of the summed batch sizes, as Lightning takes it: integers are floored."""
         mean = self.total("weight") / self.world_size
-        return math.floor(mean) if all(own.integral for own in self.present) else mean
+        return math.floor(mean) if all(facts.integral for facts in self.present) else mean
 
     def _reduce(self, values: Sequence[float]) -> float | None:
         functions: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min, "max": max}
@@ -89,7 +89,7 @@ class KeyView(LoggedKey):
             return self.batch_mean if self.weight_fault else self.present[0].own_value
         if self.first.reduction == "mean":
             return self.batch_mean
-        return self._reduce([own.value for own in self.present if own.value is not None])
+        return self._reduce([facts.value for facts in self.present if facts.value is not None])
 
     @property
     def _own_global_value(self) -> float | None:
@@ -155,7 +155,7 @@ class KeyView(LoggedKey):
         first = self.first
         if not self.is_reduced or first.reduction != "mean" or first.value is None or not first.in_step:
             return None
-        if not all(own.integral for own in self.present) or self.total("weight") % self.world_size == 0:
+        if not all(facts.integral for facts in self.present) or self.total("weight") % self.world_size == 0:
             return None
         assert self.plain_value is not None
         return Effect(self.plain_value, _ratio(self.total("value"), self.total("weight")))
