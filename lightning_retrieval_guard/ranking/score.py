@@ -115,7 +115,7 @@ def _no_values(measure: Measure, preds: Tensor) -> Tensor:
 
 def _join(parts: Sequence[Scores], positions: Sequence[Tensor]) -> Scores:
     """The values of all blocks, given the positions of the queries of each among all ids."""
-    scored = [own.index_select(0, part.position) for part, own in zip(parts, positions, strict=True)]
+    scored = [indexes.index_select(0, part.position) for part, indexes in zip(parts, positions, strict=True)]
     position, values = torch.cat(scored), torch.cat([part.values for part in parts])
     if bool((position[1:] < position[:-1]).any()):
         position, order = position.sort()

@@ -82,7 +82,7 @@ class ComputeDispatcher:
             return plain, False
         if in_step:
             return plain, False
-        current, last = self._epochs.known.current(record), self._epochs.known.last(record)
+        current, last = self._epochs.known_values.current(record), self._epochs.known_values.last(record)
         if current is not None and current.combined:
             return functools.partial(_take, current.outcome, metric), True
         if last is not None and last.plan.replicated:
@@ -122,7 +122,7 @@ class ComputeDispatcher:
             epoch: The epoch that runs.
             syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
         """
-        source = self._epochs.known.current(record)
+        source = self._epochs.known_values.current(record)
         if source is None and syncs:
             source = self._epochs.meet_for(record, epoch)
         if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
@@ -135,8 +135,8 @@ class ComputeDispatcher:
 
     def _note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
         """The program computes a metric, and the guard supplies the value without a wait."""
-        known = self._epochs.known.last(record)
-        name = self._epochs.name(record) if known is None else known.name
+        source = self._epochs.known_values.last(record)
+        name = self._epochs.name(record) if source is None else source.name
         if name not in epoch.computed:
             site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""
@@ -148,8 +148,8 @@ class ComputeDispatcher:
 
         Then the program's own value is worked out too. Ranks that were fed unequally often have none.
         """
-        known = self._epochs.known.last(record)
-        return epoch.may_ignore and not (known is not None and known.plan.uneven)
+        source = self._epochs.known_values.last(record)
+        return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
 def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:

@@ -78,9 +78,9 @@ def compose(epoch: RunningEpoch, key: KeyView) -> KeyView:
     parts = [(epoch.local[part.name].metric, part) for part in key.parts if part.name in epoch.local]
 
     def of(values: Sequence[float | None]) -> float | None:
-        known = {id(part): value for (part, _), value in zip(parts, values, strict=True)}
+        value_of_part = {id(part): value for (part, _), value in zip(parts, values, strict=True)}
         try:
-            value = _compat.composed_value(metric, known)
+            value = _compat.composed_value(metric, value_of_part)
         except LookupError:
             return None
         return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None

@@ -38,8 +38,8 @@ class Epochs:
         self._watch = watch
         self._finder = SourceFinder(run, watch)
         self.states = StateMerger(run, watch, self._finder.by_name)
-        self.known = KnownValues(watch, self._finder)
-        self._judgement = Judgement(run, self.states, self.known.remember)
+        self.known_values = KnownValues(watch, self._finder)
+        self._judgement = Judgement(run, self.states, self.known_values.remember)
         self._collector = FactCollector(run, watch, self._finder, self.states)
         self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._finder.metric)
         self._running: dict[str, RunningEpoch] = {}
@@ -60,7 +60,7 @@ class Epochs:
 
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
-        self.known.clear()
+        self.known_values.clear()
         self.states.clear()
         self._running.clear()
         self._numbers.clear()
@@ -72,7 +72,7 @@ class Epochs:
         epoch = self.current()
         if epoch is None or not epoch.record.fresh:
             return
-        self.known.clear()
+        self.known_values.clear()
         epoch.record.end_batches()
         self._watch.start_batch()
         self._synchronize(epoch, "batches", lambda keys: self._finder.in_stage(epoch.record, keys))
@@ -144,7 +144,7 @@ class Epochs:
 
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""
-        self.known.clear()
+        self.known_values.clear()
         self.states.clear()
         epoch = self._leave()
         if epoch is None:
@@ -182,7 +182,7 @@ class Epochs:
         meeting = self._meet(label, message, {local.name: local}, lambda *_: True)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
-        self.known.remember(epoch)
+        self.known_values.remember(epoch)
         self._judgement.confirm()
         return epoch.sources[local.name]
 

@@ -1,4 +1,4 @@
-"""What the watches ask and tell while a program runs."""
+"""What the watches ask and report while a program runs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from lightning_retrieval_guard.epoch.values import Outcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
 _WORD_BYTES = 8
-# A dtype travels as its place in this list; it decides in which precision split queries are scored.
+# A dtype travels as its index in this list; it decides in which precision split queries are scored.
 _DTYPES = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -67,7 +67,7 @@ class Head:
 
     Attributes:
         longest: The most rows of any query that it counts by itself.
-        preds: The dtype of its scores, as a place in ``_DTYPES``.
+        preds: The dtype of its scores, as an index in ``_DTYPES``.
         target: The dtype of its relevance.
     """
 
@@ -119,14 +119,14 @@ class MetricGroup:
         rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
         metrics = {name: member.metric for name, member in self._members.items()}
         table, pieces = (rows.table, rows.pieces) if rows is not None and self._takes_part else (None, None)
-        return LocalRows(metrics, table, pieces, self.plan, self._place if self._takes_part else 0)
+        return LocalRows(metrics, table, pieces, self.plan, self._index if self._takes_part else 0)
 
     @property
     def _takes_part(self) -> bool:
         return self._rank in self.ranks
 
     @property
-    def _place(self) -> int:
+    def _index(self) -> int:
         return self.ranks.index(self._rank)
 
     def _counts(self, rank: int) -> bool:
@@ -174,9 +174,9 @@ class MetricGroup:
 
     # --- values to all ----------------------------------------------------------------------------------------
 
-    def _limit(self, place: int) -> int:
+    def _limit(self, index: int) -> int:
         """The most queries that a rank can have scored."""
-        facts = self.plan.facts[place]
+        facts = self.plan.facts[index]
         return facts.pieces if self.plan.ids_restart else facts.queries
 
     @property
@@ -187,11 +187,11 @@ class MetricGroup:
     def _width(self, name: str) -> int:
         return self._members[name].columns or 2 * self.plan.longest
 
-    def _sizes(self, place: int) -> list[int]:
+    def _sizes(self, index: int) -> list[int]:
         """The bytes of the parts of a rank's block: the head, what each metric made of its queries, rows."""
-        limit, lows = self._limit(place), self._lows
+        limit, lows = self._limit(index), self._lows
         words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
-        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == place].sum())
+        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == index].sum())
         return [*(_WORD_BYTES * size for size in (Head.WORDS, *words)), ROW_BYTES * rows]
 
     def block_bytes(self, rank: int) -> int:
@@ -202,12 +202,12 @@ class MetricGroup:
         """What this rank has scored, uint8; read by ``_unpack_values``."""
         if not self._counts(self._rank):
             return torch.zeros(0, dtype=torch.uint8)
-        limit, lows = self._limit(self._place), self._lows
+        limit, lows = self._limit(self._index), self._lows
         sums = [self._sum(name).pack(self._members[name].mean, limit, lows) for name in self._wanted]
         words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
         if self._compared is None or self._split is None:
             return words
-        split = self._compared.of(self._compared.rank == self._place).split
+        split = self._compared.of(self._compared.rank == self._index).split
         return torch.cat([words, self.local.packed(split).pack()])
 
     def _head(self) -> Head:
@@ -220,11 +220,11 @@ class MetricGroup:
         """What this rank made of its queries."""
         counted = None
         if self._compared is not None and not self.plan.ids_restart:
-            counted = self._compared.of(self._compared.rank == self._place).counts
+            counted = self._compared.of(self._compared.rank == self._index).counts
         return self.local.sums(name, self._members[name].mean, self._width(name), counted)
 
-    def _unpack_values(self, place: int, block: Tensor) -> Block:
-        head, *sums, rows = block.split(self._sizes(place))
+    def _unpack_values(self, index: int, block: Tensor) -> Block:
+        head, *sums, rows = block.split(self._sizes(index))
         return Block(
             Head(*_words(head).tolist()),
             {
@@ -239,12 +239,12 @@ class MetricGroup:
         if not self._takes_part:
             return
         counted = self.plan.counted
-        ranks = {place: self._unpack_values(place, blocks[place]) for place in counted}
+        ranks = {index: self._unpack_values(index, blocks[index]) for index in counted}
         split, longest = self._score_split(list(ranks.values()))
         longest = max(longest, *(block.head.longest for block in ranks.values()))
         for name in self._wanted:
             if split is None or name in split.values:  # a rank that never met the metric cannot score rows
-                sums = {place: block.sums[name] for place, block in ranks.items()}
+                sums = {index: block.sums[name] for index, block in ranks.items()}
                 mean, width = self._members[name].mean, self._width(name)
                 self._outcomes[name] = combined(self.local, name, sums, split, mean, width, longest)
 
@@ -290,6 +290,6 @@ def _words(block: Tensor) -> Tensor:
     return block.clone().view(torch.int64)
 
 
-def _joint_dtype(places: Sequence[int]) -> torch.dtype:
+def _joint_dtype(indexes: Sequence[int]) -> torch.dtype:
     """The dtype that torch gives rows of several ranks when they are joined."""
-    return reduce(torch.promote_types, [_DTYPES[place] for place in places if place != _NO_ROWS])
+    return reduce(torch.promote_types, [_DTYPES[index] for index in indexes if index != _NO_ROWS])

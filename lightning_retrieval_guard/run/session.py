@@ -145,7 +145,7 @@ class Session:
             self._epochs.join_from_outside()
 
     def end_run(self) -> None:
-        """The run is over without an exception: tell of suppressions that were of no use."""
+        """The run is over without an exception: report suppressions that were of no use."""
         findings = list(self._run.filter.unused(self._run.exchange.rank, self._run.world_size))
         if findings:
             self._run.log.add(findings, say=self.is_rank_zero)

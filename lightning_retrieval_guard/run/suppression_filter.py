@@ -85,7 +85,7 @@ class SuppressionFilter:
         return Verdict(reported, ignored)
 
     def may_ignore(self, owners: Iterable[object]) -> bool:
-        """Whether a rule may be ignored at any log call of some objects, as far as source and settings tell."""
+        """Whether a rule may be ignored at any log call of some objects, as far as source and settings show."""
         chosen = self._settings.select is not None or bool(self._settings.ignore)
         return chosen or self._suppressions.may_apply(map(type, owners))
 

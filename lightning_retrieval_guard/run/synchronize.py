@@ -148,7 +148,7 @@ class Synchronizer:
                         RowFacts() if index is None else ranks[rank].rows[index]
                         for rank, index in zip(combining, rows, strict=True)
                     ]
-                    # which rank had a sample first is told by its number among all
+                    # which rank had a sample first is known by its number among all
                     seeks = seeks_repeated and len(combining) == len(ranks)
                     plan = make_plan(held, self._scope, seeks, synchronises)
                     groups[key] = MetricGroup(combining, plan, self._exchange.rank)
@@ -178,9 +178,9 @@ class Synchronizer:
         if not blocks:
             return []
         sizes = [[size(rank) for _, size in blocks] for rank in range(self._exchange.world_size)]
-        own = torch.cat([block for block, _ in blocks])
-        if own.numel() != sum(sizes[self._exchange.rank]):
+        sent = torch.cat([block for block, _ in blocks])
+        if sent.numel() != sum(sizes[self._exchange.rank]):
             raise ValueError("rows of a query that lies on several ranks are gone")
-        gathered = self._exchange.gather_blocks(own, [sum(size) for size in sizes])
+        gathered = self._exchange.gather_blocks(sent, [sum(size) for size in sizes])
         parts = [whole.split(size) for whole, size in zip(gathered, sizes, strict=True)]
         return [[part[number] for part in parts] for number in range(len(blocks))]
