@@ -15,9 +15,8 @@ from lightning_retrieval_guard.run.collect import END_HOOKS
 from lightning_retrieval_guard.run.compute import ComputeDispatcher
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epochs import Epochs
-from lightning_retrieval_guard.run.failure import failure_text
 from lightning_retrieval_guard.run.listener import Listener
-from lightning_retrieval_guard.run.protection import Protection
+from lightning_retrieval_guard.run.protection import Protection, failure_text
 from lightning_retrieval_guard.watch.call_site import without_own_frames
 from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
