@@ -19,7 +19,6 @@ from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.epoch_rows import EpochRows, epoch_rows_of
 from lightning_retrieval_guard.run.shared_rows import SharedRows, SharedRowSets
 from lightning_retrieval_guard.watch.call_site import CallSite
-from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.merged import Merged
 from lightning_retrieval_guard.watch.metric_lives import (
@@ -36,6 +35,7 @@ from lightning_retrieval_guard.watch.metric_lives import (
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+from lightning_retrieval_guard.watch.unregistered import iter_modules
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.run.context import RunContext

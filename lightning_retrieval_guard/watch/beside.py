@@ -165,7 +165,7 @@ def _values(values: Any) -> list[Any]:
 def _without_last(value: Any, size: int) -> Any:
     """Arguments without the last sample, as they are where they have no entry a sample."""
     args, kwargs = value
-    return tuple(_cut(one, size) for one in args), {name: _cut(one, size) for name, one in kwargs.items()}
+    return tuple(_cut(entry, size) for entry in args), {name: _cut(entry, size) for name, entry in kwargs.items()}
 
 
 def _cut(value: Any, size: int) -> Any:
@@ -174,10 +174,10 @@ def _cut(value: Any, size: int) -> Any:
     return value[:-1] if _has_entries(value, size) else value
 
 
-def _sample(inputs: Any, size: int, place: int) -> list[Any]:
+def _sample(inputs: Any, size: int, index: int) -> list[Any]:
     """What the arguments hold of one sample, and what they say of all."""
     args, kwargs = inputs
     values = _values((*args, *(kwargs[name] for name in sorted(kwargs))))
-    entries = [value[place] for value in values if _has_entries(value, size)]
+    entries = [value[index] for value in values if _has_entries(value, size)]
     common = [value for value in values if isinstance(value, (bool, int, str))]
     return [entry.detach().clone() if isinstance(entry, Tensor) else entry for entry in entries] + common

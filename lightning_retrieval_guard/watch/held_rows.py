@@ -122,8 +122,8 @@ def _size(tensor: Tensor) -> int:
 
 def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
     """A copy that holds the same."""
-    found = (reference() for reference in copies)
-    return next((copy for copy in found if copy is not None and _is_same(copy, part)), None)
+    living = (reference() for reference in copies)
+    return next((copy for copy in living if copy is not None and _is_same(copy, part)), None)
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

@@ -203,11 +203,11 @@ class MetricRecord:
         if self.is_rows:
             self.infos.append(UpdateInfo(batch, feed))
 
-    def follow(self, leader: MetricRecord) -> None:
+    def relink(self, leader: MetricRecord) -> None:
         """Hold what the leader of the compute group holds, fed as it was."""
         if not self.is_grouped:
-            theirs, its = leader.metric(), self.metric()
-            self.merged = None if theirs is None or its is None else merged_into(theirs, its)
+            of_leader, of_member = leader.metric(), self.metric()
+            self.merged = None if of_leader is None or of_member is None else merged_into(of_leader, of_member)
         self.is_grouped = leader.is_grouped = True
         self.leader = leader
         self.first_update = self.first_update or leader.first_update
@@ -259,7 +259,11 @@ class SomeUpdates:
         if len(self.updates) == len(ids):
             return ids, preds, target
         chosen = self.updates
-        return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
+        return (
+            [ids[update] for update in chosen],
+            [preds[update] for update in chosen],
+            [target[update] for update in chosen],
+        )
 
     @property
     def scored(self) -> dict[int, ScoredUpdate]:

@@ -47,7 +47,7 @@ class MetricListener(Protocol):
     def in_step(self) -> bool:
         """Whether a batch has begun since the ranks last met."""
 
-    def may_drop(self, record: MetricRecord) -> bool:
+    def may_drop_stale(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
 
     def feeding(self) -> UpdateContext | None:
@@ -59,7 +59,7 @@ class MetricListener(Protocol):
     def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Run ``forward`` of the metric, and say whether the value combines all ranks."""
 
-    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+    def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: move the metric to where it is needed."""
 
     def hook(self) -> str | None:
@@ -287,7 +287,7 @@ class MetricWatch:
         for first, *others in _compat.compute_groups(collection):
             leader = self.record_of(first)
             for other in others:
-                self.record_of(other).follow(leader)
+                self.record_of(other).relink(leader)
 
     def _stays(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a retrieval metric is told to move to where it is; Lightning does so in every log call."""
@@ -306,7 +306,7 @@ class MetricWatch:
         if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
         if self._listener.routes:
-            self._listener.protect(lambda: self._listener.bring(record, tensors_in((args, kwargs))))
+            self._listener.protect(lambda: self._listener.move_to_module_device(record, tensors_in((args, kwargs))))
             self._listener.protect(lambda: self._feed_beside(record, (args, kwargs)))
 
     def _feed_beside(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
@@ -316,7 +316,7 @@ class MetricWatch:
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
         feeding = self._listener.feeding()
-        if feeding is not None and self._listener.may_drop(record):
+        if feeding is not None and self._listener.may_drop_stale(record):
             drop_stale(record, feeding, self.row_records())
 
     def _note_update(self, record: MetricRecord, rows: int | None) -> None:

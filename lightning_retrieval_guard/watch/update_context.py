@@ -29,8 +29,8 @@ class UpdateContext:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
-    ``is_over`` tells of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, ``in_step`` tells whether a step runs, ``repeats`` what of its batch the sampler repeats, and
+    ``is_over`` says of another one whether it began before this one and has ended. ``columns`` are those that ids can
+    have come from, ``in_step`` says whether a step runs, ``repeats`` what of its batch the sampler repeats, and
     ``logs_by_dataloader`` whether metric objects are logged for each of several dataloaders.
     """
 
