@@ -10,8 +10,8 @@ import functools
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -22,51 +22,15 @@ from lightning_retrieval_guard.watch.beside import BesideFeeder
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
+from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.merged import rows_given
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stale import drop_stale
-from lightning_retrieval_guard.watch.suppressions import Suppressions
-from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
-
-
-class MetricListener(Protocol):
-    """What the watch asks and tells while a metric works."""
-
-    suppressions: Suppressions
-
-    @property
-    def routes(self) -> bool:
-        """Whether the guard supplies the values of retrieval metrics."""
-
-    @property
-    def in_step(self) -> bool:
-        """Whether a batch has begun since the ranks last met."""
-
-    def may_drop_stale(self, record: MetricRecord) -> bool:
-        """Whether a metric may be made to forget what it holds of earlier epochs."""
-
-    def feeding(self) -> UpdateContext | None:
-        """What feeds metrics at this moment, or ``None`` outside of stages."""
-
-    def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        """Compute the metric, and say whether the value combines all ranks."""
-
-    def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        """Run ``forward`` of the metric, and say whether the value combines all ranks."""
-
-    def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
-        """Before an update with ``inputs``: move the metric to where it is needed."""
-
-    def hook(self) -> str | None:
-        """The Lightning hook that runs now."""
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
 
 
 class _Calls(threading.local):
@@ -88,7 +52,7 @@ class MetricWatch:
         max_held_mb: The MiB of rows that the watch may keep alive.
     """
 
-    def __init__(self, listener: MetricListener, max_held_mb: float) -> None:
+    def __init__(self, listener: WatchListener, max_held_mb: float) -> None:
         self._listener = listener
         self._patches = Patches()
         self._records: dict[int, MetricRecord] = {}
