@@ -79,7 +79,7 @@ UNEVEN_LISTS = Fault("every update is gathered by itself (Lightning-AI/torchmetr
 
 def lightning_of(part: Any) -> str:
     """The package that a trainer, a module or a result belongs to: ``"lightning"`` or ``"pytorch_lightning"``."""
-    roots = (own.__module__.partition(".")[0] for own in type(part).__mro__)
+    roots = (base.__module__.partition(".")[0] for base in type(part).__mro__)
     return next((root for root in roots if root in _LIGHTNING), _LIGHTNING[0])
 
 
@@ -135,7 +135,7 @@ def _is_lightnings(module: str) -> bool:
 def class_that_logs(module: Any) -> type:
     """Lightning's class among those of the module that defines ``log``."""
     classes = type(module).__mro__
-    return next(own for own in classes if _is_lightnings(own.__module__) and "log" in vars(own))
+    return next(owner for owner in classes if _is_lightnings(owner.__module__) and "log" in vars(owner))
 
 
 def find_result(results: Any, hook: str, name: str) -> str | None:
@@ -284,8 +284,8 @@ def is_rows_metric(metric: Metric) -> bool:
 
 def is_curve(metric: Metric) -> bool:
     """Whether the metric aggregates precision and recall at every cut-off over queries, as torchmetrics does."""
-    known = (RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision)
-    return isinstance(metric, known) and type(metric).compute in [curve.compute for curve in known]
+    curves = (RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision)
+    return isinstance(metric, curves) and type(metric).compute in [curve.compute for curve in curves]
 
 
 def scores_by_query(metric: Metric) -> bool:
@@ -509,10 +509,10 @@ def combines_by_states(metric: Any) -> bool:
 
 def combines_by_own_code(metric: Metric) -> bool:
     """Whether a class of the program's says itself how states are combined, or one whose states are a window."""
-    own = type(metric)
-    if own.__module__.startswith("torchmetrics."):
+    metric_class = type(metric)
+    if metric_class.__module__.startswith("torchmetrics."):
         return isinstance(metric, Running)
-    return any(getattr(own, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
+    return any(getattr(metric_class, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
 
 
 def has_own_merge(metric: Metric) -> bool:

@@ -309,12 +309,12 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             self._attach(trainer)
 
     def _build_report(self, trainer: Trainer) -> Report:
-        found = self.findings
-        reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
+        findings = self.findings
+        reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in findings}}
         return Report(
             mode=self.settings.mode,
             world_size=self._world_size,
-            findings=tuple(found),
+            findings=tuple(findings),
             history=self._log.history,
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},

@@ -16,7 +16,7 @@ from lightning_retrieval_guard.report.text import printable
 
 SANITY_CHECK = "sanity_check"
 _Identity = tuple[str, str, str, int]
-_versions_told: set[str] = set()
+_versions_warned_of: set[str] = set()
 
 
 class FindingLog:
@@ -84,8 +84,8 @@ class FindingLog:
         if stage == SANITY_CHECK:
             return
         self._numbers.update(numbers)
-        for key, own in numbers.items():
-            self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, own))
+        for key, key_numbers in numbers.items():
+            self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, key_numbers))
 
     def count_at(self, step: int, findings: Sequence[Finding]) -> Counter[str]:
         """How many findings the stages of this run have had at a step: loggers keep one number a step."""
@@ -173,14 +173,14 @@ def finding_from(fields: Mapping[str, Any]) -> Finding:
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
-    known = into.get(finding.identity)
-    if known is not None and (known.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
-        ranks = tuple(sorted({*known.ranks, *finding.ranks}))
-        effect = finding.effect if finding.effect is not None else known.effect
-        merged = replace(finding, count=known.count + 1, ranks=ranks).with_effect(effect)
+    earlier = into.get(finding.identity)
+    if earlier is not None and (earlier.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
+        ranks = tuple(sorted({*earlier.ranks, *finding.ranks}))
+        effect = finding.effect if finding.effect is not None else earlier.effect
+        merged = replace(finding, count=earlier.count + 1, ranks=ranks).with_effect(effect)
         # what was wrong once stays wrong, even if a later epoch shows no effect
-        severity = known.severity if finding.severity is Severity.NOTE else finding.severity
-        finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
+        severity = earlier.severity if finding.severity is Severity.NOTE else finding.severity
+        finding = replace(merged, severity=severity, corrected=earlier.corrected or finding.corrected)
     into[finding.identity] = finding
     return finding
 
@@ -193,11 +193,11 @@ def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
         path: The user's file.
         line: The line in it.
     """
-    for told in unchecked:
-        if told not in _versions_told:
-            _versions_told.add(told)
+    for clause in unchecked:
+        if clause not in _versions_warned_of:
+            _versions_warned_of.add(clause)
             text = printable(
-                f"RetrievalGuard: {told}. It goes on, and steps aside where it fails, but may judge or correct numbers"
-                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
+                f"RetrievalGuard: {clause}. It goes on, and steps aside where it fails, but may judge or correct"
+                " numbers wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
             )
             warn_at(text, path, line)

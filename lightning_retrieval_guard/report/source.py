@@ -49,8 +49,8 @@ def excerpts(finding: Finding) -> list[Excerpt]:
     places: dict[tuple[str, int], list[int]] = {}
     for path, line in (*finding.updates, (finding.path, finding.line)):
         places.setdefault((path, _function_at(path, line)[0]), []).append(line)
-    found = [Excerpt(path, lines[-1], _lines(path, start, lines)) for (path, start), lines in places.items()]
-    return [own for own in found[:-1] if own.lines] + found[-1:]
+    shown = [Excerpt(path, lines[-1], _lines(path, start, lines)) for (path, start), lines in places.items()]
+    return [excerpt for excerpt in shown[:-1] if excerpt.lines] + shown[-1:]
 
 
 def _lines(path: str, start: int, places: list[int]) -> list[Line]:

@@ -128,7 +128,7 @@ def _heed_options(options: Iterable[str]) -> None:
     """
     for option in options:
         action, message, category, module, line = [*map(str.strip, option.split(":")), "", "", "", "", ""][:5]
-        chosen = next((known for known in _ACTIONS if action and known.startswith(action)), None)
+        chosen = next((name for name in _ACTIONS if action and name.startswith(action)), None)
         if category == _CATEGORY and chosen is not None and (line.isdigit() or not line):
             whole_module = rf"{re.escape(module)}\Z" if module else ""
             warnings.filterwarnings(chosen, re.escape(message), GuardWarning, whole_module, int(line or 0), append=True)

@@ -139,7 +139,7 @@ def _grouped(values: Sequence[_Value]) -> list[list[_Value]]:
 
 def _falling(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
     for formula in _GROWING:
-        growing = sorted((own for own in values if own.measure.formula == formula), key=lambda own: own.top_k)
+        growing = sorted((value for value in values if value.measure.formula == formula), key=lambda value: value.top_k)
         for one, other in pairwise(growing):
             if one.top_k < other.top_k and other.number < one.number - _SLACK:
                 yield one, other
@@ -147,7 +147,7 @@ def _falling(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
 
 def _unequal(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
     """Each value that differs from the first of its kind."""
-    alike = [own for own in values if own.measure.is_best_row_relevant and _has_one_answer(own)]
+    alike = [value for value in values if value.measure.is_best_row_relevant and _has_one_answer(value)]
     for other in alike[1:]:
         if abs(other.number - alike[0].number) > _SLACK:
             yield alike[0], other

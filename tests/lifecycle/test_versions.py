@@ -19,7 +19,7 @@ from .programs import Restarting, RestartingIds, make_trainer
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_versions_told", set())
+    monkeypatch.setattr(log, "_versions_warned_of", set())
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
