@@ -19,7 +19,7 @@ from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
-from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Panel, Sum, Tally, Values, join_values, total
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -115,14 +115,14 @@ class LocalRows:
             held, values = _with_scored(table, numbers, held, values)
         return Scored(numbers.lives(held), values)
 
-    def outcome(self, name: str) -> Outcome:
+    def outcome(self, name: str) -> MetricOutcome:
         """The value of one metric where this rank's rows are all there is."""
         scored = self.scored_queries
         values = None if scored is None else scored.values.get(name)
         if self.table is None or scored is None or values is None:
-            return Outcome()
+            return MetricOutcome()
         if values.error is not None:
-            return Outcome(error=values.error)
+            return MetricOutcome(error=values.error)
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
         outcome = _outcome(self.panel, name, [sums], False, self.longest_counted)
         return replace(outcome, by_chance=_falls_by_chance(values, self.table))
@@ -206,15 +206,17 @@ def score_split(
     return Scored(lives[held], values), int(number.bincount().max())
 
 
-def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> MetricOutcome:
     measure = panel.measures.get(name)
     length = None if measure is None else panel.length(name, longest)
     try:
-        return Outcome(total(measure, sums, mean, length), tally=Tally.together([rank_sum.tally for rank_sum in sums]))
+        return MetricOutcome(
+            total(measure, sums, mean, length), tally=Tally.together([rank_sum.tally for rank_sum in sums])
+        )
     except Exception as error:
         if measure is None or isinstance(measure.aggregation, str):
             raise
-        return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
+        return MetricOutcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
 
 
 def _with_scored(
@@ -238,7 +240,7 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
 
 def combined(
     local: LocalRows, name: str, sums: Mapping[int, Sum], split: Scored | None, mean: bool, width: int, longest: int
-) -> Outcome:
+) -> MetricOutcome:
     """The value of one metric from what all ranks made of their queries, the same on every rank.
 
     Args:
@@ -252,12 +254,12 @@ def combined(
     """
     failed = [index for index, rank_sum in sums.items() if rank_sum.failed]
     if failed:
-        return Outcome(error=_scoring_error(local, name, failed))
+        return MetricOutcome(error=_scoring_error(local, name, failed))
     everything = list(sums.values())
     if split is not None:
         error = split.values[name].error
         if error is not None:
-            return Outcome(error=error)
+            return MetricOutcome(error=error)
         everything.append(split.sums(name, mean, width))
     return _outcome(local.panel, name, everything, mean, longest)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
-Origin = Literal["data", "made", "unknown"]
+IdOrigin = Literal["data", "made", "unknown"]
 
 # relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
 _ON_DIAGONAL = 6
@@ -31,7 +31,7 @@ class IdFacts:
         ids_number_samples: Whether all updates together hold as many ids as this rank saw samples, in several batches.
     """
 
-    ids_origin: Origin = "unknown"
+    ids_origin: IdOrigin = "unknown"
     ids_consecutive: bool = False
     ids_same: bool = False
     ids_overlap: bool = False
@@ -144,7 +144,7 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
     return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
 
 
-def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> Origin:
+def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:
     """Whether one column held the ids of every update."""
     columns = [batch.columns for batch in batches]
     if None in columns:

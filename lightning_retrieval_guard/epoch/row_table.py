@@ -13,8 +13,8 @@ from lightning_retrieval_guard.epoch.values import Values
 _INT32 = torch.iinfo(torch.int32)
 
 
-Rows = tuple[Tensor, Tensor, Tensor]
-States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+UpdateRows = tuple[Tensor, Tensor, Tensor]
+RowStates = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class RowTable:
         return replace(self, **columns, ends=self.ends * copies)
 
 
-def build_table(segments: Sequence[States], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
+def build_table(segments: Sequence[RowStates], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
     """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
     Args:

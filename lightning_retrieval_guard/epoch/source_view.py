@@ -12,10 +12,10 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.combine import LocalRows
 from lightning_retrieval_guard.epoch.facts import MergedHow
 from lightning_retrieval_guard.epoch.plan import Plan
-from lightning_retrieval_guard.epoch.values import Outcome, Tally
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Tally
 from lightning_retrieval_guard.ranking.measures import Measure, measure_of
 
-_NOTHING = Outcome()
+_NOTHING = MetricOutcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SourceView:
     shown_by_forward: bool
     mean: bool
     plan: Plan
-    outcome: Outcome = _NOTHING
+    outcome: MetricOutcome = _NOTHING
     covers_all_ranks: bool = False
     combined: bool = False
     as_combined: float | None = None
@@ -91,7 +91,7 @@ class SourceView:
         return _number(self.outcome.value)
 
 
-def make_source_view(*, plan: Plan, local: LocalRows, combined: Outcome | None, **words: Any) -> SourceView:
+def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | None, **words: Any) -> SourceView:
     """The view of one metric, from what this rank holds and what all ranks made of it.
 
     Args:
@@ -117,7 +117,7 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: Outcome | None, 
     return replace(view, as_combined=_as_combined(view, local)) if alone and not view.holds_others else view
 
 
-def _tally(scored: Outcome, combined: bool, plan: Plan) -> Tally | None:
+def _tally(scored: MetricOutcome, combined: bool, plan: Plan) -> Tally | None:
     if not combined and (plan.is_ambiguous or plan.split):
         return None  # parts of queries tell nothing
     return scored.tally if scored.error is None and scored.tally.queries else None

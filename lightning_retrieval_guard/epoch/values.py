@@ -41,7 +41,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MetricOutcome:
     """The value of one metric over all ranks.
 
     Attributes:

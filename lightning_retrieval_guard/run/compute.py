@@ -10,7 +10,7 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
-from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.epoch.values import MetricOutcome
 from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
@@ -114,7 +114,7 @@ class ComputeDispatcher:
             self._is_left = False
         return plain()
 
-    def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> Outcome | None:
+    def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> MetricOutcome | None:
         """The value of a metric over all ranks; ``None`` where the program's own value stands.
 
         Args:
@@ -170,13 +170,13 @@ def _alone(metric: Any, plain: Plain) -> Any:
         _compat.forget_computed(metric)
 
 
-def _take_beside_plain(outcome: Outcome, record: MetricRecord, plain: Plain) -> Any:
+def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
     """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
     record.program_value = plain()
     return _take(outcome, record.metric())
 
 
-def _take(outcome: Outcome, metric: Any) -> Any:
+def _take(outcome: MetricOutcome, metric: Any) -> Any:
     """The value as the metric itself would return it."""
     if outcome.error is not None:
         raise outcome.error

@@ -23,7 +23,7 @@ from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
 from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
-from lightning_retrieval_guard.epoch.values import Outcome, Sum
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
 _WORD_BYTES = 8
@@ -62,7 +62,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Head:
+class ValueHead:
     """What a rank sends before its values.
 
     Attributes:
@@ -83,10 +83,10 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Block:
+class ValueBlock:
     """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
 
-    head: Head
+    head: ValueHead
     sums: dict[str, Sum]
     rows: PackedQueries
 
@@ -107,7 +107,7 @@ class MetricGroup:
         self._members: dict[str, Member] = {}
         self._wanted: list[str] = []
         self._compared: ComparedQueries | None = None
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, MetricOutcome] = {}
 
     def add(self, name: str, member: Member) -> None:
         """Take in one metric."""
@@ -192,7 +192,7 @@ class MetricGroup:
         limit, lows = self._limit(index), self._lows
         words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
         rows = 0 if self._split is None else int(self._split.rows[self._split.rank == index].sum())
-        return [*(_WORD_BYTES * size for size in (Head.WORDS, *words)), ROW_BYTES * rows]
+        return [*(_WORD_BYTES * size for size in (ValueHead.WORDS, *words)), ROW_BYTES * rows]
 
     def block_bytes(self, rank: int) -> int:
         """The size of a rank's block, as every rank can tell."""
@@ -210,11 +210,11 @@ class MetricGroup:
         split = self._compared.of(self._compared.rank == self._index).split
         return torch.cat([words, self.local.packed(split).pack()])
 
-    def _head(self) -> Head:
+    def _head(self) -> ValueHead:
         table, longest = self.local.table, self.local.longest_counted
         if table is None:
-            return Head(longest)
-        return Head(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
+            return ValueHead(longest)
+        return ValueHead(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
 
     def _sum(self, name: str) -> Sum:
         """What this rank made of its queries."""
@@ -223,10 +223,10 @@ class MetricGroup:
             counted = self._compared.of(self._compared.rank == self._index).counts
         return self.local.sums(name, self._members[name].mean, self._width(name), counted)
 
-    def _unpack_values(self, index: int, block: Tensor) -> Block:
+    def _unpack_values(self, index: int, block: Tensor) -> ValueBlock:
         head, *sums, rows = block.split(self._sizes(index))
-        return Block(
-            Head(*_words(head).tolist()),
+        return ValueBlock(
+            ValueHead(*_words(head).tolist()),
             {
                 name: Sum.unpack(_words(part), self._members[name].mean, self._width(name), self._lows)
                 for name, part in zip(self._wanted, sums, strict=True)
@@ -248,7 +248,7 @@ class MetricGroup:
                 mean, width = self._members[name].mean, self._width(name)
                 self._outcomes[name] = combined(self.local, name, sums, split, mean, width, longest)
 
-    def _score_split(self, blocks: Sequence[Block]) -> tuple[Scored | None, int]:
+    def _score_split(self, blocks: Sequence[ValueBlock]) -> tuple[Scored | None, int]:
         if self._split is None:
             return None, 0
         heads = [block.head for block in blocks]

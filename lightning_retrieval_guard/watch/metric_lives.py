@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
-from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
+from lightning_retrieval_guard.epoch.row_table import RowStates, ScoredUpdate
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
@@ -21,7 +21,7 @@ from lightning_retrieval_guard.watch.suppressions import Suppressed
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.beside import Beside
 
-KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
+KeptRows = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class MetricLife:
         self.scored: Mapping[int, ScoredUpdate] = {}
         self.is_shown = False
         self._metric: Metric | None = record.metric()
-        self._kept: KeptStates | None = None
+        self._kept: KeptRows | None = None
 
     @property
     def metric(self) -> Any:
@@ -108,7 +108,7 @@ class MetricLife:
         """Whether the rows are those that the metric holds."""
         return self._kept is None
 
-    def states(self) -> States:
+    def states(self) -> RowStates:
         """Ids, scores and relevance, one tensor an update."""
         return self._kept if self._kept is not None else _compat.row_states(self.metric)
 
@@ -117,7 +117,7 @@ class MetricLife:
         ids, preds, target = _compat.row_states(self.metric)
         self._kept = (list(ids), list(preds), list(target))
 
-    def capture(self, rows: KeptStates, settings: Metric) -> None:
+    def capture(self, rows: KeptRows, settings: Metric) -> None:
         """Keep rows as they are now, and in place of the metric one with the same settings."""
         count = len(rows[0])
         self.infos, self.feeds = list(self.record.infos[:count]), dict(self.record.feeds)
@@ -253,7 +253,7 @@ class SomeUpdates:
         """As of the life, which alone decides how long the metric is kept."""
         return self.life.metric
 
-    def states(self) -> States:
+    def states(self) -> RowStates:
         """Ids, scores and relevance, one tensor an update."""
         ids, preds, target = self.life.states()
         if len(self.updates) == len(ids):

@@ -70,7 +70,7 @@ class Suppressions:
         self._sites: dict[CallSite, Suppressed] = {}
         self._used: set[tuple[Suppression, str]] = set()
 
-    def block(self, codes: Sequence[str]) -> Block:
+    def block(self, codes: Sequence[str]) -> IgnoreBlock:
         """A context in which rules stay silent.
 
         Raises:
@@ -86,7 +86,9 @@ class Suppressions:
                 " Pass that to RetrievalGuard(ignore=[...])."
             )
         site = user_call_site()
-        return Block(self, Suppression(site.path, site.line, f"ignore({', '.join(patterns)})", patterns, is_block=True))
+        return IgnoreBlock(
+            self, Suppression(site.path, site.line, f"ignore({', '.join(patterns)})", patterns, is_block=True)
+        )
 
     def enter(self, block: Suppression) -> None:
         """A block begins."""
@@ -151,7 +153,7 @@ class Suppressions:
         self._sites = {}
 
 
-class Block:
+class IgnoreBlock:
     """Keeps rules silent while it is entered; may be entered again, also within itself."""
 
     def __init__(self, suppressions: Suppressions, suppression: Suppression) -> None:

@@ -17,7 +17,7 @@ from lightning_retrieval_guard.epoch.plan import Plan, make_plan
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.epoch.values import MetricOutcome
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import SharedRows
@@ -135,7 +135,7 @@ def exchange(ranks: Sequence[Rank]) -> None:
         group.combine(blocks)
 
 
-def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
+def combine(ranks: Sequence[Rank], name: str = NAME) -> list[MetricOutcome]:
     """The value that each rank arrives at."""
     plan = ranks[0].group.plan
     if (plan.replicated and not plan.first_counts) or len(ranks) == 1:
@@ -143,12 +143,12 @@ def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
     if "values" not in ranks[0].sent:
         exchange(ranks)
     views = [{view.name: view for view in rank.group.views()} for rank in ranks]
-    return [view[name].outcome if name in view else Outcome() for view in views]
+    return [view[name].outcome if name in view else MetricOutcome() for view in views]
 
 
 def outcomes(
     metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", **options: Any
-) -> list[Outcome]:
+) -> list[MetricOutcome]:
     """The value on every rank, from the updates of every rank."""
     ranks = [make_rank([own] if own else [], metric, len(updates), scope=scope, **options) for own in updates]
     decide(ranks, metric, scope)
