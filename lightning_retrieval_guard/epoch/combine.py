@@ -49,7 +49,7 @@ class LocalRows:
     Args:
         metrics: The metrics by name, ``None`` where this rank does not have one.
         table: The rows, ``None`` for no rows.
-        pieces: The pieces of the table.
+        chunks: The chunks of the table.
         plan: What all ranks agreed on.
         rank: The index of this rank among those that combine.
     """
@@ -58,7 +58,7 @@ class LocalRows:
         self,
         metrics: Mapping[str, Metric | None],
         table: RowTable | None,
-        pieces: QueryChunks | None,
+        chunks: QueryChunks | None,
         plan: Plan,
         rank: int,
     ) -> None:
@@ -66,7 +66,7 @@ class LocalRows:
         self.plan = plan
         self.rank = rank
         self.copies = 1
-        self.table, self.pieces = _leave_out_repeated(table, pieces, plan, rank)
+        self.table, self.chunks = _leave_out_repeated(table, chunks, plan, rank)
 
     def with_plan(self, plan: Plan) -> LocalRows:
         """The same rows under a plan that was completed."""
@@ -86,7 +86,7 @@ class LocalRows:
     @cached_property
     def queries(self) -> Queries | None:
         """The queries of this rank."""
-        return None if self.pieces is None else join_chunks(self.pieces)
+        return None if self.chunks is None else join_chunks(self.chunks)
 
     @cached_property
     def summary(self) -> Summary:
@@ -94,7 +94,7 @@ class LocalRows:
         queries = self.queries
         if queries is None:
             return Summary(torch.zeros(4, 0, dtype=torch.int64))
-        return Summary.of(queries.query, queries.segment, queries.fingerprint, queries.rows, queries.relevant)
+        return Summary.of(queries.query, queries.life, queries.fingerprint, queries.rows, queries.relevant)
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -109,11 +109,11 @@ class LocalRows:
         if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
         table = self.table.repeated(self.copies)
-        numbers = QueryKeys(table, self.plan.ids_restart)
-        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
+        query_keys = QueryKeys(table, self.plan.ids_restart)
+        held, values = self.panel.score(query_keys.of_rows(), table.preds, table.target)
         if table.scored:
-            held, values = _with_scored(table, numbers, held, values)
-        return Scored(numbers.lives(held), values)
+            held, values = _with_scored(table, query_keys, held, values)
+        return Scored(query_keys.lives(held), values)
 
     def outcome(self, name: str) -> MetricOutcome:
         """The value of one metric where this rank's rows are all there is."""
@@ -130,9 +130,9 @@ class LocalRows:
     @property
     def longest_counted(self) -> int:
         """The most rows of any query that counts here by itself."""
-        if self.table is None or self.pieces is None or self.queries is None:
+        if self.table is None or self.chunks is None or self.queries is None:
             return 0
-        rows = (self.pieces if self.plan.ids_restart else self.queries).rows
+        rows = (self.chunks if self.plan.ids_restart else self.queries).rows
         return int(rows.max()) * self.copies if rows.numel() else 0
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
@@ -153,7 +153,7 @@ class LocalRows:
             # the metric may refuse a part of a query that it takes as a whole
             return self._score_counted(self.table, self.queries, counted).sums(name, mean, width)
         # the queries are ordered by id, what was scored by life and id
-        return self.scored_queries.sums(name, mean, width, counted[torch.argsort(self.queries.segment, stable=True)])
+        return self.scored_queries.sums(name, mean, width, counted[torch.argsort(self.queries.life, stable=True)])
 
     def _score_counted(self, table: RowTable, queries: Queries, counted: Tensor) -> Scored:
         """The queries that a boolean mask selects, as if there were no others."""
@@ -161,9 +161,9 @@ class LocalRows:
         rows = counted.to(query_of_row.device)[query_of_row]
         if not bool(rows.any()):
             return Scored(torch.zeros(0, dtype=torch.int64), {})
-        numbers = QueryKeys(table, restarting=False)
-        held, values = self.panel.score(numbers.of_rows()[rows], table.preds[rows], table.target[rows])
-        return Scored(numbers.lives(held), values)
+        query_keys = QueryKeys(table, restarting=False)
+        held, values = self.panel.score(query_keys.of_rows()[rows], table.preds[rows], table.target[rows])
+        return Scored(query_keys.lives(held), values)
 
     # --- queries that lie on several ranks --------------------------------------------------------------------
 
@@ -220,11 +220,11 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
 
 
 def _with_scored(
-    table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
+    table: RowTable, query_keys: QueryKeys, held: Tensor, values: dict[str, Values]
 ) -> tuple[Tensor, dict[str, Values]]:
     """The values of rows that are here, and of updates that were scored when they came."""
     scored = [
-        (numbers.of(scored_update.queries[0], update), scored_update.values)
+        (query_keys.of(scored_update.queries[0], update), scored_update.values)
         for update, scored_update in table.scored.items()
     ]
     everything = torch.cat([held, *(queries for queries, _ in scored)])
@@ -276,24 +276,24 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 
 
 def _leave_out_repeated(
-    table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
+    table: RowTable | None, chunks: QueryChunks | None, plan: Plan, rank: int
 ) -> tuple[RowTable | None, QueryChunks | None]:
     samples = dict(plan.padded)
-    if table is None or pieces is None or rank not in samples:
-        return table, pieces
+    if table is None or chunks is None or rank not in samples:
+        return table, chunks
     facts = plan.facts[rank]
     kept = table.without(rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch))
     left = len(kept) or kept.scored
-    return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
+    return (kept, cut_chunks(kept, may_fold=chunks.folded)) if left else (None, None)
 
 
 def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:
     """For every row the index of its query among the queries, int64 of shape ``(rows,)``."""
     held = queries.query.to(table.query.device)
-    if table.lives == 1:
+    if table.life_count == 1:
         return torch.searchsorted(held.to(table.query.dtype), table.query)
-    numbers = QueryKeys(table, restarting=False)
-    # the queries are ordered by id first, the numbers by life
-    order = torch.argsort(queries.segment, stable=True)
-    ascending = numbers.of_lives(queries.query[order], queries.segment[order]).to(held.device)
-    return order.to(held.device)[torch.searchsorted(ascending, numbers.of_rows())]
+    query_keys = QueryKeys(table, restarting=False)
+    # the queries are ordered by id first, the keys by life
+    order = torch.argsort(queries.life, stable=True)
+    ascending = query_keys.of_lives(queries.query[order], queries.life[order]).to(held.device)
+    return order.to(held.device)[torch.searchsorted(ascending, query_keys.of_rows())]

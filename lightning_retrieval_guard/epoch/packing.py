@@ -25,9 +25,9 @@ class Summary:
     words: Tensor
 
     @classmethod
-    def of(cls, query: Tensor, segment: Tensor, fingerprint: Tensor, rows: Tensor, relevant: Tensor) -> Summary:
+    def of(cls, query: Tensor, life: Tensor, fingerprint: Tensor, rows: Tensor, relevant: Tensor) -> Summary:
         """Pack the columns, each int64 of shape ``(queries,)``."""
-        return cls(torch.stack([query, segment, fingerprint, (rows << _ROWS_BITS) | relevant]))
+        return cls(torch.stack([query, life, fingerprint, (rows << _ROWS_BITS) | relevant]))
 
     @classmethod
     def unpack(cls, block: Tensor) -> Summary:
@@ -47,7 +47,7 @@ class Summary:
         return self.words[0]
 
     @property
-    def segment(self) -> Tensor:
+    def life(self) -> Tensor:
         """The metric lives."""
         return self.words[1]
 

@@ -130,7 +130,7 @@ class Plan:
     def longest(self) -> int:
         """The most rows that any query can have."""
         if self.ids_restart:
-            return max(facts.longest_piece for facts in self.facts)
+            return max(facts.longest_chunk for facts in self.facts)
         lengths = [self.facts[rank].longest_query for rank in self.counted]
         return sum(lengths) if self.compares else max(lengths)
 
@@ -273,7 +273,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     if plan.scope == "batch":
         plan = replace(plan, merged=copy[shared].unique().numel())
         return plan, ComparedQueries(
-            held, copy, everything.segment, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
+            held, copy, everything.life, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
         )
     seen = judge_ids(holders, False, on_ranks=True) if plan.scope == "auto" and bool(different.any()) else "no"
     if seen == "yes":
@@ -283,17 +283,17 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
         plan = replace(plan, ids_may_restart=plan.ids_may_restart or seen == "perhaps")
         plan = replace(plan, split=copy[shared].unique().numel())
         split, counts = shared, ~shared
-    return plan, ComparedQueries(held, copy, everything.segment, everything.rows, split, counts)
+    return plan, ComparedQueries(held, copy, everything.life, everything.rows, split, counts)
 
 
 def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
     """For every entry: the number of its query, whether others hold it too, and with the same rows."""
-    query, segment, fingerprint = queries.query, queries.segment, queries.fingerprint
+    query, life, fingerprint = queries.query, queries.life, queries.fingerprint
     if not query.numel():
         none = torch.zeros(0, dtype=torch.bool)
         return query, none, none
     # grouping pairs is many times slower than grouping ids
-    keys, dim = (torch.stack([segment, query]), 1) if bool(segment.any()) else (query, None)
+    keys, dim = (torch.stack([life, query]), 1) if bool(life.any()) else (query, None)
     _, copy = keys.unique(dim=dim, return_inverse=True)
     size = int(copy.max()) + 1
     shared = torch.bincount(copy)[copy] > 1

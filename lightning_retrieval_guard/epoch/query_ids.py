@@ -82,22 +82,22 @@ class Batch:
     in_step: bool = True
 
 
-def look_at_ids(pieces: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
+def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
     """What is seen of the ids of whole queries, one for each sample.
 
     Args:
-        pieces: The rows of each query in each update, not folded.
+        chunks: The rows of each query in each update, not folded.
         batches: What is known of the batches behind every update, the samples too.
         count: The batches that this rank has seen.
         world_size: The number of ranks.
     """
-    low, high, queries = _ranges(pieces, len(batches))
+    low, high, queries = _ranges(chunks, len(batches))
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
-    distinct = pieces.query.unique_consecutive().numel()
+    distinct = chunks.query.unique_consecutive().numel()
     samples = sum(batch.samples for batch in batches if batch.samples is not None)
     return IdFacts(
-        ids_origin=_origin(pieces, batches, world_size),
+        ids_origin=_origin(chunks, batches, world_size),
         ids_consecutive=True,
         ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
         ids_overlap=_overlap(low, high),
@@ -105,11 +105,11 @@ def look_at_ids(pieces: QueryChunks, batches: Sequence[Batch], count: int, world
     )
 
 
-def _ranges(pieces: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
+def _ranges(chunks: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
     """Smallest id, largest id and number of queries of every update that has any."""
-    count = torch.bincount(pieces.update, minlength=updates)
+    count = torch.bincount(chunks.update, minlength=updates)
     low, high = (
-        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, pieces.update, pieces.query, how, include_self=False)
+        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, chunks.update, chunks.query, how, include_self=False)
         for how in ("amin", "amax")
     )
     return low[count > 0], high[count > 0], count[count > 0]
@@ -144,15 +144,15 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
     return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
 
 
-def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:
+def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:
     """Whether one column held the ids of every update."""
     columns = [batch.columns for batch in batches]
     if None in columns:
         return "unknown"
-    order = torch.argsort(pieces.update, stable=True)
-    counts = torch.bincount(pieces.update, minlength=len(batches)).tolist()
+    order = torch.argsort(chunks.update, stable=True)
+    counts = torch.bincount(chunks.update, minlength=len(batches)).tolist()
     holding: set[str] | None = None
-    for id_columns, ids in zip(columns, pieces.query[order].split(counts), strict=True):
+    for id_columns, ids in zip(columns, chunks.query[order].split(counts), strict=True):
         assert id_columns is not None
         if ids.numel():
             paths = id_columns.paths if holding is None else holding

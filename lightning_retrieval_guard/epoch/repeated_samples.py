@@ -85,7 +85,7 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     """
     query = table.query[table.rows_of(updates)].cpu()
     ids, of = query.unique(return_inverse=True)
-    if ids.numel() == samples and int(table.segments[updates.start]) == int(table.segments[updates.stop - 1]):
+    if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
         places = torch.arange(query.numel())
         first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, places, "amin")
         return first.argsort().argsort()[of]  # in the order in which they came

@@ -54,7 +54,7 @@ class RowTable:
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer or floating point of shape ``(rows,)``; int8 for nothing but 0 and 1.
         ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
-        segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
+        lives: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
         scored: What is kept of updates whose rows are not here.
     """
 
@@ -62,7 +62,7 @@ class RowTable:
     preds: Tensor
     target: Tensor
     ends: Tensor
-    segments: Tensor
+    lives: Tensor
     scored: Mapping[int, ScoredUpdate] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -82,9 +82,9 @@ class RowTable:
         return sizes
 
     @property
-    def lives(self) -> int:
+    def life_count(self) -> int:
         """The number of metric lives."""
-        return int(self.segments[-1]) + 1
+        return int(self.lives[-1]) + 1
 
     def rows_of(self, updates: range) -> slice:
         """Where the rows of neighbouring updates are."""
@@ -107,26 +107,26 @@ class RowTable:
         return replace(self, **columns, ends=self.ends * copies)
 
 
-def build_table(segments: Sequence[RowStates], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
+def build_table(lives: Sequence[RowStates], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
     """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
     Args:
-        segments: The lives.
+        lives: The lives.
         scored: What is kept of updates whose rows are not there, by their numbers over all lives.
     """
-    ids = [part for states in segments for part in states[0]]
+    ids = [part for states in lives for part in states[0]]
     if not scored and not any(part.numel() for part in ids):
         return None
     sizes = torch.tensor([part.numel() for part in ids])
-    owner = [number for number, states in enumerate(segments) for _ in states[0]]
+    owner = [number for number, states in enumerate(lives) for _ in states[0]]
     # Apple's device knows no float64, in which rows are compared
     device = ids[0].device if ids[0].device.type != "mps" else torch.device("cpu")
     return RowTable(
         query=_cat(ids, device, torch.int32, _INT32.min, _INT32.max),
-        preds=_cat([part for states in segments for part in states[1]], device),
-        target=_cat([part for states in segments for part in states[2]], device, torch.int8, 0, 1),
+        preds=_cat([part for states in lives for part in states[1]], device),
+        target=_cat([part for states in lives for part in states[2]], device, torch.int8, 0, 1),
         ends=sizes.cumsum(0).to(device),
-        segments=torch.tensor(owner),
+        lives=torch.tensor(owner),
         scored=scored or {},
     )
 

@@ -75,7 +75,7 @@ class RestartingQueryIds(Rule):
 
 
 def _message(name: str, plan: Plan) -> str:
-    queries = several(sum(plan.facts[rank].pieces for rank in plan.counted), "query", "queries")
+    queries = several(sum(plan.facts[rank].chunks for rank in plan.counted), "query", "queries")
     holders = [facts for facts in plan.facts if facts.rows]
     ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
     got = f"'{name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"

@@ -53,9 +53,9 @@ class CandidatesOfOneShard(Rule):
             if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
                 continue
             facts = [rank_facts for rank_facts in plan.facts if rank_facts.rows]
-            longest = max(rank_facts.longest_piece for rank_facts in facts)
+            longest = max(rank_facts.longest_chunk for rank_facts in facts)
             if plan.pool_of_rank:
-                everything = sum(rank_facts.longest_piece for rank_facts in facts)
+                everything = sum(rank_facts.longest_chunk for rank_facts in facts)
                 message = (
                     f"'{key.first.name}' ranks each query against at most {longest} samples, those of its own rank, of"
                     f" {everything} on all ranks. On one device each query has all of them."

@@ -118,8 +118,8 @@ class MetricGroup:
         """This rank's rows."""
         rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
         metrics = {name: member.metric for name, member in self._members.items()}
-        table, pieces = (rows.table, rows.pieces) if rows is not None and self._takes_part else (None, None)
-        return LocalRows(metrics, table, pieces, self.plan, self._index if self._takes_part else 0)
+        table, chunks = (rows.table, rows.chunks) if rows is not None and self._takes_part else (None, None)
+        return LocalRows(metrics, table, chunks, self.plan, self._index if self._takes_part else 0)
 
     @property
     def _takes_part(self) -> bool:
@@ -177,7 +177,7 @@ class MetricGroup:
     def _limit(self, index: int) -> int:
         """The most queries that a rank can have scored."""
         facts = self.plan.facts[index]
-        return facts.pieces if self.plan.ids_restart else facts.queries
+        return facts.chunks if self.plan.ids_restart else facts.queries
 
     @property
     def _lows(self) -> bool:

@@ -37,7 +37,7 @@ class SharedRows:
         return self._facts_and_chunks[0]
 
     @property
-    def pieces(self) -> QueryChunks | None:
+    def chunks(self) -> QueryChunks | None:
         """The rows of each query in each update."""
         return self._facts_and_chunks[1]
 

@@ -237,8 +237,8 @@ def test_the_kind_the_metric_and_the_line_are_known(holder: type) -> None:
     key = keys["mrr"]
     assert (key.call.path, key.call.line) == (__file__, line_of(holder))
     assert key.call.kind == ("metric" if holder in (Attribute, Collected) else "compute")
-    [segment] = key.lives
-    assert type(segment.metric) is RetrievalMRR
+    [life] = key.lives
+    assert type(life.metric) is RetrievalMRR
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -267,8 +267,8 @@ def test_a_local_variable(mode: str) -> None:
     assert shown == {"mrr": reference()}
     assert keys["mrr"].call.kind == "compute"
     assert keys["mrr"].call.line == line_of(LocalVariable)
-    [segment] = keys["mrr"].lives
-    assert type(segment.metric) is RetrievalMRR
+    [life] = keys["mrr"].lives
+    assert type(life.metric) is RetrievalMRR
 
 
 # --- values of one batch ----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from lightning_retrieval_guard.run.synchronize import RankSources
 
 from .simulated import decide, make_rank, update
 
-ROWS = RowFacts(updates=2, rows=9, queries=4, pieces=5, id_min=3, id_max=8)
+ROWS = RowFacts(updates=2, rows=9, queries=4, chunks=5, id_min=3, id_max=8)
 SOURCE = SourceFacts(rows=0, metric="RetrievalMRR", path="a.py", line=3, group=(0, 1), suppressed=("LRG203",))
 FRAME = 384
 KEY = KeyFacts("validation_step.mrr", "mrr", "validation_step", "a.py", 3, "metric", value=0.5, weight=2.0)
@@ -158,9 +158,9 @@ def test_deep_nesting_is_refused() -> None:
         ({"rows": [ROWS.to_payload() | {"queries": -1}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"rows": 2**50}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"queries": 10}]}, "a number of rows or queries is out of range"),
-        ({"rows": [ROWS.to_payload() | {"pieces": 3}]}, "a number of rows or queries is out of range"),
+        ({"rows": [ROWS.to_payload() | {"chunks": 3}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"longest_query": 10}]}, "a query has more rows than there are"),
-        ({"rows": [ROWS.to_payload() | {"longest_piece": 10}]}, "a query has more rows than there are"),
+        ({"rows": [ROWS.to_payload() | {"longest_chunk": 10}]}, "a query has more rows than there are"),
         ({"rows": [ROWS.to_payload() | {"extra": 1}]}, "extra"),
         ({"rows": [ROWS.to_payload() | {"rows": "9"}]}, "not supported between"),
         ({"rows": [1]}, "not a mapping"),

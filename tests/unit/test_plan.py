@@ -446,7 +446,7 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
 )
 def test_the_longest_query(properties: dict, longest: int) -> None:
     """Where queries may lie on several ranks, their parts come together."""
-    facts = (RowFacts(longest_query=5, longest_piece=3), RowFacts(longest_query=7, longest_piece=2))
+    facts = (RowFacts(longest_query=5, longest_chunk=3), RowFacts(longest_query=7, longest_chunk=2))
     assert Plan(facts, **properties).longest == longest
 
 
