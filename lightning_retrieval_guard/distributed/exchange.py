@@ -322,11 +322,11 @@ class GroupExchange(Exchange):
             return failure
         if alone:
             return ExchangeError(f"rank(s) {_joined(alone)} waited for the others", alone)
-        left = {rank: one.left for rank, one in statuses.items() if one.left is not None and rank != self.rank}
+        left = {rank: status.left for rank, status in statuses.items() if status.left is not None and rank != self.rank}
         if left:
             why = "; ".join(dict.fromkeys(left.values()))
             return ExchangeError(f"rank(s) {_joined(left)} left the run before {label!r}: {why}", left)
-        away = {rank: one.point for rank, one in statuses.items() if one.meeting < self._meetings}
+        away = {rank: status.point for rank, status in statuses.items() if status.meeting < self._meetings}
         silent = [rank for rank in range(self.world_size) if rank not in statuses]
         elsewhere = away | (dict.fromkeys(silent, "") if self.rank in statuses else {})  # else the store is gone
         who = f"rank(s) {_joined(elsewhere)} did not come" if elsewhere else "a rank was lost on the way"

@@ -50,8 +50,12 @@ def waiting_alone(statuses: Mapping[int, RankStatus]) -> dict[int, str]:
     last = max((status.meeting for status in statuses.values()), default=0)
     ahead = [status for status in statuses.values() if status.meeting == last]
     fewest = min((status.starts_before for status in ahead), default=0)
-    starts = {rank: one.starts_before if one.meeting == last else one.starts for rank, one in statuses.items()}
-    return {rank: one.point for rank, one in statuses.items() if one.meeting >= last - 1 and starts[rank] > fewest}
+    starts = {
+        rank: status.starts_before if status.meeting == last else status.starts for rank, status in statuses.items()
+    }
+    return {
+        rank: status.point for rank, status in statuses.items() if status.meeting >= last - 1 and starts[rank] > fewest
+    }
 
 
 class RankStore:

@@ -33,7 +33,7 @@ def make_key_views(
         facts = tuple(keys.get(storage) for keys in ranks)
         source = _source_of(facts, sources)
         parts = _parts_of(facts, sources)
-        replaced = corrects and any(_is_replaced(facts, one) for one in (source, *parts))
+        replaced = corrects and any(_is_replaced(facts, shown) for shown in (source, *parts))
         evaluates = stage != "train"
         views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
     return views

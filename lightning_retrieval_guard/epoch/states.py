@@ -318,7 +318,11 @@ def seek_repeated(ranks: Sequence[States], facts: Sequence[StateFacts | None], r
         facts: What each rank reports of the metric.
         repeated: How many samples the sampler repeated.
     """
-    pairs = [(rank, one.last_of) for rank, one in enumerate(facts) if one is not None and one.last_of is not None]
+    pairs = [
+        (rank, rank_facts.last_of)
+        for rank, rank_facts in enumerate(facts)
+        if rank_facts is not None and rank_facts.last_of is not None
+    ]
     if len(pairs) != repeated or len(ranks) != len(facts):
         return f"it was fed {len(pairs)} of {repeated} repeated samples"
     for rank, first in pairs:

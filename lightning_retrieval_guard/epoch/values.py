@@ -147,7 +147,7 @@ class Panel:
         }
 
     def _score_each(self, rows: Rows) -> dict[str, Values]:
-        def one(measure: Measure) -> Values:
+        def score_one(measure: Measure) -> Values:
             try:
                 return values_of(score([measure], rows)[1][0])
             except Exception as error:
@@ -156,7 +156,7 @@ class Panel:
                 # it belongs to whoever asks for this metric's value
                 return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
 
-        return {name: one(measure) for name, measure in self.measures.items()}
+        return {name: score_one(measure) for name, measure in self.measures.items()}
 
     def width(self, name: str) -> int:
         """The number of columns of a value."""

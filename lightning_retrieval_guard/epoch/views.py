@@ -214,7 +214,7 @@ class EpochView:
 
     def keys_of(self, source: SourceView) -> list[KeyView]:
         """The keys that show a metric, or a composition of it and others."""
-        return [key for key in self.keys if any(one is source for one in key.sources)]
+        return [key for key in self.keys if any(shown is source for shown in key.sources)]
 
     def states_behind(self, key: KeyView) -> list[StateView]:
         """The metrics that keep states behind a key."""
@@ -222,10 +222,10 @@ class EpochView:
 
     def leaves_out_repeated(self, key: KeyView) -> bool:
         """Whether the metrics that keep states behind a key were merged without the repeated samples."""
+        if not key.first.shows_object and key.asked is None:
+            return False
         shown = self.states_behind(key)
-        return (
-            (key.first.shows_object or key.asked is not None) and bool(shown) and all(one.counts_once for one in shown)
-        )
+        return bool(shown) and all(states.counts_once for states in shown)
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

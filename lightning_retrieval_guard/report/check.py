@@ -52,7 +52,7 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] not in _VERSIONS:
             raise ReportError(f"{str(path)!r} has version {document['version']!r} of the schema, not 1 or 2.")
-        findings = [_finding(one, document["world_size"], scaled) for one in document["findings"]]
+        findings = [_finding(fields, document["world_size"], scaled) for fields in document["findings"]]
         corrected = {finding.key for finding in findings if finding.corrected}
         keys = {
             name: Numbers(entry["logged"], entry["reference"], name in corrected)

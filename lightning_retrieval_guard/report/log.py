@@ -63,8 +63,8 @@ class FindingLog:
             GuardWarning: The user turned the category into an error.
         """
         every = list(findings)
-        self._add([one for one in every if one.stage == SANITY_CHECK], self._named, say, numbers=False)
-        self._add([one for one in every if one.stage != SANITY_CHECK], self._said, say, numbers=True)
+        self._add([finding for finding in every if finding.stage == SANITY_CHECK], self._named, say, numbers=False)
+        self._add([finding for finding in every if finding.stage != SANITY_CHECK], self._said, say, numbers=True)
 
     def _add(self, findings: Iterable[Finding], said: set[_Identity], say: bool, numbers: bool) -> None:
         fresh = []
@@ -106,7 +106,7 @@ class FindingLog:
     def to_payload(self) -> dict[str, Any]:
         """Everything as JSON can hold it, NaN and infinity as Python has them."""
         return {
-            "history": {key: [astuple(one) for one in epochs] for key, epochs in self.history.items()},
+            "history": {key: [astuple(epoch) for epoch in epochs] for key, epochs in self.history.items()},
             "stopped": self.stopped,
             "report": self.report,
             "earlier": self.earlier,
@@ -127,8 +127,8 @@ class FindingLog:
             log.history[key] = tuple(
                 EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
             )
-        log._findings = {one.identity: one for one in map(finding_from, payload["findings"])}
-        log._of_run = {one.identity: one for one in map(finding_from, payload["of_run"])}
+        log._findings = {finding.identity: finding for finding in map(finding_from, payload["findings"])}
+        log._of_run = {finding.identity: finding for finding in map(finding_from, payload["of_run"])}
         log._numbers = {key: Numbers(*numbers) for key, numbers in payload["numbers"].items()}
         log._said, log._named = ({(c, k, p, n) for c, k, p, n in payload[name]} for name in ("said", "named"))
         return log

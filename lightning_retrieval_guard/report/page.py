@@ -117,8 +117,8 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
 def _sparkline(epochs: Sequence[EpochNumbers]) -> dict[str, Any]:
     """Points of the logged and the reference line on one scale, and what they say in words."""
     series = {
-        "reference": [one.numbers.reference for one in epochs],
-        "logged": [one.numbers.logged for one in epochs],
+        "reference": [epoch.numbers.reference for epoch in epochs],
+        "logged": [epoch.numbers.logged for epoch in epochs],
     }
     values = [value for line in series.values() for value in line if value is not None and math.isfinite(value)]
     if not values:

@@ -59,7 +59,7 @@ class PaddedSamples(Rule):
                 yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
                 continue
             message = f"'{key.first.name}' counts {_twice(epoch)}"
-            if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
+            if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
                 message += f" It stays: {problems[0]}."
             if bound := _bound(epoch, key):
                 message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."

@@ -66,7 +66,7 @@ def find_fixes(
 
 def merged_targets(epoch: EpochView) -> set[str]:
     """The metrics that keep states and whose states were merged, and the log calls of these metrics."""
-    merged = {one.name for one in epoch.states if one.is_wanted and not one.problem}
+    merged = {states.name for states in epoch.states if states.is_wanted and not states.problem}
     keys = (key for key in epoch.keys if key.first.shows_object and merged & {*key.first.shows})
     return merged | {key.first.storage for key in keys}
 

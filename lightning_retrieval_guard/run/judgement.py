@@ -85,7 +85,8 @@ class Judgement:
             urgent = [finding for finding in verdict.reported if _spec_of(finding).precedes_reduction]
             self._run.log.add(urgent, say=self._run.is_rank_zero)
             return
-        fixes = Fixes({}, refused=[one for one in _serious(verdict.reported) if not _spec_of(one).follows_others])
+        refused = [finding for finding in _serious(verdict.reported) if not _spec_of(finding).follows_others]
+        fixes = Fixes({}, refused=refused)
         results = _compat.results_of(self._run.trainer)
         if mode == "correct":
             epoch.left |= verdict.left_to_program

@@ -68,8 +68,7 @@ class LocalSource:
 
     def shows(self, lives: Sequence[AnyLife]) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
-        shown = [life_of(life) for life in self.epoch_rows.lives]
-        if len(lives) != len(shown) or any(life_of(life) is not one for life, one in zip(lives, shown, strict=True)):
+        if [*map(life_of, lives)] != [*map(life_of, self.epoch_rows.lives)]:
             return False
         return self._updates == [_updates_of(life) for life in lives]
 
@@ -245,7 +244,7 @@ class SourceFinder:
         """What is known of the updates."""
         if isinstance(life, SomeUpdates):
             infos = self._infos(life.life)
-            return [infos[one] for one in life.updates if one < len(infos)]
+            return [infos[update] for update in life.updates if update < len(infos)]
         return self._fed(life)[0]
 
     def _fed(self, life: AnyLife) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:

@@ -234,8 +234,8 @@ class StateMerger:
                 new[view_key] = replace(view, problem=problem)
                 continue
             states = [ranks[rank].get(view.name, {}) for rank in view.ranks]
-            problem = next((one for one in states if isinstance(one, str)), "")
-            held = [one for one in states if not isinstance(one, str)]
+            problem = next((sent for sent in states if isinstance(sent, str)), "")
+            held = [sent for sent in states if not isinstance(sent, str)]
             if view.leaves_out and not problem:
                 problem = seek_repeated(held, view.facts, view.repeated)
             if view.name in here and self._run.exchange.rank in view.ranks and not problem:
@@ -251,7 +251,7 @@ class StateMerger:
                 return f"{type(part).__name__} combines ranks in a way of its own"
             if held:
                 try:
-                    merged[path] = sum(one.updates for one in held), _merge_part(part, held)
+                    merged[path] = sum(rank_states.updates for rank_states in held), _merge_part(part, held)
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         local = LocalStates(metric, record.leader or record, epoch=-1)

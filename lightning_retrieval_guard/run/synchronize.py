@@ -125,7 +125,7 @@ class Synchronizer:
     def _sync(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         messages = self._exchange.meet(label, {**message, **RankSources.of(sources).to_payload()})
         ranks = read_all(partial(RankSources.from_payload, world_size=len(messages)), messages)
-        groups = self._groups(ranks, sources, all(one["repeated"] for one in messages))
+        groups = self._groups(ranks, sources, all(entry["repeated"] for entry in messages))
         self._compare([group for group in groups if group.plan.compares])
         self._combine([group for group in groups if group.choose(lambda name, plan: wants(name, plan, messages))])
         views = [view for group in groups for view in group.views()]
@@ -138,10 +138,10 @@ class Synchronizer:
         groups: dict[tuple[Any, ...], MetricGroup] = {}
         for name in sorted({name for rank in ranks for name in rank.sources}):
             facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
-            for combining in sorted({one.group or tuple(range(len(ranks))) for one in facts.values()}):
+            for combining in sorted({source.group or tuple(range(len(ranks))) for source in facts.values()}):
                 members = {rank: facts[rank] for rank in combining if rank in facts}
                 rows = tuple(members[rank].rows if rank in members else None for rank in combining)
-                synchronises = any(one.synchronises for one in members.values())
+                synchronises = any(source.synchronises for source in members.values())
                 key = (combining, rows, synchronises)
                 if key not in groups:
                     held = [
