@@ -304,7 +304,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             if path is not None:
                 write_report(path, self._build_report(trainer))
         except OSError as error:
-            self._log.tell_unwritten(error, *astuple(user_call_site()))
+            self._log.warn_of_unwritten(error, *astuple(user_call_site()))
         if is_last or self._log.stopped:  # forked processes hear of no error that ends their run
             self._attach(trainer)
 

@@ -24,7 +24,7 @@ class LoggedKey:
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
         evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
-        asked: What the metric behind it says itself, where the guard has asked it.
+        recomputed: What the metric behind it computes itself, where the guard had it do so.
         composed: What the composition behind it comes to of the reference values of its parts.
         composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
         batches: The batches that each rank has seen; empty where that is not known.
@@ -37,7 +37,7 @@ class LoggedKey:
     replaced: bool = False
     evaluates: bool = True
     idle: frozenset[int] = frozenset()
-    asked: float | None = None
+    recomputed: float | None = None
     composed: float | None = None
     composed_plain: float | None = None
     batches: tuple[int, ...] = ()
@@ -151,7 +151,7 @@ class LoggedKey:
         return self.total("calls") > 1 and not self.shows_running
 
     @property
-    def parts_queries(self) -> bool:
+    def splits_queries(self) -> bool:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:
             return False
@@ -159,7 +159,7 @@ class LoggedKey:
         return plan.spans_updates and not all(facts.single_life for facts in plan.facts if facts.rows)
 
     @property
-    def may_part_queries(self) -> bool:
+    def may_split_queries(self) -> bool:
         """Whether such metrics may have seen parts of queries, so that nothing tells how much each value counts."""
         if self.source is None or self.source.synchronises or not self.averages_batches:
             return False

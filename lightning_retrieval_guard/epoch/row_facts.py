@@ -217,9 +217,9 @@ def _has_one_answer(table: RowTable, queries: Queries) -> bool:
         return False
     target, number = table.target, QueryKeys(table, restarting=False).of_rows()
     relevant = target > 0
-    asked, order = number[relevant].sort()
+    relevant_number, order = number[relevant].sort()
     score = table.preds[relevant][order]
-    same = table.preds == score[torch.searchsorted(asked, number)]
+    same = table.preds == score[torch.searchsorted(relevant_number, number)]
     is_plain = ((target == 0) | (target == 1)).all() & (score > 0).all()
     return bool(is_plain & (same.sum() == score.numel()))
 

@@ -66,15 +66,15 @@ class KeyView(LoggedKey):
 
     @property
     def _reference(self) -> float | None:
-        if self.asked is not None or self.is_no_mean:
-            return self.asked
+        if self.recomputed is not None or self.is_no_mean:
+            return self.recomputed
         if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
         if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
             return None
         if self.parts:
             return self.composed
-        if self.parts_queries:
+        if self.splits_queries:
             return None
         if self.shows_source:
             assert self.source is not None
@@ -104,7 +104,7 @@ class KeyView(LoggedKey):
         if self.source is None or self.is_written:
             return False
         first = self.first
-        if self.parts_queries or self.may_part_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
+        if self.splits_queries or self.may_split_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
             return False
         once = first.kind == "compute" and not first.in_step and first.calls <= 1
         return first.kind == "metric" or once or first.reduction == "mean"
@@ -123,8 +123,8 @@ class KeyView(LoggedKey):
         return self.by_samples
 
     @property
-    def can_ask(self) -> bool:
-        """Whether the metric behind the key, which keeps no rows, can be asked for the value of the epoch."""
+    def can_recompute(self) -> bool:
+        """Whether the metric behind the key, which keeps no rows, can compute the value of the epoch."""
         able = len(self.present) == self.world_size and all(facts.whole for facts in self.present)
         return able and self.is_shared and self.is_no_mean
 
@@ -222,7 +222,7 @@ class EpochView:
 
     def leaves_out_repeated(self, key: KeyView) -> bool:
         """Whether the metrics that keep states behind a key were merged without the repeated samples."""
-        if not key.first.shows_object and key.asked is None:
+        if not key.first.shows_object and key.recomputed is None:
             return False
         shown = self.states_behind(key)
         return bool(shown) and all(states.counts_once for states in shown)

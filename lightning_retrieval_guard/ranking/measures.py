@@ -117,7 +117,7 @@ def measure_of(metric: Any) -> Measure | None:
     return Measure(formula, top_k=top_k, max_fpr=getattr(metric, "max_fpr", None), **_shared(metric))
 
 
-def ask_the_same(one: Metric, other: Metric) -> bool:
+def score_alike(one: Metric, other: Metric) -> bool:
     """Whether two metrics make the same of the same rows."""
     return type(one) is type(other) and measure_of(one) == measure_of(other)
 

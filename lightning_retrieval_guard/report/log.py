@@ -146,7 +146,7 @@ class FindingLog:
         parts += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
         say(". ".join(parts))
 
-    def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
+    def warn_of_unwritten(self, error: OSError, path: str, line: int) -> None:
         """Warn, once, that the report cannot be written; everything else goes on.
 
         Args:

@@ -69,7 +69,7 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
     if source is None:
         return None if key.first.mean else f"and {key.first.metric} over all samples is no mean of those"
     plan = source.plan
-    if key.parts_queries:
+    if key.splits_queries:
         return "and queries have rows in several batches"
     combined = key.first.synced if key.first.kind == "forward" else source.synchronises
     is_explained = (bool(plan.classes) and combined) or plan.left_out or plan.ids_may_restart or merges_queries(key)

@@ -67,7 +67,7 @@ class _Value:
         return self.measure.top_k or math.inf
 
     @property
-    def way(self) -> object:
+    def comparable_by(self) -> object:
         """What must be the same for two numbers to be compared: the rows, and how they became one number."""
         first, source = self.key.first, self.source
         arguments = (first.kind, first.in_step, first.sync_dist, first.rank_zero_only, first.reduction)
@@ -133,7 +133,7 @@ def _out_of_range(value: _Value) -> str | None:
 def _grouped(values: Sequence[_Value]) -> list[list[_Value]]:
     groups: dict[object, list[_Value]] = {}
     for value in values:
-        groups.setdefault(value.way, []).append(value)
+        groups.setdefault(value.comparable_by, []).append(value)
     return list(groups.values())
 
 

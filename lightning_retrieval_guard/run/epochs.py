@@ -22,7 +22,7 @@ from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.summary import counts_of
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_history import ask
+from lightning_retrieval_guard.watch.metric_history import compute_value
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 
@@ -114,7 +114,7 @@ class Epochs:
         epoch.sources.update(meeting.sources)
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
-        new = self._ask(epoch, new) if corrects or self._run.world_size == 1 else new
+        new = self._recompute(epoch, new) if corrects or self._run.world_size == 1 else new
         new = [compose(epoch, key) if key.parts else key for key in new]
         epoch.keys += new
         self._judgement.act(epoch, new)
@@ -123,18 +123,21 @@ class Epochs:
         with refusing(self._run.settings):
             return self._synchronizer.sync(label, message, sources, wants)
 
-    def _ask(self, epoch: RunningEpoch, keys: Sequence[KeyView]) -> list[KeyView]:
+    def _recompute(self, epoch: RunningEpoch, keys: Sequence[KeyView]) -> list[KeyView]:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
 
         That makes metrics combine ranks by themselves, so it is done where the number is replaced, or on one device.
         """
         alone = self._run.world_size == 1
-        if not alone and any(key.can_ask for key in keys):
+        if not alone and any(key.can_recompute for key in keys):
             self._judgement.confirm()
-        return [replace(key, asked=self._answer(epoch, key, alone)) if key.can_ask else key for key in keys]
+        return [
+            replace(key, recomputed=self._recomputed_value(epoch, key, alone)) if key.can_recompute else key
+            for key in keys
+        ]
 
-    def _answer(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return ask(epoch.record.keys[key.first.storage].history.metric, alone)
+    def _recomputed_value(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
+        return compute_value(epoch.record.keys[key.first.storage].history.metric, alone)
 
     # --- what follows -----------------------------------------------------------------------------------------
 

@@ -101,14 +101,14 @@ class Listener:
         return self._dispatch(self.dispatcher.to_forward, record, plain)
 
     def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Choose a way under protection and go it without, because what it raises is the program's own."""
-        way, synced = plain, False
+        """Choose the call under protection and make it without, because what it raises is the program's own."""
+        call, synced = plain, False
 
-        def choose_way() -> None:
-            nonlocal way, synced
-            way, synced = choose(record, plain)
+        def choose_call() -> None:
+            nonlocal call, synced
+            call, synced = choose(record, plain)
 
-        self.protect(choose_way)
+        self.protect(choose_call)
         if self._protection.failure is not None:
-            way, synced = self.dispatcher.after_failure(record, plain, self._protection.in_step)
-        return way(), synced
+            call, synced = self.dispatcher.after_failure(record, plain, self._protection.in_step)
+        return call(), synced

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Kind, LogCall, WeightCounts
-from lightning_retrieval_guard.ranking.measures import ask_the_same
+from lightning_retrieval_guard.ranking.measures import score_alike
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, ForwardUpdates, MetricLife, MetricRecord, life_of
@@ -173,7 +173,7 @@ class KeyRecord:
         """Another life is shown from now on."""
         if self.lives:
             last = life_of(self.lives[-1])
-            self.mixed = self.mixed or not ask_the_same(last.metric, life.metric)
+            self.mixed = self.mixed or not score_alike(last.metric, life.metric)
 
     def _note_forward(self, last: AnyLife | None, life: MetricLife, update: int) -> None:
         if not isinstance(last, ForwardUpdates) or last.life is not life:

@@ -1,4 +1,4 @@
-"""The metric behind logged values that keeps no rows: what its values stand for, and whether it can be asked itself."""
+"""The metric behind logged values that keeps no rows: what its values stand for, and what it comes to in the epoch."""
 
 from __future__ import annotations
 
@@ -150,15 +150,15 @@ class MetricHistory:
         return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
 
 
-def ask(metric: Any, alone: bool) -> float | None:
+def compute_value(metric: Any, alone: bool) -> float | None:
     """The value of a metric, where it is one number; leaves the metric and the random state as they were.
 
     Args:
         metric: The metric.
-        alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must ask.
+        alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must compute.
     """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # the program did not ask
+        warnings.simplefilter("ignore")  # the program did not compute here
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
             value = metric.compute()

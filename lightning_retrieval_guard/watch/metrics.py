@@ -48,7 +48,7 @@ class MetricWatch:
     Collections and arithmetics on metrics are no outer calls: what they hold is judged by itself.
 
     Args:
-        listener: Is asked and told.
+        listener: Answers the watch, and hears of what it sees.
         max_held_mb: The MiB of rows that the watch may keep alive.
     """
 

@@ -85,7 +85,7 @@ def test_another_metric_that_is_no_mean() -> None:
     finding = the_finding("LRG302", stage(key))
     assert (finding.severity, finding.effect) == (Severity.ERROR, None)
     assert "and BinaryF1Score over all samples is no mean of those." in finding.message
-    key = KeyView(key.facts, asked=0.65)
+    key = KeyView(key.facts, recomputed=0.65)
     assert the_finding("LRG302", stage(key)).effect.reference == 0.65
 
 

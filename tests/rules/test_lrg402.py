@@ -34,7 +34,7 @@ def test_another_metric() -> None:
     key = KeyView((steps((1.0, 2, 2), (0.75, 2, 2), kind="compute", metric="MeanMetric", running=True),))
     finding = the_finding("LRG402", stage(key))
     assert (finding.severity, finding.effect) == (Severity.ERROR, None)
-    assert the_finding("LRG402", stage(KeyView(key.facts, asked=0.75))).effect.logged == pytest.approx(0.875)
+    assert the_finding("LRG402", stage(KeyView(key.facts, recomputed=0.75))).effect.logged == pytest.approx(0.875)
 
 
 @pytest.mark.parametrize(

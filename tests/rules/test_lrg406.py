@@ -21,7 +21,7 @@ WHY = "BinaryF1Score has threshold=0.6 and BinaryAccuracy has 0.5"
     ("how", "severity"), [("rows", Severity.ERROR), ("update", Severity.WARNING), ("setting", Severity.NOTE)]
 )
 def test_it_is_as_serious_as_what_was_seen(how: str, severity: Severity) -> None:
-    key = KeyView((facts("val_f1", kind="metric", merged=WHY, merged_how=how),), asked=None, computed=0.5)
+    key = KeyView((facts("val_f1", kind="metric", merged=WHY, merged_how=how),), recomputed=None, computed=0.5)
     finding = the_finding("LRG406", stage(key))
     assert (finding.severity, finding.effect, finding.corrects) == (severity, None, None)
     assert finding.text() == (

@@ -22,7 +22,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, Pearson
 from torchmetrics.text import WordErrorRate
 
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
-from lightning_retrieval_guard.watch.metric_history import MetricHistory, ask, is_mean_of_batches
+from lightning_retrieval_guard.watch.metric_history import MetricHistory, compute_value, is_mean_of_batches
 from lightning_retrieval_guard.watch.metric_lives import Dropped, Feed, MetricRecord
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
@@ -156,7 +156,7 @@ def test_asking_leaves_the_metric_and_chance_as_they_were() -> None:
     metric = BinaryF1Score()
     metric.update(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     before = torch.random.get_rng_state()
-    assert ask(metric, alone=True) == pytest.approx(2 / 3)
+    assert compute_value(metric, alone=True) == pytest.approx(2 / 3)
     assert metric._computed is None
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert ask(MulticlassPrecision(3, average=None), alone=True) is None
+    assert compute_value(MulticlassPrecision(3, average=None), alone=True) is None
