@@ -73,8 +73,32 @@ class WeightCounts:
     integral: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForeignState:
+    """What a metric holds that is not of the epoch, stage and dataloader at hand, or not its own.
+
+    Counted in rows where the metric keeps rows, else in updates.
+
+    Attributes:
+        stale: Of earlier epochs: still held, or held when the epoch began.
+        sanity: Whether all of these came from the sanity check.
+        dropped: Whether the guard has dropped them.
+        shared: Of another stage or dataloader.
+        merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
+        merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
+            or nothing but different settings.
+    """
+
+    stale: int = 0
+    sanity: bool = False
+    dropped: bool = False
+    shared: int = 0
+    merged: str = ""
+    merged_how: MergedHow = ""
+
+
 @dataclass(frozen=True)
-class SourceMetricFacts:
+class SourceMetricFacts(ForeignState):
     """What a rank reports of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
 
     Attributes:
@@ -82,24 +106,12 @@ class SourceMetricFacts:
         mean: Whether nothing shows that its value is another number than the mean of its values over batches.
         running: Whether ``compute()`` of one growing metric was logged several times.
         whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
-        stale: Updates of earlier epochs that it still holds, or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
-        dropped: Whether the guard has dropped them.
-        shared: Updates by another stage or dataloader that it holds.
-        merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
-        merged_how: As in ``SourceFacts``.
     """
 
     metric: str = ""
     mean: bool = True
     running: bool = False
     whole: bool = False
-    stale: int = 0
-    sanity: bool = False
-    dropped: bool = False
-    shared: int = 0
-    merged: str = ""
-    merged_how: MergedHow = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
 
 
 @dataclass(frozen=True)
-class SourceFacts:
+class SourceFacts(ForeignState):
     """What a rank reports of one metric besides its rows.
 
     Attributes:
@@ -183,13 +195,6 @@ class SourceFacts:
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
         group: The ranks that it combines, where these are not all.
-        stale: Rows of earlier epochs that it still holds, or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
-        dropped: Whether the guard has dropped them.
-        shared: Rows that it holds of another stage or dataloader.
-        merged: Why it would hold other rows than those of its compute group, in words; empty where nothing shows it.
-        merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
-            or nothing but different settings.
         suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
@@ -204,12 +209,6 @@ class SourceFacts:
     mean: bool = True
     columns: int = 1
     group: tuple[int, ...] | None = None
-    stale: int = 0
-    sanity: bool = False
-    dropped: bool = False
-    shared: int = 0
-    merged: str = ""
-    merged_how: MergedHow = ""
     suppressed: Sequence[str] = ()
 
     def to_payload(self) -> dict[str, Any]:

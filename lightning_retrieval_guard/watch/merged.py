@@ -21,7 +21,7 @@ class Merged:
 
     Attributes:
         why: How the two differ, in words.
-        how: As in ``SourceFacts``, without a look at rows.
+        how: ``merged_how`` of ``ForeignState``, without a look at rows.
         ignores: The relevance that one of the two leaves out, where they differ in nothing else.
         leader_ignores: Whether that is the leader.
     """
