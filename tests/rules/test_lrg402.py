@@ -7,7 +7,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import at_end, facts, found, source, stage, steps, the_finding
+from .factories import at_end, facts, findings_of, source, stage, steps, the_finding
 
 UPDATES = [update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.9, 0.1], [0, 1])]
 
@@ -48,4 +48,4 @@ def test_another_metric() -> None:
     ],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG402", stage(key))
+    assert not findings_of("LRG402", stage(key))
