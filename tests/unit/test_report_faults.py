@@ -112,7 +112,7 @@ def test_a_fault_is_corrected_where_every_wrong_number_was_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scales", "effect", "world_size", "told"),
+    ("scales", "effect", "world_size", "words"),
     [
         (True, Effect(0.25, 0.5), 2, "1/2: the number of ranks"),
         (True, Effect(1.5, 0.5), 3, "3 times: the number of ranks"),
@@ -122,10 +122,10 @@ def test_a_fault_is_corrected_where_every_wrong_number_was_replaced() -> None:
     ],
 )
 def test_a_ratio_is_told_where_the_rule_says_that_it_is_the_mechanism(
-    scales: bool, effect: Effect | None, world_size: int, told: str
+    scales: bool, effect: Effect | None, world_size: int, words: str
 ) -> None:
     finding = replace(FINDING, scales_by_ranks=scales, effect=effect, world_size=world_size)
-    assert ratio_text(finding) == told
+    assert ratio_text(finding) == words
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------
