@@ -256,8 +256,10 @@ def test_warn_finds_it_at_the_users_line(holder: type) -> None:
     assert shown["mrr"] == merged()
     warned = [warning for warning in said if warning.category is GuardWarning and "mrr" in str(warning.message).split()]
     assert [(one.filename, one.lineno) for one in warned] == [(__file__, line_of(holder))]
-    [found] = [finding for finding in guard.findings if finding.key == "mrr" and finding.severity is not Severity.NOTE]
-    assert (found.code, found.path, found.line) == ("LRG301", __file__, line_of(holder))
+    [restarting] = [
+        finding for finding in guard.findings if finding.key == "mrr" and finding.severity is not Severity.NOTE
+    ]
+    assert (restarting.code, restarting.path, restarting.line) == ("LRG301", __file__, line_of(holder))
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])

@@ -65,7 +65,7 @@ def read(report: Report) -> _Reader:
 
 def texts(report: Report, tag: str, **attributes: str) -> list[str]:
     wanted = attributes.items()
-    return [text for name, attributes, text in read(report).closed if name == tag and wanted <= attributes.items()]
+    return [text for name, given, text in read(report).closed if name == tag and wanted <= given.items()]
 
 
 def page_of(finding: Finding, **changed: Any) -> Report:
@@ -398,8 +398,8 @@ def test_what_is_not_known_is_said(samples: tuple[int | None, ...], sentence: st
 
 def test_metrics_with_equal_counts_share_a_sentence() -> None:
     report = counted((4, 4), mrr=((1, 4), (1, 4)), ndcg=((1, 4), (1, 4)), recall=((2, 4), (2, 4)))
-    sentence = texts(report, "p", **{"class": "evenness"})
-    assert [sentence.split(" : ")[0] for sentence in sentence] == ["validate: mrr , ndcg", "validate: recall"]
+    sentences = texts(report, "p", **{"class": "evenness"})
+    assert [sentence.split(" : ")[0] for sentence in sentences] == ["validate: mrr , ndcg", "validate: recall"]
 
 
 def test_of_many_metrics_with_equal_counts_the_first_are_named() -> None:
