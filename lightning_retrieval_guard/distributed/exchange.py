@@ -243,6 +243,7 @@ class GroupExchange(Exchange):
         longest = max(sizes)
         if longest == 0:
             return [block.new_empty(0) for _ in sizes]
+        # gloo gathers blocks of one size
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: block.numel()] = block
         try:
@@ -297,6 +298,7 @@ class GroupExchange(Exchange):
             raise ProtocolError(too_long)
         longest = max(lengths) + _LENGTH_BYTES
         if longest > frame:
+            # with room to grow, so that the next message fits into one gather
             self._frame_bytes = 2 * longest
             rows = self._all_gather(_pack(text, longest))
         return [
@@ -322,6 +324,7 @@ class GroupExchange(Exchange):
             return failure
         if alone:
             return ExchangeError(f"rank(s) {_joined(alone)} waited for the others", alone)
+        # a rank that said why it went explains more than ranks that are merely not there
         left = {rank: status.left for rank, status in statuses.items() if status.left is not None and rank != self.rank}
         if left:
             why = "; ".join(dict.fromkeys(left.values()))

@@ -110,6 +110,7 @@ class RankStore:
             Whether another rank has started what this one went past. If it does so from now on, it hears of it there.
         """
         starts = self._status.starts
+        # with the one that comes next: who starts it from now on must hear that not all will
         keys = [self._start(number) for number in range(1, starts + 2)]
         self.write(meeting=meeting, point="", starts=0, starts_before=starts)
         self._go_past(keys[-1])
@@ -179,6 +180,7 @@ class RankStore:
         """Write why this rank goes; who waits for all, now or later, need not wait for it."""
         self.write(left=reason, failed=failed)
         self._store.set(self._all, "")
+        # rank zero may be waiting for this rank to read the answers
         self._store.set(f"{self._agreement(self._agreements)}/over", "")
         self._store.set(self._agreement(self._agreements + 1), _LEFT)
         self._go_past(self._start(self._status.starts + 1))

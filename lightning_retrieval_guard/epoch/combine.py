@@ -72,6 +72,7 @@ class LocalRows:
         """The same rows under a plan that was completed."""
         same = copy(self)
         same.plan = plan
+        # what follows from the plan is worked out anew; the queries are the same under any plan
         for cached in ("scored_queries", "panel", "as_combined"):
             vars(same).pop(cached, None)
         return same
@@ -106,6 +107,7 @@ class LocalRows:
     @cached_property
     def scored_queries(self) -> Scored | None:
         """This rank's queries by themselves; where ids restart, those of every update."""
+        # values of a step can be neither repeated nor completed by rows of another update
         if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
         table = self.table.repeated(self.copies)
@@ -123,6 +125,7 @@ class LocalRows:
             return MetricOutcome()
         if values.error is not None:
             return MetricOutcome(error=values.error)
+        # every value by itself: a median needs more than a sum
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
         outcome = _outcome(self.panel, name, [sums], False, self.longest_counted)
         return replace(outcome, by_chance=_falls_by_chance(values, self.table))
@@ -177,7 +180,9 @@ class LocalRows:
             return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
         query_of_row = _queries_of_rows(self.table, self.queries)
         rows = chosen.to(query_of_row.device)[query_of_row].nonzero().reshape(-1)
+        # stable, because equal scores of a query are ranked in order of arrival
         rows = rows[torch.argsort(query_of_row[rows], stable=True)]
+        # wide enough for the scores of any rank; the receivers go back to the common dtype
         return PackedQueries(self.table.preds[rows].double().cpu(), self.table.target[rows].float().cpu())
 
 
@@ -198,6 +203,7 @@ def score_split(
     """
     number = queries.number.repeat_interleave(queries.rows)
     relevance = torch.cat([part.target for part in rows])
+    # relevance travels as floats, and torchmetrics refuses those for some metrics
     if not target.is_floating_point and bool((relevance == relevance.round()).all()):
         relevance = relevance.to(torch.promote_types(target, torch.int32))
     held, values = panel.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
@@ -228,6 +234,7 @@ def _with_scored(
         for update, scored_update in table.scored.items()
     ]
     everything = torch.cat([held, *(queries for queries, _ in scored)])
+    # positions count within each part, so each part begins where the ones before it end
     starts = [0, *torch.tensor([held.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
     parts = [values_of_update for _, values_of_update in scored if values_of_update is not None]
     return everything, {name: join_values([values_of_rows, *parts], starts) for name, values_of_rows in values.items()}
@@ -265,6 +272,7 @@ def combined(
 
 
 def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
+    # the error itself is known only where it was raised
     error = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
     if error is not None:
         return error

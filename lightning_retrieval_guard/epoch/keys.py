@@ -102,6 +102,7 @@ class LoggedKey:
         first = self.first
         if not first.in_step or first.kind == "metric" or first.dataloader is not None or self.world_size == 1:
             return False
+        # a document of weights alone has no count of batches
         pairs = zip(self.facts, self.batches, strict=False)
         return any(facts is not None and facts.calls == 1 < batches for facts, batches in pairs)
 

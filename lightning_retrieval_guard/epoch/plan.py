@@ -132,6 +132,7 @@ class Plan:
         if self.ids_restart:
             return max(facts.longest_chunk for facts in self.facts)
         lengths = [self.facts[rank].longest_query for rank in self.counted]
+        # a query may have its longest part on every rank
         return sum(lengths) if self.compares else max(lengths)
 
 
@@ -155,6 +156,7 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
         restart = "yes" if restarts else judge_ids(holders, False, on_ranks=True) if scope == "auto" else "no"
         # where ids may merge queries, a number without the repeated sample is no better than one with it
         plan = replace(plan, padded=() if restart == "perhaps" else _find_padded(facts, restart == "yes"))
+    # where nothing combines ranks, parts of a query matter only to a metric that lives through the epoch
     joins = synchronises or any(rank_facts.single_life for rank_facts in holders)
     # ids of an update may still be unique, and then nothing is wrong with them
     compares = not plan.replicated and (not restarts or scope == "batch")
@@ -227,6 +229,7 @@ def _may_share(holders: Sequence[RowFacts]) -> bool:
 def _may_meet(one: RowFacts, other: RowFacts) -> bool:
     if one.id_min > other.id_max or other.id_min > one.id_max:
         return False
+    # the ids of each rank lie on a grid; two grids meet where their offset is a multiple of this
     step = math.gcd(one.id_step, other.id_step)
     return step == 0 or (one.id_min - other.id_min) % step == 0
 
@@ -269,6 +272,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     everything = Summary(torch.cat([summary.words for summary in ranks], dim=1))
     copy, shared, identical = find_copies(everything)
     holders = [facts for facts in plan.facts if facts.rows]
+    # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
     if plan.scope == "batch":
         plan = replace(plan, merged=copy[shared].unique().numel())
@@ -299,4 +303,5 @@ def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
     shared = torch.bincount(copy)[copy] > 1
     low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
     high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    # all fingerprints are one where the least and the greatest are
     return copy, shared, (low == high)[copy]

@@ -83,12 +83,14 @@ class _Cutter:
     def add(self, part: Tensor, ends: bool) -> None:
         """Take in the chunks of a range of rows, and whether the last of its updates ends there."""
         self._open.append(part)
+        # a long update is joined now and then, so that its parts do not pile up
         if not ends and sum(part.shape[1] for part in self._open) <= _BUFFER:
             return
         self._open = [_joined(self._open)]
         if ends:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
+            # one chunk that is no whole query: ids go on, and which update a row came with no longer matters
             if self._may_fold and not self._folded and not are_full(part[2], part[3]):
                 self._folded, self._parts = True, [self._fold(earlier) for earlier in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
@@ -98,6 +100,7 @@ class _Cutter:
         if self._folded and sum(part.shape[1] for part in self._parts) > self._limit:
             parts, self._parts = torch.cat(self._parts, dim=1), []
             self._parts = [_join(parts)]
+            # joined again only once it is four times as long, so that all joins together stay linear
             self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
 
     def _fold(self, part: Tensor) -> Tensor:
@@ -175,6 +178,7 @@ def _starts(query: Tensor, ends: Tensor, first: int) -> Tensor:
 def _between(values: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     total = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
     torch.cumsum(values, 0, out=total[1:])
+    # sums of fingerprints wrap around in int64, and their differences are right all the same
     return total[end] - total[begin]
 
 
@@ -182,6 +186,7 @@ def _join(runs: Tensor) -> Tensor:
     """Runs of the same query and update together, ordered by query and update."""
     query, update = runs[0], runs[1]
     order = None
+    # rows mostly come in order of their updates, and one sort is enough
     if bool((update.diff() < 0).any()):
         order = torch.argsort(update, stable=True)
         query = query[order]

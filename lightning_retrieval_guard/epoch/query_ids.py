@@ -92,6 +92,7 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
         world_size: The number of ranks.
     """
     low, high, queries = _ranges(chunks, len(batches))
+    # distinct ids fill the range from the smallest to the largest only if they are consecutive
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
     distinct = chunks.query.unique_consecutive().numel()
@@ -118,6 +119,7 @@ def _ranges(chunks: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
 def _overlap(low: Tensor, high: Tensor) -> bool:
     """Whether two different ranges share a number."""
     ranges = torch.stack([low, high], dim=1).unique(dim=0)
+    # in order of their lower ends, a range overlaps one before where it begins below the highest end so far
     reached = ranges[:, 1].cummax(0).values
     return bool((ranges[1:, 0] <= reached[:-1]).any())
 
@@ -166,5 +168,6 @@ def _holds(column: Tensor | None, ids: Tensor, world_size: int) -> bool:
     """Whether a column holds all ids, or the ids, gathered from all ranks, all of the column."""
     if column is None or not column.numel():
         return False
+    # a step may have gathered the ids of all ranks, while the batch holds those of this one
     gathered = world_size * column.numel() >= ids.numel() > column.numel()
     return bool(torch.isin(column, ids).all() if gathered else torch.isin(ids, column).all())

@@ -85,6 +85,7 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     """
     query = table.query[table.rows_of(updates)].cpu()
     ids, of = query.unique(return_inverse=True)
+    # the same id in two metric lives stands for two queries
     if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
         places = torch.arange(query.numel())
         first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, places, "amin")
@@ -121,6 +122,7 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
     """
     updates = range(update, table.updates)
     of = _samples_of(table, updates, facts.samples)
+    # the plan names only samples that were described
     assert of is not None
     chosen = torch.zeros_like(table.query, dtype=torch.bool)
     chosen[table.rows_of(updates)] = (of == _chosen(facts.samples, last=True).start + sample).to(chosen.device)
@@ -146,6 +148,7 @@ def find_repeated(first: SampleFacts, last: SampleFacts, ids_restart: bool) -> i
     apart = (one_sums[:, :, None] - other_sums[:, None]).abs()
     same &= (apart <= rounding * scale).all(dim=0)
     matches = same.nonzero()
+    # of two that are alike nothing says which it is
     return int(matches[0, 1]) if len(matches) == 1 else None
 
 

@@ -93,6 +93,7 @@ class RowTable:
 
     def without(self, rows: Tensor) -> RowTable:
         """All rows but some, given by a boolean mask."""
+        # how many rows go up to the end of each update
         gone = torch.cat([rows.new_zeros(1, dtype=torch.int64), rows.cumsum(0)])[self.ends]
         columns = {name: getattr(self, name)[~rows] for name in ("query", "preds", "target")}
         return replace(self, **columns, ends=self.ends - gone)
@@ -139,6 +140,7 @@ def _cat(
     full = [part for part in flat if part.numel()] or flat[:1]
     if len(full) == 1 and all(part.dtype == full[0].dtype for part in flat):
         return full[0]  # a copy would take as much memory again
+    # on a device, looking at the values would wait for it
     if narrow is None or device.type != "cpu" or not all(_lies_within(part, low, high) for part in full):
         return torch.cat(flat)
     joined = torch.empty(sum(part.numel() for part in full), dtype=narrow)

@@ -170,6 +170,7 @@ class StateView:
         lengths = {(0,) * longest if facts is None else tuple(facts.lists) for facts in self.facts}
         if len(lengths) > 1:
             return "lists"
+        # for an empty list torchmetrics sends an empty vector, which does not join states of another form
         if any(facts is None or facts.lacks_joined for facts in self.facts) and self._any("holds_joined"):
             return "joined"
         uneven = len(set(self.updates)) > 1 and self._any("averages")
@@ -193,6 +194,7 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
     for name in names:
         shown = [{key.kind for key in rank_keys if name in key.shows} for rank_keys in keys]
         objects = {rank for rank, kinds in enumerate(shown) if "metric" in kinds}
+        # where some ranks log the object, Lightning computes it on them, and the others do not come
         absent = skips | ({*range(len(messages))} - objects if objects else set())
         by_forward = {kind for kinds in shown for kind in kinds} == {"forward"}
         every = tuple(range(len(messages)))
@@ -338,6 +340,7 @@ def _is_close(one: Any, other: Any) -> bool:
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
         close = one.is_floating_point() or one.is_complex()
+        # a model may round otherwise in a batch of another size
         return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True) if close else torch.equal(one, other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_is_close, one, other))
@@ -375,6 +378,7 @@ def _merge(values: Sequence[Any], updates: Sequence[int], reduction: Reduction) 
     if reduction is None:
         return stacked
     if reduction == "mean":
+        # what torchmetrics leaves out: a rank counts as often as it was updated
         weights = torch.tensor(updates, dtype=torch.float64).reshape(-1, *[1] * (stacked.ndim - 1))
         mean = (stacked.to(_wide(stacked.dtype)) * weights).sum(0) / weights.sum()
         return mean.to(stacked.dtype if stacked.is_floating_point() or stacked.is_complex() else torch.float32)

@@ -239,6 +239,7 @@ class Sum:
 
     def pack(self, mean: bool, limit: int, lows: bool = False) -> Tensor:
         """As int64 words in the size that ``words`` gives."""
+        # one word for two counts, each below 2**32
         head = torch.tensor([_FAILED if self.failed else self.count | self.tally.tied << _HALF])
         if lows:
             shift = torch.tensor([self.tally.shift], dtype=torch.float64).view(torch.int64)

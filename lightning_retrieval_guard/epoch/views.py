@@ -32,6 +32,7 @@ class KeyView(LoggedKey):
             if shown is not None:
                 return shown
             if self.replaced or (first.kind == "metric" and not source.syncs_itself):
+                # Lightning shows what torchmetrics makes of the rows of all ranks
                 if source.synchronises or self.world_size == 1:
                     return source.as_combined
                 if first.kind == "metric" or not first.in_step:
@@ -68,8 +69,10 @@ class KeyView(LoggedKey):
     def _reference(self) -> float | None:
         if self.recomputed is not None or self.is_no_mean:
             return self.recomputed
+        # nobody knows what the metric, or the program, would have made of it on one device
         if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
+        # one device may have had other queries, or other candidates
         if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
             return None
         if self.parts:
@@ -84,6 +87,7 @@ class KeyView(LoggedKey):
         if self.is_partial:
             return None
         if not self.first.in_step:
+            # logged once an epoch: a number that all ranks have, one device has too
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if not self.first.sync_dist and self.ranks_agree:
             return self.batch_mean if self.weight_fault else self.present[0].own_value

@@ -179,6 +179,7 @@ def runs_of(query: Tensor) -> tuple[Tensor, Tensor] | None:
         query do not stand together, and where there are so few of each that it does not matter.
     """
     head = query[:_HEAD]
+    # mostly changes from row to row: grouping in place would gain nothing
     if query.numel() > _HEAD and 2 * int((head[1:] != head[:-1]).sum()) > _HEAD:
         return None
     ids, sizes = query.unique_consecutive(return_counts=True)

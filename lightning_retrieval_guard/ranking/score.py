@@ -163,6 +163,7 @@ class _BlockScorer:
         values, tied, rounded = evaluate(measure, self._ranked), self._tied(measure), self._rounded(measure)
         if tied is not None and bool(tied.any()):
             again = rank_as_torchmetrics(self._block.select(tied), k_of_torchmetrics(measure, self._ranked))
+            # the formula is the same, on the order that torchmetrics' own sort leaves
             values[tied] = evaluate(measure, again)
         odd = _either(rounded, self._odd(measure))
         if odd is not None and bool((odd & ~empty).any()):

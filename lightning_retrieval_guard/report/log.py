@@ -72,6 +72,7 @@ class FindingLog:
             kept = finding if numbers else replace(finding, effect=None)
             _merge(self._of_run, kept)
             merged = _merge(self._findings, kept)
+            # a fault is said once; later epochs only count
             if merged.severity is not Severity.NOTE and merged.identity not in said:
                 fresh.append(merged if numbers else finding)
         if say:

@@ -109,6 +109,7 @@ class ComputeDispatcher:
         """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
         self._is_left = True
         try:
+            # called twice: first with the program's own values of the parts, then with the guard's
             record.program_value = plain()
         finally:
             self._is_left = False
@@ -183,5 +184,6 @@ def _take(outcome: MetricOutcome, metric: Any) -> Any:
     if not isinstance(outcome.value, float):
         return tuple(part.to(metric.device) for part in outcome.value) if outcome.value is not None else None
     preds = _compat.row_states(metric)[1]
+    # torchmetrics returns the dtype of the scores
     dtype = preds[-1].dtype if preds else _compat.default_dtype()
     return torch.tensor(outcome.value, dtype=dtype, device=metric.device)

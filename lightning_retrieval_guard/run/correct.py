@@ -108,8 +108,10 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
+    # the program's own way of combining stands until its number is known to be wrong
     if key.source.syncs_itself and first.kind in ("metric", "compute"):
         return reference if is_faulty else None
+    # on one device the program's number is the reference already
     local = key.world_size == 1 and not key.source.plan.ids_restart and not key.source.holds_others
     as_logged = local and (first.kind == "metric" or not first.in_step)
     return None if as_logged else reference

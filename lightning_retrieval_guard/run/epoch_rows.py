@@ -44,10 +44,12 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
     sanity = True
     for life in lives:
         (infos, feeds), ids = fed_of(life), life.states()[0]
+        # updates in compiled code are not seen, and then nothing says who fed which rows
         if not isinstance(life, MetricLife) or len(infos) != len(ids):
             kept.append(life)
             continue
         reasons = {feed: _why_not(feed, feeding, dataloader) for feed in feeds}
+        # the common case needs no look at single updates
         if not any(reasons.values()):
             kept.append(life)
             continue

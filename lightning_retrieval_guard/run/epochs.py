@@ -129,6 +129,7 @@ class Epochs:
         That makes metrics combine ranks by themselves, so it is done where the number is replaced, or on one device.
         """
         alone = self._run.world_size == 1
+        # metrics are about to combine ranks by themselves, so all ranks must be here
         if not alone and any(key.can_recompute for key in keys):
             self._judgement.confirm()
         return [
@@ -139,11 +140,7 @@ class Epochs:
     def _recomputed_value(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
         return compute_value(epoch.record.keys[key.first.storage].history.metric, alone)
 
-    # --- what follows -----------------------------------------------------------------------------------------
-
     # --- the end of an epoch ----------------------------------------------------------------------------------
-
-    # --- values -----------------------------------------------------------------------------------------------
 
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""

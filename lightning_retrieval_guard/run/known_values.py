@@ -52,6 +52,7 @@ class KnownValues:
         for metric, record in self._watch.row_records():
             lives = self._finder.epoch_rows([record.life], epoch.record).lives
             name = next((name for name, source in names.items() if source.shows(lives)), None)
+            # without rows of its own, a metric is known by its name alone
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
             if name in epoch.sources:

@@ -134,6 +134,7 @@ class MetricGroup:
 
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
+        # ranks with the same rows in the same order have the same value without a word
         apart = not self.plan.replicated or self.plan.first_counts
         travels = apart and len(self.ranks) > 1 and self.plan.has_rows and not self.plan.lacks_rows
         self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
@@ -185,6 +186,7 @@ class MetricGroup:
         return any(facts.low for facts in self.plan.facts)
 
     def _width(self, name: str) -> int:
+        # a curve without a cut-off has precision and recall at every rank of the longest query
         return self._members[name].columns or 2 * self.plan.longest
 
     def _sizes(self, index: int) -> list[int]:

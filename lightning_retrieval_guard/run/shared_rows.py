@@ -68,9 +68,11 @@ class SharedRowSets:
         states, scored = [life.states() for life in lives], _scored_of(lives)
         held = (*(part for life_states in states for column in life_states for part in column), *scored.values())
         parts = (about, *map(id, held))
+        # the same tensors have the same values: nothing is looked at twice
         if parts in self._by_parts:
             return self._by_parts[parts][0]
         table = build_table(states, scored)
+        # copies of the same rows are found by value, among tables of their length
         alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
         rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
         if rows is None:

@@ -208,6 +208,7 @@ class SourceFinder:
     def _rows(self, lives: Sequence[AnyLife], stage: StageRecord) -> SharedRows:
         """The rows of the lives, the same object for all metrics that saw the same."""
         record, padding = lives[-1].record, stage.padding()
+        # among several dataloaders nothing says whose rows are the first or the last
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
         rank = self._run.exchange.rank
         repeats = padding.first_with_last_of(rank) if padding is not None and one_loader else None

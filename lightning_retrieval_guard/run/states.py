@@ -247,6 +247,7 @@ class StateMerger:
         merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
         for path, part in _compat.metrics_in(metric).items():
             held = [states[path] for states in ranks if path in states]
+            # merging as torchmetrics declares it would not be what this metric does
             if _compat.combines_by_own_code(part):
                 return f"{type(part).__name__} combines ranks in a way of its own"
             if held:
@@ -254,6 +255,7 @@ class StateMerger:
                     merged[path] = sum(rank_states.updates for rank_states in held), _merge_part(part, held)
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        # of no epoch, as only the stamp is looked at
         local = LocalStates(metric, record.leader or record, epoch=-1)
         self._results[id(metric)] = _MergeResult(
             view.name, local, local.stamp, merged, view.fault is not None, view.is_apart

@@ -114,6 +114,7 @@ class BesideFeeder:
         try:
             with (
                 running(),
+                # the program must draw the numbers that it would draw without the guard
                 torch.random.fork_rng(devices=[]),
                 _compat.attributes_kept(metric),
                 _compat.WithStates(parts, states),

@@ -45,6 +45,7 @@ def user_call_site(skip_functions: Collection[str] = ()) -> CallSite:
     frame: FrameType | None = innermost
     while frame is not None:
         if not is_library(frame.f_globals.get("__name__", "")):
+            # should every frame of the user's be one to look past, the innermost stands
             user_frame = user_frame or frame
             if frame.f_code.co_name not in skip_functions:
                 user_frame = frame

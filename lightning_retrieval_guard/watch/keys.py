@@ -77,6 +77,7 @@ class Weights:
         if not given:
             self.counts["guessed"] += 1
         elif world_size > 1 and used == world_size * samples:
+            # two mistakes make this number, and nothing says which
             if short and used == batch.nominal:
                 self.counts["either"] += 1
             else:

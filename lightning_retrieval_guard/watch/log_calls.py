@@ -82,6 +82,7 @@ class LogWatch:
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
+        # a tensor stays on its device: asking it here would wait
         if origin is not None and is_written is not False:
             key.is_written = key.is_written | is_written
         if origin is not None or kind != key.call.kind:

@@ -137,6 +137,7 @@ class MetricHistory:
         merged = self._record.merged
         if merged is not None:
             facts = replace(facts, merged=merged.why, merged_how=merged.how)
+        # most keys have nothing to report, and then nothing travels
         says = facts.running or facts.stale or facts.shared or facts.merged or not facts.mean
         return facts if says else SourceMetricFacts()
 
@@ -159,6 +160,7 @@ def compute_value(metric: Any, alone: bool) -> float | None:
     """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the program did not compute here
+        # neither is an old value taken, nor this one left for the program
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
             value = metric.compute()

@@ -223,6 +223,7 @@ class MetricRecord:
     def leave_group(self) -> None:
         """An update of this member alone: count by itself from now on."""
         self.is_grouped, self.merged, self.leader = False, None, None
+        # copies, because the two count apart from now on
         self.infos, self.feeds = list(self.infos), dict(self.feeds)
         self.fed_by = {stage: set(loaders) for stage, loaders in self.fed_by.items()}
         self.samples_at_update = dict(self.samples_at_update)

@@ -260,6 +260,7 @@ class MetricWatch:
             return False
         states = _compat.row_states(metric)
         checked, count = record.checked_parts
+        # parts that were looked at before stay where they are; a new list is looked at from the start
         start = count if checked == id(states[0]) and count <= len(states[0]) else 0
         stays = all(part.device == metric.device for column in states for part in column[start:])
         if stays:
@@ -320,6 +321,7 @@ class MetricWatch:
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
+        # forward() resets a metric within its own call, and puts back what it held
         if record is None or any(caller is record for caller in self._calls.records):
             return
         if record.is_rows:
@@ -361,4 +363,5 @@ def _forget(records: dict[int, MetricRecord], key: int, reference: weakref.ref[M
 
 def _living_metrics() -> list[Metric]:
     """All metrics of the process, also those in plain lists and local variables."""
+    # isinstance() would ask proxies, which may build what they stand for
     return [thing for thing in gc.get_objects() if Metric in type(thing).__mro__]

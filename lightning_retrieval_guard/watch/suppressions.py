@@ -97,6 +97,7 @@ class Suppressions:
 
     def leave(self, block: Suppression) -> None:
         """A block ends; the latest of the same, whatever has begun since."""
+        # list.remove() takes the first of equals, and the latest is meant
         self._active.reverse()
         self._active.remove(block)
         self._active.reverse()
@@ -143,6 +144,7 @@ class Suppressions:
                 continue
             ran = {_function_around(path, site.line) for site in self._sites if site.path == path}
             for comment in comments:
+                # a comment in a function that never ran may be of use in another run
                 idle = not _stands_at_log_call(comment) and _function_around(path, comment.line) in {None, *ran}
                 if comment in at_calls or idle:
                     yield comment
