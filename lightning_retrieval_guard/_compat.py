@@ -124,6 +124,7 @@ def current_hook(module: Any) -> str | None:
 
 def defines_hook(owner: Any, hook: str) -> bool:
     """Whether a hook of a module or callback is the user's, and not the one Lightning comes with."""
+    # the guard's own patch may stand over it
     method = inspect.unwrap(getattr(owner, hook))
     return not _is_lightnings(getattr(method, "__module__", None) or "")
 
@@ -235,6 +236,7 @@ def deals_in_turns(sampler: Any) -> bool:
     """Whether a sampler deals its samples to the ranks as torch does, also where Lightning has wrapped it."""
     if not isinstance(sampler, DistributedSampler):
         return False
+    # Lightning's wrapper deals the indexes of a sampler of the user's
     wraps = _is_lightnings(type(sampler).__module__) and type(sampler).__name__ == "DistributedSamplerWrapper"
     return wraps or type(sampler).__iter__ is DistributedSampler.__iter__
 
@@ -313,6 +315,7 @@ def aggregate(values: Tensor, aggregation: str | Callable[..., Tensor]) -> Tenso
     """Aggregate values of shape ``(queries,)`` as torchmetrics does."""
     if aggregation == "mean":
         return values.mean()
+    # torchmetrics before 1.3 has no such function
     from torchmetrics.retrieval.base import _retrieval_aggregate
 
     return _retrieval_aggregate(values, aggregation)  # type: ignore[arg-type]
@@ -338,6 +341,7 @@ def local_row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tens
 def detached_clone(metric: Any) -> Any:
     """A metric with the same settings and no rows, without anything that would keep this one alive."""
     clone = metric.__class__.__new__(metric.__class__)
+    # the first two are bound to this metric, and would keep it alive
     gone = ("update", "compute", "_cache", *metric._defaults)
     settings = {name: value for name, value in vars(metric).items() if name not in gone}
     clone.__dict__.update(settings, _cache=None, _computed=None, _forward_cache=None)
@@ -347,6 +351,7 @@ def detached_clone(metric: Any) -> Any:
 
 def compute_groups(collection: Any) -> list[list[Metric]]:
     """The members of a ``MetricCollection`` that share their state, the one that is updated first in each list."""
+    # groups come to be in the first update
     if not collection._groups_checked:
         return []
     return [[getattr(collection, name) for name in names] for names in collection._groups.values()]

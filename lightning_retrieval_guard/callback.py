@@ -196,6 +196,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             return  # the one given in code wins
         if any(not other.from_environment for other in others):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
+        # a run before may have ended without a teardown
         self._close()
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
@@ -270,7 +271,9 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             path = Path(str(self.settings.report).replace(LOG_DIR, _log_dir(trainer)))
             if refusal := path_refusal(path):
                 raise ValueError(f"report={str(path)!r} {refusal}.")
+            # the file may be a link to one in another folder
             Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+            # a guard writes over its own report, and over nobody else's
             if run.log.report != str(path):
                 run.log.report, run.log.earlier = str(path), str(set_aside(path) or "")
             self._report = path

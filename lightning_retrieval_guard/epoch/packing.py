@@ -33,6 +33,7 @@ class Summary:
     def unpack(cls, block: Tensor) -> Summary:
         """Read what ``pack`` wrote."""
         words = block.clone().view(torch.int64).reshape(4, -1)
+        # columns without rows only fill up the size that all ranks expect
         return cls(words[:, cls(words).rows > 0])
 
     def pack(self, queries: int) -> Tensor:

@@ -87,8 +87,8 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     ids, of = query.unique(return_inverse=True)
     # the same id in two metric lives stands for two queries
     if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
-        places = torch.arange(query.numel())
-        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, places, "amin")
+        positions = torch.arange(query.numel())
+        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, positions, "amin")
         return first.argsort().argsort()[of]  # in the order in which they came
     if query.numel() and query.numel() % samples == 0:
         return torch.arange(samples).repeat_interleave(query.numel() // samples)

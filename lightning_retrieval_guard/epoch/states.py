@@ -224,7 +224,7 @@ class _Packer:
     def __init__(self) -> None:
         self.blocks: list[Tensor] = []
         self.shapes: list[tuple[str, list[int]]] = []
-        self._places: dict[int, int] = {}
+        self._indexes: dict[int, int] = {}
         self._held: list[Tensor] = []
 
     def pack_metric(self, states: States | str) -> Any:
@@ -237,7 +237,7 @@ class _Packer:
 
     def _pack(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return {"tensor": self._place(value)}
+            return {"tensor": self._index_of(value)}
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
             return {"dict": {name: self._pack(part) for name, part in value.items()}}
         if type(value) is list:
@@ -250,14 +250,14 @@ class _Packer:
             return value
         raise TypeError(f"it holds a thing of type {type(value).__name__}, which cannot be sent to other ranks")
 
-    def _place(self, tensor: Tensor) -> int:
-        if id(tensor) not in self._places:
+    def _index_of(self, tensor: Tensor) -> int:
+        if id(tensor) not in self._indexes:
             plain = tensor.detach().cpu().contiguous().reshape(-1)
             self.blocks.append(plain.view(torch.uint8))
-            self._places[id(tensor)] = len(self.shapes)
+            self._indexes[id(tensor)] = len(self.shapes)
             self.shapes.append((str(tensor.dtype).removeprefix("torch."), list(tensor.shape)))
             self._held.append(tensor)  # so that its id stays its own
-        return self._places[id(tensor)]
+        return self._indexes[id(tensor)]
 
 
 def unpack_states(block: Tensor) -> dict[str, States | str]:

@@ -69,6 +69,7 @@ class FindingLog:
     def _add(self, findings: Iterable[Finding], said: set[_Identity], say: bool, numbers: bool) -> None:
         fresh = []
         for finding in findings:
+            # the batches of a sanity check say nothing of the size of a fault
             kept = finding if numbers else replace(finding, effect=None)
             _merge(self._of_run, kept)
             merged = _merge(self._findings, kept)

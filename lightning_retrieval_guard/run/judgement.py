@@ -94,6 +94,7 @@ class Judgement:
             shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
             epoch.states = self._states.leave(shown | epoch.left) or epoch.states
             epoch.installed |= merged_targets(self._view(epoch))
+            # Lightning computes the metrics next, and gets the values of this document
             self._remember(epoch)
         self._agree(epoch, fixes.refused)
         # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them

@@ -110,5 +110,6 @@ class Listener:
 
         self.protect(choose_call)
         if self._protection.failure is not None:
+            # also where it has failed just now, as other ranks may be at the same metric
             call, synced = self.dispatcher.after_failure(record, plain, self._protection.in_step)
         return call(), synced

@@ -116,6 +116,7 @@ class MetricGroup:
     @cached_property
     def local(self) -> LocalRows:
         """This rank's rows."""
+        # all members saw the same rows
         rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
         metrics = {name: member.metric for name, member in self._members.items()}
         table, chunks = (rows.table, rows.chunks) if rows is not None and self._takes_part else (None, None)

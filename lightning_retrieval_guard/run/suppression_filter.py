@@ -75,6 +75,7 @@ class SuppressionFilter:
         """
         reported, ignored = [], []
         for finding in findings:
+            # a rule that is off altogether makes no use of a suppression
             if not self._settings.allows(finding.code):
                 ignored.append(finding)
             elif all_silence(_patterns_at(finding, epoch), finding.code):

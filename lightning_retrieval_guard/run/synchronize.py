@@ -138,6 +138,7 @@ class Synchronizer:
         groups: dict[tuple[Any, ...], MetricGroup] = {}
         for name in sorted({name for rank in ranks for name in rank.sources}):
             facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
+            # a metric with process groups is one metric in each of them
             for combining in sorted({source.group or tuple(range(len(ranks))) for source in facts.values()}):
                 members = {rank: facts[rank] for rank in combining if rank in facts}
                 rows = tuple(members[rank].rows if rank in members else None for rank in combining)

@@ -50,6 +50,7 @@ class UpdateContext:
         record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
         samples, source = None, (self.stage, self.dataloader)
         if self.samples is not None:
+            # those since its last update by the same dataloader of the same stage
             samples = self.samples - record.samples_at_update.get(source, 0)
             record.samples_at_update[source] = self.samples
         return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step)
