@@ -234,6 +234,7 @@ class GroupExchange(Exchange):
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
+            # those that are not where most are, and those that compute a metric where others do not
             apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
             raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
         return [message for _, message in entries]

@@ -274,6 +274,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     holders = [facts for facts in plan.facts if facts.rows]
     # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
+    # the user has said that no query goes on, so none is split, whatever ids meet
     if plan.scope == "batch":
         plan = replace(plan, merged=copy[shared].unique().numel())
         return plan, ComparedQueries(

@@ -100,6 +100,7 @@ def edge_of(batches: Sequence[Batch], updates: int, last: bool) -> range | None:
     if len(batches) != updates or any(batch.samples is None for batch in batches):
         return None
     starts = [update for update, batch in enumerate(batches) if batch.samples]
+    # rows that came before the first batch are of no known sample
     if not starts or starts[0] != 0:
         return None
     if last:

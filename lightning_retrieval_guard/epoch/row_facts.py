@@ -168,17 +168,20 @@ def gather_facts(
         return RowFacts(single_life=single_life), None
     dropped = bool(table.scored)
     last = None if repeats is None else edge_of(batches, table.updates, last=True)
+    # ids of an update, and updates that were scored by themselves, need the updates told apart
     chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
     queries = join_chunks(chunks)
-    sampled = _known([batch.samples for batch in batches], table.updates)
+    sampled = _all_sizes([batch.samples for batch in batches], table.updates)
     queries_an_update = torch.bincount(chunks.update, minlength=table.updates)
     full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, queries)
     whole = full and _same(queries_an_update, sampled)
     whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
+    # a look at the ids takes long, and matters only where they can number samples
     may_restart = (whole or whole_of_all) and scope == "auto" and (restarts > 0 or world_size > 1)
     ids = look_at_ids(chunks, batches, count, world_size) if may_restart else IdFacts()
     lists_samples = _lists_samples(table, chunks, sampled)
+    # ids that count from zero in each update would be no more than those of the widest
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
     facts = RowFacts(
         updates=table.updates,
@@ -190,6 +193,7 @@ def gather_facts(
         lists_samples=lists_samples,
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
+        # with the life, or the same rows in another life would look the same
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.life)).sum()),
         arrangement=_arrangement(table) if world_size > 1 else 0,
         longest_query=_longest(queries.rows),
@@ -219,12 +223,13 @@ def _has_one_answer(table: RowTable, queries: Queries) -> bool:
     relevant = target > 0
     relevant_number, order = number[relevant].sort()
     score = table.preds[relevant][order]
+    # more rows with the score of a relevant one than relevant ones: some query has a tie
     same = table.preds == score[torch.searchsorted(relevant_number, number)]
     is_plain = ((target == 0) | (target == 1)).all() & (score > 0).all()
     return bool(is_plain & (same.sum() == score.numel()))
 
 
-def _known(samples: Sequence[int | None], updates: int) -> Tensor | None:
+def _all_sizes(samples: Sequence[int | None], updates: int) -> Tensor | None:
     if len(samples) != updates or any(size is None for size in samples):
         return None
     return torch.tensor(samples, dtype=torch.int64)
@@ -278,6 +283,7 @@ def _step(ids: Tensor) -> int:
     if int(ids[-1]) - int(ids[0]) >= 2**63:  # a difference that int64 cannot hold
         return 1
     steps = ids.diff()
+    # torch has no gcd of a whole tensor, so halves are folded onto each other
     while steps.numel() > 1:
         half = (steps.numel() + 1) // 2
         folded = steps[:half].clone()
@@ -293,6 +299,7 @@ def _short(hashes: Tensor) -> Tensor:
 def _arrangement(table: RowTable) -> int:
     rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
+    # the position goes into the hash of each row, so that another order has another sum
     hashes = mix(rows)
     for column in (table.query, table.preds, table.target):
         hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())

@@ -102,6 +102,7 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
+    # torchmetrics' number holds the rows of other epochs too, which are not here
     return replace(view, as_combined=_as_combined(view, local)) if alone and not view.holds_others else view
 
 

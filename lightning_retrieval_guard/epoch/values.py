@@ -133,6 +133,7 @@ class Panel:
         ]
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
+            # rows are grouped and ranked once for all metrics
             ids, scores = score([*measures, *others], rows)
         except Exception as error:
             if not any(_may_raise(measure, error) for measure in measures):
@@ -293,6 +294,7 @@ def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int 
             return (float(numbers) if count else 0.0) if numbers.shape[1] == 1 else None
     if measure is None:
         return None
+    # a curve travels as long as it can be, and is cut to the longest query
     values = numbers[:, 0] if length is None else numbers.reshape(len(numbers), 2, numbers.shape[1] // 2)[:, :, :length]
     lives = torch.cat([rank_sum.lives for rank_sum in sums])
     return aggregate(measure, values) if mean else _by_lives(measure, values, lives)

@@ -128,6 +128,7 @@ class Ranked:
             positive: Whether only those with a score above zero count.
         """
         hits = self.positive_hits if positive else self.hits
+        # many measures share a cut-off
         key = (hits is self.hits, top_k)
         if key not in self._within:
             self._within[key] = hits.at((hits.rank < top_k).nonzero().view(-1))

@@ -194,6 +194,7 @@ def _grouped(rows: Rows, runs: tuple[Tensor, Tensor], dtype: torch.dtype) -> Ite
     length = longest if shortest == longest else None
     for queries, area in _cut(sizes, _BLOCK):
         counts = sizes[queries]
+        # in rows of one length the position tells the query
         number = None if length else torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
         yield Block(query[queries], counts, number, rows.preds[area], rows.target[area], dtype, longest, length)
 

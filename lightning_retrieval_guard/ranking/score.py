@@ -146,6 +146,7 @@ class _BlockScorer:
             missing = "negative" if measure.needs_irrelevant else "positive"
             raise EmptyQueryError(f"`compute` method was provided with a query with no {missing} target.")
         values, decided = self._values(measure, empty)
+        # torchmetrics rounds the value of each query to the dtype of the scores
         values = values.to(self._dtype)
         position = self._position
         if measure.empty == "skip":
@@ -210,6 +211,7 @@ class _BlockScorer:
         if block.is_binary or not block.target.is_floating_point():
             return zero
         size = block.sums(block.number, block.target.abs().double()) + block.sizes
+        # only such sums depend on the order of adding, and are added as torchmetrics adds
         unsure = (sums.abs() < _CANCELLED * size) & (size > block.sizes)
         for number, _, target in self._each(unsure):
             zero[number] = not bool((1 - target if inverted else target).sum())

@@ -106,6 +106,7 @@ def collect_key(
     """What this rank reports of one of its keys; reads the running sums, so it is for the end of an epoch."""
     call, weights, counts = vars(key.call), key.weights, vars(key.weights.facts)
     value = weight = None
+    # a Metric object keeps its sums itself
     if result is not None and call["kind"] != "metric":
         value = float(_compat.result_value(result))
         summed = _compat.result_weight(result)

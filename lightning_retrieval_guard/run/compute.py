@@ -54,6 +54,7 @@ class ComputeDispatcher:
         if merged is not None and not (self._is_left and is_beside):
             return functools.partial(_compute_within, merged[0], record, plain, is_beside), True
         if not record.is_rows or not self._run.settings.corrects or _compat.syncs_itself(metric):
+            # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)

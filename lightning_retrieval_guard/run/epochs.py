@@ -52,6 +52,7 @@ class Epochs:
         if stage is None or stage == "predict":
             return None
         if stage not in self._running:
+            # a validation runs within an epoch of the training, so a stage alone names no epoch
             number = next(self._count)
             self._numbers.add(number)
             self._running[stage] = RunningEpoch(stage, number, self._numbers)

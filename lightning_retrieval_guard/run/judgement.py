@@ -113,6 +113,7 @@ class Judgement:
             if key.first.kind == "metric":
                 epoch.plain.update(source.name for source in key.sources)
             record = epoch.record.keys.get(key.first.storage)
+            # of a key that was logged again only the mean is left, in which no value can be replaced
             if record is not None and record.program_value is not None and record.calls == 1:
                 _compat.replace_value(results[key.first.storage], record.program_value)
 

@@ -79,6 +79,7 @@ class Protection:
             return
         try:
             action()
+        # meant for the user: strict mode, and warnings that were turned into errors
         except (GuardError, GuardWarning):
             raise
         except Exception as error:
@@ -95,6 +96,7 @@ class Protection:
 
     def fail(self, error: Exception) -> None:
         """Note a failure; the other ranks hear of one here where they meet."""
+        # the first failure explains those that follow from it
         self.failure = self.failure or self._failure_of(error)
 
     def _failure_of(self, error: Exception) -> Failure:
@@ -105,6 +107,7 @@ class Protection:
             return Failure(why_ranks_missed(error), [exchange.rank], say=True, is_own=False)
         reason = failure_text(error)
         try:
+            # the other ranks must not wait for this one
             exchange.leave(reason, failed=True)
         except Exception as another:  # this is where failures end
             reason = f"{reason}; {failure_text(another)}"

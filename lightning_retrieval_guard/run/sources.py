@@ -127,6 +127,7 @@ class SourceFinder:
         forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.lives}
         sources: dict[str, LocalSource] = {}
         for metric, record in self._fed_in(stage.stage):
+            # metrics of a step have no name that other ranks know, and go by the key that shows them
             if record.created_in_hook not in STEP_HOOKS and _compat.row_states(metric)[0]:
                 name = _free_name(names.get(id(metric)) or _name_by_site(record), sources)
                 epoch_rows = self.epoch_rows([record.life], stage)
@@ -197,6 +198,7 @@ class SourceFinder:
         lives = epoch_rows.lives
         metric, record = lives[-1].metric, lives[-1].record
         site = record.first_update or CallSite("<unknown>", 1)
+        # each metric once, however many of its lives are shown
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
         group = _compat.group_of(metric)
         ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
@@ -261,6 +263,7 @@ class SourceFinder:
         for prefix, owner in owners:
             for path, part in iter_modules(vars(owner), prefix):
                 if isinstance(part, Metric):
+                    # the path within the module goes before one in a list or in a callback
                     names.setdefault(id(part), path)
         return names
 

@@ -211,6 +211,7 @@ class StateMerger:
         """
         views = {(view.name, view.ranks): view for view in make_state_views(messages)}
         wanted = {view_key: view for view_key, view in views.items() if view.is_wanted}
+        # what was merged at an exchange before need not travel again
         new = {view_key: view for view_key, view in wanted.items() if not self._is_unchanged(view_key, view)}
         if new and self._run.settings.corrects:
             self._exchange({name for name, _ in new}, new, local)
@@ -227,6 +228,7 @@ class StateMerger:
         ranks = read_all(unpack_states, blocks)
         size = sum(block.numel() for block in blocks)
         too_large = size > self._run.settings.max_held_mb * MEBIBYTE
+        # a rank that was fed nothing computes the metric all the same
         here = self._by_name(self._candidates())
         for view_key, view in new.items():
             if too_large:
@@ -266,6 +268,7 @@ class StateMerger:
         """The numbers of a dataloader are computed; from now on metrics show what all of them have fed."""
         for result in self._results.values():
             for part in result.local.parts.values() if result.is_apart else ():
+                # else compute() would return the number of this dataloader again
                 _compat.forget_computed(part)
         self._results = {key: result for key, result in self._results.items() if not result.is_apart}
 
@@ -304,6 +307,7 @@ def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:
     first, *others = ranks
     if not others or not _compat.has_own_merge(metric):
         return merge_states(ranks, _compat.state_reductions(metric))
+    # merge_state() takes states into the metric itself, so it begins with those of the first rank
     with _compat.WithStates({"": metric}, {"": (first.updates, first.states)}):
         for held in others:
             metric.merge_state(held.states)

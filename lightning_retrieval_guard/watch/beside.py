@@ -91,6 +91,7 @@ class BesideFeeder:
             beside.problem = "it was updated again after the batch of the repeated sample"
         if repeats is not None and is_last:
             self._meet_repeated(metric, beside, repeats, inputs)
+            # nothing is left of the batch
             if repeats.size == 1:
                 return
             inputs = _without_last(inputs, repeats.size)

@@ -64,6 +64,7 @@ class Weights:
         else:
             self._note_other(used, given, batch, samples, world_size)
             plain = value.detach() if isinstance(value, Tensor) else value
+            # not in place: the first tensor decides the device
             self.value = self.value + plain * (samples - used)
             self.weight += samples - used
 
@@ -181,5 +182,6 @@ class KeyRecord:
             self._compare_settings(life)
             last = ForwardUpdates(life, [])
             self.lives.append(last)
+        # one value may be logged twice under a key
         if not last.updates or last.updates[-1] != update:
             last.updates.append(update)

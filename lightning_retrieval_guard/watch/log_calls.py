@@ -73,6 +73,7 @@ class LogWatch:
         key = stage.keys.get(storage)
         if key is None:
             key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage])
+        # what is ignored at one call alone is not ignored for the key
         elif key.suppressed:
             key.suppressed = self._listener.suppressions.still(key.suppressed)
         if is_object:

@@ -39,6 +39,7 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
     if update_of_leader is not update_of_member:
         is_custom = not (_is_torchmetrics(update_of_leader) and _is_torchmetrics(update_of_member))
         return Merged(f"{type(member).__name__} has an update() of its own", "update") if is_custom else None
+    # a setting that update() does not read cannot change the state
     reads = getattr(getattr(update_of_member, "__code__", None), "co_names", ())
     for setting in _FILTERS:
         of_leader, of_member = getattr(leader, setting, None), getattr(member, setting, None)

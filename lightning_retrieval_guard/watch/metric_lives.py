@@ -183,6 +183,7 @@ class MetricRecord:
         current = self.held_life
         if current is None:
             current = MetricLife(self)
+            # weakly, so that a life that no key shows is gone with its batch
             self._life = weakref.ref(current)
         return current
 

@@ -268,6 +268,7 @@ class MetricWatch:
         return stays
 
     def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
+        # what was fed nothing holds nothing of another epoch
         if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
         if self._listener.routes:
@@ -288,6 +289,7 @@ class MetricWatch:
         metric: Any = record.metric()
         if metric is not None and _compat.is_composition(metric):
             return  # its parts were updated
+        # only an update of the collection feeds the whole group
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
         if record.made_in_batch != self._batch:

@@ -131,6 +131,7 @@ class StageRecord:
     def feeding(self) -> UpdateContext:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
+        # the count holds the batch at hand already
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
         return UpdateContext(
             self.stage,
