@@ -13,15 +13,15 @@ from tests.distributed.harness import Pool
 from .programs import reference
 from .unusual import UNUSUAL, run_all
 
-Told = dict[str, dict[str, Any]]
+Endings = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ended(pools: Mapping[int, Pool]) -> Callable[[int, str], list[Told]]:
+def ended(pools: Mapping[int, Pool]) -> Callable[[int, str], list[Endings]]:
     """What every rank told of everything unusual; run once for each number of ranks and mode."""
-    kept: dict[tuple[int, str], list[Told]] = {}
+    kept: dict[tuple[int, str], list[Endings]] = {}
 
-    def of(world: int, mode: str) -> list[Told]:
+    def of(world: int, mode: str) -> list[Endings]:
         if (world, mode) not in kept:
             outcomes = pools[world].run(f"{__package__}.unusual:{run_all.__name__}", mode=mode, timeout=110)
             assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
@@ -38,7 +38,7 @@ def same(one: float | None, other: float | None) -> bool:
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_alone(ended: Callable[[int, str], list[Told]], name: str) -> None:
+def test_alone(ended: Callable[[int, str], list[Endings]], name: str) -> None:
     for rank in ended(2, "plain"):
         number, error = rank[name]["number"], rank[name]["error"].partition(":")[0]
         what = "no number" if number is None else "right" if same(number, reference()) else "wrong"
@@ -54,7 +54,7 @@ def test_alone(ended: Callable[[int, str], list[Told]], name: str) -> None:
         pytest.param(4, "correct", marks=pytest.mark.nightly),
     ],
 )
-def test_the_guard_changes_nothing(ended: Callable[[int, str], list[Told]], world: int, mode: str) -> None:
+def test_the_guard_changes_nothing(ended: Callable[[int, str], list[Endings]], world: int, mode: str) -> None:
     for plain, guarded in zip(ended(world, "plain"), ended(world, mode), strict=True):
         other = {
             name: (plain[name], guarded[name])

@@ -18,7 +18,7 @@ from .programs import Restarting, RestartingIds, make_trainer
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_versions_warned_of", set())
 
 
