@@ -79,7 +79,7 @@ UNEVEN_LISTS = Fault("every update is gathered by itself (Lightning-AI/torchmetr
 
 def lightning_of(part: Any) -> str:
     """The package that a trainer, a module or a result belongs to: ``"lightning"`` or ``"pytorch_lightning"``."""
-    roots = (own.__module__.partition(".")[0] for own in type(part).__mro__)
+    roots = (base.__module__.partition(".")[0] for base in type(part).__mro__)
     return next((root for root in roots if root in _LIGHTNING), _LIGHTNING[0])
 
 
@@ -124,6 +124,7 @@ def current_hook(module: Any) -> str | None:
 
 def defines_hook(owner: Any, hook: str) -> bool:
     """Whether a hook of a module or callback is the user's, and not the one Lightning comes with."""
+    # the guard's own patch may stand over it
     method = inspect.unwrap(getattr(owner, hook))
     return not _is_lightnings(getattr(method, "__module__", None) or "")
 
@@ -135,7 +136,7 @@ def _is_lightnings(module: str) -> bool:
 def class_that_logs(module: Any) -> type:
     """Lightning's class among those of the module that defines ``log``."""
     classes = type(module).__mro__
-    return next(own for own in classes if _is_lightnings(own.__module__) and "log" in vars(own))
+    return next(owner for owner in classes if _is_lightnings(owner.__module__) and "log" in vars(owner))
 
 
 def find_result(results: Any, hook: str, name: str) -> str | None:
@@ -235,6 +236,7 @@ def deals_in_turns(sampler: Any) -> bool:
     """Whether a sampler deals its samples to the ranks as torch does, also where Lightning has wrapped it."""
     if not isinstance(sampler, DistributedSampler):
         return False
+    # Lightning's wrapper deals the indexes of a sampler of the user's
     wraps = _is_lightnings(type(sampler).__module__) and type(sampler).__name__ == "DistributedSamplerWrapper"
     return wraps or type(sampler).__iter__ is DistributedSampler.__iter__
 
@@ -284,8 +286,8 @@ def is_rows_metric(metric: Metric) -> bool:
 
 def is_curve(metric: Metric) -> bool:
     """Whether the metric aggregates precision and recall at every cut-off over queries, as torchmetrics does."""
-    known = (RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision)
-    return isinstance(metric, known) and type(metric).compute in [curve.compute for curve in known]
+    curves = (RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision)
+    return isinstance(metric, curves) and type(metric).compute in [curve.compute for curve in curves]
 
 
 def scores_by_query(metric: Metric) -> bool:
@@ -313,6 +315,7 @@ def aggregate(values: Tensor, aggregation: str | Callable[..., Tensor]) -> Tenso
     """Aggregate values of shape ``(queries,)`` as torchmetrics does."""
     if aggregation == "mean":
         return values.mean()
+    # torchmetrics before 1.3 has no such function
     from torchmetrics.retrieval.base import _retrieval_aggregate
 
     return _retrieval_aggregate(values, aggregation)  # type: ignore[arg-type]
@@ -338,6 +341,7 @@ def local_row_states(metric: Any) -> tuple[list[Tensor], list[Tensor], list[Tens
 def detached_clone(metric: Any) -> Any:
     """A metric with the same settings and no rows, without anything that would keep this one alive."""
     clone = metric.__class__.__new__(metric.__class__)
+    # the first two are bound to this metric, and would keep it alive
     gone = ("update", "compute", "_cache", *metric._defaults)
     settings = {name: value for name, value in vars(metric).items() if name not in gone}
     clone.__dict__.update(settings, _cache=None, _computed=None, _forward_cache=None)
@@ -347,6 +351,7 @@ def detached_clone(metric: Any) -> Any:
 
 def compute_groups(collection: Any) -> list[list[Metric]]:
     """The members of a ``MetricCollection`` that share their state, the one that is updated first in each list."""
+    # groups come to be in the first update
     if not collection._groups_checked:
         return []
     return [[getattr(collection, name) for name in names] for names in collection._groups.values()]
@@ -509,10 +514,10 @@ def combines_by_states(metric: Any) -> bool:
 
 def combines_by_own_code(metric: Metric) -> bool:
     """Whether a class of the program's says itself how states are combined, or one whose states are a window."""
-    own = type(metric)
-    if own.__module__.startswith("torchmetrics."):
+    metric_class = type(metric)
+    if metric_class.__module__.startswith("torchmetrics."):
         return isinstance(metric, Running)
-    return any(getattr(own, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
+    return any(getattr(metric_class, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
 
 
 def has_own_merge(metric: Metric) -> bool:

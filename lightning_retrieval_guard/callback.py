@@ -196,6 +196,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             return  # the one given in code wins
         if any(not other.from_environment for other in others):
             raise GuardError("The trainer has more than one RetrievalGuard. Give it one.")
+        # a run before may have ended without a teardown
         self._close()
         if trainer.is_global_zero:
             warn_of_versions(_compat.unchecked_versions(trainer, pl_module), *astuple(user_call_site()))
@@ -270,7 +271,9 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             path = Path(str(self.settings.report).replace(LOG_DIR, _log_dir(trainer)))
             if refusal := path_refusal(path):
                 raise ValueError(f"report={str(path)!r} {refusal}.")
+            # the file may be a link to one in another folder
             Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+            # a guard writes over its own report, and over nobody else's
             if run.log.report != str(path):
                 run.log.report, run.log.earlier = str(path), str(set_aside(path) or "")
             self._report = path
@@ -304,17 +307,17 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
             if path is not None:
                 write_report(path, self._build_report(trainer))
         except OSError as error:
-            self._log.tell_unwritten(error, *astuple(user_call_site()))
+            self._log.warn_of_unwritten(error, *astuple(user_call_site()))
         if is_last or self._log.stopped:  # forked processes hear of no error that ends their run
             self._attach(trainer)
 
     def _build_report(self, trainer: Trainer) -> Report:
-        found = self.findings
-        reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in found}}
+        findings = self.findings
+        reasons = {code: reason(REGISTRY[code]) for code in {finding.code for finding in findings}}
         return Report(
             mode=self.settings.mode,
             world_size=self._world_size,
-            findings=tuple(found),
+            findings=tuple(findings),
             history=self._log.history,
             stages=self._counts,
             reasons={code: text for code, text in reasons.items() if text is not None},

@@ -132,25 +132,25 @@ def _check_positive(name: str, given: object) -> None:
         raise ValueError(f"{name}={given!r} is not a positive number.")
 
 
-def check_codes(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def check_codes(name: str, given: Sequence[str], codes: Sequence[str]) -> tuple[str, ...]:
     """Validate rule codes and prefixes.
 
     Args:
         name: Of the argument.
         given: What the user gave.
-        known: The codes that there are.
+        codes: Those that there are.
 
     Raises:
-        ValueError: One of them is the beginning of no known code; the message names the known ones.
+        ValueError: One of them is the beginning of no code; the message names the codes.
         TypeError: It is not a sequence of strings.
     """
     if isinstance(given, str) or not all(isinstance(code, str) for code in given):
         raise TypeError(f"{name}={given!r} must be a sequence of rule codes or prefixes, such as ['LRG2', 'LRG301'].")
-    unknown = [code for code in given if not code or not any(rule.startswith(code) for rule in known)]
+    unknown = [code for code in given if not code or not any(rule.startswith(code) for rule in codes)]
     if unknown:
         raise ValueError(
             f"{name} holds {', '.join(map(repr, unknown))}, which no rule code starts with."
-            f" Known codes: {', '.join(known)}."
+            f" Known codes: {', '.join(codes)}."
         )
     return tuple(given)
 

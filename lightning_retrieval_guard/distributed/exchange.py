@@ -236,6 +236,7 @@ class GroupExchange(Exchange):
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
+            # those that are not where most are, and those that compute a metric where others do not
             apart = {rank: at for rank, at in enumerate(labels) if labels.count(at) < usual or "/compute/" in at}
             raise ExchangeError(f"the ranks are at different points of the program: {points}", apart)
         return [message for _, message in entries]
@@ -245,6 +246,7 @@ class GroupExchange(Exchange):
         longest = max(sizes)
         if longest == 0:
             return [block.new_empty(0) for _ in sizes]
+        # gloo gathers blocks of one size
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: block.numel()] = block
         try:
@@ -299,6 +301,7 @@ class GroupExchange(Exchange):
             raise ProtocolError(too_long)
         longest = max(lengths) + _LENGTH_BYTES
         if longest > frame:
+            # with room to grow, so that the next message fits into one gather
             self._frame_bytes = 2 * longest
             rows = self._all_gather(_pack(text, longest))
         return [
@@ -330,11 +333,12 @@ class GroupExchange(Exchange):
             return failure
         if alone:
             return ExchangeError(f"rank(s) {_joined(alone)} waited for the others", alone)
-        left = {rank: one.left for rank, one in statuses.items() if one.left is not None and rank != self.rank}
+        # a rank that said why it went explains more than ranks that are merely not there
+        left = {rank: status.left for rank, status in statuses.items() if status.left is not None and rank != self.rank}
         if left:
             why = "; ".join(dict.fromkeys(left.values()))
             return ExchangeError(f"rank(s) {_joined(left)} left the run before {label!r}: {why}", left)
-        away = {rank: one.point for rank, one in statuses.items() if one.meeting < self._meetings}
+        away = {rank: status.point for rank, status in statuses.items() if status.meeting < self._meetings}
         silent = [rank for rank in range(self.world_size) if rank not in statuses]
         elsewhere = away | (dict.fromkeys(silent, "") if self.rank in statuses else {})  # else the store is gone
         who = f"rank(s) {_joined(elsewhere)} did not come" if elsewhere else "a rank was lost on the way"

@@ -33,7 +33,7 @@ def read_all(read: Callable[[Sent], Read], sent: Sequence[Sent]) -> list[Read]:
     Raises:
         ProtocolError: With all ranks that sent something malformed.
     """
-    results = [_try(read, one) for one in sent]
+    results = [_try(read, payload) for payload in sent]
     wrong = {rank: str(result) for rank, result in enumerate(results) if isinstance(result, Exception)}
     if wrong:
         raise ProtocolError(wrong)

@@ -50,8 +50,12 @@ def waiting_alone(statuses: Mapping[int, RankStatus]) -> dict[int, str]:
     last = max((status.meeting for status in statuses.values()), default=0)
     ahead = [status for status in statuses.values() if status.meeting == last]
     fewest = min((status.starts_before for status in ahead), default=0)
-    starts = {rank: one.starts_before if one.meeting == last else one.starts for rank, one in statuses.items()}
-    return {rank: one.point for rank, one in statuses.items() if one.meeting >= last - 1 and starts[rank] > fewest}
+    starts = {
+        rank: status.starts_before if status.meeting == last else status.starts for rank, status in statuses.items()
+    }
+    return {
+        rank: status.point for rank, status in statuses.items() if status.meeting >= last - 1 and starts[rank] > fewest
+    }
 
 
 class RankStore:
@@ -106,6 +110,7 @@ class RankStore:
             Whether another rank has started what this one went past. If it does so from now on, it hears of it there.
         """
         starts = self._status.starts
+        # with the one that comes next: who starts it from now on must hear that not all will
         keys = [self._start(number) for number in range(1, starts + 2)]
         self.write(meeting=meeting, point="", starts=0, starts_before=starts)
         self._go_past(keys[-1])
@@ -175,6 +180,7 @@ class RankStore:
         """Write why this rank goes; who waits for all, now or later, need not wait for it."""
         self.write(left=reason, failed=failed)
         self._store.set(self._all, "")
+        # rank zero may be waiting for this rank to read the answers
         self._store.set(f"{self._agreement(self._agreements)}/over", "")
         self._store.set(self._agreement(self._agreements + 1), _LEFT)
         self._go_past(self._start(self._status.starts + 1))

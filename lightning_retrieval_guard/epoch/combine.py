@@ -19,7 +19,7 @@ from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
-from lightning_retrieval_guard.epoch.values import Outcome, Panel, Sum, Tally, Values, join_values, total
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Panel, Sum, Tally, Values, join_values, total
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -49,16 +49,16 @@ class LocalRows:
     Args:
         metrics: The metrics by name, ``None`` where this rank does not have one.
         table: The rows, ``None`` for no rows.
-        pieces: The pieces of the table.
+        chunks: The chunks of the table.
         plan: What all ranks agreed on.
-        rank: The place of this rank among those that combine.
+        rank: The index of this rank among those that combine.
     """
 
     def __init__(
         self,
         metrics: Mapping[str, Metric | None],
         table: RowTable | None,
-        pieces: QueryChunks | None,
+        chunks: QueryChunks | None,
         plan: Plan,
         rank: int,
     ) -> None:
@@ -66,13 +66,14 @@ class LocalRows:
         self.plan = plan
         self.rank = rank
         self.copies = 1
-        self.table, self.pieces = _leave_out_repeated(table, pieces, plan, rank)
+        self.table, self.chunks = _leave_out_repeated(table, chunks, plan, rank)
 
     def with_plan(self, plan: Plan) -> LocalRows:
         """The same rows under a plan that was completed."""
         same = copy(self)
         same.plan = plan
-        for cached in ("own", "panel", "as_combined"):
+        # what follows from the plan is worked out anew; the queries are the same under any plan
+        for cached in ("scored_queries", "panel", "as_combined"):
             vars(same).pop(cached, None)
         return same
 
@@ -86,15 +87,15 @@ class LocalRows:
     @cached_property
     def queries(self) -> Queries | None:
         """The queries of this rank."""
-        return None if self.pieces is None else join_chunks(self.pieces)
+        return None if self.chunks is None else join_chunks(self.chunks)
 
     @cached_property
     def summary(self) -> Summary:
         """The same, to be sent."""
-        own = self.queries
-        if own is None:
+        queries = self.queries
+        if queries is None:
             return Summary(torch.zeros(4, 0, dtype=torch.int64))
-        return Summary.of(own.query, own.segment, own.fingerprint, own.rows, own.relevant)
+        return Summary.of(queries.query, queries.life, queries.fingerprint, queries.rows, queries.relevant)
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -104,35 +105,37 @@ class LocalRows:
         return Panel(self.metrics, self.plan.longest)
 
     @cached_property
-    def own(self) -> Scored | None:
+    def scored_queries(self) -> Scored | None:
         """This rank's queries by themselves; where ids restart, those of every update."""
+        # values of a step can be neither repeated nor completed by rows of another update
         if self.table is None or (self.table.scored and (self.copies > 1 or self.plan.lacks_rows)):
             return None
         table = self.table.repeated(self.copies)
-        numbers = QueryKeys(table, self.plan.ids_restart)
-        held, values = self.panel.score(numbers.of_rows(), table.preds, table.target)
+        query_keys = QueryKeys(table, self.plan.ids_restart)
+        held, values = self.panel.score(query_keys.of_rows(), table.preds, table.target)
         if table.scored:
-            held, values = _with_scored(table, numbers, held, values)
-        return Scored(numbers.lives(held), values)
+            held, values = _with_scored(table, query_keys, held, values)
+        return Scored(query_keys.lives(held), values)
 
-    def outcome(self, name: str) -> Outcome:
+    def outcome(self, name: str) -> MetricOutcome:
         """The value of one metric where this rank's rows are all there is."""
-        scored = self.own
+        scored = self.scored_queries
         values = None if scored is None else scored.values.get(name)
         if self.table is None or scored is None or values is None:
-            return Outcome()
+            return MetricOutcome()
         if values.error is not None:
-            return Outcome(error=values.error)
+            return MetricOutcome(error=values.error)
+        # every value by itself: a median needs more than a sum
         sums = scored.sums(name, mean=False, width=self.panel.width(name))
-        found = _outcome(self.panel, name, [sums], False, self.longest_counted)
-        return replace(found, by_chance=_falls_by_chance(values, self.table))
+        outcome = _outcome(self.panel, name, [sums], False, self.longest_counted)
+        return replace(outcome, by_chance=_falls_by_chance(values, self.table))
 
     @property
     def longest_counted(self) -> int:
         """The most rows of any query that counts here by itself."""
-        if self.table is None or self.pieces is None or self.queries is None:
+        if self.table is None or self.chunks is None or self.queries is None:
             return 0
-        rows = (self.pieces if self.plan.ids_restart else self.queries).rows
+        rows = (self.chunks if self.plan.ids_restart else self.queries).rows
         return int(rows.max()) * self.copies if rows.numel() else 0
 
     def sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
@@ -144,26 +147,26 @@ class LocalRows:
             width: The columns of a value.
             counted: A boolean mask over the queries; ``None`` for all.
         """
-        if self.table is None or self.own is None or self.queries is None:
+        if self.table is None or self.scored_queries is None or self.queries is None:
             return Sum.nothing(mean, width)
         if counted is None:
-            return self.own.sums(name, mean, width)
-        values = self.own.values.get(name)
+            return self.scored_queries.sums(name, mean, width)
+        values = self.scored_queries.values.get(name)
         if values is not None and values.error is not None and not self.table.scored:
             # the metric may refuse a part of a query that it takes as a whole
             return self._score_counted(self.table, self.queries, counted).sums(name, mean, width)
         # the queries are ordered by id, what was scored by life and id
-        return self.own.sums(name, mean, width, counted[torch.argsort(self.queries.segment, stable=True)])
+        return self.scored_queries.sums(name, mean, width, counted[torch.argsort(self.queries.life, stable=True)])
 
     def _score_counted(self, table: RowTable, queries: Queries, counted: Tensor) -> Scored:
         """The queries that a boolean mask selects, as if there were no others."""
-        place = _place_rows(table, queries)
-        rows = counted.to(place.device)[place]
+        query_of_row = _queries_of_rows(table, queries)
+        rows = counted.to(query_of_row.device)[query_of_row]
         if not bool(rows.any()):
             return Scored(torch.zeros(0, dtype=torch.int64), {})
-        numbers = QueryKeys(table, restarting=False)
-        held, values = self.panel.score(numbers.of_rows()[rows], table.preds[rows], table.target[rows])
-        return Scored(numbers.lives(held), values)
+        query_keys = QueryKeys(table, restarting=False)
+        held, values = self.panel.score(query_keys.of_rows()[rows], table.preds[rows], table.target[rows])
+        return Scored(query_keys.lives(held), values)
 
     # --- queries that lie on several ranks --------------------------------------------------------------------
 
@@ -175,9 +178,11 @@ class LocalRows:
         """
         if self.table is None or self.queries is None:
             return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
-        place = _place_rows(self.table, self.queries)
-        rows = chosen.to(place.device)[place].nonzero().reshape(-1)
-        rows = rows[torch.argsort(place[rows], stable=True)]
+        query_of_row = _queries_of_rows(self.table, self.queries)
+        rows = chosen.to(query_of_row.device)[query_of_row].nonzero().reshape(-1)
+        # stable, because equal scores of a query are ranked in order of arrival
+        rows = rows[torch.argsort(query_of_row[rows], stable=True)]
+        # wide enough for the scores of any rank; the receivers go back to the common dtype
         return PackedQueries(self.table.preds[rows].double().cpu(), self.table.target[rows].float().cpu())
 
 
@@ -198,6 +203,7 @@ def score_split(
     """
     number = queries.number.repeat_interleave(queries.rows)
     relevance = torch.cat([part.target for part in rows])
+    # relevance travels as floats, and torchmetrics refuses those for some metrics
     if not target.is_floating_point and bool((relevance == relevance.round()).all()):
         relevance = relevance.to(torch.promote_types(target, torch.int32))
     held, values = panel.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
@@ -206,26 +212,32 @@ def score_split(
     return Scored(lives[held], values), int(number.bincount().max())
 
 
-def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> Outcome:
+def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> MetricOutcome:
     measure = panel.measures.get(name)
     length = None if measure is None else panel.length(name, longest)
     try:
-        return Outcome(total(measure, sums, mean, length), tally=Tally.together([own.tally for own in sums]))
+        return MetricOutcome(
+            total(measure, sums, mean, length), tally=Tally.together([rank_sum.tally for rank_sum in sums])
+        )
     except Exception as error:
         if measure is None or isinstance(measure.aggregation, str):
             raise
-        return Outcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
+        return MetricOutcome(error=error)  # an aggregation of the user's: it belongs to whoever asks for the value
 
 
 def _with_scored(
-    table: RowTable, numbers: QueryKeys, held: Tensor, values: dict[str, Values]
+    table: RowTable, query_keys: QueryKeys, held: Tensor, values: dict[str, Values]
 ) -> tuple[Tensor, dict[str, Values]]:
     """The values of rows that are here, and of updates that were scored when they came."""
-    scored = [(numbers.of(own.queries[0], update), own.values) for update, own in table.scored.items()]
+    scored = [
+        (query_keys.of(scored_update.queries[0], update), scored_update.values)
+        for update, scored_update in table.scored.items()
+    ]
     everything = torch.cat([held, *(queries for queries, _ in scored)])
+    # positions count within each part, so each part begins where the ones before it end
     starts = [0, *torch.tensor([held.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
-    parts = [own for _, own in scored if own is not None]
-    return everything, {name: join_values([own, *parts], starts) for name, own in values.items()}
+    parts = [values_of_update for _, values_of_update in scored if values_of_update is not None]
+    return everything, {name: join_values([values_of_rows, *parts], starts) for name, values_of_rows in values.items()}
 
 
 def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
@@ -235,34 +247,35 @@ def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
 
 def combined(
     local: LocalRows, name: str, sums: Mapping[int, Sum], split: Scored | None, mean: bool, width: int, longest: int
-) -> Outcome:
+) -> MetricOutcome:
     """The value of one metric from what all ranks made of their queries, the same on every rank.
 
     Args:
         local: This rank's rows.
         name: The metric.
-        sums: Of every rank that counts, by its place among those that combine.
+        sums: Of every rank that counts, by its index among those that combine.
         split: What this rank made of the queries whose rows lie on several ranks.
         mean: Whether the sums are those of a mean.
         width: The columns of a value.
         longest: The most rows of any query.
     """
-    failed = [place for place, own in sums.items() if own.failed]
+    failed = [index for index, rank_sum in sums.items() if rank_sum.failed]
     if failed:
-        return Outcome(error=_scoring_error(local, name, failed))
+        return MetricOutcome(error=_scoring_error(local, name, failed))
     everything = list(sums.values())
     if split is not None:
         error = split.values[name].error
         if error is not None:
-            return Outcome(error=error)
+            return MetricOutcome(error=error)
         everything.append(split.sums(name, mean, width))
     return _outcome(local.panel, name, everything, mean, longest)
 
 
 def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
-    own = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
-    if own is not None:
-        return own
+    # the error itself is known only where it was raised
+    error = local.outcome(name).error if local.plan.first_like(local.rank) in failed else None
+    if error is not None:
+        return error
     metric, ranks = local.metrics[name], ", ".join(map(str, failed))
     if metric is not None and getattr(metric, "empty_target_action", None) == "error":
         wanted = "negative" if _compat.needs_irrelevant_row(metric) else "positive"
@@ -271,24 +284,24 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 
 
 def _leave_out_repeated(
-    table: RowTable | None, pieces: QueryChunks | None, plan: Plan, rank: int
+    table: RowTable | None, chunks: QueryChunks | None, plan: Plan, rank: int
 ) -> tuple[RowTable | None, QueryChunks | None]:
     samples = dict(plan.padded)
-    if table is None or pieces is None or rank not in samples:
-        return table, pieces
-    own = plan.facts[rank]
-    kept = table.without(rows_of_sample(table, own.last_samples, samples[rank], own.last_batch))
+    if table is None or chunks is None or rank not in samples:
+        return table, chunks
+    facts = plan.facts[rank]
+    kept = table.without(rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch))
     left = len(kept) or kept.scored
-    return (kept, cut_chunks(kept, may_fold=pieces.folded)) if left else (None, None)
+    return (kept, cut_chunks(kept, may_fold=chunks.folded)) if left else (None, None)
 
 
-def _place_rows(table: RowTable, queries: Queries) -> Tensor:
-    """For every row the place of its query among the queries, int64 of shape ``(rows,)``."""
+def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:
+    """For every row the index of its query among the queries, int64 of shape ``(rows,)``."""
     held = queries.query.to(table.query.device)
-    if table.lives == 1:
+    if table.life_count == 1:
         return torch.searchsorted(held.to(table.query.dtype), table.query)
-    numbers = QueryKeys(table, restarting=False)
-    # the queries are ordered by id first, the numbers by life
-    order = torch.argsort(queries.segment, stable=True)
-    ascending = numbers.of_lives(queries.query[order], queries.segment[order]).to(held.device)
-    return order.to(held.device)[torch.searchsorted(ascending, numbers.of_rows())]
+    query_keys = QueryKeys(table, restarting=False)
+    # the queries are ordered by id first, the keys by life
+    order = torch.argsort(queries.life, stable=True)
+    ascending = query_keys.of_lives(queries.query[order], queries.life[order]).to(held.device)
+    return order.to(held.device)[torch.searchsorted(ascending, query_keys.of_rows())]

@@ -33,7 +33,7 @@ def make_key_views(
         facts = tuple(keys.get(storage) for keys in ranks)
         source = _source_of(facts, sources)
         parts = _parts_of(facts, sources)
-        replaced = corrects and any(_is_replaced(facts, one) for one in (source, *parts))
+        replaced = corrects and any(_is_replaced(facts, shown) for shown in (source, *parts))
         evaluates = stage != "train"
         views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
     return views
@@ -42,6 +42,7 @@ def make_key_views(
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
     """The rows behind a key, under the name that the lowest rank has for them."""
     present = [key for key in facts if key is not None]
+    # values of different kinds are no value of any one metric
     if any(key.mixed for key in present):
         return None
     names = dict.fromkeys(key.source for key in present if key.source is not None)
@@ -69,6 +70,7 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
 
 def repeated_samples(exchanges: Sequence[Sequence[Message]]) -> tuple[int, RepeatedBy]:
     """How many samples were repeated over all ranks, and by what: the sampler says so, a data set's are seen."""
+    # a rank that has not seen all of its samples reports none, and then nothing is known of any
     by_sampler = max((min(message["repeated"] for message in messages) for messages in exchanges), default=0)
     if by_sampler:
         return by_sampler, "sampler"

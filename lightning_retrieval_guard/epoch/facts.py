@@ -1,4 +1,4 @@
-"""What the ranks told of log calls and metrics: what rules look at."""
+"""What the ranks report of log calls and metrics: what rules look at."""
 
 from __future__ import annotations
 
@@ -73,33 +73,45 @@ class WeightCounts:
     integral: bool = True
 
 
-@dataclass(frozen=True)
-class SourceMetricFacts:
-    """What a rank tells of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
+@dataclass(frozen=True, kw_only=True)
+class ForeignState:
+    """What a metric holds that is not of the epoch, stage and dataloader at hand, or not its own.
+
+    Counted in rows where the metric keeps rows, else in updates.
 
     Attributes:
-        metric: Its class.
-        mean: Whether nothing tells that its value is another number than the mean of its values over batches.
-        running: Whether ``compute()`` of one growing metric was logged several times.
-        whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
-        stale: Updates of earlier epochs that it still holds, or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
+        stale: Of earlier epochs: still held, or held when the epoch began.
+        sanity: Whether all of these came from the sanity check.
         dropped: Whether the guard has dropped them.
-        shared: Updates by another stage or dataloader that it holds.
+        shared: Of another stage or dataloader.
         merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
-        merged_how: As in ``SourceFacts``.
+        merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
+            or nothing but different settings.
     """
 
-    metric: str = ""
-    mean: bool = True
-    running: bool = False
-    whole: bool = False
     stale: int = 0
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
     merged: str = ""
     merged_how: MergedHow = ""
+
+
+@dataclass(frozen=True)
+class SourceMetricFacts(ForeignState):
+    """What a rank reports of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
+
+    Attributes:
+        metric: Its class.
+        mean: Whether nothing shows that its value is another number than the mean of its values over batches.
+        running: Whether ``compute()`` of one growing metric was logged several times.
+        whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
+    """
+
+    metric: str = ""
+    mean: bool = True
+    running: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,10 +156,10 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
 
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
-        told = to_payload(self)
+        payload = to_payload(self)
         if self.storage == f"{self.hook}.{self.name}":
-            del told["storage"]
-        return told
+            del payload["storage"]
+        return payload
 
     @classmethod
     def from_payload(cls, message: dict[str, Any]) -> KeyFacts:
@@ -168,11 +180,11 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
 
 
 @dataclass(frozen=True)
-class SourceFacts:
-    """What a rank tells of one metric besides its rows.
+class SourceFacts(ForeignState):
+    """What a rank reports of one metric besides its rows.
 
     Attributes:
-        rows: The place of its rows among those that the rank tells of.
+        rows: The index of its rows among those that the rank reports.
         metric: Its class.
         path: The user's file of the first update.
         line: The line in it.
@@ -183,13 +195,6 @@ class SourceFacts:
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
         group: The ranks that it combines, where these are not all.
-        stale: Rows of earlier epochs that it still holds, or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
-        dropped: Whether the guard has dropped them.
-        shared: Rows that it holds of another stage or dataloader.
-        merged: Why it would hold other rows than those of its compute group, in words; empty where nothing shows it.
-        merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
-            or nothing but different settings.
         suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
@@ -204,12 +209,6 @@ class SourceFacts:
     mean: bool = True
     columns: int = 1
     group: tuple[int, ...] | None = None
-    stale: int = 0
-    sanity: bool = False
-    dropped: bool = False
-    shared: int = 0
-    merged: str = ""
-    merged_how: MergedHow = ""
     suppressed: Sequence[str] = ()
 
     def to_payload(self) -> dict[str, Any]:
@@ -281,7 +280,7 @@ class ComputeCall:
 
 @dataclass(frozen=True)
 class Unregistered:
-    """What a rank tells of a metric outside of the module, or of those that one wrapper or collection holds.
+    """What a rank reports of a metric outside of the module, or of those that one wrapper or collection holds.
 
     Attributes:
         name: Where it is held, such as ``metrics['mrr']``; its class where that is not known.
@@ -293,7 +292,7 @@ class Unregistered:
         moved: Whether the guard has brought it from ``device`` to where the module is.
         of_callback: Whether a callback holds it.
         storage: Lightning's key for a value of it.
-        ranks: The ranks that told of it; each rank leaves it empty.
+        ranks: The ranks that report it; each rank leaves it empty.
     """
 
     name: str

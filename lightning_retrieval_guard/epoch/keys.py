@@ -24,7 +24,7 @@ class LoggedKey:
         replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
         evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
-        asked: What the metric behind it says itself, where the guard has asked it.
+        recomputed: What the metric behind it computes itself, where the guard had it do so.
         composed: What the composition behind it comes to of the reference values of its parts.
         composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
         batches: The batches that each rank has seen; empty where that is not known.
@@ -37,7 +37,7 @@ class LoggedKey:
     replaced: bool = False
     evaluates: bool = True
     idle: frozenset[int] = frozenset()
-    asked: float | None = None
+    recomputed: float | None = None
     composed: float | None = None
     composed_plain: float | None = None
     batches: tuple[int, ...] = ()
@@ -45,7 +45,7 @@ class LoggedKey:
     @property
     def present(self) -> list[KeyFacts]:
         """What the ranks report that logged the key, in order of rank."""
-        return [own for own in self.facts if own is not None]
+        return [facts for facts in self.facts if facts is not None]
 
     @property
     def first(self) -> KeyFacts:
@@ -79,12 +79,12 @@ class LoggedKey:
 
     def total(self, attribute: str) -> float:
         """The sum of one number over the ranks that logged the key."""
-        return sum(getattr(own, attribute) or 0.0 for own in self.present)
+        return sum(getattr(facts, attribute) or 0.0 for facts in self.present)
 
     @property
     def is_written(self) -> bool:
         """Whether the program made another number of the metric's value before it logged it."""
-        return any(own.is_written for own in self.present)
+        return any(facts.is_written for facts in self.present)
 
     @property
     def merged(self) -> str:
@@ -102,13 +102,14 @@ class LoggedKey:
         first = self.first
         if not first.in_step or first.kind == "metric" or first.dataloader is not None or self.world_size == 1:
             return False
+        # a document of weights alone has no count of batches
         pairs = zip(self.facts, self.batches, strict=False)
         return any(facts is not None and facts.calls == 1 < batches for facts, batches in pairs)
 
     @property
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
-        values = [own.own_value for own in self.facts if own is not None]
+        values = [facts.own_value for facts in self.facts if facts is not None]
         if len(values) < self.world_size or any(value is None for value in values):
             return False
         return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
@@ -116,8 +117,8 @@ class LoggedKey:
     @property
     def differs(self) -> bool:
         """Whether every rank that has seen a batch logged the key, and not all the same number."""
-        values = [own.own_value for own in self.facts if own is not None]
-        missing = any(own is None and rank not in self.idle for rank, own in enumerate(self.facts))
+        values = [facts.own_value for facts in self.facts if facts is not None]
+        missing = any(facts is None and rank not in self.idle for rank, facts in enumerate(self.facts))
         if missing or None in values:
             return False
         return not all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
@@ -136,9 +137,11 @@ class LoggedKey:
         if first.kind != "compute" or not first.in_step or first.reduction != "mean":
             return False
         if self.source is None:
-            return any(own.running for own in self.present)
+            return any(facts.running for facts in self.present)
         facts = self.source.plan.facts
-        return self.total("calls") > len(self.present) and any(own.single_life and own.updates > 1 for own in facts)
+        return self.total("calls") > len(self.present) and any(
+            rank_facts.single_life and rank_facts.updates > 1 for rank_facts in facts
+        )
 
     @property
     def averages_batches(self) -> bool:
@@ -149,20 +152,20 @@ class LoggedKey:
         return self.total("calls") > 1 and not self.shows_running
 
     @property
-    def parts_queries(self) -> bool:
+    def splits_queries(self) -> bool:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:
             return False
         plan = self.source.plan
-        return plan.spans_updates and not all(own.single_life for own in plan.facts if own.rows)
+        return plan.spans_updates and not all(facts.single_life for facts in plan.facts if facts.rows)
 
     @property
-    def may_part_queries(self) -> bool:
+    def may_split_queries(self) -> bool:
         """Whether such metrics may have seen parts of queries, so that nothing tells how much each value counts."""
         if self.source is None or self.source.synchronises or not self.averages_batches:
             return False
         plan = self.source.plan
-        whole = all(own.single_life or own.one_query_a_sample for own in plan.facts if own.rows)
+        whole = all(facts.single_life or facts.one_query_a_sample for facts in plan.facts if facts.rows)
         return not (whole or plan.ids_restart or plan.left_out)
 
     @property

@@ -25,14 +25,15 @@ class Summary:
     words: Tensor
 
     @classmethod
-    def of(cls, query: Tensor, segment: Tensor, fingerprint: Tensor, rows: Tensor, relevant: Tensor) -> Summary:
+    def of(cls, query: Tensor, life: Tensor, fingerprint: Tensor, rows: Tensor, relevant: Tensor) -> Summary:
         """Pack the columns, each int64 of shape ``(queries,)``."""
-        return cls(torch.stack([query, segment, fingerprint, (rows << _ROWS_BITS) | relevant]))
+        return cls(torch.stack([query, life, fingerprint, (rows << _ROWS_BITS) | relevant]))
 
     @classmethod
     def unpack(cls, block: Tensor) -> Summary:
         """Read what ``pack`` wrote."""
         words = block.clone().view(torch.int64).reshape(4, -1)
+        # columns without rows only fill up the size that all ranks expect
         return cls(words[:, cls(words).rows > 0])
 
     def pack(self, queries: int) -> Tensor:
@@ -47,7 +48,7 @@ class Summary:
         return self.words[0]
 
     @property
-    def segment(self) -> Tensor:
+    def life(self) -> Tensor:
         """The metric lives."""
         return self.words[1]
 

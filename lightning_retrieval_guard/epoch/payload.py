@@ -8,9 +8,9 @@ from typing import Any
 
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
-    told = {}
+    payload = {}
     for field in fields(facts):
         value = getattr(facts, field.name)
         if field.default is MISSING or value != field.default:
-            told[field.name] = value
-    return told
+            payload[field.name] = value
+    return payload

@@ -23,12 +23,12 @@ class Plan:
     """How the rows of all ranks become one number.
 
     Attributes:
-        facts: What each rank told.
+        facts: What each rank reported.
         classes: For every rank the first of those that hold the same rows, where the ranks fall into classes of equal
             size that do; else empty. One rank of each class counts.
         ids_restart: Ids restart, so each update keeps its queries to itself.
         ids_may_restart: Ids look as if they restarted, and nothing shows it, so that no reference is known.
-        padded: The repeated samples that were found: for each the rank that leaves it out, and its place among the last
+        padded: The repeated samples that were found: for each the rank that leaves it out, and its index among the last
             samples of that rank.
         compares: Whether the ranks exchange a summary of every query, because some may lie on several of them.
         split: Queries whose rows lie on several ranks.
@@ -115,23 +115,24 @@ class Plan:
 
         A query that lies on several ranks is ranked against those of all of them, unless its id stands for several.
         """
-        holders = [own for own in self.facts if own.rows]
+        holders = [facts for facts in self.facts if facts.rows]
         alone = len(self.facts) > 1 and not self.classes and (self.ids_restart or not self.split)
-        return alone and bool(holders) and all(own.lists_samples and not own.in_steps for own in holders)
+        return alone and bool(holders) and all(facts.lists_samples and not facts.in_steps for facts in holders)
 
     @property
     def pool_of_batch(self) -> bool:
         """Whether each query of a step was ranked against the samples of its batch, itself among them."""
-        holders = [own for own in self.facts if own.rows]
-        square = all(own.lists_samples and own.is_diagonal and own.one_query_a_sample for own in holders)
-        return bool(holders) and square and all(own.in_steps for own in holders)
+        holders = [facts for facts in self.facts if facts.rows]
+        square = all(facts.lists_samples and facts.is_diagonal and facts.one_query_a_sample for facts in holders)
+        return bool(holders) and square and all(facts.in_steps for facts in holders)
 
     @property
     def longest(self) -> int:
         """The most rows that any query can have."""
         if self.ids_restart:
-            return max(facts.longest_piece for facts in self.facts)
+            return max(facts.longest_chunk for facts in self.facts)
         lengths = [self.facts[rank].longest_query for rank in self.counted]
+        # a query may have its longest part on every rank
         return sum(lengths) if self.compares else max(lengths)
 
 
@@ -145,9 +146,9 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
         synchronises: Whether the program lets the metric combine ranks.
     """
     plan = Plan(tuple(facts), _classes_of(facts), scope=scope)
-    holders = [own for own in facts if own.rows]
+    holders = [rank_facts for rank_facts in facts if rank_facts.rows]
     counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
-    seen = judge_ids(holders, plan.replicated) if any(own.restarts for own in holders) else "no"
+    seen = judge_ids(holders, plan.replicated) if any(rank_facts.restarts for rank_facts in holders) else "no"
     restarts = scope == "batch" or (scope == "auto" and seen == "yes")
     perhaps = scope == "auto" and seen == "perhaps"
     plan = replace(plan, ids_restart=restarts, ids_may_restart=perhaps)
@@ -155,7 +156,8 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
         restart = "yes" if restarts else judge_ids(holders, False, on_ranks=True) if scope == "auto" else "no"
         # where ids may merge queries, a number without the repeated sample is no better than one with it
         plan = replace(plan, padded=() if restart == "perhaps" else _find_padded(facts, restart == "yes"))
-    joins = synchronises or any(own.single_life for own in holders)
+    # where nothing combines ranks, parts of a query matter only to a metric that lives through the epoch
+    joins = synchronises or any(rank_facts.single_life for rank_facts in holders)
     # ids of an update may still be unique, and then nothing is wrong with them
     compares = not plan.replicated and (not restarts or scope == "batch")
     return replace(plan, compares=compares and joins and _may_share(counted))
@@ -166,9 +168,9 @@ def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
 
     Ranks that are equal among others that are not may be so by chance, and are taken as they are.
     """
-    contents = [(own.rows, own.fingerprint) for own in facts]
+    contents = [(rank_facts.rows, rank_facts.fingerprint) for rank_facts in facts]
     sizes = set(Counter(contents).values())
-    if len(sizes) != 1 or sizes == {1} or not all(own.rows for own in facts):
+    if len(sizes) != 1 or sizes == {1} or not all(rank_facts.rows for rank_facts in facts):
         return ()
     return tuple(map(contents.index, contents))
 
@@ -181,42 +183,42 @@ def judge_ids(holders: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fa
         replicated: Whether all of them have the same.
         on_ranks: Whether ids come again on another rank.
     """
-    numbered = _one_query_a_sample(holders, replicated) and all(own.ids_consecutive for own in holders)
+    numbered = _one_query_a_sample(holders, replicated) and all(facts.ids_consecutive for facts in holders)
     # all ranks run the same program: what was made on one of them was made on all
-    origins = {own.ids_origin for own in holders}
+    origins = {facts.ids_origin for facts in holders}
     if not numbered or origins == {"data"}:
         return "no"
-    ranges = {(own.id_min, own.id_max) for own in holders}
-    advance = all(own.ids_number_samples for own in holders)
-    again = all(own.ids_same for own in holders)
+    ranges = {(facts.id_min, facts.id_max) for facts in holders}
+    advance = all(facts.ids_number_samples for facts in holders)
+    again = all(facts.ids_same for facts in holders)
     # a query with as many rows as the rank saw samples may be one of all ranks, against this rank's share of a corpus
-    one_pool = all(own.lists_samples and not own.in_steps for own in holders)
+    one_pool = all(facts.lists_samples and not facts.in_steps for facts in holders)
     shown = (
-        any(own.ids_overlap for own in holders)
-        or all(own.is_diagonal for own in holders)
+        any(facts.ids_overlap for facts in holders)
+        or all(facts.is_diagonal for facts in holders)
         or (on_ranks and (advance or again) and (len(ranges) > 1 or (advance and not one_pool)))
     )
     if shown:
         return "yes" if "made" in origins else "perhaps"
     # every query against every sample: a corpus that is dealt over batches or ranks
-    corpus = all(own.lists_samples for own in holders)
+    corpus = all(facts.lists_samples for facts in holders)
     return "perhaps" if again and not corpus else "no"
 
 
 def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:
     if replicated:
-        return all(own.one_query_a_global_sample or own.one_query_a_sample for own in holders)
-    return all(own.one_query_a_sample for own in holders)
+        return all(facts.one_query_a_global_sample or facts.one_query_a_sample for facts in holders)
+    return all(facts.one_query_a_sample for facts in holders)
 
 
 def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[int, int], ...]:
     """For each rank whose last sample another had first: which of its samples that is, if just one can be."""
-    found = (
-        (rank, find_repeated(facts[own.repeats].first_samples, own.last_samples, ids_restart))
-        for rank, own in enumerate(facts)
-        if own.repeats is not None
+    candidates = (
+        (rank, find_repeated(facts[rank_facts.repeats].first_samples, rank_facts.last_samples, ids_restart))
+        for rank, rank_facts in enumerate(facts)
+        if rank_facts.repeats is not None
     )
-    return tuple((rank, sample) for rank, sample in found if sample is not None)
+    return tuple((rank, sample) for rank, sample in candidates if sample is not None)
 
 
 def _may_share(holders: Sequence[RowFacts]) -> bool:
@@ -227,6 +229,7 @@ def _may_share(holders: Sequence[RowFacts]) -> bool:
 def _may_meet(one: RowFacts, other: RowFacts) -> bool:
     if one.id_min > other.id_max or other.id_min > one.id_max:
         return False
+    # the ids of each rank lie on a grid; two grids meet where their offset is a multiple of this
     step = math.gcd(one.id_step, other.id_step)
     return step == 0 or (one.id_min - other.id_min) % step == 0
 
@@ -265,15 +268,17 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
         plan: What was decided so far.
         ranks: The queries of every rank, in order of rank; none of one that does not count.
     """
-    held = torch.cat([torch.full_like(own.query, rank) for rank, own in enumerate(ranks)])
-    everything = Summary(torch.cat([own.words for own in ranks], dim=1))
+    held = torch.cat([torch.full_like(summary.query, rank) for rank, summary in enumerate(ranks)])
+    everything = Summary(torch.cat([summary.words for summary in ranks], dim=1))
     copy, shared, identical = find_copies(everything)
-    holders = [own for own in plan.facts if own.rows]
+    holders = [facts for facts in plan.facts if facts.rows]
+    # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
+    # the user has said that no query goes on, so none is split, whatever ids meet
     if plan.scope == "batch":
         plan = replace(plan, merged=copy[shared].unique().numel())
         return plan, ComparedQueries(
-            held, copy, everything.segment, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
+            held, copy, everything.life, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
         )
     seen = judge_ids(holders, False, on_ranks=True) if plan.scope == "auto" and bool(different.any()) else "no"
     if seen == "yes":
@@ -283,20 +288,21 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
         plan = replace(plan, ids_may_restart=plan.ids_may_restart or seen == "perhaps")
         plan = replace(plan, split=copy[shared].unique().numel())
         split, counts = shared, ~shared
-    return plan, ComparedQueries(held, copy, everything.segment, everything.rows, split, counts)
+    return plan, ComparedQueries(held, copy, everything.life, everything.rows, split, counts)
 
 
 def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
     """For every entry: the number of its query, whether others hold it too, and with the same rows."""
-    query, segment, fingerprint = queries.query, queries.segment, queries.fingerprint
+    query, life, fingerprint = queries.query, queries.life, queries.fingerprint
     if not query.numel():
         none = torch.zeros(0, dtype=torch.bool)
         return query, none, none
     # grouping pairs is many times slower than grouping ids
-    keys, dim = (torch.stack([segment, query]), 1) if bool(segment.any()) else (query, None)
+    keys, dim = (torch.stack([life, query]), 1) if bool(life.any()) else (query, None)
     _, copy = keys.unique(dim=dim, return_inverse=True)
     size = int(copy.max()) + 1
     shared = torch.bincount(copy)[copy] > 1
     low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
     high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    # all fingerprints are one where the least and the greatest are
     return copy, shared, (low == high)[copy]

@@ -1,4 +1,4 @@
-"""The queries that rows belong to, as far as the updates that brought them tell."""
+"""The queries that rows belong to, as far as the updates that brought them show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIX_2 = -0x6B2FB644ECCEEE15
 _GOLDEN = -0x61C8864680B583EB
 
 # rows looked at together: what is worked out for each of them then takes no memory to speak of
-_CHUNK = 1 << 16
+_ROWS_AT_ONCE = 1 << 16
 _BUFFER = 1 << 18
 
 
@@ -24,23 +24,23 @@ _BUFFER = 1 << 18
 class QueryChunks:
     """The rows of one query in one update, for every query and update.
 
-    Ordered by query, segment and update; int64 of shape ``(pieces,)`` on the CPU.
+    Ordered by query, life and update; int64 of shape ``(chunks,)`` on the CPU.
 
     Attributes:
         query: The query id.
-        segment: The metric life.
+        life: The metric life.
         update: The update.
         rows: The number of rows.
         relevant: The number of relevant rows.
         fingerprint: A sum over the rows, so that their order does not matter.
-        folded: Whether the pieces of a query are one piece, because the updates tell nothing about ids.
+        folded: Whether the chunks of a query are one chunk, because the updates say nothing about ids.
         met: How many queries were folded together from several updates.
         parted: How many of them some update holds no relevant row of, while another does.
         widest: The most queries of any update.
     """
 
     query: Tensor
-    segment: Tensor
+    life: Tensor
     update: Tensor
     rows: Tensor
     relevant: Tensor
@@ -57,64 +57,67 @@ def cut_chunks(table: RowTable, may_fold: bool = False) -> QueryChunks:
     Args:
         table: The rows.
         may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query. Rows
-            that are scattered over updates would else make almost as many pieces.
+            that are scattered over updates would else make almost as many chunks.
     """
     cutter = _Cutter(table, may_fold)
-    for first, last, ends in _chunks(table):
+    for first, last, ends in _row_ranges(table):
         cutter.add(_join(_runs(table, first, last)), ends)
     for update, scored in table.scored.items():
         cutter.add(_scored_runs(update, scored), True)
-    return cutter.pieces()
+    return cutter.chunks()
 
 
 class _Cutter:
-    """Collects the pieces of one update after the other."""
+    """Collects the chunks of one update after the other."""
 
     def __init__(self, table: RowTable, may_fold: bool) -> None:
-        self._segments = table.segments
+        self._lives = table.lives
         self._may_fold = may_fold
         self._folded = False
         self._widest = 0
         self._parts: list[Tensor] = []
-        # of updates that go on in the next chunk
+        # of updates that go on in the next range
         self._open: list[Tensor] = []
         self._limit = _BUFFER
 
     def add(self, part: Tensor, ends: bool) -> None:
-        """Take in the pieces of a chunk, and whether the last of its updates ends there."""
+        """Take in the chunks of a range of rows, and whether the last of its updates ends there."""
         self._open.append(part)
-        if not ends and sum(own.shape[1] for own in self._open) <= _BUFFER:
+        # a long update is joined now and then, so that its parts do not pile up
+        if not ends and sum(part.shape[1] for part in self._open) <= _BUFFER:
             return
         self._open = [_joined(self._open)]
         if ends:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
+            # one chunk that is no whole query: ids go on, and which update a row came with no longer matters
             if self._may_fold and not self._folded and not are_full(part[2], part[3]):
-                self._folded, self._parts = True, [self._fold(own) for own in self._parts]
+                self._folded, self._parts = True, [self._fold(earlier) for earlier in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
             self._merge()
 
     def _merge(self) -> None:
-        if self._folded and sum(own.shape[1] for own in self._parts) > self._limit:
+        if self._folded and sum(part.shape[1] for part in self._parts) > self._limit:
             parts, self._parts = torch.cat(self._parts, dim=1), []
             self._parts = [_join(parts)]
+            # joined again only once it is four times as long, so that all joins together stay linear
             self._limit = max(_BUFFER, 4 * self._parts[0].shape[1])
 
     def _fold(self, part: Tensor) -> Tensor:
-        """QueryChunks that tell metric lives apart and not updates, each counted, and counted as bare without a hit."""
+        """Chunks of metric lives in place of updates, each counted, and counted as bare without a hit."""
         counts = torch.stack([torch.ones_like(part[3]), (part[3] == 0).long()])
-        return torch.cat([part[:1], self._segments[part[1:2]], part[2:], counts])
+        return torch.cat([part[:1], self._lives[part[1:2]], part[2:], counts])
 
-    def pieces(self) -> QueryChunks:
-        """All pieces."""
+    def chunks(self) -> QueryChunks:
+        """All chunks."""
         parts = self._parts or [torch.zeros(5, 0, dtype=torch.int64)]
         if not self._folded:
             query, update, rows, relevant, fingerprint = _joined(parts)
-            segment = self._segments[update]
-            return QueryChunks(query, segment, update, rows, relevant, fingerprint, widest=self._widest)
-        query, segment, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
+            life = self._lives[update]
+            return QueryChunks(query, life, update, rows, relevant, fingerprint, widest=self._widest)
+        query, life, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
         met, parted = int((count > 1).sum()), int(((bare > 0) & (relevant > 0)).sum())
-        return QueryChunks(query, segment, segment, rows, relevant, fingerprint, True, met, parted, self._widest)
+        return QueryChunks(query, life, life, rows, relevant, fingerprint, True, met, parted, self._widest)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -122,19 +125,19 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 
 def are_full(rows: Tensor, relevant: Tensor) -> bool:
-    """Whether all pieces with so many rows could be whole queries: two rows or more and one relevant row or more."""
+    """Whether all chunks with so many rows could be whole queries: two rows or more and one relevant row or more."""
     return bool(((rows >= 2) & (relevant >= 1)).all())
 
 
-def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:
+def _row_ranges(table: RowTable) -> Iterator[tuple[int, int, bool]]:
     """Ranges of rows, and whether an update ends with each of them."""
     begin = start = 0
     for end in table.ends.tolist():
-        if end - begin > _CHUNK:
+        if end - begin > _ROWS_AT_ONCE:
             if start > begin:
                 yield begin, start, True
             begin = start
-        if end - begin > _CHUNK:
+        if end - begin > _ROWS_AT_ONCE:
             yield from ((first, last, last == end) for first, last in _cut(begin, end))
             begin = end
         start = end
@@ -143,8 +146,8 @@ def _chunks(table: RowTable) -> Iterator[tuple[int, int, bool]]:
 
 
 def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, last, _CHUNK):
-        yield start, min(start + _CHUNK, last)
+    for start in range(first, last, _ROWS_AT_ONCE):
+        yield start, min(start + _ROWS_AT_ONCE, last)
 
 
 def _scored_runs(update: int, scored: ScoredUpdate) -> Tensor:
@@ -175,6 +178,7 @@ def _starts(query: Tensor, ends: Tensor, first: int) -> Tensor:
 def _between(values: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     total = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
     torch.cumsum(values, 0, out=total[1:])
+    # sums of fingerprints wrap around in int64, and their differences are right all the same
     return total[end] - total[begin]
 
 
@@ -182,6 +186,7 @@ def _join(runs: Tensor) -> Tensor:
     """Runs of the same query and update together, ordered by query and update."""
     query, update = runs[0], runs[1]
     order = None
+    # rows mostly come in order of their updates, and one sort is enough
     if bool((update.diff() < 0).any()):
         order = torch.argsort(update, stable=True)
         query = query[order]
@@ -193,10 +198,10 @@ def _join(runs: Tensor) -> Tensor:
     if first.numel() == runs.shape[1]:
         return runs[:, order]
     # rows are added where they stand: in another order they would take as much memory again
-    place = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
+    index = torch.empty_like(order).scatter_(0, order, torch.cumsum(starts, dim=0) - 1)
     joined = torch.zeros(len(runs), first.numel(), dtype=torch.int64)
     joined[0], joined[1] = query[first], update[first]
-    joined[2:].index_add_(1, place, runs[2:])
+    joined[2:].index_add_(1, index, runs[2:])
     return joined
 
 

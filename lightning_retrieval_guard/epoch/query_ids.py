@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
-Origin = Literal["data", "made", "unknown"]
+IdOrigin = Literal["data", "made", "unknown"]
 
 # relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
 _ON_DIAGONAL = 6
@@ -31,7 +31,7 @@ class IdFacts:
         ids_number_samples: Whether all updates together hold as many ids as this rank saw samples, in several batches.
     """
 
-    ids_origin: Origin = "unknown"
+    ids_origin: IdOrigin = "unknown"
     ids_consecutive: bool = False
     ids_same: bool = False
     ids_overlap: bool = False
@@ -82,22 +82,23 @@ class Batch:
     in_step: bool = True
 
 
-def look_at_ids(pieces: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
+def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
     """What is seen of the ids of whole queries, one for each sample.
 
     Args:
-        pieces: The rows of each query in each update, not folded.
+        chunks: The rows of each query in each update, not folded.
         batches: What is known of the batches behind every update, the samples too.
         count: The batches that this rank has seen.
         world_size: The number of ranks.
     """
-    low, high, queries = _ranges(pieces, len(batches))
+    low, high, queries = _ranges(chunks, len(batches))
+    # distinct ids fill the range from the smallest to the largest only if they are consecutive
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
-    distinct = pieces.query.unique_consecutive().numel()
+    distinct = chunks.query.unique_consecutive().numel()
     samples = sum(batch.samples for batch in batches if batch.samples is not None)
     return IdFacts(
-        ids_origin=_origin(pieces, batches, world_size),
+        ids_origin=_origin(chunks, batches, world_size),
         ids_consecutive=True,
         ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
         ids_overlap=_overlap(low, high),
@@ -105,11 +106,11 @@ def look_at_ids(pieces: QueryChunks, batches: Sequence[Batch], count: int, world
     )
 
 
-def _ranges(pieces: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
+def _ranges(chunks: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
     """Smallest id, largest id and number of queries of every update that has any."""
-    count = torch.bincount(pieces.update, minlength=updates)
+    count = torch.bincount(chunks.update, minlength=updates)
     low, high = (
-        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, pieces.update, pieces.query, how, include_self=False)
+        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, chunks.update, chunks.query, how, include_self=False)
         for how in ("amin", "amax")
     )
     return low[count > 0], high[count > 0], count[count > 0]
@@ -118,6 +119,7 @@ def _ranges(pieces: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
 def _overlap(low: Tensor, high: Tensor) -> bool:
     """Whether two different ranges share a number."""
     ranges = torch.stack([low, high], dim=1).unique(dim=0)
+    # in order of their lower ends, a range overlaps one before where it begins below the highest end so far
     reached = ranges[:, 1].cummax(0).values
     return bool((ranges[1:, 0] <= reached[:-1]).any())
 
@@ -134,29 +136,29 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
     sizes, has = table.sizes, queries > 0
     if table.scored or bool((sizes[has] % queries[has] != 0).any()):
         return False
-    found = torch.ones((), dtype=torch.bool, device=table.target.device)
+    on_diagonal = torch.ones((), dtype=torch.bool, device=table.target.device)
     parts = (column.split(sizes.tolist()) for column in (table.target, table.query))
     for target, query, count in zip(*parts, queries.tolist(), strict=True):
         if count:
             block, ids = target.reshape(count, -1) > 0, query.reshape(count, -1)
             one_a_query = (block.sum(dim=1) == 1).all() & (ids == ids[:, :1]).all()
-            found &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
-    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(found)
+            on_diagonal &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
+    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
 
 
-def _origin(pieces: QueryChunks, batches: Sequence[Batch], world_size: int) -> Origin:
+def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:
     """Whether one column held the ids of every update."""
     columns = [batch.columns for batch in batches]
     if None in columns:
         return "unknown"
-    order = torch.argsort(pieces.update, stable=True)
-    counts = torch.bincount(pieces.update, minlength=len(batches)).tolist()
+    order = torch.argsort(chunks.update, stable=True)
+    counts = torch.bincount(chunks.update, minlength=len(batches)).tolist()
     holding: set[str] | None = None
-    for own, ids in zip(columns, pieces.query[order].split(counts), strict=True):
-        assert own is not None
+    for id_columns, ids in zip(columns, chunks.query[order].split(counts), strict=True):
+        assert id_columns is not None
         if ids.numel():
-            paths = own.paths if holding is None else holding
-            holding = {path for path in paths if _holds(own.read(path), ids, world_size)}
+            paths = id_columns.paths if holding is None else holding
+            holding = {path for path in paths if _holds(id_columns.read(path), ids, world_size)}
             if not holding:
                 return "made"
     return "data"
@@ -166,5 +168,6 @@ def _holds(column: Tensor | None, ids: Tensor, world_size: int) -> bool:
     """Whether a column holds all ids, or the ids, gathered from all ranks, all of the column."""
     if column is None or not column.numel():
         return False
+    # a step may have gathered the ids of all ranks, while the batch holds those of this one
     gathered = world_size * column.numel() >= ids.numel() > column.numel()
     return bool(torch.isin(column, ids).all() if gathered else torch.isin(ids, column).all())

@@ -11,7 +11,7 @@ _LIMIT = 2**62
 
 
 class QueryKeys:
-    """QueryKeys of queries, ascending by metric life, or by update where ids restart, and then by id.
+    """Numbers of queries, ascending by metric life, or by update where ids restart, and then by id.
 
     Args:
         table: The rows.
@@ -21,8 +21,8 @@ class QueryKeys:
     def __init__(self, table: RowTable, restarting: bool) -> None:
         self._table = table
         # the group of every update
-        self._groups = torch.arange(table.updates) if restarting else table.segments
-        self._lives = table.segments if restarting else torch.arange(table.lives)
+        self._groups = torch.arange(table.updates) if restarting else table.lives
+        self._lives = table.lives if restarting else torch.arange(table.life_count)
         self._are_ids = len(self._lives) == 1
         self._ids: Tensor | None = None
         if not self._are_ids:
@@ -30,7 +30,7 @@ class QueryKeys:
 
     def _span_ids(self) -> None:
         table = self._table
-        scored = [own.queries[0].to(table.query.device) for own in table.scored.values()]
+        scored = [update.queries[0].to(table.query.device) for update in table.scored.values()]
         held = [part for part in (table.query, *scored) if part.numel()]
         if not held:
             self._low, self._span = 0, 1

@@ -28,7 +28,7 @@ _COUNTS, _IDS, _SUMS = 2, 3, 4
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What a rank tells of the samples of one batch; nothing where its rows do not fall into samples.
+    """What a rank reports of the samples of one batch; nothing where its rows do not fall into samples.
 
     Attributes:
         samples: The number of samples in the batch.
@@ -67,7 +67,7 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
     counts = [torch.bincount(part, minlength=samples) for part in (of, of[relevance > 0])]
     ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, of, query)
     columns = (scores, scores.abs(), scores * scores, scores * relevance)
-    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, own) for own in columns])
+    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, column) for column in columns])
     step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
     coarse = step > torch.finfo(torch.float32).eps
     return SampleFacts(
@@ -85,9 +85,10 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     """
     query = table.query[table.rows_of(updates)].cpu()
     ids, of = query.unique(return_inverse=True)
-    if ids.numel() == samples and int(table.segments[updates.start]) == int(table.segments[updates.stop - 1]):
-        places = torch.arange(query.numel())
-        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, places, "amin")
+    # the same id in two metric lives stands for two queries
+    if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
+        positions = torch.arange(query.numel())
+        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, positions, "amin")
         return first.argsort().argsort()[of]  # in the order in which they came
     if query.numel() and query.numel() % samples == 0:
         return torch.arange(samples).repeat_interleave(query.numel() // samples)
@@ -99,6 +100,7 @@ def edge_of(batches: Sequence[Batch], updates: int, last: bool) -> range | None:
     if len(batches) != updates or any(batch.samples is None for batch in batches):
         return None
     starts = [update for update, batch in enumerate(batches) if batch.samples]
+    # rows that came before the first batch are of no known sample
     if not starts or starts[0] != 0:
         return None
     if last:
@@ -116,11 +118,12 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
     Args:
         table: The rows.
         facts: The samples of the last batch.
-        sample: Its place among those that are described.
+        sample: Its index among those that are described.
         update: The first update of the batch.
     """
     updates = range(update, table.updates)
     of = _samples_of(table, updates, facts.samples)
+    # the plan names only samples that were described
     assert of is not None
     chosen = torch.zeros_like(table.query, dtype=torch.bool)
     chosen[table.rows_of(updates)] = (of == _chosen(facts.samples, last=True).start + sample).to(chosen.device)
@@ -146,6 +149,7 @@ def find_repeated(first: SampleFacts, last: SampleFacts, ids_restart: bool) -> i
     apart = (one_sums[:, :, None] - other_sums[:, None]).abs()
     same &= (apart <= rounding * scale).all(dim=0)
     matches = same.nonzero()
+    # of two that are alike nothing says which it is
     return int(matches[0, 1]) if len(matches) == 1 else None
 
 

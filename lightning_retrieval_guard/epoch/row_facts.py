@@ -1,4 +1,4 @@
-"""What one rank tells the others about the rows of a metric, before any row travels."""
+"""What one rank reports of the rows of a metric, before any row travels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_retrieval_guard.settings import QueryScope
 
 _HASH_BITS = 32
 _SAMPLES = {"first_samples", "last_samples"}
-_ARRANGED = 64  # rows whose places tell an arrangement from another
+_ARRANGED = 64  # rows whose order stands for that of all
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
 _MANY_MORE = 1.5
@@ -34,7 +34,7 @@ class RowFacts(IdFacts):
         updates: Updates since the last reset.
         rows: Rows held.
         queries: Distinct query ids, counted once per metric life.
-        pieces: Distinct pairs of update and query id.
+        chunks: Distinct pairs of update and query id.
         id_min: Smallest query id.
         id_max: Largest query id.
         id_step: A number that divides the difference of any two ids; zero for a single id.
@@ -42,7 +42,7 @@ class RowFacts(IdFacts):
         arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
             whether they have them in the same order.
         longest_query: The most rows of any query.
-        longest_piece: The most rows of any query in one update.
+        longest_chunk: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
         spans: Queries that are certain to go on from update to update: together the updates hold many more ids than any
             of them, as they would not if ids counted from zero in each, and some update, also of another metric life,
@@ -69,14 +69,14 @@ class RowFacts(IdFacts):
     updates: int = 0
     rows: int = 0
     queries: int = 0
-    pieces: int = 0
+    chunks: int = 0
     id_min: int = 0
     id_max: int = -1
     id_step: int = 0
     fingerprint: int = 0
     arrangement: int = 0
     longest_query: int = 0
-    longest_piece: int = 0
+    longest_chunk: int = 0
     restarts: int = 0
     spans: int = 0
     low: bool = False
@@ -108,36 +108,36 @@ class RowFacts(IdFacts):
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of a table: pieces with the same metric life and id together, in ascending order of id.
+    """The queries of a table: chunks with the same metric life and id together, in ascending order of id.
 
     Attributes:
-        of_piece: The query of every piece, int64 of shape ``(pieces,)``.
+        of_chunk: The query of every chunk, int64 of shape ``(chunks,)``.
         query: The id, int64 of shape ``(queries,)``.
-        segment: The metric life, of the same shape.
+        life: The metric life, of the same shape.
         rows: The number of rows, of the same shape.
         relevant: The number of relevant rows, of the same shape.
         fingerprint: Independent of the order of the rows, of the same shape.
     """
 
-    of_piece: Tensor
+    of_chunk: Tensor
     query: Tensor
-    segment: Tensor
+    life: Tensor
     rows: Tensor
     relevant: Tensor
     fingerprint: Tensor
 
 
-def join_chunks(pieces: QueryChunks) -> Queries:
-    """Join the pieces of a query over all updates."""
-    starts = torch.ones_like(pieces.query, dtype=torch.bool)
-    starts[1:] = (pieces.query[1:] != pieces.query[:-1]) | (pieces.segment[1:] != pieces.segment[:-1])
-    of_piece = torch.cumsum(starts, dim=0) - 1
+def join_chunks(chunks: QueryChunks) -> Queries:
+    """Join the chunks of a query over all updates."""
+    starts = torch.ones_like(chunks.query, dtype=torch.bool)
+    starts[1:] = (chunks.query[1:] != chunks.query[:-1]) | (chunks.life[1:] != chunks.life[:-1])
+    of_chunk = torch.cumsum(starts, dim=0) - 1
     first = starts.nonzero().reshape(-1)
-    columns = (pieces.rows, pieces.relevant, pieces.fingerprint)
-    if first.numel() == of_piece.numel():
-        return Queries(of_piece, pieces.query, pieces.segment, *columns)
-    sums = [torch.zeros_like(first).index_add_(0, of_piece, column) for column in columns]
-    return Queries(of_piece, pieces.query[first], pieces.segment[first], *sums)
+    columns = (chunks.rows, chunks.relevant, chunks.fingerprint)
+    if first.numel() == of_chunk.numel():
+        return Queries(of_chunk, chunks.query, chunks.life, *columns)
+    sums = [torch.zeros_like(first).index_add_(0, of_chunk, column) for column in columns]
+    return Queries(of_chunk, chunks.query[first], chunks.life[first], *sums)
 
 
 def gather_facts(
@@ -168,34 +168,38 @@ def gather_facts(
         return RowFacts(single_life=single_life), None
     dropped = bool(table.scored)
     last = None if repeats is None else edge_of(batches, table.updates, last=True)
-    pieces = cut_chunks(table, may_fold=scope != "batch" and not dropped)
-    queries = join_chunks(pieces)
-    sampled = _known([batch.samples for batch in batches], table.updates)
-    queries_an_update = torch.bincount(pieces.update, minlength=table.updates)
-    full = not pieces.folded and are_full(pieces.rows, pieces.relevant)
-    restarts = pieces.met if pieces.folded else _count_restarts(pieces, queries)
+    # ids of an update, and updates that were scored by themselves, need the updates told apart
+    chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
+    queries = join_chunks(chunks)
+    sampled = _all_sizes([batch.samples for batch in batches], table.updates)
+    queries_an_update = torch.bincount(chunks.update, minlength=table.updates)
+    full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
+    restarts = chunks.met if chunks.folded else _count_restarts(chunks, queries)
     whole = full and _same(queries_an_update, sampled)
     whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
+    # a look at the ids takes long, and matters only where they can number samples
     may_restart = (whole or whole_of_all) and scope == "auto" and (restarts > 0 or world_size > 1)
-    ids = look_at_ids(pieces, batches, count, world_size) if may_restart else IdFacts()
-    lists_samples = _lists_samples(table, pieces, sampled)
-    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * pieces.widest
+    ids = look_at_ids(chunks, batches, count, world_size) if may_restart else IdFacts()
+    lists_samples = _lists_samples(table, chunks, sampled)
+    # ids that count from zero in each update would be no more than those of the widest
+    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
     facts = RowFacts(
         updates=table.updates,
-        rows=int(pieces.rows.sum()),
+        rows=int(chunks.rows.sum()),
         queries=queries.query.numel(),
-        pieces=pieces.query.numel(),
+        chunks=chunks.query.numel(),
         **vars(ids),
         is_diagonal=(ids.ids_consecutive or lists_samples) and is_diagonal(table, queries_an_update),
         lists_samples=lists_samples,
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
-        fingerprint=int(mix(queries.fingerprint ^ mix(queries.segment)).sum()),
+        # with the life, or the same rows in another life would look the same
+        fingerprint=int(mix(queries.fingerprint ^ mix(queries.life)).sum()),
         arrangement=_arrangement(table) if world_size > 1 else 0,
         longest_query=_longest(queries.rows),
-        longest_piece=_longest(pieces.rows),
+        longest_chunk=_longest(chunks.rows),
         restarts=restarts,
-        spans=pieces.parted + _count_parted(queries) if advancing else 0,
+        spans=chunks.parted + _count_parted(queries) if advancing else 0,
         low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
         one_query_a_global_sample=whole_of_all,
@@ -207,9 +211,9 @@ def gather_facts(
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,
         lacks_values=any(scored.values is None for scored in table.scored.values()),
-        lacks_rows=dropped and _goes_on(table, pieces, queries),
+        lacks_rows=dropped and _goes_on(table, chunks, queries),
     )
-    return facts, pieces
+    return facts, chunks
 
 
 def _has_one_answer(table: RowTable, queries: Queries) -> bool:
@@ -217,40 +221,41 @@ def _has_one_answer(table: RowTable, queries: Queries) -> bool:
         return False
     target, number = table.target, QueryKeys(table, restarting=False).of_rows()
     relevant = target > 0
-    asked, order = number[relevant].sort()
+    relevant_number, order = number[relevant].sort()
     score = table.preds[relevant][order]
-    same = table.preds == score[torch.searchsorted(asked, number)]
+    # more rows with the score of a relevant one than relevant ones: some query has a tie
+    same = table.preds == score[torch.searchsorted(relevant_number, number)]
     is_plain = ((target == 0) | (target == 1)).all() & (score > 0).all()
     return bool(is_plain & (same.sum() == score.numel()))
 
 
-def _known(samples: Sequence[int | None], updates: int) -> Tensor | None:
+def _all_sizes(samples: Sequence[int | None], updates: int) -> Tensor | None:
     if len(samples) != updates or any(size is None for size in samples):
         return None
     return torch.tensor(samples, dtype=torch.int64)
 
 
-def _lists_samples(table: RowTable, pieces: QueryChunks, sampled: Tensor | None) -> bool:
-    if sampled is None or (pieces.folded and table.updates > 1):
+def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None) -> bool:
+    if sampled is None or (chunks.folded and table.updates > 1):
         return False
-    update = pieces.update if not pieces.folded else torch.zeros_like(pieces.update)
-    return bool((pieces.rows == sampled[update]).all())
+    update = chunks.update if not chunks.folded else torch.zeros_like(chunks.update)
+    return bool((chunks.rows == sampled[update]).all())
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:
     return wanted is not None and bool((counts == wanted).all())
 
 
-def _count_restarts(pieces: QueryChunks, queries: Queries) -> int:
-    again = queries.of_piece[1:] == queries.of_piece[:-1]
-    differs = pieces.fingerprint[1:] != pieces.fingerprint[:-1]
-    return int(queries.of_piece[1:][again & differs].unique().numel())
+def _count_restarts(chunks: QueryChunks, queries: Queries) -> int:
+    again = queries.of_chunk[1:] == queries.of_chunk[:-1]
+    differs = chunks.fingerprint[1:] != chunks.fingerprint[:-1]
+    return int(queries.of_chunk[1:][again & differs].unique().numel())
 
 
-def _goes_on(table: RowTable, pieces: QueryChunks, queries: Queries) -> bool:
+def _goes_on(table: RowTable, chunks: QueryChunks, queries: Queries) -> bool:
     """Whether a query of an update whose rows were dropped stands in another update too."""
-    again = torch.bincount(queries.of_piece)[queries.of_piece] > 1
-    return bool(torch.isin(pieces.update[again], torch.tensor(list(table.scored))).any())
+    again = torch.bincount(queries.of_chunk)[queries.of_chunk] > 1
+    return bool(torch.isin(chunks.update[again], torch.tensor(list(table.scored))).any())
 
 
 def _longest(rows: Tensor) -> int:
@@ -278,6 +283,7 @@ def _step(ids: Tensor) -> int:
     if int(ids[-1]) - int(ids[0]) >= 2**63:  # a difference that int64 cannot hold
         return 1
     steps = ids.diff()
+    # torch has no gcd of a whole tensor, so halves are folded onto each other
     while steps.numel() > 1:
         half = (steps.numel() + 1) // 2
         folded = steps[:half].clone()
@@ -293,6 +299,7 @@ def _short(hashes: Tensor) -> Tensor:
 def _arrangement(table: RowTable) -> int:
     rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
+    # the position goes into the hash of each row, so that another order has another sum
     hashes = mix(rows)
     for column in (table.query, table.preds, table.target):
         hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())

@@ -13,8 +13,8 @@ from lightning_retrieval_guard.epoch.values import Values
 _INT32 = torch.iinfo(torch.int32)
 
 
-Rows = tuple[Tensor, Tensor, Tensor]
-States = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+UpdateRows = tuple[Tensor, Tensor, Tensor]
+RowStates = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ScoredUpdate:
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
         values = self.values
-        parts = [] if values is None else [values.values, values.place, values.by_score]
+        parts = [] if values is None else [values.values, values.position, values.by_score]
         return [self.queries, *(part for part in parts if part is not None)]
 
 
@@ -54,7 +54,7 @@ class RowTable:
         preds: Scores, floating point of shape ``(rows,)``.
         target: Relevance, integer or floating point of shape ``(rows,)``; int8 for nothing but 0 and 1.
         ends: The number of rows up to the end of every update, int64 of shape ``(updates,)`` on the rows' device.
-        segments: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
+        lives: The metric life of every update, ascending from zero, int64 of shape ``(updates,)`` on the CPU.
         scored: What is kept of updates whose rows are not here.
     """
 
@@ -62,7 +62,7 @@ class RowTable:
     preds: Tensor
     target: Tensor
     ends: Tensor
-    segments: Tensor
+    lives: Tensor
     scored: Mapping[int, ScoredUpdate] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -82,9 +82,9 @@ class RowTable:
         return sizes
 
     @property
-    def lives(self) -> int:
+    def life_count(self) -> int:
         """The number of metric lives."""
-        return int(self.segments[-1]) + 1
+        return int(self.lives[-1]) + 1
 
     def rows_of(self, updates: range) -> slice:
         """Where the rows of neighbouring updates are."""
@@ -93,40 +93,41 @@ class RowTable:
 
     def without(self, rows: Tensor) -> RowTable:
         """All rows but some, given by a boolean mask."""
+        # how many rows go up to the end of each update
         gone = torch.cat([rows.new_zeros(1, dtype=torch.int64), rows.cumsum(0)])[self.ends]
         columns = {name: getattr(self, name)[~rows] for name in ("query", "preds", "target")}
         return replace(self, **columns, ends=self.ends - gone)
 
     def repeated(self, copies: int) -> RowTable:
-        """The rows of every update as often as told, as torchmetrics joins those of several ranks."""
+        """The rows of every update several times, as torchmetrics joins those of several ranks."""
         if copies == 1:
             return self
         rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
-        order = torch.cat([own.repeat(copies) for own in rows])
+        order = torch.cat([update_rows.repeat(copies) for update_rows in rows])
         columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
         return replace(self, **columns, ends=self.ends * copies)
 
 
-def build_table(segments: Sequence[States], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
+def build_table(lives: Sequence[RowStates], scored: Mapping[int, ScoredUpdate] | None = None) -> RowTable | None:
     """One table of the list states (ids, scores, relevance) of one or more metric lives; ``None`` without rows.
 
     Args:
-        segments: The lives.
+        lives: The lives.
         scored: What is kept of updates whose rows are not there, by their numbers over all lives.
     """
-    ids = [part for states in segments for part in states[0]]
+    ids = [part for states in lives for part in states[0]]
     if not scored and not any(part.numel() for part in ids):
         return None
     sizes = torch.tensor([part.numel() for part in ids])
-    owner = [number for number, states in enumerate(segments) for _ in states[0]]
+    owner = [number for number, states in enumerate(lives) for _ in states[0]]
     # Apple's device knows no float64, in which rows are compared
     device = ids[0].device if ids[0].device.type != "mps" else torch.device("cpu")
     return RowTable(
         query=_cat(ids, device, torch.int32, _INT32.min, _INT32.max),
-        preds=_cat([part for states in segments for part in states[1]], device),
-        target=_cat([part for states in segments for part in states[2]], device, torch.int8, 0, 1),
+        preds=_cat([part for states in lives for part in states[1]], device),
+        target=_cat([part for states in lives for part in states[2]], device, torch.int8, 0, 1),
         ends=sizes.cumsum(0).to(device),
-        segments=torch.tensor(owner),
+        lives=torch.tensor(owner),
         scored=scored or {},
     )
 
@@ -139,11 +140,12 @@ def _cat(
     full = [part for part in flat if part.numel()] or flat[:1]
     if len(full) == 1 and all(part.dtype == full[0].dtype for part in flat):
         return full[0]  # a copy would take as much memory again
+    # on a device, looking at the values would wait for it
     if narrow is None or device.type != "cpu" or not all(_lies_within(part, low, high) for part in full):
         return torch.cat(flat)
     joined = torch.empty(sum(part.numel() for part in full), dtype=narrow)
-    for place, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
-        place.copy_(part)
+    for target, part in zip(joined.split([part.numel() for part in full]), full, strict=True):
+        target.copy_(part)
     return joined
 
 

@@ -8,12 +8,12 @@ import torch
 from torchmetrics import Metric
 
 from lightning_retrieval_guard.epoch.query_chunks import cut_chunks
-from lightning_retrieval_guard.epoch.row_table import Rows, ScoredUpdate, build_table
+from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, UpdateRows, build_table
 from lightning_retrieval_guard.epoch.values import Panel, Values, has_low_hits
 from lightning_retrieval_guard.ranking.measures import measure_of
 
 
-def score_update(rows: Rows, metric: Metric) -> ScoredUpdate:
+def score_update(rows: UpdateRows, metric: Metric) -> ScoredUpdate:
     """Score the queries of an update as if they were whole.
 
     Args:

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.combine import LocalRows
-from lightning_retrieval_guard.epoch.facts import MergedHow
+from lightning_retrieval_guard.epoch.facts import ForeignState
 from lightning_retrieval_guard.epoch.plan import Plan
-from lightning_retrieval_guard.epoch.values import Outcome, Tally
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Tally
 from lightning_retrieval_guard.ranking.measures import Measure, measure_of
 
-_NOTHING = Outcome()
+_NOTHING = MetricOutcome()
 
 
 @dataclass(frozen=True, slots=True)
-class SourceView:
-    """The rows of one metric over all ranks, and what comes of them.
+class SourceView(ForeignState):
+    """The rows of one metric over all ranks, and what comes of them; foreign rows are those of all ranks together.
 
     Attributes:
         name: The same on every rank.
@@ -41,12 +41,6 @@ class SourceView:
         tally: What decides the values of queries: of all ranks, or of this one where no values have travelled.
         measure: What the metric asks for, where this rank has it.
         dtype: Of the scores, where this rank has rows.
-        stale: Rows of earlier epochs, on all ranks, that it still holds or held when the epoch began.
-        sanity: Whether they all came from the sanity check.
-        dropped: Whether the guard has dropped them.
-        shared: Rows of another stage or dataloader that it holds, on all ranks.
-        merged: Why it would hold other rows than those of its compute group, in words; empty where nothing shows it.
-        merged_how: As in ``SourceFacts``; of the rank that has seen most.
         suppressed: For every rank that has it the codes and prefixes of rules that are ignored at its first update.
     """
 
@@ -59,20 +53,14 @@ class SourceView:
     shown_by_forward: bool
     mean: bool
     plan: Plan
-    outcome: Outcome = _NOTHING
+    outcome: MetricOutcome = _NOTHING
     covers_all_ranks: bool = False
     combined: bool = False
     as_combined: float | None = None
     tally: Tally | None = None
     measure: Measure | None = None
     dtype: torch.dtype | None = None
-    stale: int = 0
-    sanity: bool = False
-    dropped: bool = False
-    shared: int = 0
     syncs_itself: bool = False
-    merged: str = ""
-    merged_how: MergedHow = ""
     suppressed: Sequence[Sequence[str]] = ()
 
     @property
@@ -91,7 +79,7 @@ class SourceView:
         return _number(self.outcome.value)
 
 
-def make_source_view(*, plan: Plan, local: LocalRows, combined: Outcome | None, **words: Any) -> SourceView:
+def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | None, **words: Any) -> SourceView:
     """The view of one metric, from what this rank holds and what all ranks made of it.
 
     Args:
@@ -114,10 +102,11 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: Outcome | None, 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
+    # torchmetrics' number holds the rows of other epochs too, which are not here
     return replace(view, as_combined=_as_combined(view, local)) if alone and not view.holds_others else view
 
 
-def _tally(scored: Outcome, combined: bool, plan: Plan) -> Tally | None:
+def _tally(scored: MetricOutcome, combined: bool, plan: Plan) -> Tally | None:
     if not combined and (plan.is_ambiguous or plan.split):
         return None  # parts of queries tell nothing
     return scored.tally if scored.error is None and scored.tally.queries else None

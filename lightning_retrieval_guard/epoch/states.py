@@ -170,6 +170,7 @@ class StateView:
         lengths = {(0,) * longest if facts is None else tuple(facts.lists) for facts in self.facts}
         if len(lengths) > 1:
             return "lists"
+        # for an empty list torchmetrics sends an empty vector, which does not join states of another form
         if any(facts is None or facts.lacks_joined for facts in self.facts) and self._any("holds_joined"):
             return "joined"
         uneven = len(set(self.updates)) > 1 and self._any("averages")
@@ -191,8 +192,9 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
     repeated = min(message.get("repeated", 0) for message in messages)
     views = []
     for name in names:
-        shown = [{key.kind for key in own if name in key.shows} for own in keys]
+        shown = [{key.kind for key in rank_keys if name in key.shows} for rank_keys in keys]
         objects = {rank for rank, kinds in enumerate(shown) if "metric" in kinds}
+        # where some ranks log the object, Lightning computes it on them, and the others do not come
         absent = skips | ({*range(len(messages))} - objects if objects else set())
         by_forward = {kind for kinds in shown for kind in kinds} == {"forward"}
         every = tuple(range(len(messages)))
@@ -222,7 +224,7 @@ class _Packer:
     def __init__(self) -> None:
         self.blocks: list[Tensor] = []
         self.shapes: list[tuple[str, list[int]]] = []
-        self._places: dict[int, int] = {}
+        self._indexes: dict[int, int] = {}
         self._held: list[Tensor] = []
 
     def pack_metric(self, states: States | str) -> Any:
@@ -235,7 +237,7 @@ class _Packer:
 
     def _pack(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return {"tensor": self._place(value)}
+            return {"tensor": self._index_of(value)}
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
             return {"dict": {name: self._pack(part) for name, part in value.items()}}
         if type(value) is list:
@@ -248,14 +250,14 @@ class _Packer:
             return value
         raise TypeError(f"it holds a thing of type {type(value).__name__}, which cannot be sent to other ranks")
 
-    def _place(self, tensor: Tensor) -> int:
-        if id(tensor) not in self._places:
+    def _index_of(self, tensor: Tensor) -> int:
+        if id(tensor) not in self._indexes:
             plain = tensor.detach().cpu().contiguous().reshape(-1)
             self.blocks.append(plain.view(torch.uint8))
-            self._places[id(tensor)] = len(self.shapes)
+            self._indexes[id(tensor)] = len(self.shapes)
             self.shapes.append((str(tensor.dtype).removeprefix("torch."), list(tensor.shape)))
             self._held.append(tensor)  # so that its id stays its own
-        return self._places[id(tensor)]
+        return self._indexes[id(tensor)]
 
 
 def unpack_states(block: Tensor) -> dict[str, States | str]:
@@ -318,7 +320,11 @@ def seek_repeated(ranks: Sequence[States], facts: Sequence[StateFacts | None], r
         facts: What each rank reports of the metric.
         repeated: How many samples the sampler repeated.
     """
-    pairs = [(rank, one.last_of) for rank, one in enumerate(facts) if one is not None and one.last_of is not None]
+    pairs = [
+        (rank, rank_facts.last_of)
+        for rank, rank_facts in enumerate(facts)
+        if rank_facts is not None and rank_facts.last_of is not None
+    ]
     if len(pairs) != repeated or len(ranks) != len(facts):
         return f"it was fed {len(pairs)} of {repeated} repeated samples"
     for rank, first in pairs:
@@ -334,6 +340,7 @@ def _is_close(one: Any, other: Any) -> bool:
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
         close = one.is_floating_point() or one.is_complex()
+        # a model may round otherwise in a batch of another size
         return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True) if close else torch.equal(one, other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_is_close, one, other))
@@ -371,6 +378,7 @@ def _merge(values: Sequence[Any], updates: Sequence[int], reduction: Reduction) 
     if reduction is None:
         return stacked
     if reduction == "mean":
+        # what torchmetrics leaves out: a rank counts as often as it was updated
         weights = torch.tensor(updates, dtype=torch.float64).reshape(-1, *[1] * (stacked.ndim - 1))
         mean = (stacked.to(_wide(stacked.dtype)) * weights).sum(0) / weights.sum()
         return mean.to(stacked.dtype if stacked.is_floating_point() or stacked.is_complex() else torch.float32)

@@ -41,7 +41,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MetricOutcome:
     """The value of one metric over all ranks.
 
     Attributes:
@@ -63,7 +63,7 @@ class Values:
 
     Attributes:
         values: float64 of shape ``(queries, width)``: one column, or those of a curve.
-        place: Which of the queries each value belongs to, int64 of shape ``(queries,)``.
+        position: Which of the queries each value belongs to, int64 of shape ``(queries,)``.
         error: What scoring raised instead.
         decided_by_ties: How many of the values depend on the order of rows with equal scores.
         by_score: What the values would be if rows with a score of zero or less counted like any other; ``None`` where
@@ -71,36 +71,36 @@ class Values:
     """
 
     values: Tensor
-    place: Tensor
+    position: Tensor
     error: Exception | None = None
     decided_by_ties: int = 0
     by_score: Tensor | None = None
 
     def of(self, queries: Tensor) -> Values:
         """The values of the queries that a boolean mask selects."""
-        chosen = queries[self.place]
+        chosen = queries[self.position]
         by_score = None if self.by_score is None else self.by_score[chosen]
-        return replace(self, values=self.values[chosen], place=self.place[chosen], by_score=by_score)
+        return replace(self, values=self.values[chosen], position=self.position[chosen], by_score=by_score)
 
     @property
     def tally(self) -> Tally:
         """What decides the values."""
         more = torch.zeros(0) if self.by_score is None else self.by_score - self.values
-        return Tally(self.place.numel(), self.decided_by_ties, int((more != 0).sum()), float(more.sum()))
+        return Tally(self.position.numel(), self.decided_by_ties, int((more != 0).sum()), float(more.sum()))
 
 
 def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
-    """Values of several sets of queries, the places of each set counted on from its start."""
+    """Values of several sets of queries, the positions of each set counted on from its start."""
     error = next((part.error for part in parts if part.error is not None), None)
     if error is not None:
         return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
-    full = [part for part in parts if part.place.numel()]
+    full = [part for part in parts if part.position.numel()]
     values = torch.cat([part.values.double() for part in full]) if full else parts[0].values
-    place = torch.cat([part.place + start for part, start in zip(parts, starts, strict=False)])
+    position = torch.cat([part.position + start for part, start in zip(parts, starts, strict=False)])
     by_score = None
     if any(part.by_score is not None for part in full):
         by_score = torch.cat([(part.values if part.by_score is None else part.by_score).double() for part in full])
-    return Values(values, place, None, sum(part.decided_by_ties for part in parts), by_score)
+    return Values(values, position, None, sum(part.decided_by_ties for part in parts), by_score)
 
 
 class Panel:
@@ -114,9 +114,9 @@ class Panel:
 
     def __init__(self, metrics: Mapping[str, Metric | None], longest: int, *, seeks_low: bool = True) -> None:
         self._seeks_low = seeks_low
-        found = {name: measure_of(metric) for name, metric in metrics.items() if metric is not None}
-        self._found = {name: measure for name, measure in found.items() if measure is not None}
-        self.measures = {name: _with_length(measure, longest) for name, measure in self._found.items()}
+        measures = {name: measure_of(metric) for name, metric in metrics.items() if metric is not None}
+        self._as_given = {name: measure for name, measure in measures.items() if measure is not None}
+        self.measures = {name: _with_length(measure, longest) for name, measure in self._as_given.items()}
 
     def score(self, query: Tensor, preds: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Values]]:
         """The queries in ascending order, and what each metric makes of them.
@@ -128,24 +128,27 @@ class Panel:
         """
         rows = Rows(query, preds, target)
         measures = list(self.measures.values())
-        others = [replace(own, by_score=True) for own in measures if self._seeks_low and own.needs_positive_score]
+        others = [
+            replace(measure, by_score=True) for measure in measures if self._seeks_low and measure.needs_positive_score
+        ]
         others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
         try:
+            # rows are grouped and ranked once for all metrics
             ids, scores = score([*measures, *others], rows)
         except Exception as error:
             if not any(_may_raise(measure, error) for measure in measures):
                 raise
             # the code or the demand of one metric, which must not take the others with it
             return query.unique().long().cpu(), self._score_each(rows)
-        by_score = {own: values_of(found).values for own, found in zip(others, scores[len(measures) :], strict=True)}
-        values = [values_of(own) for own in scores[: len(measures)]]
+        values, other_values = map(values_of, scores[: len(measures)]), map(values_of, scores[len(measures) :])
+        by_score = {measure: entry.values for measure, entry in zip(others, other_values, strict=True)}
         return ids.cpu(), {
-            name: replace(own, by_score=by_score.get(replace(measure, by_score=True)))
-            for (name, measure), own in zip(self.measures.items(), values, strict=True)
+            name: replace(entry, by_score=by_score.get(replace(measure, by_score=True)))
+            for (name, measure), entry in zip(self.measures.items(), values, strict=True)
         }
 
     def _score_each(self, rows: Rows) -> dict[str, Values]:
-        def one(measure: Measure) -> Values:
+        def score_one(measure: Measure) -> Values:
             try:
                 return values_of(score([measure], rows)[1][0])
             except Exception as error:
@@ -154,7 +157,7 @@ class Panel:
                 # it belongs to whoever asks for this metric's value
                 return Values(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), error)
 
-        return {name: one(measure) for name, measure in self.measures.items()}
+        return {name: score_one(measure) for name, measure in self.measures.items()}
 
     def width(self, name: str) -> int:
         """The number of columns of a value."""
@@ -162,7 +165,7 @@ class Panel:
 
     def length(self, name: str, longest: int) -> int | None:
         """How long a curve is once the most rows of any query are known; ``None`` for what is no curve."""
-        measure = self._found[name]
+        measure = self._as_given[name]
         return measure.top_k or longest if measure.formula == "curve" else None
 
 
@@ -210,13 +213,13 @@ class Sum:
         """What becomes of values; ``None`` for nothing."""
         if values is None or values.error is not None:
             return replace(cls.nothing(mean, width), failed=values is not None)
-        count = values.place.numel()
+        count = values.position.numel()
         if not count:
             return cls.nothing(mean, width)
         if mean:
             summed = values.values.sum(dim=0, keepdim=True)
             return replace(cls.nothing(mean, width), numbers=summed, count=count, tally=values.tally)
-        return cls(values.values, lives[values.place], count, tally=values.tally)
+        return cls(values.values, lives[values.position], count, tally=values.tally)
 
     @classmethod
     def nothing(cls, mean: bool, width: int) -> Sum:
@@ -237,6 +240,7 @@ class Sum:
 
     def pack(self, mean: bool, limit: int, lows: bool = False) -> Tensor:
         """As int64 words in the size that ``words`` gives."""
+        # one word for two counts, each below 2**32
         head = torch.tensor([_FAILED if self.failed else self.count | self.tally.tied << _HALF])
         if lows:
             shift = torch.tensor([self.tally.shift], dtype=torch.float64).view(torch.int64)
@@ -282,16 +286,17 @@ def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int 
         mean: Whether the sums are those of a mean.
         length: How long a curve is; ``None`` for what is no curve.
     """
-    count = sum(own.count for own in sums)
-    numbers = torch.cat([own.numbers for own in sums])
+    count = sum(rank_sum.count for rank_sum in sums)
+    numbers = torch.cat([rank_sum.numbers for rank_sum in sums])
     if mean:
         numbers = numbers.sum(dim=0, keepdim=True) / count if count else numbers[:0]
         if measure is None:
             return (float(numbers) if count else 0.0) if numbers.shape[1] == 1 else None
     if measure is None:
         return None
+    # a curve travels as long as it can be, and is cut to the longest query
     values = numbers[:, 0] if length is None else numbers.reshape(len(numbers), 2, numbers.shape[1] // 2)[:, :, :length]
-    lives = torch.cat([own.lives for own in sums])
+    lives = torch.cat([rank_sum.lives for rank_sum in sums])
     return aggregate(measure, values) if mean else _by_lives(measure, values, lives)
 
 

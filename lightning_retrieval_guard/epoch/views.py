@@ -32,6 +32,7 @@ class KeyView(LoggedKey):
             if shown is not None:
                 return shown
             if self.replaced or (first.kind == "metric" and not source.syncs_itself):
+                # Lightning shows what torchmetrics makes of the rows of all ranks
                 if source.synchronises or self.world_size == 1:
                     return source.as_combined
                 if first.kind == "metric" or not first.in_step:
@@ -45,13 +46,13 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
-        return self._reduce([own.value for own in self.present if own.value is not None])
+        return self._reduce([facts.value for facts in self.present if facts.value is not None])
 
     @property
     def floored_weight(self) -> float:
         """The mean over ranks of the summed batch sizes, as Lightning takes it: integers are floored."""
         mean = self.total("weight") / self.world_size
-        return math.floor(mean) if all(own.integral for own in self.present) else mean
+        return math.floor(mean) if all(facts.integral for facts in self.present) else mean
 
     def _reduce(self, values: Sequence[float]) -> float | None:
         functions: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min, "max": max}
@@ -66,15 +67,17 @@ class KeyView(LoggedKey):
 
     @property
     def _reference(self) -> float | None:
-        if self.asked is not None or self.is_no_mean:
-            return self.asked
+        if self.recomputed is not None or self.is_no_mean:
+            return self.recomputed
+        # nobody knows what the metric, or the program, would have made of it on one device
         if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
+        # one device may have had other queries, or other candidates
         if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
             return None
         if self.parts:
             return self.composed
-        if self.parts_queries:
+        if self.splits_queries:
             return None
         if self.shows_source:
             assert self.source is not None
@@ -84,12 +87,13 @@ class KeyView(LoggedKey):
         if self.is_partial:
             return None
         if not self.first.in_step:
+            # logged once an epoch: a number that all ranks have, one device has too
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if not self.first.sync_dist and self.ranks_agree:
             return self.batch_mean if self.weight_fault else self.present[0].own_value
         if self.first.reduction == "mean":
             return self.batch_mean
-        return self._reduce([own.value for own in self.present if own.value is not None])
+        return self._reduce([facts.value for facts in self.present if facts.value is not None])
 
     @property
     def _own_global_value(self) -> float | None:
@@ -104,7 +108,7 @@ class KeyView(LoggedKey):
         if self.source is None or self.is_written:
             return False
         first = self.first
-        if self.parts_queries or self.may_part_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
+        if self.splits_queries or self.may_split_queries or (first.kind == "forward" and self.source.plan.is_ambiguous):
             return False
         once = first.kind == "compute" and not first.in_step and first.calls <= 1
         return first.kind == "metric" or once or first.reduction == "mean"
@@ -123,8 +127,8 @@ class KeyView(LoggedKey):
         return self.by_samples
 
     @property
-    def can_ask(self) -> bool:
-        """Whether the metric behind the key, which keeps no rows, can be asked for the value of the epoch."""
+    def can_recompute(self) -> bool:
+        """Whether the metric behind the key, which keeps no rows, can compute the value of the epoch."""
         able = len(self.present) == self.world_size and all(facts.whole for facts in self.present)
         return able and self.is_shared and self.is_no_mean
 
@@ -155,7 +159,7 @@ class KeyView(LoggedKey):
         first = self.first
         if not self.is_reduced or first.reduction != "mean" or first.value is None or not first.in_step:
             return None
-        if not all(own.integral for own in self.present) or self.total("weight") % self.world_size == 0:
+        if not all(facts.integral for facts in self.present) or self.total("weight") % self.world_size == 0:
             return None
         assert self.plain_value is not None
         return Effect(self.plain_value, _ratio(self.total("value"), self.total("weight")))
@@ -214,7 +218,7 @@ class EpochView:
 
     def keys_of(self, source: SourceView) -> list[KeyView]:
         """The keys that show a metric, or a composition of it and others."""
-        return [key for key in self.keys if any(one is source for one in key.sources)]
+        return [key for key in self.keys if any(shown is source for shown in key.sources)]
 
     def states_behind(self, key: KeyView) -> list[StateView]:
         """The metrics that keep states behind a key."""
@@ -222,10 +226,10 @@ class EpochView:
 
     def leaves_out_repeated(self, key: KeyView) -> bool:
         """Whether the metrics that keep states behind a key were merged without the repeated samples."""
+        if not key.first.shows_object and key.recomputed is None:
+            return False
         shown = self.states_behind(key)
-        return (
-            (key.first.shows_object or key.asked is not None) and bool(shown) and all(one.counts_once for one in shown)
-        )
+        return bool(shown) and all(states.counts_once for states in shown)
 
     @property
     def orders_that_meet(self) -> list[tuple[str, ...]]:

@@ -117,7 +117,7 @@ def measure_of(metric: Any) -> Measure | None:
     return Measure(formula, top_k=top_k, max_fpr=getattr(metric, "max_fpr", None), **_shared(metric))
 
 
-def ask_the_same(one: Metric, other: Metric) -> bool:
+def score_alike(one: Metric, other: Metric) -> bool:
     """Whether two metrics make the same of the same rows."""
     return type(one) is type(other) and measure_of(one) == measure_of(other)
 
@@ -151,5 +151,5 @@ def _min_precision(metric: Any) -> float | None:
 @cache
 def _formulas() -> dict[Any, Formula]:
     """The formula behind each ``_metric``; torchmetrics before 1.3 has no AUROC."""
-    found = ((getattr(retrieval, name, None), formula) for name, formula in _CLASSES.items())
-    return {_compat.formula_of(known): formula for known, formula in found if known is not None}
+    classes = ((getattr(retrieval, name, None), formula) for name, formula in _CLASSES.items())
+    return {_compat.formula_of(metric_class): formula for metric_class, formula in classes if metric_class is not None}

@@ -80,6 +80,7 @@ def _rates(counts: Tensor, totals: Tensor, query: Tensor) -> Tensor:
 def _before(values: Tensor, query: Tensor) -> Tensor:
     """The value at the threshold before, zero before the first of a query."""
     before = torch.zeros_like(values)
+    # thresholds of another query are none of this one's
     before[1:] = torch.where(query[1:] == query[:-1], values[:-1], 0.0)
     return before
 

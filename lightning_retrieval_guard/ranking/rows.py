@@ -179,6 +179,7 @@ def runs_of(query: Tensor) -> tuple[Tensor, Tensor] | None:
         query do not stand together, and where there are so few of each that it does not matter.
     """
     head = query[:_HEAD]
+    # mostly changes from row to row: grouping in place would gain nothing
     if query.numel() > _HEAD and 2 * int((head[1:] != head[:-1]).sum()) > _HEAD:
         return None
     ids, sizes = query.unique_consecutive(return_counts=True)
@@ -193,6 +194,7 @@ def _grouped(rows: Rows, runs: tuple[Tensor, Tensor], dtype: torch.dtype) -> Ite
     length = longest if shortest == longest else None
     for queries, area in _cut(sizes, _BLOCK):
         counts = sizes[queries]
+        # in rows of one length the position tells the query
         number = None if length else torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
         yield Block(query[queries], counts, number, rows.preds[area], rows.target[area], dtype, longest, length)
 

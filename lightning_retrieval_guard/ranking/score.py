@@ -115,7 +115,7 @@ def _no_values(measure: Measure, preds: Tensor) -> Tensor:
 
 def _join(parts: Sequence[Scores], positions: Sequence[Tensor]) -> Scores:
     """The values of all blocks, given the positions of the queries of each among all ids."""
-    scored = [own.index_select(0, part.position) for part, own in zip(parts, positions, strict=True)]
+    scored = [indexes.index_select(0, part.position) for part, indexes in zip(parts, positions, strict=True)]
     position, values = torch.cat(scored), torch.cat([part.values for part in parts])
     if bool((position[1:] < position[:-1]).any()):
         position, order = position.sort()
@@ -146,6 +146,7 @@ class _BlockScorer:
             missing = "negative" if measure.needs_irrelevant else "positive"
             raise EmptyQueryError(f"`compute` method was provided with a query with no {missing} target.")
         values, decided = self._values(measure, empty)
+        # torchmetrics rounds the value of each query to the dtype of the scores
         values = values.to(self._dtype)
         position = self._position
         if measure.empty == "skip":
@@ -163,6 +164,7 @@ class _BlockScorer:
         values, tied, rounded = evaluate(measure, self._ranked), self._tied(measure), self._rounded(measure)
         if tied is not None and bool(tied.any()):
             again = rank_as_torchmetrics(self._block.select(tied), k_of_torchmetrics(measure, self._ranked))
+            # the formula is the same, on the order that torchmetrics' own sort leaves
             values[tied] = evaluate(measure, again)
         odd = _either(rounded, self._odd(measure))
         if odd is not None and bool((odd & ~empty).any()):
@@ -209,6 +211,7 @@ class _BlockScorer:
         if block.is_binary or not block.target.is_floating_point():
             return zero
         size = block.sums(block.number, block.target.abs().double()) + block.sizes
+        # only such sums depend on the order of adding, and are added as torchmetrics adds
         unsure = (sums.abs() < _CANCELLED * size) & (size > block.sizes)
         for number, _, target in self._each(unsure):
             zero[number] = not bool((1 - target if inverted else target).sum())

@@ -59,15 +59,19 @@ def decided_by_ties(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:
 
 def _are_decisive(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:
     top_k = cut_off(measure, ranked)
+    # every rank of a hit above the cut-off counts
     if measure.formula in ("average_precision", "curve"):
         return ties.first < top_k
     if measure.formula == "r_precision":
+        # the cut-off of each query is the number of its relevant rows
         relevance = ranked.block.relevance.index_select(0, ties.query)
         return (ties.first < relevance) & (relevance <= ties.last)
     hits = ranked.positive_hits if measure.needs_positive_score else ranked.hits
     first_hit = hits.first_rank.index_select(0, ties.query)
     if measure.formula == "reciprocal_rank":
+        # only rows that tie with the first hit can move it
         return (ties.first < top_k) & (ties.first <= first_hit) & (first_hit <= ties.last)
+    # the others count hits, so that only a tie across the cut-off matters
     at_cut = (ties.first < top_k) & (top_k <= ties.last)
     if measure.formula == "hit_rate":  # a hit before them decides already
         at_cut &= ties.first <= first_hit

@@ -54,19 +54,19 @@ def as_github(annotations: Sequence[Annotation]) -> str:
     return "\n".join(map(_command, annotations))
 
 
-def _command(own: Annotation) -> str:
-    column = {"col": own.column} if own.column else {}
+def _command(annotation: Annotation) -> str:
+    column = {"col": annotation.column} if annotation.column else {}
     properties = {
-        "file": own.relative_path or own.path,
-        "line": own.line,
+        "file": annotation.relative_path or annotation.path,
+        "line": annotation.line,
         **column,
-        "title": f"{own.code} {own.slug}",
+        "title": f"{annotation.code} {annotation.slug}",
     }
     written = ",".join(
         f"{name}={_escaped(str(value)).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
     )
-    kind = "notice" if own.level is Severity.NOTE else own.level.value
-    return f"::{kind} {written}::{_escaped(own.message)}"
+    kind = "notice" if annotation.level is Severity.NOTE else annotation.level.value
+    return f"::{kind} {written}::{_escaped(annotation.message)}"
 
 
 def _escaped(text: str) -> str:
@@ -100,19 +100,21 @@ def as_sarif(results: Sequence[Annotation], rules: Mapping[str, RuleEntry], unre
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": list(map(_notice, unread))}],
-        "results": [{"ruleId": own.code, "ruleIndex": codes.index(own.code), **_notice(own)} for own in results],
+        "results": [
+            {"ruleId": result.code, "ruleIndex": codes.index(result.code), **_notice(result)} for result in results
+        ],
     }
     document = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(document, indent=2)
 
 
-def _notice(own: Annotation) -> dict[str, Any]:
+def _notice(annotation: Annotation) -> dict[str, Any]:
     from urllib.parse import quote  # a seventh of the time that the lint takes to start
 
-    relative = own.relative_path
-    artifact = {"uri": Path(own.path).absolute().as_uri()}
+    relative = annotation.relative_path
+    artifact = {"uri": Path(annotation.path).absolute().as_uri()}
     if relative is not None:
         artifact = {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
-    region = {"startLine": max(1, own.line), **({"startColumn": own.column} if own.column else {})}
-    place = {"physicalLocation": {"artifactLocation": artifact, "region": region}}
-    return {"level": own.level.value, "message": {"text": own.message}, "locations": [place]}
+    region = {"startLine": max(1, annotation.line), **({"startColumn": annotation.column} if annotation.column else {})}
+    location = {"physicalLocation": {"artifactLocation": artifact, "region": region}}
+    return {"level": annotation.level.value, "message": {"text": annotation.message}, "locations": [location]}

@@ -52,10 +52,11 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] not in _VERSIONS:
             raise ReportError(f"{str(path)!r} has version {document['version']!r} of the schema, not 1 or 2.")
-        findings = [_finding(one, document["world_size"], scaled) for one in document["findings"]]
+        findings = [_finding(fields, document["world_size"], scaled) for fields in document["findings"]]
         corrected = {finding.key for finding in findings if finding.corrected}
         keys = {
-            name: Numbers(own["logged"], own["reference"], name in corrected) for name, own in document["keys"].items()
+            name: Numbers(entry["logged"], entry["reference"], name in corrected)
+            for name, entry in document["keys"].items()
         }
     except OSError as error:
         raise ReportError(f"{str(path)!r} cannot be read: {error.strerror}. {_GIVE}") from error
@@ -65,10 +66,10 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
 
 
 def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -> Finding:
-    known = {name: value for name, value in fields.items() if name != "group"}
+    arguments = {name: value for name, value in fields.items() if name != "group"}
     if fields["effect"] is not None:  # what is not finite, JSON cannot hold
-        known["effect"] = {name: math.nan if value is None else value for name, value in fields["effect"].items()}
-    return finding_from({**known, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled})
+        arguments["effect"] = {name: math.nan if value is None else value for name, value in fields["effect"].items()}
+    return finding_from({**arguments, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled})
 
 
 def _as_text(faults: Sequence[Fault]) -> str:
@@ -86,16 +87,18 @@ def _message(fault: Fault) -> str:
 
 def _annotations(faults: Sequence[Fault]) -> list[Annotation]:
     return [
-        Annotation(own.code, own.rule, fault.severity, _message(fault), own.path, own.line)
+        Annotation(finding.code, finding.rule, fault.severity, _message(fault), finding.path, finding.line)
         for fault in faults
-        for own in (fault.first,)
+        for finding in (fault.first,)
     ]
 
 
 def _as_sarif(faults: Sequence[Fault]) -> str:
     rules = {
-        own.code: RuleEntry(own.slug, f"lightning-retrieval-guard explain {own.code}", own.level)
-        for own in _annotations(faults)
+        annotation.code: RuleEntry(
+            annotation.slug, f"lightning-retrieval-guard explain {annotation.code}", annotation.level
+        )
+        for annotation in _annotations(faults)
     }
     return as_sarif(_annotations(faults), rules)
 

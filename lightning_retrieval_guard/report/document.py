@@ -36,8 +36,8 @@ def build_document(report: Report) -> dict[str, Any]:
 
 def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
     history = [
-        {"stage": one.stage, "epoch": one.epoch, "global_step": one.global_step, **_numbers(one.numbers)}
-        for one in epochs
+        {"stage": epoch.stage, "epoch": epoch.epoch, "global_step": epoch.global_step, **_numbers(epoch.numbers)}
+        for epoch in epochs
     ]
     return {**_numbers(epochs[-1].numbers), "history": history}
 

@@ -68,7 +68,7 @@ def ratio_text(finding: Finding) -> str:
     return f"{factor.replace(' of', '').replace(' x', ' times')}: the number of ranks" if factor else ""
 
 
-class State(str, enum.Enum):
+class KeyState(str, enum.Enum):
     """What is known of the number of a key."""
 
     WRONG = "wrong"
@@ -91,7 +91,7 @@ class KeyVerdict:
 
     name: str
     numbers: Numbers
-    state: State
+    state: KeyState
     earlier: bool
     codes: tuple[str, ...]
 
@@ -124,14 +124,14 @@ def _agree(numbers: Numbers) -> bool:
     return same_number(numbers.logged, numbers.reference)
 
 
-def _state(numbers: Numbers, serious: bool, earlier: bool) -> State:
+def _state(numbers: Numbers, serious: bool, earlier: bool) -> KeyState:
     if numbers.reference is None:
-        return State.WRONG if serious else State.UNCHECKED
+        return KeyState.WRONG if serious else KeyState.UNCHECKED
     if _agree(numbers) and not earlier:
-        return State.RIGHT
+        return KeyState.RIGHT
     if numbers.logged is None and not serious:
-        return State.RIGHT if numbers.corrected else State.UNCHECKED
-    return State.CORRECTED if numbers.corrected else State.WRONG
+        return KeyState.RIGHT if numbers.corrected else KeyState.UNCHECKED
+    return KeyState.CORRECTED if numbers.corrected else KeyState.WRONG
 
 
 def verdict(keys: Sequence[KeyVerdict], findings: Sequence[Finding]) -> str:
@@ -145,7 +145,7 @@ def verdict(keys: Sequence[KeyVerdict], findings: Sequence[Finding]) -> str:
     faults = sum(bool(fault.serious) for fault in groups)
     notes = sum(not fault.serious for fault in groups)
     parts = [several(faults, "fault")] if faults else []
-    for state in (State.WRONG, State.CORRECTED):
+    for state in (KeyState.WRONG, KeyState.CORRECTED):
         count = sum(key.state is state for key in keys)
         of_all = "" if any(" of " in part for part in parts) else f" of {several(len(keys), 'key')}"
         parts += [f"{count}{of_all} {state.value}"] if count else []

@@ -16,7 +16,7 @@ from lightning_retrieval_guard.report.text import printable
 
 SANITY_CHECK = "sanity_check"
 _Identity = tuple[str, str, str, int]
-_versions_told: set[str] = set()
+_versions_warned_of: set[str] = set()
 
 
 class FindingLog:
@@ -63,15 +63,17 @@ class FindingLog:
             GuardWarning: The user turned the category into an error.
         """
         every = list(findings)
-        self._add([one for one in every if one.stage == SANITY_CHECK], self._named, say, numbers=False)
-        self._add([one for one in every if one.stage != SANITY_CHECK], self._said, say, numbers=True)
+        self._add([finding for finding in every if finding.stage == SANITY_CHECK], self._named, say, numbers=False)
+        self._add([finding for finding in every if finding.stage != SANITY_CHECK], self._said, say, numbers=True)
 
     def _add(self, findings: Iterable[Finding], said: set[_Identity], say: bool, numbers: bool) -> None:
         fresh = []
         for finding in findings:
+            # the batches of a sanity check say nothing of the size of a fault
             kept = finding if numbers else replace(finding, effect=None)
             _merge(self._of_run, kept)
             merged = _merge(self._findings, kept)
+            # a fault is said once; later epochs only count
             if merged.severity is not Severity.NOTE and merged.identity not in said:
                 fresh.append(merged if numbers else finding)
         if say:
@@ -84,8 +86,8 @@ class FindingLog:
         if stage == SANITY_CHECK:
             return
         self._numbers.update(numbers)
-        for key, own in numbers.items():
-            self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, own))
+        for key, key_numbers in numbers.items():
+            self.history[key] = (*self.history.get(key, ()), EpochNumbers(stage, epoch, global_step, key_numbers))
 
     def count_at(self, step: int, findings: Sequence[Finding]) -> Counter[str]:
         """How many findings the stages of this run have had at a step: loggers keep one number a step."""
@@ -106,7 +108,7 @@ class FindingLog:
     def to_payload(self) -> dict[str, Any]:
         """Everything as JSON can hold it, NaN and infinity as Python has them."""
         return {
-            "history": {key: [astuple(one) for one in epochs] for key, epochs in self.history.items()},
+            "history": {key: [astuple(epoch) for epoch in epochs] for key, epochs in self.history.items()},
             "stopped": self.stopped,
             "report": self.report,
             "earlier": self.earlier,
@@ -127,8 +129,8 @@ class FindingLog:
             log.history[key] = tuple(
                 EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
             )
-        log._findings = {one.identity: one for one in map(finding_from, payload["findings"])}
-        log._of_run = {one.identity: one for one in map(finding_from, payload["of_run"])}
+        log._findings = {finding.identity: finding for finding in map(finding_from, payload["findings"])}
+        log._of_run = {finding.identity: finding for finding in map(finding_from, payload["of_run"])}
         log._numbers = {key: Numbers(*numbers) for key, numbers in payload["numbers"].items()}
         log._said, log._named = ({(c, k, p, n) for c, k, p, n in payload[name]} for name in ("said", "named"))
         return log
@@ -146,7 +148,7 @@ class FindingLog:
         parts += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
         say(". ".join(parts))
 
-    def tell_unwritten(self, error: OSError, path: str, line: int) -> None:
+    def warn_of_unwritten(self, error: OSError, path: str, line: int) -> None:
         """Warn, once, that the report cannot be written; everything else goes on.
 
         Args:
@@ -173,14 +175,14 @@ def finding_from(fields: Mapping[str, Any]) -> Finding:
 
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
-    known = into.get(finding.identity)
-    if known is not None and (known.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
-        ranks = tuple(sorted({*known.ranks, *finding.ranks}))
-        effect = finding.effect if finding.effect is not None else known.effect
-        merged = replace(finding, count=known.count + 1, ranks=ranks).with_effect(effect)
+    earlier = into.get(finding.identity)
+    if earlier is not None and (earlier.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
+        ranks = tuple(sorted({*earlier.ranks, *finding.ranks}))
+        effect = finding.effect if finding.effect is not None else earlier.effect
+        merged = replace(finding, count=earlier.count + 1, ranks=ranks).with_effect(effect)
         # what was wrong once stays wrong, even if a later epoch shows no effect
-        severity = known.severity if finding.severity is Severity.NOTE else finding.severity
-        finding = replace(merged, severity=severity, corrected=known.corrected or finding.corrected)
+        severity = earlier.severity if finding.severity is Severity.NOTE else finding.severity
+        finding = replace(merged, severity=severity, corrected=earlier.corrected or finding.corrected)
     into[finding.identity] = finding
     return finding
 
@@ -193,11 +195,11 @@ def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
         path: The user's file.
         line: The line in it.
     """
-    for told in unchecked:
-        if told not in _versions_told:
-            _versions_told.add(told)
+    for clause in unchecked:
+        if clause not in _versions_warned_of:
+            _versions_warned_of.add(clause)
             text = printable(
-                f"RetrievalGuard: {told}. It goes on, and steps aside where it fails, but may judge or correct numbers"
-                " wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
+                f"RetrievalGuard: {clause}. It goes on, and steps aside where it fails, but may judge or correct"
+                " numbers wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
             )
             warn_at(text, path, line)

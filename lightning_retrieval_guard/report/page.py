@@ -117,8 +117,8 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
 def _sparkline(epochs: Sequence[EpochNumbers]) -> dict[str, Any]:
     """Points of the logged and the reference line on one scale, and what they say in words."""
     series = {
-        "reference": [one.numbers.reference for one in epochs],
-        "logged": [one.numbers.logged for one in epochs],
+        "reference": [epoch.numbers.reference for epoch in epochs],
+        "logged": [epoch.numbers.logged for epoch in epochs],
     }
     values = [value for line in series.values() for value in line if value is not None and math.isfinite(value)]
     if not values:
@@ -135,8 +135,11 @@ def _sparkline(epochs: Sequence[EpochNumbers]) -> dict[str, Any]:
         ]
         for name, line in series.items()
     }
-    told = "; ".join(f"{name} {', '.join(map(_number, line))}" for name, line in reversed(series.items()))
-    return {"lines": lines, "label": f"{told}, over {several(len(epochs), 'epoch')}".replace("reference", "one device")}
+    label = "; ".join(f"{name} {', '.join(map(_number, line))}" for name, line in reversed(series.items()))
+    return {
+        "lines": lines,
+        "label": f"{label}, over {several(len(epochs), 'epoch')}".replace("reference", "one device"),
+    }
 
 
 def _height(share: float, low: float, spread: float) -> float:
@@ -185,12 +188,12 @@ def _rank_tables(stages: Mapping[str, StageCounts]) -> Iterator[RankTable]:
 
 def _evenness(counts: Sequence[int | None], name: str) -> str:
     """What the ranks have of one thing, in a sentence."""
-    known = [count for count in counts if count is not None]
-    if not known:
+    counted = [count for count in counts if count is not None]
+    if not counted:
         return f"{name} not known"
-    unknown = len(counts) - len(known)
+    unknown = len(counts) - len(counted)
     rest = f", not known on {unknown}" if unknown else ""
-    fewest, most = min(known), max(known)
+    fewest, most = min(counted), max(counted)
     if fewest == most:
         everywhere = " on every rank" if len(counts) > 1 and not unknown else rest
         return f"{most} {name}{everywhere}"

@@ -46,18 +46,18 @@ class Excerpt(NamedTuple):
 
 def excerpts(finding: Finding) -> list[Excerpt]:
     """The functions that feed the metric and log it, in this order. The files are read now."""
-    places: dict[tuple[str, int], list[int]] = {}
+    lines_by_function: dict[tuple[str, int], list[int]] = {}
     for path, line in (*finding.updates, (finding.path, finding.line)):
-        places.setdefault((path, _function_at(path, line)[0]), []).append(line)
-    found = [Excerpt(path, lines[-1], _lines(path, start, lines)) for (path, start), lines in places.items()]
-    return [own for own in found[:-1] if own.lines] + found[-1:]
+        lines_by_function.setdefault((path, _function_at(path, line)[0]), []).append(line)
+    shown = [Excerpt(path, lines[-1], _lines(path, start, lines)) for (path, start), lines in lines_by_function.items()]
+    return [excerpt for excerpt in shown[:-1] if excerpt.lines] + shown[-1:]
 
 
-def _lines(path: str, start: int, places: list[int]) -> list[Line]:
+def _lines(path: str, start: int, called_at: list[int]) -> list[Line]:
     source = linecache.getlines(path)
-    if not all(1 <= line <= len(source) for line in places):
+    if not all(1 <= line <= len(source) for line in called_at):
         return []
-    marked = {*places, *_gathers(path, max(places))}
+    marked = {*called_at, *_gathers(path, max(called_at))}
     around = {line for mark in marked for line in range(mark - _BEFORE, mark + _AFTER + 1)}
     shown = sorted({start or min(marked), *(line for line in around if max(1, start) <= line <= len(source))})
     texts = {line: source[line - 1].rstrip().expandtabs(4)[:_LONGEST_LINE] for line in shown}

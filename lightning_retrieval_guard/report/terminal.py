@@ -91,7 +91,7 @@ def warn_at(text: str, path: str, line: int) -> None:
     Raises:
         GuardWarning: The user turned the category into an error.
     """
-    _heed_options(sys.warnoptions)
+    _apply_options(sys.warnoptions)
     with _progress_bars_away():
         # a registry of its own: the interpreter's would swallow a second run's warnings
         warnings.warn_explicit(text, GuardWarning, printable(path), line, _module_at(path), registry={})
@@ -121,14 +121,14 @@ def _module_at(path: str) -> str:
     return path.removesuffix(".py")
 
 
-def _heed_options(options: Iterable[str]) -> None:
+def _apply_options(options: Iterable[str]) -> None:
     """Filter as ``python -W action:message:category:module:line`` says of the guard's category.
 
     Python reads these options before it can import the package, and drops them as invalid.
     """
     for option in options:
         action, message, category, module, line = [*map(str.strip, option.split(":")), "", "", "", "", ""][:5]
-        chosen = next((known for known in _ACTIONS if action and known.startswith(action)), None)
+        chosen = next((name for name in _ACTIONS if action and name.startswith(action)), None)
         if category == _CATEGORY and chosen is not None and (line.isdigit() or not line):
             whole_module = rf"{re.escape(module)}\Z" if module else ""
             warnings.filterwarnings(chosen, re.escape(message), GuardWarning, whole_module, int(line or 0), append=True)

@@ -45,22 +45,22 @@ def cut_middle(text: str, width: int) -> str:
 
 def _head(text: str, width: int) -> str:
     taken = 0
-    for place, char in enumerate(text):
+    for index, char in enumerate(text):
         taken += _columns_of(char)
         if taken > width:
-            return text[:place]
+            return text[:index]
     return text
 
 
 def _tail(text: str, width: int) -> str:
     taken, start = 0, len(text)
-    for place in range(len(text) - 1, -1, -1):
-        size = _columns_of(text[place])
+    for index in range(len(text) - 1, -1, -1):
+        size = _columns_of(text[index])
         taken += size
         if taken > width:
             break
         if size:  # a mark stays with the character that it marks
-            start = place
+            start = index
     return text[start:]
 
 

@@ -25,21 +25,21 @@ def find_rule(name: str, rules: Mapping[str, Rule]) -> Rule:
     Raises:
         UnknownRuleError: There is none; the message names those that are spelled alike.
     """
-    known = {spelling.lower(): rule for rule in rules.values() for spelling in (rule.code, rule.slug)}
+    by_spelling = {spelling.lower(): rule for rule in rules.values() for spelling in (rule.code, rule.slug)}
     wanted = name.strip().lower()
-    if wanted not in known:
-        near = ", ".join(f"{rule.code} {rule.slug}" for rule in _near(wanted, known))
+    if wanted not in by_spelling:
+        near = ", ".join(f"{rule.code} {rule.slug}" for rule in _near(wanted, by_spelling))
         hint = f"near: {near}" if near else "'explain' without an argument lists all"
         raise UnknownRuleError(f"{name!r} is no code or name of a rule; {hint}")
-    return known[wanted]
+    return by_spelling[wanted]
 
 
-def _near(wanted: str, known: Mapping[str, Rule]) -> list[Rule]:
+def _near(wanted: str, by_spelling: Mapping[str, Rule]) -> list[Rule]:
     """The rules that are spelled alike, and then those whose spelling contains it."""
-    spellings = difflib.get_close_matches(wanted, known)
+    spellings = difflib.get_close_matches(wanted, by_spelling)
     if wanted:
-        spellings += [spelling for spelling in known if wanted in spelling]
-    return list({known[spelling].code: known[spelling] for spelling in spellings}.values())[:_MOST_NEAR]
+        spellings += [spelling for spelling in by_spelling if wanted in spelling]
+    return list({by_spelling[spelling].code: by_spelling[spelling] for spelling in spellings}.values())[:_MOST_NEAR]
 
 
 def render_rule(rule: Rule, width: int) -> str:
@@ -59,14 +59,14 @@ def render_rule(rule: Rule, width: int) -> str:
 def _blocks(text: str, width: int) -> list[str]:
     """Paragraphs, filled, and blocks of code, in order and indented."""
     pieces = re.split(rf"({CODE_BLOCK.pattern})", f"{text}\n", flags=re.MULTILINE)
-    found = []
+    blocks = []
     for number, piece in enumerate(pieces):
         if number % 2:
-            found.append(piece.rstrip("\n"))
+            blocks.append(piece.rstrip("\n"))
         else:
             paragraphs = filter(str.strip, re.split(r"\n{2,}", piece))
-            found += [_fill(paragraph, width, "  ", "  ") for paragraph in paragraphs]
-    return found
+            blocks += [_fill(paragraph, width, "  ", "  ") for paragraph in paragraphs]
+    return blocks
 
 
 def render_list(rules: Mapping[str, Rule], width: int) -> str:
@@ -76,17 +76,17 @@ def render_list(rules: Mapping[str, Rule], width: int) -> str:
         rules: The rules by code.
         width: Of the lines, in columns.
     """
-    known = [rule for _, rule in sorted(rules.items())]
-    slug = max(len(rule.slug) for rule in known)
-    severity = max(len(rule.severity.value) for rule in known)
-    heads = [f"{rule.code}  {rule.slug:{slug}}  {rule.severity.value:{severity}}  " for rule in known]
+    ordered = [rule for _, rule in sorted(rules.items())]
+    slug = max(len(rule.slug) for rule in ordered)
+    severity = max(len(rule.severity.value) for rule in ordered)
+    heads = [f"{rule.code}  {rule.slug:{slug}}  {rule.severity.value:{severity}}  " for rule in ordered]
     if width - len(heads[0]) < _NARROWEST:
         return "\n".join(
             f"{head.rstrip()}\n{_fill(first_sentence(rule), width, '    ', '    ')}"
-            for head, rule in zip(heads, known, strict=True)
+            for head, rule in zip(heads, ordered, strict=True)
         )
     return "\n".join(
-        _fill(first_sentence(rule), width, head, " " * len(head)) for head, rule in zip(heads, known, strict=True)
+        _fill(first_sentence(rule), width, head, " " * len(head)) for head, rule in zip(heads, ordered, strict=True)
     )
 
 

@@ -54,7 +54,7 @@ class GatheredBeforeSync(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            source = next((one for one in key.sources if one.plan.classes and _combines(key, one)), None)
+            source = next((shown for shown in key.sources if shown.plan.classes and _combines(key, shown)), None)
             if source is not None:
                 ranks, held = several(epoch.world_size, "rank"), _held(source)
                 message = f"'{key.first.name}' on {ranks} holds {held}, and torchmetrics combines them again."

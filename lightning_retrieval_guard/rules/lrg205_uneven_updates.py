@@ -57,7 +57,7 @@ class UnevenUpdates(Rule):
             return
         for source in epoch.sources:
             if _combines(epoch, source) and source.plan.uneven and not source.plan.replicated:
-                counts = [str(own.updates) for own in source.plan.facts]
+                counts = [str(facts.updates) for facts in source.plan.facts]
                 message = (
                     f"{source.metric} {source.name!r} was updated {', '.join(counts)} times on the"
                     f" {several(epoch.world_size, 'rank')}, and torchmetrics gathers every update by itself: the ranks"

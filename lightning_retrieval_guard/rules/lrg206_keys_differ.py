@@ -52,7 +52,7 @@ class KeysDiffer(Rule):
         agree = len(set(orders)) <= 1
         for key in epoch.keys:
             places = {order.index(key.first.storage) for order in orders if key.first.storage in order}
-            missing = [rank for rank, own in enumerate(key.facts) if own is None]
+            missing = [rank for rank, facts in enumerate(key.facts) if facts is None]
             absent = [rank for rank in missing if epoch.batches[rank]]
             if places and not agree and (absent or len(places) > 1):
                 what = f"was not logged on {listed(absent)}" if absent else "was logged in another order on the ranks"

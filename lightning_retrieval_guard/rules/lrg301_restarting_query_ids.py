@@ -60,9 +60,9 @@ class RestartingQueryIds(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             plans = [] if _is_of_batches(key) else [source.plan for source in key.sources]
-            if plan := next((one for one in plans if one.merges), None):
+            if plan := next((plan for plan in plans if plan.merges), None):
                 yield self.at_key(epoch, key, _message(key.first.name, plan), effect=effect_of(epoch, key))
-            elif plan := next((one for one in plans if one.ids_may_restart), None):
+            elif plan := next((plan for plan in plans if plan.ids_may_restart), None):
                 doubt, message = Severity.WARNING, _message(key.first.name, plan)
                 yield self.at_key(epoch, key, message, fix=_FIX_OF_DOUBT, severity=doubt, is_mended=False)
         for source in epoch.sources if epoch.is_complete else ():
@@ -75,7 +75,7 @@ class RestartingQueryIds(Rule):
 
 
 def _message(name: str, plan: Plan) -> str:
-    queries = several(sum(plan.facts[rank].pieces for rank in plan.counted), "query", "queries")
+    queries = several(sum(plan.facts[rank].chunks for rank in plan.counted), "query", "queries")
     holders = [facts for facts in plan.facts if facts.rows]
     ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
     got = f"'{name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"

@@ -48,7 +48,7 @@ class NonPositiveScores(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            tally = source.tally if source is not None and any(own.low for own in source.plan.facts) else None
+            tally = source.tally if source is not None and any(facts.low for facts in source.plan.facts) else None
             if source is None or tally is None or not tally.low:
                 continue
             share = share_of_queries(source, tally.low, tally.queries)

@@ -52,10 +52,10 @@ class CandidatesOfOneShard(Rule):
             plan = None if key.source is None else key.source.plan
             if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
                 continue
-            facts = [own for own in plan.facts if own.rows]
-            longest = max(own.longest_piece for own in facts)
+            facts = [rank_facts for rank_facts in plan.facts if rank_facts.rows]
+            longest = max(rank_facts.longest_chunk for rank_facts in facts)
             if plan.pool_of_rank:
-                everything = sum(own.longest_piece for own in facts)
+                everything = sum(rank_facts.longest_chunk for rank_facts in facts)
                 message = (
                     f"'{key.first.name}' ranks each query against at most {longest} samples, those of its own rank, of"
                     f" {everything} on all ranks. On one device each query has all of them."

@@ -59,7 +59,7 @@ class PaddedSamples(Rule):
                 yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
                 continue
             message = f"'{key.first.name}' counts {_twice(epoch)}"
-            if problems := [one.problem for one in epoch.states_behind(key) if one.problem]:
+            if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
                 message += f" It stays: {problems[0]}."
             if bound := _bound(epoch, key):
                 message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
@@ -68,7 +68,7 @@ class PaddedSamples(Rule):
             counted_once = all(by_rows + by_states)
             corrected = "mode='correct', " if counted_once else ""
             fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            is_known = counted_once and (key.source is not None or key.asked is not None)
+            is_known = counted_once and (key.source is not None or key.recomputed is not None)
             effect = key.effect if is_known else None
             yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
         for source in epoch.sources:

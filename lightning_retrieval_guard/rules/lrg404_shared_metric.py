@@ -50,7 +50,7 @@ class SharedMetric(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            source = next((one for one in key.sources if one.shared), key.source)
+            source = next((shown for shown in key.sources if shown.shared), key.source)
             others = source.shared if source is not None else int(key.total("shared"))
             if others and key.first.kind != "forward":
                 metric = source.metric if source is not None else key.first.metric

@@ -67,7 +67,7 @@ class _Value:
         return self.measure.top_k or math.inf
 
     @property
-    def way(self) -> object:
+    def comparable_by(self) -> object:
         """What must be the same for two numbers to be compared: the rows, and how they became one number."""
         first, source = self.key.first, self.source
         arguments = (first.kind, first.in_step, first.sync_dist, first.rank_zero_only, first.reduction)
@@ -133,13 +133,13 @@ def _out_of_range(value: _Value) -> str | None:
 def _grouped(values: Sequence[_Value]) -> list[list[_Value]]:
     groups: dict[object, list[_Value]] = {}
     for value in values:
-        groups.setdefault(value.way, []).append(value)
+        groups.setdefault(value.comparable_by, []).append(value)
     return list(groups.values())
 
 
 def _falling(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
     for formula in _GROWING:
-        growing = sorted((own for own in values if own.measure.formula == formula), key=lambda own: own.top_k)
+        growing = sorted((value for value in values if value.measure.formula == formula), key=lambda value: value.top_k)
         for one, other in pairwise(growing):
             if one.top_k < other.top_k and other.number < one.number - _SLACK:
                 yield one, other
@@ -147,7 +147,7 @@ def _falling(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
 
 def _unequal(values: Sequence[_Value]) -> Iterator[tuple[_Value, _Value]]:
     """Each value that differs from the first of its kind."""
-    alike = [own for own in values if own.measure.is_best_row_relevant and _has_one_answer(own)]
+    alike = [value for value in values if value.measure.is_best_row_relevant and _has_one_answer(value)]
     for other in alike[1:]:
         if abs(other.number - alike[0].number) > _SLACK:
             yield alike[0], other

@@ -1,1 +1,1 @@
-"""Acting: from what the ranks tell each other to the values that are logged."""
+"""Acting: from what the ranks report to each other to the values that are logged."""

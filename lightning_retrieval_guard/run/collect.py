@@ -44,6 +44,7 @@ class FactCollector:
         trainer, record = self._run.trainer, epoch.record
         results = _compat.results_of(trainer) or {}
         padding, logged, edges = record.padding(), list(record.keys.values()), record.edges
+        # a Lightning that pairs keys by name lets ranks log them in any order
         if not _compat.ORDER_PAIRS_KEYS.shown_by(_compat.lightning_of(trainer)):
             keys = sorted(keys, key=lambda key: key.call.storage)
         unregistered = collect_unregistered(trainer, self._run.module, self._watch, record.stage, logged)
@@ -90,6 +91,7 @@ class FactCollector:
         if not all(source.synchronises for source in facts) or any(source.stale or source.shared for source in facts):
             return True
         keys = [KeyFacts.from_payload(entry) for message in messages for entry in message["keys"]]
+        # the mean of step values has to be compared with the value of all rows
         return any(key.source == name and key.in_step and key.kind in ("forward", "compute") for key in keys)
 
 
@@ -104,11 +106,13 @@ def collect_key(
     """What this rank reports of one of its keys; reads the running sums, so it is for the end of an epoch."""
     call, weights, counts = vars(key.call), key.weights, vars(key.weights.facts)
     value = weight = None
+    # a Metric object keeps its sums itself
     if result is not None and call["kind"] != "metric":
         value = float(_compat.result_value(result))
         summed = _compat.result_weight(result)
         weight = None if summed is None else float(summed)
     if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
+        # where nothing floors them, integers are as good as floats
         counts = {**counts, "integral": False}
     times_world = counts["times_world"] or counts["times_world_nominal"]
     return KeyFacts(

@@ -10,7 +10,7 @@ import torch
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
-from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.epoch.values import MetricOutcome
 from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
@@ -54,6 +54,7 @@ class ComputeDispatcher:
         if merged is not None and not (self._is_left and is_beside):
             return functools.partial(_compute_within, merged[0], record, plain, is_beside), True
         if not record.is_rows or not self._run.settings.corrects or _compat.syncs_itself(metric):
+            # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
@@ -82,7 +83,7 @@ class ComputeDispatcher:
             return plain, False
         if in_step:
             return plain, False
-        current, last = self._epochs.known.current(record), self._epochs.known.last(record)
+        current, last = self._epochs.known_values.current(record), self._epochs.known_values.last(record)
         if current is not None and current.combined:
             return functools.partial(_take, current.outcome, metric), True
         if last is not None and last.plan.replicated:
@@ -109,12 +110,13 @@ class ComputeDispatcher:
         """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
         self._is_left = True
         try:
+            # called twice: first with the program's own values of the parts, then with the guard's
             record.program_value = plain()
         finally:
             self._is_left = False
         return plain()
 
-    def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> Outcome | None:
+    def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> MetricOutcome | None:
         """The value of a metric over all ranks; ``None`` where the program's own value stands.
 
         Args:
@@ -122,7 +124,7 @@ class ComputeDispatcher:
             epoch: The epoch that runs.
             syncs: Whether the program lets the metric combine ranks, so that all ranks are here.
         """
-        source = self._epochs.known.current(record)
+        source = self._epochs.known_values.current(record)
         if source is None and syncs:
             source = self._epochs.meet_for(record, epoch)
         if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
@@ -135,8 +137,8 @@ class ComputeDispatcher:
 
     def _note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
         """The program computes a metric, and the guard supplies the value without a wait."""
-        known = self._epochs.known.last(record)
-        name = self._epochs.name(record) if known is None else known.name
+        source = self._epochs.known_values.last(record)
+        name = self._epochs.name(record) if source is None else source.name
         if name not in epoch.computed:
             site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""
@@ -148,8 +150,8 @@ class ComputeDispatcher:
 
         Then the program's own value is worked out too. Ranks that were fed unequally often have none.
         """
-        known = self._epochs.known.last(record)
-        return epoch.may_ignore and not (known is not None and known.plan.uneven)
+        source = self._epochs.known_values.last(record)
+        return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
 def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
@@ -170,18 +172,19 @@ def _alone(metric: Any, plain: Plain) -> Any:
         _compat.forget_computed(metric)
 
 
-def _take_beside_plain(outcome: Outcome, record: MetricRecord, plain: Plain) -> Any:
+def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
     """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
     record.program_value = plain()
     return _take(outcome, record.metric())
 
 
-def _take(outcome: Outcome, metric: Any) -> Any:
+def _take(outcome: MetricOutcome, metric: Any) -> Any:
     """The value as the metric itself would return it."""
     if outcome.error is not None:
         raise outcome.error
     if not isinstance(outcome.value, float):
         return tuple(part.to(metric.device) for part in outcome.value) if outcome.value is not None else None
     preds = _compat.row_states(metric)[1]
+    # torchmetrics returns the dtype of the scores
     dtype = preds[-1].dtype if preds else _compat.default_dtype()
     return torch.tensor(outcome.value, dtype=dtype, device=metric.device)

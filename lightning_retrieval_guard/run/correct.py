@@ -66,7 +66,7 @@ def find_fixes(
 
 def merged_targets(epoch: EpochView) -> set[str]:
     """The metrics that keep states and whose states were merged, and the log calls of these metrics."""
-    merged = {one.name for one in epoch.states if one.is_wanted and not one.problem}
+    merged = {states.name for states in epoch.states if states.is_wanted and not states.problem}
     keys = (key for key in epoch.keys if key.first.shows_object and merged & {*key.first.shows})
     return merged | {key.first.storage for key in keys}
 
@@ -78,9 +78,9 @@ def compose(epoch: RunningEpoch, key: KeyView) -> KeyView:
     parts = [(epoch.local[part.name].metric, part) for part in key.parts if part.name in epoch.local]
 
     def of(values: Sequence[float | None]) -> float | None:
-        known = {id(part): value for (part, _), value in zip(parts, values, strict=True)}
+        value_of_part = {id(part): value for (part, _), value in zip(parts, values, strict=True)}
         try:
-            value = _compat.composed_value(metric, known)
+            value = _compat.composed_value(metric, value_of_part)
         except LookupError:
             return None
         return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
@@ -108,8 +108,10 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
+    # the program's own way of combining stands until its number is known to be wrong
     if key.source.syncs_itself and first.kind in ("metric", "compute"):
         return reference if is_faulty else None
+    # on one device the program's number is the reference already
     local = key.world_size == 1 and not key.source.plan.ids_restart and not key.source.holds_others
     as_logged = local and (first.kind == "metric" or not first.in_step)
     return None if as_logged else reference

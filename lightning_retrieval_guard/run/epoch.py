@@ -78,7 +78,7 @@ class RunningEpoch:
 
     @property
     def may_ignore(self) -> bool:
-        """Whether a rule may be ignored at any log call, as far as all ranks tell."""
+        """Whether a rule may be ignored at any log call, as far as all ranks report."""
         return any(message["ignores"] for messages in self.exchanges[-1:] for message in messages)
 
     @property

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.rules.spec import Correction
-from lightning_retrieval_guard.run.shared_rows import Lives
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, Feed, MetricLife, SomeUpdates, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
@@ -15,7 +14,7 @@ FedOf = Callable[[AnyLife], tuple[Sequence[UpdateInfo], Collection[Feed]]]
 
 
 @dataclass(frozen=True)
-class Part:
+class EpochRows:
     """The rows of some metric lives that belong to an epoch, and how many others these hold.
 
     Attributes:
@@ -25,13 +24,13 @@ class Part:
         shared: Rows that another stage or dataloader fed.
     """
 
-    lives: Lives
+    lives: Sequence[AnyLife]
     stale: int = 0
     sanity: bool = True
     shared: int = 0
 
 
-def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> Part:
+def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> EpochRows:
     """What of some lives belongs to an epoch.
 
     Args:
@@ -45,14 +44,16 @@ def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int
     sanity = True
     for life in lives:
         (infos, feeds), ids = fed_of(life), life.states()[0]
+        # updates in compiled code are not seen, and then nothing says who fed which rows
         if not isinstance(life, MetricLife) or len(infos) != len(ids):
             kept.append(life)
             continue
         reasons = {feed: _why_not(feed, feeding, dataloader) for feed in feeds}
+        # the common case needs no look at single updates
         if not any(reasons.values()):
             kept.append(life)
             continue
-        own = []
+        chosen = []
         for update, info in enumerate(infos):
             rows = life.scored[update].rows if update in life.scored else ids[update].numel()
             reason = reasons[info.feed]
@@ -62,9 +63,9 @@ def part_of(lives: Lives, fed_of: FedOf, feeding: UpdateContext, dataloader: int
             elif reason == "foreign_state":
                 shared += rows
             if reason is None:
-                own.append(update)
-        kept.append(life if len(own) == len(ids) else SomeUpdates(life, own))
-    return Part(kept, stale, sanity, shared)
+                chosen.append(update)
+        kept.append(life if len(chosen) == len(ids) else SomeUpdates(life, chosen))
+    return EpochRows(kept, stale, sanity, shared)
 
 
 def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:

@@ -22,7 +22,7 @@ from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.summary import counts_of
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_history import ask
+from lightning_retrieval_guard.watch.metric_history import compute_value
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 
@@ -38,8 +38,8 @@ class Epochs:
         self._watch = watch
         self._finder = SourceFinder(run, watch)
         self.states = StateMerger(run, watch, self._finder.by_name)
-        self.known = KnownValues(watch, self._finder)
-        self._judgement = Judgement(run, self.states, self.known.remember)
+        self.known_values = KnownValues(watch, self._finder)
+        self._judgement = Judgement(run, self.states, self.known_values.remember)
         self._collector = FactCollector(run, watch, self._finder, self.states)
         self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._finder.metric)
         self._running: dict[str, RunningEpoch] = {}
@@ -52,6 +52,7 @@ class Epochs:
         if stage is None or stage == "predict":
             return None
         if stage not in self._running:
+            # a validation runs within an epoch of the training, so a stage alone names no epoch
             number = next(self._count)
             self._numbers.add(number)
             self._running[stage] = RunningEpoch(stage, number, self._numbers)
@@ -60,7 +61,7 @@ class Epochs:
 
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
-        self.known.clear()
+        self.known_values.clear()
         self.states.clear()
         self._running.clear()
         self._numbers.clear()
@@ -72,7 +73,7 @@ class Epochs:
         epoch = self.current()
         if epoch is None or not epoch.record.fresh:
             return
-        self.known.clear()
+        self.known_values.clear()
         epoch.record.end_batches()
         self._watch.start_batch()
         self._synchronize(epoch, "batches", lambda keys: self._finder.in_stage(epoch.record, keys))
@@ -114,7 +115,7 @@ class Epochs:
         epoch.sources.update(meeting.sources)
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
-        new = self._ask(epoch, new) if corrects or self._run.world_size == 1 else new
+        new = self._recompute(epoch, new) if corrects or self._run.world_size == 1 else new
         new = [compose(epoch, key) if key.parts else key for key in new]
         epoch.keys += new
         self._judgement.act(epoch, new)
@@ -123,28 +124,28 @@ class Epochs:
         with refusing(self._run.settings):
             return self._synchronizer.sync(label, message, sources, wants)
 
-    def _ask(self, epoch: RunningEpoch, keys: Sequence[KeyView]) -> list[KeyView]:
+    def _recompute(self, epoch: RunningEpoch, keys: Sequence[KeyView]) -> list[KeyView]:
         """Let metrics that keep no rows say what the epoch's value is, where keys show something else.
 
         That makes metrics combine ranks by themselves, so it is done where the number is replaced, or on one device.
         """
         alone = self._run.world_size == 1
-        if not alone and any(key.can_ask for key in keys):
+        # metrics are about to combine ranks by themselves, so all ranks must be here
+        if not alone and any(key.can_recompute for key in keys):
             self._judgement.confirm()
-        return [replace(key, asked=self._answer(epoch, key, alone)) if key.can_ask else key for key in keys]
+        return [
+            replace(key, recomputed=self._recomputed_value(epoch, key, alone)) if key.can_recompute else key
+            for key in keys
+        ]
 
-    def _answer(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return ask(epoch.record.keys[key.first.storage].history.metric, alone)
-
-    # --- what follows -----------------------------------------------------------------------------------------
+    def _recomputed_value(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
+        return compute_value(epoch.record.keys[key.first.storage].history.metric, alone)
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 
-    # --- values -----------------------------------------------------------------------------------------------
-
     def end(self) -> None:
         """Lightning has computed every number of the epoch."""
-        self.known.clear()
+        self.known_values.clear()
         self.states.clear()
         epoch = self._leave()
         if epoch is None:
@@ -182,7 +183,7 @@ class Epochs:
         meeting = self._meet(label, message, {local.name: local}, lambda *_: True)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
-        self.known.remember(epoch)
+        self.known_values.remember(epoch)
         self._judgement.confirm()
         return epoch.sources[local.name]
 

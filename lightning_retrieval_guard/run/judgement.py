@@ -85,7 +85,8 @@ class Judgement:
             urgent = [finding for finding in verdict.reported if _spec_of(finding).precedes_reduction]
             self._run.log.add(urgent, say=self._run.is_rank_zero)
             return
-        fixes = Fixes({}, refused=[one for one in _serious(verdict.reported) if not _spec_of(one).follows_others])
+        refused = [finding for finding in _serious(verdict.reported) if not _spec_of(finding).follows_others]
+        fixes = Fixes({}, refused=refused)
         results = _compat.results_of(self._run.trainer)
         if mode == "correct":
             epoch.left |= verdict.left_to_program
@@ -93,6 +94,7 @@ class Judgement:
             shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
             epoch.states = self._states.leave(shown | epoch.left) or epoch.states
             epoch.installed |= merged_targets(self._view(epoch))
+            # Lightning computes the metrics next, and gets the values of this document
             self._remember(epoch)
         self._agree(epoch, fixes.refused)
         # what follows is done on every rank: it calls nothing of the guard's that could fail on one of them
@@ -111,6 +113,7 @@ class Judgement:
             if key.first.kind == "metric":
                 epoch.plain.update(source.name for source in key.sources)
             record = epoch.record.keys.get(key.first.storage)
+            # of a key that was logged again only the mean is left, in which no value can be replaced
             if record is not None and record.program_value is not None and record.calls == 1:
                 _compat.replace_value(results[key.first.storage], record.program_value)
 

@@ -12,7 +12,7 @@ from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 
 
-class _Known(NamedTuple):
+class _RememberedSource(NamedTuple):
     """The rows of a metric when the ranks exchanged facts.
 
     Attributes:
@@ -30,29 +30,30 @@ class KnownValues:
     def __init__(self, watch: MetricWatch, finder: SourceFinder) -> None:
         self._watch = watch
         self._finder = finder
-        self._known: dict[int, _Known] = {}
+        self._entries: dict[int, _RememberedSource] = {}
 
     def clear(self) -> None:
         """Forget all values."""
-        self._known.clear()
+        self._entries.clear()
 
     def last(self, record: MetricRecord) -> SourceView | None:
         """What was known of a metric, which may have been fed since."""
-        known = self._known.get(id(record))
-        return None if known is None else known.source
+        entry = self._entries.get(id(record))
+        return None if entry is None else entry.source
 
     def current(self, record: MetricRecord) -> SourceView | None:
         """What is known of a metric that was not fed since."""
-        known = self._known.get(id(record))
-        return None if known is None or known.stamp != record.stamp else known.source
+        entry = self._entries.get(id(record))
+        return None if entry is None or entry.stamp != record.stamp else entry.source
 
     def remember(self, epoch: RunningEpoch) -> None:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
         names = {name: source for name, source in epoch.local.items() if name in epoch.sources}
         for metric, record in self._watch.row_records():
-            lives = self._finder.part([record.life], epoch.record).lives
+            lives = self._finder.epoch_rows([record.life], epoch.record).lives
             name = next((name for name, source in names.items() if source.shows(lives)), None)
+            # without rows of its own, a metric is known by its name alone
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
             if name in epoch.sources:
-                self._known[id(record)] = _Known(record.stamp, epoch.sources[name])
+                self._entries[id(record)] = _RememberedSource(record.stamp, epoch.sources[name])

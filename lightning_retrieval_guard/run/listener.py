@@ -1,4 +1,4 @@
-"""What the watches ask and tell while a program runs."""
+"""What the watches ask and report while a program runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.unregistered import bring
+from lightning_retrieval_guard.watch.unregistered import move_to_module_device
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
@@ -59,7 +59,7 @@ class Listener:
         """Run a part of the guard that must not bring the run down."""
         self._protection.protect(action)
 
-    def may_drop(self, record: MetricRecord) -> bool:
+    def may_drop_stale(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
         suppressed = (*record.suppressed, *record.suppressed_where_shown)
         return self.routes and may_correct("stale_state", suppressed, self._run.settings)
@@ -78,10 +78,10 @@ class Listener:
         stage = self.stage()
         return None if stage is None else stage.feeding
 
-    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
+    def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: a metric outside of the module comes to where the module is."""
         if self.stage() is not None:
-            bring(record, self._run.module, inputs)
+            move_to_module_device(record, self._run.module, inputs)
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
@@ -101,14 +101,15 @@ class Listener:
         return self._dispatch(self.dispatcher.to_forward, record, plain)
 
     def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Choose a way under protection and go it without, because what it raises is the program's own."""
-        way, synced = plain, False
+        """Choose the call under protection and make it without, because what it raises is the program's own."""
+        call, synced = plain, False
 
-        def choose_way() -> None:
-            nonlocal way, synced
-            way, synced = choose(record, plain)
+        def choose_call() -> None:
+            nonlocal call, synced
+            call, synced = choose(record, plain)
 
-        self.protect(choose_way)
+        self.protect(choose_call)
         if self._protection.failure is not None:
-            way, synced = self.dispatcher.after_failure(record, plain, self._protection.in_step)
-        return way(), synced
+            # also where it has failed just now, as other ranks may be at the same metric
+            call, synced = self.dispatcher.after_failure(record, plain, self._protection.in_step)
+        return call(), synced

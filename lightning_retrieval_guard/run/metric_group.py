@@ -23,11 +23,11 @@ from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
 from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
-from lightning_retrieval_guard.epoch.values import Outcome, Sum
+from lightning_retrieval_guard.epoch.values import MetricOutcome, Sum
 from lightning_retrieval_guard.run.shared_rows import SharedRows
 
 _WORD_BYTES = 8
-# A dtype travels as its place in this list; it decides in which precision split queries are scored.
+# A dtype travels as its index in this list; it decides in which precision split queries are scored.
 _DTYPES = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -62,12 +62,12 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Head:
+class ValueHead:
     """What a rank sends before its values.
 
     Attributes:
         longest: The most rows of any query that it counts by itself.
-        preds: The dtype of its scores, as a place in ``_DTYPES``.
+        preds: The dtype of its scores, as an index in ``_DTYPES``.
         target: The dtype of its relevance.
     """
 
@@ -83,10 +83,10 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Block:
+class ValueBlock:
     """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
 
-    head: Head
+    head: ValueHead
     sums: dict[str, Sum]
     rows: PackedQueries
 
@@ -107,7 +107,7 @@ class MetricGroup:
         self._members: dict[str, Member] = {}
         self._wanted: list[str] = []
         self._compared: ComparedQueries | None = None
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, MetricOutcome] = {}
 
     def add(self, name: str, member: Member) -> None:
         """Take in one metric."""
@@ -116,17 +116,18 @@ class MetricGroup:
     @cached_property
     def local(self) -> LocalRows:
         """This rank's rows."""
+        # all members saw the same rows
         rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
         metrics = {name: member.metric for name, member in self._members.items()}
-        table, pieces = (rows.table, rows.pieces) if rows is not None and self._takes_part else (None, None)
-        return LocalRows(metrics, table, pieces, self.plan, self._place if self._takes_part else 0)
+        table, chunks = (rows.table, rows.chunks) if rows is not None and self._takes_part else (None, None)
+        return LocalRows(metrics, table, chunks, self.plan, self._index if self._takes_part else 0)
 
     @property
     def _takes_part(self) -> bool:
         return self._rank in self.ranks
 
     @property
-    def _place(self) -> int:
+    def _index(self) -> int:
         return self.ranks.index(self._rank)
 
     def _counts(self, rank: int) -> bool:
@@ -134,6 +135,7 @@ class MetricGroup:
 
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
+        # ranks with the same rows in the same order have the same value without a word
         apart = not self.plan.replicated or self.plan.first_counts
         travels = apart and len(self.ranks) > 1 and self.plan.has_rows and not self.plan.lacks_rows
         self._wanted = [name for name in self._members if travels and wants(name, self.plan)]
@@ -174,10 +176,10 @@ class MetricGroup:
 
     # --- values to all ----------------------------------------------------------------------------------------
 
-    def _limit(self, place: int) -> int:
+    def _limit(self, index: int) -> int:
         """The most queries that a rank can have scored."""
-        facts = self.plan.facts[place]
-        return facts.pieces if self.plan.ids_restart else facts.queries
+        facts = self.plan.facts[index]
+        return facts.chunks if self.plan.ids_restart else facts.queries
 
     @property
     def _lows(self) -> bool:
@@ -185,14 +187,15 @@ class MetricGroup:
         return any(facts.low for facts in self.plan.facts)
 
     def _width(self, name: str) -> int:
+        # a curve without a cut-off has precision and recall at every rank of the longest query
         return self._members[name].columns or 2 * self.plan.longest
 
-    def _sizes(self, place: int) -> list[int]:
+    def _sizes(self, index: int) -> list[int]:
         """The bytes of the parts of a rank's block: the head, what each metric made of its queries, rows."""
-        limit, lows = self._limit(place), self._lows
+        limit, lows = self._limit(index), self._lows
         words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
-        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == place].sum())
-        return [*(_WORD_BYTES * size for size in (Head.WORDS, *words)), ROW_BYTES * rows]
+        rows = 0 if self._split is None else int(self._split.rows[self._split.rank == index].sum())
+        return [*(_WORD_BYTES * size for size in (ValueHead.WORDS, *words)), ROW_BYTES * rows]
 
     def block_bytes(self, rank: int) -> int:
         """The size of a rank's block, as every rank can tell."""
@@ -202,31 +205,31 @@ class MetricGroup:
         """What this rank has scored, uint8; read by ``_unpack_values``."""
         if not self._counts(self._rank):
             return torch.zeros(0, dtype=torch.uint8)
-        limit, lows = self._limit(self._place), self._lows
+        limit, lows = self._limit(self._index), self._lows
         sums = [self._sum(name).pack(self._members[name].mean, limit, lows) for name in self._wanted]
         words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
         if self._compared is None or self._split is None:
             return words
-        split = self._compared.of(self._compared.rank == self._place).split
+        split = self._compared.of(self._compared.rank == self._index).split
         return torch.cat([words, self.local.packed(split).pack()])
 
-    def _head(self) -> Head:
+    def _head(self) -> ValueHead:
         table, longest = self.local.table, self.local.longest_counted
         if table is None:
-            return Head(longest)
-        return Head(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
+            return ValueHead(longest)
+        return ValueHead(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
 
     def _sum(self, name: str) -> Sum:
         """What this rank made of its queries."""
         counted = None
         if self._compared is not None and not self.plan.ids_restart:
-            counted = self._compared.of(self._compared.rank == self._place).counts
+            counted = self._compared.of(self._compared.rank == self._index).counts
         return self.local.sums(name, self._members[name].mean, self._width(name), counted)
 
-    def _unpack_values(self, place: int, block: Tensor) -> Block:
-        head, *sums, rows = block.split(self._sizes(place))
-        return Block(
-            Head(*_words(head).tolist()),
+    def _unpack_values(self, index: int, block: Tensor) -> ValueBlock:
+        head, *sums, rows = block.split(self._sizes(index))
+        return ValueBlock(
+            ValueHead(*_words(head).tolist()),
             {
                 name: Sum.unpack(_words(part), self._members[name].mean, self._width(name), self._lows)
                 for name, part in zip(self._wanted, sums, strict=True)
@@ -239,16 +242,16 @@ class MetricGroup:
         if not self._takes_part:
             return
         counted = self.plan.counted
-        ranks = {place: self._unpack_values(place, blocks[place]) for place in counted}
+        ranks = {index: self._unpack_values(index, blocks[index]) for index in counted}
         split, longest = self._score_split(list(ranks.values()))
         longest = max(longest, *(block.head.longest for block in ranks.values()))
         for name in self._wanted:
             if split is None or name in split.values:  # a rank that never met the metric cannot score rows
-                sums = {place: block.sums[name] for place, block in ranks.items()}
+                sums = {index: block.sums[name] for index, block in ranks.items()}
                 mean, width = self._members[name].mean, self._width(name)
                 self._outcomes[name] = combined(self.local, name, sums, split, mean, width, longest)
 
-    def _score_split(self, blocks: Sequence[Block]) -> tuple[Scored | None, int]:
+    def _score_split(self, blocks: Sequence[ValueBlock]) -> tuple[Scored | None, int]:
         if self._split is None:
             return None, 0
         heads = [block.head for block in blocks]
@@ -290,6 +293,6 @@ def _words(block: Tensor) -> Tensor:
     return block.clone().view(torch.int64)
 
 
-def _joint_dtype(places: Sequence[int]) -> torch.dtype:
+def _joint_dtype(indexes: Sequence[int]) -> torch.dtype:
     """The dtype that torch gives rows of several ranks when they are joined."""
-    return reduce(torch.promote_types, [_DTYPES[place] for place in places if place != _NO_ROWS])
+    return reduce(torch.promote_types, [_DTYPES[index] for index in indexes if index != _NO_ROWS])

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import ExchangeError, RanksFailedError
-from lightning_retrieval_guard.findings import GuardWarning
+from lightning_retrieval_guard.findings import Finding, GuardWarning
 from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.run.collect import why_ranks_missed
 from lightning_retrieval_guard.run.context import RunContext
-from lightning_retrieval_guard.run.failure import Failure, failure_text
+from lightning_retrieval_guard.watch.call_site import user_call_site
+
+
+def failure_text(error: BaseException) -> str:
+    """A failure in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure of the guard.
+
+    Attributes:
+        reason: In a line.
+        ranks: Where it failed.
+        say: Whether this process reports it.
+        is_own: Whether the guard failed, and not the program, whose ranks did not meet.
+    """
+
+    reason: str
+    ranks: Sequence[int]
+    say: bool
+    is_own: bool = True
+
+    def finding(self, trainer: Any, module: Any) -> Finding:
+        """The finding at the user's line."""
+        site = user_call_site()
+        return GuardDisabled().at_failure(
+            self.reason,
+            self.ranks,
+            is_own=self.is_own,
+            stage=_compat.stage_name(trainer) or "",
+            hook=_compat.current_hook(module) or "",
+            path=site.path,
+            line=site.line,
+        )
 
 
 class Protection:
@@ -41,6 +79,7 @@ class Protection:
             return
         try:
             action()
+        # meant for the user: strict mode, and warnings that were turned into errors
         except (GuardError, GuardWarning):
             raise
         except Exception as error:
@@ -57,6 +96,7 @@ class Protection:
 
     def fail(self, error: Exception) -> None:
         """Note a failure; the other ranks hear of one here where they meet."""
+        # the first failure explains those that follow from it
         self.failure = self.failure or self._failure_of(error)
 
     def _failure_of(self, error: Exception) -> Failure:
@@ -67,6 +107,7 @@ class Protection:
             return Failure(why_ranks_missed(error), [exchange.rank], say=True, is_own=False)
         reason = failure_text(error)
         try:
+            # the other ranks must not wait for this one
             exchange.leave(reason, failed=True)
         except Exception as another:  # this is where failures end
             reason = f"{reason}; {failure_text(another)}"

@@ -15,9 +15,8 @@ from lightning_retrieval_guard.run.collect import END_HOOKS
 from lightning_retrieval_guard.run.compute import ComputeDispatcher
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epochs import Epochs
-from lightning_retrieval_guard.run.failure import failure_text
 from lightning_retrieval_guard.run.listener import Listener
-from lightning_retrieval_guard.run.protection import Protection
+from lightning_retrieval_guard.run.protection import Protection, failure_text
 from lightning_retrieval_guard.watch.call_site import without_own_frames
 from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
@@ -36,6 +35,7 @@ class Session:
         self._listener = Listener(run, self._protection)
         self._patches = Patches()
         self._metrics = MetricWatch(self._listener, run.settings.max_held_mb)
+        # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
 
     @property
@@ -69,6 +69,7 @@ class Session:
             try:
                 timeout = prepare()
             except (GuardError, ValueError) as error:
+                # the others hear of it in join(), and the user gets the error itself
                 refused = error
                 raise
             self._install()
@@ -94,6 +95,7 @@ class Session:
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
         watch_functionals(self._listener, self._patches)
         connector = _compat.logger_connector(trainer)
+        # between these two Lightning combines and computes what was logged
         self._patches.put(connector, "epoch_end_reached", _before(meet, self._epochs.end_batches))
         self._patches.put(connector, "on_epoch_end", _after(self.protect, self._epochs.end))
         for hook in END_HOOKS.values():
@@ -141,11 +143,12 @@ class Session:
             stage.start_batch(self._run.trainer, batch, index, dataloader, settings.batch_size_fn, settings.max_held_mb)
 
     def _end_loop(self, loop: Any) -> None:
+        # such a rank never comes to the hooks in which the others wait for it
         if self._run.world_size > 1 and _compat.skipped_for_lack_of_batches(loop):
             self._epochs.join_from_outside()
 
     def end_run(self) -> None:
-        """The run is over without an exception: tell of suppressions that were of no use."""
+        """The run is over without an exception: report suppressions that were of no use."""
         findings = list(self._run.filter.unused(self._run.exchange.rank, self._run.world_size))
         if findings:
             self._run.log.add(findings, say=self.is_rank_zero)

@@ -15,37 +15,35 @@ from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, bu
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.watch.metric_lives import AnyLife
 
-Lives = Sequence[AnyLife]
-
 
 class SharedRows:
     """Rows on this rank, and the metrics that saw them."""
 
     def __init__(
-        self, table: RowTable | None, tell_facts: Callable[[SharedRows], tuple[RowFacts, QueryChunks | None]]
+        self, table: RowTable | None, collect_facts: Callable[[SharedRows], tuple[RowFacts, QueryChunks | None]]
     ) -> None:
         self.table = table
         self.metrics: list[Metric] = []
-        self._tell_facts = tell_facts
+        self._collect_facts = collect_facts
 
     @cached_property
-    def told(self) -> tuple[RowFacts, QueryChunks | None]:
-        """Facts and pieces; for when all metrics that share the rows are known."""
-        return self._tell_facts(self)
+    def _facts_and_chunks(self) -> tuple[RowFacts, QueryChunks | None]:
+        """For when all metrics that share the rows are known."""
+        return self._collect_facts(self)
 
     @property
     def facts(self) -> RowFacts:
         """What the other ranks hear of the rows."""
-        return self.told[0]
+        return self._facts_and_chunks[0]
 
     @property
-    def pieces(self) -> QueryChunks | None:
+    def chunks(self) -> QueryChunks | None:
         """The rows of each query in each update."""
-        return self.told[1]
+        return self._facts_and_chunks[1]
 
     @property
     def compares_best(self) -> bool:
-        """Whether several metrics tell of each query whether its best row is relevant."""
+        """Whether several metrics show of each query whether its best row is relevant."""
         measures = [measure for measure in map(measure_of, self.metrics) if measure is not None]
         return len({measure.formula for measure in measures if measure.is_best_row_relevant}) > 1
 
@@ -57,24 +55,28 @@ class SharedRowSets:
         self._by_parts: dict[tuple[Any, ...], tuple[SharedRows, tuple[object, ...]]] = {}
         self._by_size: dict[tuple[Any, ...], list[SharedRows]] = {}
 
-    def find(self, about: tuple[Any, ...], lives: Lives, tell_facts: Callable[[SharedRows], Any]) -> SharedRows:
+    def find(
+        self, about: tuple[Any, ...], lives: Sequence[AnyLife], collect_facts: Callable[[SharedRows], Any]
+    ) -> SharedRows:
         """The set of these rows.
 
         Args:
             about: What else must be the same.
             lives: The metric lives.
-            tell_facts: Tells facts and pieces of a new set.
+            collect_facts: Collects facts and chunks of a new set.
         """
         states, scored = [life.states() for life in lives], _scored_of(lives)
-        held = (*(part for own in states for column in own for part in column), *scored.values())
+        held = (*(part for life_states in states for column in life_states for part in column), *scored.values())
         parts = (about, *map(id, held))
+        # the same tensors have the same values: nothing is looked at twice
         if parts in self._by_parts:
             return self._by_parts[parts][0]
         table = build_table(states, scored)
+        # copies of the same rows are found by value, among tables of their length
         alike = self._by_size.setdefault((about, 0 if table is None else len(table)), [])
         rows = next((rows for rows in alike if _same_rows(rows.table, table)), None)
         if rows is None:
-            rows = SharedRows(table, tell_facts)
+            rows = SharedRows(table, collect_facts)
             alike.append(rows)
         self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
         return rows
@@ -85,14 +87,14 @@ class SharedRowSets:
         self._by_size.clear()
 
 
-def _scored_of(lives: Lives) -> dict[int, ScoredUpdate]:
+def _scored_of(lives: Sequence[AnyLife]) -> dict[int, ScoredUpdate]:
     """What is kept of updates whose rows are not, by their numbers over all lives."""
-    found: dict[int, ScoredUpdate] = {}
+    by_update: dict[int, ScoredUpdate] = {}
     start = 0
     for life in lives:
-        found.update({start + update: scored for update, scored in life.scored.items()})
+        by_update.update({start + update: scored for update, scored in life.scored.items()})
         start += len(life.states()[0])
-    return found
+    return by_update
 
 
 def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:

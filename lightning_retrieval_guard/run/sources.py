@@ -16,10 +16,9 @@ from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.run.epoch_rows import Part, part_of
-from lightning_retrieval_guard.run.shared_rows import Lives, SharedRows, SharedRowSets
+from lightning_retrieval_guard.run.epoch_rows import EpochRows, epoch_rows_of
+from lightning_retrieval_guard.run.shared_rows import SharedRows, SharedRowSets
 from lightning_retrieval_guard.watch.call_site import CallSite
-from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.merged import Merged
 from lightning_retrieval_guard.watch.metric_lives import (
@@ -36,6 +35,7 @@ from lightning_retrieval_guard.watch.metric_lives import (
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+from lightning_retrieval_guard.watch.unregistered import iter_modules
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.run.context import RunContext
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class LocalSource:
     """The rows of one metric, or of the metrics that one key showed step by step, on this rank.
 
-    ``shown_by_forward`` tells that values of the metric's ``forward()`` are logged, so that it may never combine ranks.
+    ``shown_by_forward`` says that values of the metric's ``forward()`` are logged, so that it may never combine ranks.
     """
 
     name: str
@@ -53,31 +53,30 @@ class LocalSource:
     site: CallSite
     synced_in_steps: int
     shown_by_forward: bool
-    part: Part
+    epoch_rows: EpochRows
     rows: SharedRows
     group: tuple[int, ...] | None
     dropped: Dropped | None = None
 
     def __post_init__(self) -> None:
-        self._updates = [_updates_of(life) for life in self.part.lives]
+        self._updates = [_updates_of(life) for life in self.epoch_rows.lives]
 
     @property
     def suppressed(self) -> Suppressed:
         """What silences rules at the first update."""
-        return self.part.lives[-1].record.suppressed
+        return self.epoch_rows.lives[-1].record.suppressed
 
-    def shows(self, lives: Lives) -> bool:
+    def shows(self, lives: Sequence[AnyLife]) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
-        own = [life_of(life) for life in self.part.lives]
-        if len(lives) != len(own) or any(life_of(life) is not one for life, one in zip(lives, own, strict=True)):
+        if [*map(life_of, lives)] != [*map(life_of, self.epoch_rows.lives)]:
             return False
         return self._updates == [_updates_of(life) for life in lives]
 
     def facts(self, rows: int) -> SourceFacts:
-        """What this rank tells of it, with the place of its rows."""
+        """What this rank reports of it, with the index of its rows."""
         measure = measure_of(self.metric)
-        merged = self.part.lives[-1].record.merged
-        values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.part.lives)
+        merged = self.epoch_rows.lives[-1].record.merged
+        values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.epoch_rows.lives)
         return SourceFacts(
             rows=rows,
             metric=type(self.metric).__name__,
@@ -90,12 +89,14 @@ class LocalSource:
             mean=_compat.aggregation_of(self.metric) == "mean",
             columns=1 if measure is None else measure.columns,
             group=self.group,
-            stale=self.part.stale if self.dropped is None else self.dropped.count,
-            sanity=self.part.sanity and self.part.stale > 0 if self.dropped is None else self.dropped.sanity,
+            stale=self.epoch_rows.stale if self.dropped is None else self.dropped.count,
+            sanity=self.epoch_rows.sanity and self.epoch_rows.stale > 0
+            if self.dropped is None
+            else self.dropped.sanity,
             dropped=self.dropped is not None,
-            shared=self.part.shared,
+            shared=self.epoch_rows.shared,
             merged="" if merged is None else merged.why,
-            merged_how="" if merged is None else _how_merged(merged, self.part.lives[-1].record, self.rows.table),
+            merged_how="" if merged is None else _how_merged(merged, self.epoch_rows.lives[-1].record, self.rows.table),
             suppressed=patterns_of(self.suppressed),
         )
 
@@ -124,39 +125,40 @@ class SourceFinder:
         """The metrics that were updated in the stage, and those that the keys show."""
         names, keys = self._names(), list(keys)
         forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.lives}
-        found: dict[str, LocalSource] = {}
+        sources: dict[str, LocalSource] = {}
         for metric, record in self._fed_in(stage.stage):
+            # metrics of a step have no name that other ranks know, and go by the key that shows them
             if record.created_in_hook not in STEP_HOOKS and _compat.row_states(metric)[0]:
-                name = _free_name(names.get(id(metric)) or _name_by_site(record), found)
-                part = self.part([record.life], stage)
-                found[name] = self._build(name, part, stage, shown_by_forward=id(record) in forwarded)
-        return found | self.behind_keys(stage, keys, found)
+                name = _free_name(names.get(id(metric)) or _name_by_site(record), sources)
+                epoch_rows = self.epoch_rows([record.life], stage)
+                sources[name] = self._build(name, epoch_rows, stage, shown_by_forward=id(record) in forwarded)
+        return sources | self.behind_keys(stage, keys, sources)
 
-    def part(self, lives: Lives, stage: StageRecord, dataloader: int | None = None) -> Part:
+    def epoch_rows(self, lives: Sequence[AnyLife], stage: StageRecord, dataloader: int | None = None) -> EpochRows:
         """The rows of metric lives that belong to the epoch, of one dataloader or of all."""
-        return part_of(lives, self._fed, stage.feeding, dataloader)
+        return epoch_rows_of(lives, self._fed, stage.feeding, dataloader)
 
     def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
         """The source that a key shows, if it is among ``sources``."""
         if not key.lives:
             return None
-        lives = self.part(key.lives, stage, key.call.dataloader).lives
+        lives = self.epoch_rows(key.lives, stage, key.call.dataloader).lives
         return next((name for name, source in sources.items() if source.shows(lives)), None)
 
     def behind_keys(
-        self, stage: StageRecord, keys: Iterable[KeyRecord], known: Mapping[str, LocalSource]
+        self, stage: StageRecord, keys: Iterable[KeyRecord], earlier: Mapping[str, LocalSource]
     ) -> dict[str, LocalSource]:
-        """The metrics that the keys show and that are not among the known ones, as they were there."""
-        found: dict[str, LocalSource] = {}
+        """The metrics that the keys show and that are not among the earlier sources, as they were there."""
+        sources: dict[str, LocalSource] = {}
         for key in keys:
-            if key.lives and not key.mixed and self.name_of(key, stage, {**known, **found}) is None:
-                part = self.part(key.lives, stage, key.call.dataloader)
+            if key.lives and not key.mixed and self.name_of(key, stage, {**earlier, **sources}) is None:
+                epoch_rows = self.epoch_rows(key.lives, stage, key.call.dataloader)
                 name = self._name_for(key)
-                name = f"{name} of dataloader {key.call.dataloader}" if part.shared else name
-                name = _free_name(name, {**known, **found})
-                found[name] = self._build(name, part, stage, shown_by_forward=key.call.kind == "forward")
+                name = f"{name} of dataloader {key.call.dataloader}" if epoch_rows.shared else name
+                name = _free_name(name, {**earlier, **sources})
+                sources[name] = self._build(name, epoch_rows, stage, shown_by_forward=key.call.kind == "forward")
         self._sets.clear()
-        return found
+        return sources
 
     def _name_for(self, key: KeyRecord) -> str:
         """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
@@ -175,14 +177,14 @@ class SourceFinder:
 
     def by_name(self, metrics: Iterable[tuple[Metric, MetricRecord]]) -> dict[str, tuple[Metric, MetricRecord]]:
         """Some metrics by their names."""
-        names, found = self._names(), dict[str, tuple[Metric, MetricRecord]]()
+        names, named = self._names(), dict[str, tuple[Metric, MetricRecord]]()
         for metric, record in metrics:
-            found[_free_name(names.get(id(metric)) or _name_by_site(record), found)] = metric, record
-        return found
+            named[_free_name(names.get(id(metric)) or _name_by_site(record), named)] = metric, record
+        return named
 
     def of_metric(self, record: MetricRecord, stage: StageRecord) -> LocalSource:
         """One metric by itself."""
-        source = self._build(self.name(record), self.part([record.life], stage), stage, shown_by_forward=False)
+        source = self._build(self.name(record), self.epoch_rows([record.life], stage), stage, shown_by_forward=False)
         self._sets.clear()
         return source
 
@@ -192,33 +194,35 @@ class SourceFinder:
         shared = {id(_compat.row_states(metric)[0]) for metric, record in records if stage in record.fed_by}
         return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
 
-    def _build(self, name: str, part: Part, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
-        lives = part.lives
+    def _build(self, name: str, epoch_rows: EpochRows, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
+        lives = epoch_rows.lives
         metric, record = lives[-1].metric, lives[-1].record
         site = record.first_update or CallSite("<unknown>", 1)
+        # each metric once, however many of its lives are shown
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
         group = _compat.group_of(metric)
         ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
         rows = self._rows(lives, stage)
         rows.metrics.append(metric)
         dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
-        return LocalSource(name, metric, site, synced, shown_by_forward, part, rows, ranks, dropped)
+        return LocalSource(name, metric, site, synced, shown_by_forward, epoch_rows, rows, ranks, dropped)
 
-    def _rows(self, lives: Lives, stage: StageRecord) -> SharedRows:
+    def _rows(self, lives: Sequence[AnyLife], stage: StageRecord) -> SharedRows:
         """The rows of the lives, the same object for all metrics that saw the same."""
         record, padding = lives[-1].record, stage.padding()
+        # among several dataloaders nothing says whose rows are the first or the last
         one_loader = len(record.fed_by.get(stage.stage, ())) <= 1
         rank = self._run.exchange.rank
         repeats = padding.first_with_last_of(rank) if padding is not None and one_loader else None
         is_repeated = padding is not None and one_loader and padding.is_first_repeated(rank)
-        # rows of an earlier epoch tell nothing about the ids of this one
+        # rows of an earlier epoch say nothing about the ids of this one
         batches = [
             info.batch if info.feed.epoch == stage.epoch else Batch() for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
         about = (tuple(batches), repeats, is_repeated, single_life)
 
-        def tell_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
+        def collect_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
                 rows.table,
                 batches,
@@ -231,7 +235,7 @@ class SourceFinder:
                 count=stage.batches,
             )
 
-        return self._sets.find(about, lives, tell_facts)
+        return self._sets.find(about, lives, collect_facts)
 
     def _spans_epoch(self, life: AnyLife) -> bool:
         """Whether a metric life may span the epoch: not that of a metric that was made in a step for its one batch."""
@@ -243,7 +247,7 @@ class SourceFinder:
         """What is known of the updates."""
         if isinstance(life, SomeUpdates):
             infos = self._infos(life.life)
-            return [infos[one] for one in life.updates if one < len(infos)]
+            return [infos[update] for update in life.updates if update < len(infos)]
         return self._fed(life)[0]
 
     def _fed(self, life: AnyLife) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
@@ -259,6 +263,7 @@ class SourceFinder:
         for prefix, owner in owners:
             for path, part in iter_modules(vars(owner), prefix):
                 if isinstance(part, Metric):
+                    # the path within the module goes before one in a list or in a callback
                     names.setdefault(id(part), path)
         return names
 

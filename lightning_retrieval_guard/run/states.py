@@ -39,7 +39,7 @@ from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 
 _Fed = tuple[Metric, MetricRecord]
-Merged = Mapping[str, tuple[int, Mapping[str, Any]]]
+MergedStates = Mapping[str, tuple[int, Mapping[str, Any]]]
 """For every metric in a metric, by its path, the updates of all ranks and the states that come of them."""
 
 
@@ -112,7 +112,7 @@ class LocalStates:
         return beside if is_current else None
 
     def held(self) -> States | str:
-        """The states to merge of this rank, without metrics that were not fed; or why they are not known."""
+        """The states to merge of this rank, without metrics that were not fed; or why they cannot be merged."""
         beside = self.beside
         is_other = beside is not None and (beside.last_of is not None or beside.is_apart)
         if beside is not None and is_other and beside.problem:
@@ -135,13 +135,13 @@ def _differs_from_nothing(part: Any, metric: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What came of a metric at the last meeting."""
+class _MergeResult:
+    """The merged states of a metric, as of the last exchange."""
 
     name: str
     local: LocalStates
     stamp: tuple[int, int]
-    merged: Merged
+    merged: MergedStates
     is_fault: bool
     is_apart: bool
 
@@ -161,12 +161,12 @@ class StateMerger:
         self._run = run
         self._watch = watch
         self._by_name = by_name
-        self._known: dict[int, _Known] = {}
+        self._results: dict[int, _MergeResult] = {}
         self._views: dict[tuple[str, tuple[int, ...]], StateView] = {}
 
     def clear(self) -> None:
         """The epoch is over."""
-        self._known.clear()
+        self._results.clear()
         self._views.clear()
 
     def local(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalStates]:
@@ -175,14 +175,14 @@ class StateMerger:
         On one device only those are of interest that another dataloader or stage has fed too.
         """
         shown = {id(part) for key in keys for part in key.shown_metrics}
-        found: dict[str, LocalStates] = {}
+        local: dict[str, LocalStates] = {}
         for name, (metric, record) in self._by_name(self._candidates()).items():
             fed = record.leader or record
             states = LocalStates(metric, fed, stage.epoch, stage.dataloader)
             is_needed = self._run.world_size > 1 or (states.beside is not None and states.beside.is_apart)
             if is_needed and (stage.stage in fed.fed_by or id(metric) in shown):
-                found[name] = states
-        return found
+                local[name] = states
+        return local
 
     def _candidates(self) -> Iterator[_Fed]:
         for metric, record in self._watch.records():
@@ -210,60 +210,67 @@ class StateMerger:
             local: The metrics of this rank.
         """
         views = {(view.name, view.ranks): view for view in make_state_views(messages)}
-        wanted = {place: view for place, view in views.items() if view.is_wanted}
-        new = {place: view for place, view in wanted.items() if not self._is_known(place, view)}
+        wanted = {view_key: view for view_key, view in views.items() if view.is_wanted}
+        # what was merged at an exchange before need not travel again
+        new = {view_key: view for view_key, view in wanted.items() if not self._is_unchanged(view_key, view)}
         if new and self._run.settings.corrects:
             self._exchange({name for name, _ in new}, new, local)
         self._views.update(new)
         return list({**views, **self._views}.values())  # a program may reset a metric that was fed unequally
 
-    def _is_known(self, place: tuple[str, tuple[int, ...]], view: StateView) -> bool:
-        known = self._views.get(place)
-        return known is not None and known.facts == view.facts and known.absent == view.absent
+    def _is_unchanged(self, view_key: tuple[str, tuple[int, ...]], view: StateView) -> bool:
+        earlier = self._views.get(view_key)
+        return earlier is not None and earlier.facts == view.facts and earlier.absent == view.absent
 
     def _exchange(self, names: set[str], new: dict[Any, StateView], local: Mapping[str, LocalStates]) -> None:
-        own = pack_states({name: local[name].held() for name in sorted(names) if name in local})
-        blocks = self._run.exchange.gather_any(own)
+        block = pack_states({name: local[name].held() for name in sorted(names) if name in local})
+        blocks = self._run.exchange.gather_any(block)
         ranks = read_all(unpack_states, blocks)
         size = sum(block.numel() for block in blocks)
         too_large = size > self._run.settings.max_held_mb * MEBIBYTE
+        # a rank that was fed nothing computes the metric all the same
         here = self._by_name(self._candidates())
-        for place, view in new.items():
+        for view_key, view in new.items():
             if too_large:
                 problem = f"those of all ranks take {size / MEBIBYTE:.0f} MiB, which is more than max_held_mb"
-                new[place] = replace(view, problem=problem)
+                new[view_key] = replace(view, problem=problem)
                 continue
             states = [ranks[rank].get(view.name, {}) for rank in view.ranks]
-            problem = next((one for one in states if isinstance(one, str)), "")
-            held = [one for one in states if not isinstance(one, str)]
+            problem = next((sent for sent in states if isinstance(sent, str)), "")
+            held = [sent for sent in states if not isinstance(sent, str)]
             if view.leaves_out and not problem:
                 problem = seek_repeated(held, view.facts, view.repeated)
             if view.name in here and self._run.exchange.rank in view.ranks and not problem:
                 problem = self._merge(view, *here[view.name], held)
-            new[place] = replace(view, problem=problem)
+            new[view_key] = replace(view, problem=problem)
 
     def _merge(self, view: StateView, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
         """Merge the states of one metric, and say why they cannot be, if so; the same on every rank that has it."""
         merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
         for path, part in _compat.metrics_in(metric).items():
             held = [states[path] for states in ranks if path in states]
+            # merging as torchmetrics declares it would not be what this metric does
             if _compat.combines_by_own_code(part):
                 return f"{type(part).__name__} combines ranks in a way of its own"
             if held:
                 try:
-                    merged[path] = sum(one.updates for one in held), _merge_part(part, held)
+                    merged[path] = sum(rank_states.updates for rank_states in held), _merge_part(part, held)
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        # of no epoch, as only the stamp is looked at
         local = LocalStates(metric, record.leader or record, epoch=-1)
-        self._known[id(metric)] = _Known(view.name, local, local.stamp, merged, view.fault is not None, view.is_apart)
+        self._results[id(metric)] = _MergeResult(
+            view.name, local, local.stamp, merged, view.fault is not None, view.is_apart
+        )
         return ""
 
     def end_dataloader(self) -> None:
         """The numbers of a dataloader are computed; from now on metrics show what all of them have fed."""
-        for known in self._known.values():
-            for part in known.local.parts.values() if known.is_apart else ():
+        for result in self._results.values():
+            for part in result.local.parts.values() if result.is_apart else ():
+                # else compute() would return the number of this dataloader again
                 _compat.forget_computed(part)
-        self._known = {key: known for key, known in self._known.items() if not known.is_apart}
+        self._results = {key: result for key, result in self._results.items() if not result.is_apart}
 
     def leave(self, left: Collection[str]) -> list[StateView]:
         """Leave metrics to torchmetrics where it can combine the ranks; the views as they are then.
@@ -271,10 +278,10 @@ class StateMerger:
         Args:
             left: The names of the metrics.
         """
-        for place, view in self._views.items():
+        for view_key, view in self._views.items():
             if view.name in left and view.fault is None and not view.problem:
-                self._views[place] = replace(view, problem="what is found there is ignored")
-                self._known = {key: known for key, known in self._known.items() if known.name != view.name}
+                self._views[view_key] = replace(view, problem="what is found there is ignored")
+                self._results = {key: result for key, result in self._results.items() if result.name != view.name}
         return list(self._views.values())
 
     def merged(self, record: MetricRecord) -> tuple[_compat.WithStates, bool] | None:
@@ -287,19 +294,20 @@ class StateMerger:
             The context, and whether torchmetrics could combine the ranks as well.
         """
         metric = record.metric()
-        known = self._known.get(id(metric))
-        if metric is None or known is None or known.local.metric is not metric or known.stamp != known.local.stamp:
+        result = self._results.get(id(metric))
+        if metric is None or result is None or result.local.metric is not metric or result.stamp != result.local.stamp:
             return None
-        if known.is_apart and _compat.current_hook(self._run.module) is not None:
+        if result.is_apart and _compat.current_hook(self._run.module) is not None:
             self.end_dataloader()  # the program computes what all dataloaders have fed
             return None
-        return _compat.WithStates(_compat.metrics_in(metric), known.merged), not known.is_fault
+        return _compat.WithStates(_compat.metrics_in(metric), result.merged), not result.is_fault
 
 
 def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:
     first, *others = ranks
     if not others or not _compat.has_own_merge(metric):
         return merge_states(ranks, _compat.state_reductions(metric))
+    # merge_state() takes states into the metric itself, so it begins with those of the first rank
     with _compat.WithStates({"": metric}, {"": (first.updates, first.states)}):
         for held in others:
             metric.merge_state(held.states)

@@ -34,6 +34,7 @@ def counts_of(exchanges: Sequence[Sequence[Message]]) -> StageCounts:
     metrics: dict[str, tuple[RowCounts, ...]] = {}
     for messages in exchanges:
         for name in sorted({name for message in messages for name in message["sources"]}):
+            # metrics of steps go by the key that shows them
             metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
     return StageCounts(tuple(message["samples"] for message in exchanges[-1]), metrics)
 

@@ -75,6 +75,7 @@ class SuppressionFilter:
         """
         reported, ignored = [], []
         for finding in findings:
+            # a rule that is off altogether makes no use of a suppression
             if not self._settings.allows(finding.code):
                 ignored.append(finding)
             elif all_silence(_patterns_at(finding, epoch), finding.code):
@@ -85,7 +86,7 @@ class SuppressionFilter:
         return Verdict(reported, ignored)
 
     def may_ignore(self, owners: Iterable[object]) -> bool:
-        """Whether a rule may be ignored at any log call of some objects, as far as source and settings tell."""
+        """Whether a rule may be ignored at any log call of some objects, as far as source and settings show."""
         chosen = self._settings.select is not None or bool(self._settings.ignore)
         return chosen or self._suppressions.may_apply(map(type, owners))
 

@@ -84,9 +84,9 @@ class RankSources:
         """
         rows = [RowFacts.from_payload(facts) for facts in message["rows"]]
         sources = {name: SourceFacts.from_payload(facts) for name, facts in message["sources"].items()}
-        if not all(0 <= facts.queries <= facts.pieces <= facts.rows <= _MOST_ROWS for facts in rows):
+        if not all(0 <= facts.queries <= facts.chunks <= facts.rows <= _MOST_ROWS for facts in rows):
             raise ValueError("a number of rows or queries is out of range")
-        if not all(0 <= max(facts.longest_query, facts.longest_piece) <= facts.rows for facts in rows):
+        if not all(0 <= max(facts.longest_query, facts.longest_chunk) <= facts.rows for facts in rows):
             raise ValueError("a query has more rows than there are")
         for facts in sources.values():
             group = range(world_size) if facts.group is None else facts.group
@@ -125,7 +125,7 @@ class Synchronizer:
     def _sync(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         messages = self._exchange.meet(label, {**message, **RankSources.of(sources).to_payload()})
         ranks = read_all(partial(RankSources.from_payload, world_size=len(messages)), messages)
-        groups = self._groups(ranks, sources, all(one["repeated"] for one in messages))
+        groups = self._groups(ranks, sources, all(entry["repeated"] for entry in messages))
         self._compare([group for group in groups if group.plan.compares])
         self._combine([group for group in groups if group.choose(lambda name, plan: wants(name, plan, messages))])
         views = [view for group in groups for view in group.views()]
@@ -138,17 +138,18 @@ class Synchronizer:
         groups: dict[tuple[Any, ...], MetricGroup] = {}
         for name in sorted({name for rank in ranks for name in rank.sources}):
             facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
-            for combining in sorted({one.group or tuple(range(len(ranks))) for one in facts.values()}):
+            # a metric with process groups is one metric in each of them
+            for combining in sorted({source.group or tuple(range(len(ranks))) for source in facts.values()}):
                 members = {rank: facts[rank] for rank in combining if rank in facts}
                 rows = tuple(members[rank].rows if rank in members else None for rank in combining)
-                synchronises = any(one.synchronises for one in members.values())
+                synchronises = any(source.synchronises for source in members.values())
                 key = (combining, rows, synchronises)
                 if key not in groups:
                     held = [
                         RowFacts() if index is None else ranks[rank].rows[index]
                         for rank, index in zip(combining, rows, strict=True)
                     ]
-                    # which rank had a sample first is told by its number among all
+                    # which rank had a sample first is known by its number among all
                     seeks = seeks_repeated and len(combining) == len(ranks)
                     plan = make_plan(held, self._scope, seeks, synchronises)
                     groups[key] = MetricGroup(combining, plan, self._exchange.rank)
@@ -178,9 +179,9 @@ class Synchronizer:
         if not blocks:
             return []
         sizes = [[size(rank) for _, size in blocks] for rank in range(self._exchange.world_size)]
-        own = torch.cat([block for block, _ in blocks])
-        if own.numel() != sum(sizes[self._exchange.rank]):
+        sent = torch.cat([block for block, _ in blocks])
+        if sent.numel() != sum(sizes[self._exchange.rank]):
             raise ValueError("rows of a query that lies on several ranks are gone")
-        gathered = self._exchange.gather_blocks(own, [sum(size) for size in sizes])
+        gathered = self._exchange.gather_blocks(sent, [sum(size) for size in sizes])
         parts = [whole.split(size) for whole, size in zip(gathered, sizes, strict=True)]
         return [[part[number] for part in parts] for number in range(len(blocks))]

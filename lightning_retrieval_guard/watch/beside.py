@@ -91,6 +91,7 @@ class BesideFeeder:
             beside.problem = "it was updated again after the batch of the repeated sample"
         if repeats is not None and is_last:
             self._meet_repeated(metric, beside, repeats, inputs)
+            # nothing is left of the batch
             if repeats.size == 1:
                 return
             inputs = _without_last(inputs, repeats.size)
@@ -114,6 +115,7 @@ class BesideFeeder:
         try:
             with (
                 running(),
+                # the program must draw the numbers that it would draw without the guard
                 torch.random.fork_rng(devices=[]),
                 _compat.attributes_kept(metric),
                 _compat.WithStates(parts, states),
@@ -165,7 +167,7 @@ def _values(values: Any) -> list[Any]:
 def _without_last(value: Any, size: int) -> Any:
     """Arguments without the last sample, as they are where they have no entry a sample."""
     args, kwargs = value
-    return tuple(_cut(one, size) for one in args), {name: _cut(one, size) for name, one in kwargs.items()}
+    return tuple(_cut(entry, size) for entry in args), {name: _cut(entry, size) for name, entry in kwargs.items()}
 
 
 def _cut(value: Any, size: int) -> Any:
@@ -174,10 +176,10 @@ def _cut(value: Any, size: int) -> Any:
     return value[:-1] if _has_entries(value, size) else value
 
 
-def _sample(inputs: Any, size: int, place: int) -> list[Any]:
+def _sample(inputs: Any, size: int, index: int) -> list[Any]:
     """What the arguments hold of one sample, and what they say of all."""
     args, kwargs = inputs
     values = _values((*args, *(kwargs[name] for name in sorted(kwargs))))
-    entries = [value[place] for value in values if _has_entries(value, size)]
+    entries = [value[index] for value in values if _has_entries(value, size)]
     common = [value for value in values if isinstance(value, (bool, int, str))]
     return [entry.detach().clone() if isinstance(entry, Tensor) else entry for entry in entries] + common

@@ -41,16 +41,17 @@ def user_call_site(skip_functions: Collection[str] = ()) -> CallSite:
         skip_functions: Names of functions of the user's to look past, where there is a caller of the user's.
     """
     innermost: FrameType = sys._getframe(1)
-    found: FrameType | None = None
+    user_frame: FrameType | None = None
     frame: FrameType | None = innermost
     while frame is not None:
         if not is_library(frame.f_globals.get("__name__", "")):
-            found = found or frame
+            # should every frame of the user's be one to look past, the innermost stands
+            user_frame = user_frame or frame
             if frame.f_code.co_name not in skip_functions:
-                found = frame
+                user_frame = frame
                 break
         frame = frame.f_back
-    best = found or innermost
+    best = user_frame or innermost
     return CallSite(best.f_code.co_filename, best.f_lineno)
 
 
@@ -123,13 +124,13 @@ def _span(node: ast.Call) -> tuple[int, int]:
 
 
 def _assigned(tree: ast.Module, names: set[str]) -> list[ast.expr]:
-    found = []
+    values = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             targets = {target.id for target in node.targets if isinstance(target, ast.Name)}
             if targets & names:
-                found.append(node.value)
-    return found
+                values.append(node.value)
+    return values
 
 
 @lru_cache(maxsize=32)

@@ -42,8 +42,8 @@ def comments_in(lines: Sequence[str]) -> list[Comment]:
     except (SyntaxError, tokenize.TokenError):  # a notebook cell with magics, or a file that has changed
         return []
     comments = [token for token in tokens if token.type == tokenize.COMMENT]
-    found = [(token.start[0], match) for token in comments for match in [_COMMENT.search(token.string)] if match]
-    return [Comment(line, match[0], _patterns(match)) for line, match in found]
+    matches = [(token.start[0], match) for token in comments for match in [_COMMENT.search(token.string)] if match]
+    return [Comment(line, match[0], _patterns(match)) for line, match in matches]
 
 
 def _patterns(match: re.Match[str]) -> tuple[str, ...]:

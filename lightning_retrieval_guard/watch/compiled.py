@@ -16,7 +16,7 @@ class BesideGraphs:
     Args:
         watched: What runs outside of compiled code.
         plain: What compiled code traces in its place, as if nobody watched.
-        leaves: Whether a call leaves the graph instead, so that it is watched; or what tells it from the arguments. For
+        leaves: Whether a call leaves the graph instead, so that it is watched; or a function of the arguments. For
             what can be part of no graph anyway, else code that is compiled with ``fullgraph=True`` would fail.
     """
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -14,27 +14,12 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
+from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.patches import Patches
-from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.suppressions import Suppressions, patterns_of
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 
 
-class FunctionalListener(Protocol):
-    """What the watch asks."""
-
-    suppressions: Suppressions
-
-    def stage(self) -> StageRecord | None:
-        """The stage that runs now."""
-
-    def hook(self) -> str | None:
-        """The Lightning hook that runs now."""
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
-
-
-def watch_functionals(listener: FunctionalListener, patches: Patches) -> None:
+def watch_functionals(listener: WatchListener, patches: Patches) -> None:
     """See what the functionals' own check of their input sees."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +42,7 @@ def _functional_that_runs() -> str:
     return "a retrieval functional" if frame is None else frame.f_code.co_name
 
 
-def _note(listener: FunctionalListener, function: str, shape: tuple[int, int]) -> None:
+def _note(listener: WatchListener, function: str, shape: tuple[int, int]) -> None:
     stage, site = listener.stage(), user_call_site()
     if stage is not None:
         suppressed = patterns_of(listener.suppressions.at(site))

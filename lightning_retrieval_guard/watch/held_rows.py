@@ -65,6 +65,7 @@ class HeldRows:
         metric: Any = life.record.metric()
         columns = list(zip(_compat.local_row_states(metric), self._copies, strict=True))
         if may_wait:
+            # room is made first, so that the budget holds at every moment
             new = [part for column, copies in columns for part in column if _find(part, copies) is None]
             self._make_room(sum(map(_size, new)))
         kept = [[self._copy(part, copies, may_wait) for part in column] for column, copies in columns]
@@ -107,6 +108,7 @@ class HeldRows:
     def _settings_of(self, metric: Any) -> Any:
         """A metric with the same settings and no rows, one for all that ask the same."""
         measure = measure_of(metric)
+        # code of the user's may read any attribute, so that no other metric can stand for this one
         if measure is None or measure.formula == "own":
             return _compat.detached_clone(metric)
         asks = replace(measure, metric=None), _compat.syncs_on_compute(metric), _compat.group_of(metric)
@@ -122,8 +124,8 @@ def _size(tensor: Tensor) -> int:
 
 def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
     """A copy that holds the same."""
-    found = (reference() for reference in copies)
-    return next((copy for copy in found if copy is not None and _is_same(copy, part)), None)
+    living = (reference() for reference in copies)
+    return next((copy for copy in living if copy is not None and _is_same(copy, part)), None)
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

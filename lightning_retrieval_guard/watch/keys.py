@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Kind, LogCall, WeightCounts
-from lightning_retrieval_guard.ranking.measures import ask_the_same
+from lightning_retrieval_guard.ranking.measures import score_alike
 from lightning_retrieval_guard.watch.batches import BatchSize
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, ForwardUpdates, MetricLife, MetricRecord, life_of
@@ -64,6 +64,7 @@ class Weights:
         else:
             self._note_other(used, given, batch, samples, world_size)
             plain = value.detach() if isinstance(value, Tensor) else value
+            # not in place: the first tensor decides the device
             self.value = self.value + plain * (samples - used)
             self.weight += samples - used
 
@@ -77,6 +78,7 @@ class Weights:
         if not given:
             self.counts["guessed"] += 1
         elif world_size > 1 and used == world_size * samples:
+            # two mistakes make this number, and nothing says which
             if short and used == batch.nominal:
                 self.counts["either"] += 1
             else:
@@ -173,12 +175,13 @@ class KeyRecord:
         """Another life is shown from now on."""
         if self.lives:
             last = life_of(self.lives[-1])
-            self.mixed = self.mixed or not ask_the_same(last.metric, life.metric)
+            self.mixed = self.mixed or not score_alike(last.metric, life.metric)
 
     def _note_forward(self, last: AnyLife | None, life: MetricLife, update: int) -> None:
         if not isinstance(last, ForwardUpdates) or last.life is not life:
             self._compare_settings(life)
             last = ForwardUpdates(life, [])
             self.lives.append(last)
+        # one value may be logged twice under a key
         if not last.updates or last.updates[-1] != update:
             last.updates.append(update)

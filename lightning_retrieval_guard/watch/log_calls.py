@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -13,39 +13,20 @@ from lightning_retrieval_guard.epoch.facts import Kind, LogCall
 from lightning_retrieval_guard.watch.call_site import LOG_METHODS, user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.origins import Origin
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 # among the arguments of `log` after name and value
 _BATCH_SIZE_POSITION = 9
 
 
-class LogListener(Protocol):
-    """What the watch asks and tells."""
-
-    suppressions: Suppressions
-
-    @property
-    def world_size(self) -> int:
-        """The number of ranks."""
-
-    def stage(self) -> StageRecord | None:
-        """The stage that runs now."""
-
-    def logged(self, key: KeyRecord) -> None:
-        """A log call was taken in."""
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
-
-
 class LogWatch:
     """Sees log calls while it is installed, and leaves them as they are."""
 
-    def __init__(self, trainer: Any, module: Any, metrics: MetricWatch, listener: LogListener) -> None:
+    def __init__(self, trainer: Any, module: Any, metrics: MetricWatch, listener: WatchListener) -> None:
         self._trainer = trainer
         self._module = module
         self._metrics = metrics
@@ -92,6 +73,7 @@ class LogWatch:
         key = stage.keys.get(storage)
         if key is None:
             key = stage.keys[storage] = self._begin(stage, storage, name, kind, results[storage])
+        # what is ignored at one call alone is not ignored for the key
         elif key.suppressed:
             key.suppressed = self._listener.suppressions.still(key.suppressed)
         if is_object:
@@ -101,6 +83,7 @@ class LogWatch:
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1
+        # a tensor stays on its device: asking it here would wait
         if origin is not None and is_written is not False:
             key.is_written = key.is_written | is_written
         if origin is not None or kind != key.call.kind:

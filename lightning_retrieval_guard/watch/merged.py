@@ -21,7 +21,7 @@ class Merged:
 
     Attributes:
         why: How the two differ, in words.
-        how: As in ``SourceFacts``, without a look at rows.
+        how: ``merged_how`` of ``ForeignState``, without a look at rows.
         ignores: The relevance that one of the two leaves out, where they differ in nothing else.
         leader_ignores: Whether that is the leader.
     """
@@ -34,19 +34,20 @@ class Merged:
 
 def merged_into(leader: Metric, member: Metric) -> Merged | None:
     """Why the updates of a member and of the leader of its compute group differ; ``None`` where nothing shows that."""
-    one, other = type(leader).update, type(member).update
+    update_of_leader, update_of_member = type(leader).update, type(member).update
     name = type(leader).__name__
-    if one is not other:
-        own = not (_is_torchmetrics(one) and _is_torchmetrics(other))
-        return Merged(f"{type(member).__name__} has an update() of its own", "update") if own else None
-    reads = getattr(getattr(other, "__code__", None), "co_names", ())
+    if update_of_leader is not update_of_member:
+        is_custom = not (_is_torchmetrics(update_of_leader) and _is_torchmetrics(update_of_member))
+        return Merged(f"{type(member).__name__} has an update() of its own", "update") if is_custom else None
+    # a setting that update() does not read cannot change the state
+    reads = getattr(getattr(update_of_member, "__code__", None), "co_names", ())
     for setting in _FILTERS:
-        theirs, its = getattr(leader, setting, None), getattr(member, setting, None)
-        if setting in reads and theirs != its:
-            why = f"{type(member).__name__} has {setting}={its!r} and {name} has {theirs!r}"
-            ignores = its if theirs is None else theirs
+        of_leader, of_member = getattr(leader, setting, None), getattr(member, setting, None)
+        if setting in reads and of_leader != of_member:
+            why = f"{type(member).__name__} has {setting}={of_member!r} and {name} has {of_leader!r}"
+            ignores = of_member if of_leader is None else of_leader
             ignores = ignores if _compat.is_rows_metric(member) else None
-            return Merged(why, "setting", ignores, theirs is not None)
+            return Merged(why, "setting", ignores, of_leader is not None)
     return None
 
 

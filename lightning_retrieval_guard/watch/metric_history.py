@@ -1,4 +1,4 @@
-"""The metric behind logged values that keeps no rows: what its values stand for, and whether it can be asked itself."""
+"""The metric behind logged values that keeps no rows: what its values stand for, and what it comes to in the epoch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _ACCURACY_IF_MICRO = frozenset({"F1Score", "FBetaScore", "Precision", "Recall", 
 
 
 def is_mean_of_batches(metric: Metric) -> bool:
-    """Whether nothing tells that a metric's value is another number than the mean of its values over batches."""
+    """Whether nothing shows that a metric's value is another number than the mean of its values over batches."""
     if not type(metric).__module__.startswith("torchmetrics."):
         return True
     name, average = type(metric).__name__, getattr(metric, "average", None)
@@ -109,7 +109,7 @@ class MetricHistory:
     def describe(
         self, kind: str, calls: int, dataloader: int | None, feeding: UpdateContext, world_size: int
     ) -> SourceMetricFacts:
-        """What to tell of them.
+        """What to report of them.
 
         Args:
             kind: What was logged.
@@ -121,24 +121,25 @@ class MetricHistory:
         metric = self._record.metric() if self._record is not None else None
         if self._record is None or metric is None or _is_wrapper(metric):
             return SourceMetricFacts()
-        feeds, one = self._record.feeds, self.count == 1 and self.metric is not None
+        feeds, is_one_life = self._record.feeds, self.count == 1 and self.metric is not None
         updates, loaders = sum(feeds.values()), {feed.dataloader for feed in feeds}
-        if one and updates > metric.update_count:
+        if is_one_life and updates > metric.update_count:
             return SourceMetricFacts()  # a reset in compiled code is not seen
-        running = kind == "compute" and one and calls > 1 and updates > 1
+        running = kind == "compute" and is_one_life and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
-        whole = one and combines and fed_here and fed_now and updates == calls
-        told = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
+        whole = is_one_life and combines and fed_here and fed_now and updates == calls
+        facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
-            told = replace(told, shared=shared, **self._stale(self._record, metric, feeding))
+            facts = replace(facts, shared=shared, **self._stale(self._record, metric, feeding))
         merged = self._record.merged
         if merged is not None:
-            told = replace(told, merged=merged.why, merged_how=merged.how)
-        says = told.running or told.stale or told.shared or told.merged or not told.mean
-        return told if says else SourceMetricFacts()
+            facts = replace(facts, merged=merged.why, merged_how=merged.how)
+        # most keys have nothing to report, and then nothing travels
+        says = facts.running or facts.stale or facts.shared or facts.merged or not facts.mean
+        return facts if says else SourceMetricFacts()
 
     @staticmethod
     def _stale(record: MetricRecord, metric: Metric, feeding: UpdateContext) -> dict[str, Any]:
@@ -150,15 +151,16 @@ class MetricHistory:
         return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
 
 
-def ask(metric: Any, alone: bool) -> float | None:
+def compute_value(metric: Any, alone: bool) -> float | None:
     """The value of a metric, where it is one number; leaves the metric and the random state as they were.
 
     Args:
         metric: The metric.
-        alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must ask.
+        alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must compute.
     """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # the program did not ask
+        warnings.simplefilter("ignore")  # the program did not compute here
+        # neither is an old value taken, nor this one left for the program
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
             value = metric.compute()

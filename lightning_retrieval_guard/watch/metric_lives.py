@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
-from lightning_retrieval_guard.epoch.row_table import ScoredUpdate, States
+from lightning_retrieval_guard.epoch.row_table import RowStates, ScoredUpdate
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
@@ -21,7 +21,7 @@ from lightning_retrieval_guard.watch.suppressions import Suppressed
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.beside import Beside
 
-KeptStates = tuple[list[Tensor], list[Tensor], list[Tensor]]
+KeptRows = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class MetricLife:
         self.scored: Mapping[int, ScoredUpdate] = {}
         self.is_shown = False
         self._metric: Metric | None = record.metric()
-        self._kept: KeptStates | None = None
+        self._kept: KeptRows | None = None
 
     @property
     def metric(self) -> Any:
@@ -108,7 +108,7 @@ class MetricLife:
         """Whether the rows are those that the metric holds."""
         return self._kept is None
 
-    def states(self) -> States:
+    def states(self) -> RowStates:
         """Ids, scores and relevance, one tensor an update."""
         return self._kept if self._kept is not None else _compat.row_states(self.metric)
 
@@ -117,7 +117,7 @@ class MetricLife:
         ids, preds, target = _compat.row_states(self.metric)
         self._kept = (list(ids), list(preds), list(target))
 
-    def capture(self, rows: KeptStates, settings: Metric) -> None:
+    def capture(self, rows: KeptRows, settings: Metric) -> None:
         """Keep rows as they are now, and in place of the metric one with the same settings."""
         count = len(rows[0])
         self.infos, self.feeds = list(self.record.infos[:count]), dict(self.record.feeds)
@@ -183,6 +183,7 @@ class MetricRecord:
         current = self.held_life
         if current is None:
             current = MetricLife(self)
+            # weakly, so that a life that no key shows is gone with its batch
             self._life = weakref.ref(current)
         return current
 
@@ -203,11 +204,11 @@ class MetricRecord:
         if self.is_rows:
             self.infos.append(UpdateInfo(batch, feed))
 
-    def follow(self, leader: MetricRecord) -> None:
+    def relink(self, leader: MetricRecord) -> None:
         """Hold what the leader of the compute group holds, fed as it was."""
         if not self.is_grouped:
-            theirs, its = leader.metric(), self.metric()
-            self.merged = None if theirs is None or its is None else merged_into(theirs, its)
+            of_leader, of_member = leader.metric(), self.metric()
+            self.merged = None if of_leader is None or of_member is None else merged_into(of_leader, of_member)
         self.is_grouped = leader.is_grouped = True
         self.leader = leader
         self.first_update = self.first_update or leader.first_update
@@ -223,6 +224,7 @@ class MetricRecord:
     def leave_group(self) -> None:
         """An update of this member alone: count by itself from now on."""
         self.is_grouped, self.merged, self.leader = False, None, None
+        # copies, because the two count apart from now on
         self.infos, self.feeds = list(self.infos), dict(self.feeds)
         self.fed_by = {stage: set(loaders) for stage, loaders in self.fed_by.items()}
         self.samples_at_update = dict(self.samples_at_update)
@@ -253,13 +255,17 @@ class SomeUpdates:
         """As of the life, which alone decides how long the metric is kept."""
         return self.life.metric
 
-    def states(self) -> States:
+    def states(self) -> RowStates:
         """Ids, scores and relevance, one tensor an update."""
         ids, preds, target = self.life.states()
         if len(self.updates) == len(ids):
             return ids, preds, target
         chosen = self.updates
-        return [ids[one] for one in chosen], [preds[one] for one in chosen], [target[one] for one in chosen]
+        return (
+            [ids[update] for update in chosen],
+            [preds[update] for update in chosen],
+            [target[update] for update in chosen],
+        )
 
     @property
     def scored(self) -> dict[int, ScoredUpdate]:

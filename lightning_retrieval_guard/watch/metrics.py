@@ -10,8 +10,8 @@ import functools
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -22,51 +22,15 @@ from lightning_retrieval_guard.watch.beside import BesideFeeder
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
+from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.merged import rows_given
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.patches import Patches
 from lightning_retrieval_guard.watch.stale import drop_stale
-from lightning_retrieval_guard.watch.suppressions import Suppressions
-from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
-
-
-class MetricListener(Protocol):
-    """What the watch asks and tells while a metric works."""
-
-    suppressions: Suppressions
-
-    @property
-    def routes(self) -> bool:
-        """Whether the guard supplies the values of retrieval metrics."""
-
-    @property
-    def in_step(self) -> bool:
-        """Whether a batch has begun since the ranks last met."""
-
-    def may_drop(self, record: MetricRecord) -> bool:
-        """Whether a metric may be made to forget what it holds of earlier epochs."""
-
-    def feeding(self) -> UpdateContext | None:
-        """What feeds metrics at this moment, or ``None`` outside of stages."""
-
-    def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        """Compute the metric, and say whether the value combines all ranks."""
-
-    def forward(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
-        """Run ``forward`` of the metric, and say whether the value combines all ranks."""
-
-    def bring(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
-        """Before an update with ``inputs``: move the metric to where it is needed."""
-
-    def hook(self) -> str | None:
-        """The Lightning hook that runs now."""
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
 
 
 class _Calls(threading.local):
@@ -84,11 +48,11 @@ class MetricWatch:
     Collections and arithmetics on metrics are no outer calls: what they hold is judged by itself.
 
     Args:
-        listener: Is asked and told.
+        listener: Answers the watch, and hears of what it sees.
         max_held_mb: The MiB of rows that the watch may keep alive.
     """
 
-    def __init__(self, listener: MetricListener, max_held_mb: float) -> None:
+    def __init__(self, listener: WatchListener, max_held_mb: float) -> None:
         self._listener = listener
         self._patches = Patches()
         self._records: dict[int, MetricRecord] = {}
@@ -287,7 +251,7 @@ class MetricWatch:
         for first, *others in _compat.compute_groups(collection):
             leader = self.record_of(first)
             for other in others:
-                self.record_of(other).follow(leader)
+                self.record_of(other).relink(leader)
 
     def _stays(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a retrieval metric is told to move to where it is; Lightning does so in every log call."""
@@ -296,6 +260,7 @@ class MetricWatch:
             return False
         states = _compat.row_states(metric)
         checked, count = record.checked_parts
+        # parts that were looked at before stay where they are; a new list is looked at from the start
         start = count if checked == id(states[0]) and count <= len(states[0]) else 0
         stays = all(part.device == metric.device for column in states for part in column[start:])
         if stays:
@@ -303,10 +268,11 @@ class MetricWatch:
         return stays
 
     def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
+        # what was fed nothing holds nothing of another epoch
         if record.feeds:
             self._listener.protect(lambda: self._drop_stale(record))
         if self._listener.routes:
-            self._listener.protect(lambda: self._listener.bring(record, tensors_in((args, kwargs))))
+            self._listener.protect(lambda: self._listener.move_to_module_device(record, tensors_in((args, kwargs))))
             self._listener.protect(lambda: self._feed_beside(record, (args, kwargs)))
 
     def _feed_beside(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
@@ -316,13 +282,14 @@ class MetricWatch:
     def _drop_stale(self, record: MetricRecord) -> None:
         """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
         feeding = self._listener.feeding()
-        if feeding is not None and self._listener.may_drop(record):
+        if feeding is not None and self._listener.may_drop_stale(record):
             drop_stale(record, feeding, self.row_records())
 
     def _note_update(self, record: MetricRecord, rows: int | None) -> None:
         metric: Any = record.metric()
         if metric is not None and _compat.is_composition(metric):
             return  # its parts were updated
+        # only an update of the collection feeds the whole group
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
         if record.made_in_batch != self._batch:
@@ -356,6 +323,7 @@ class MetricWatch:
 
     def _note_reset(self, metric: Metric) -> None:
         record = self._records.get(id(metric))
+        # forward() resets a metric within its own call, and puts back what it held
         if record is None or any(caller is record for caller in self._calls.records):
             return
         if record.is_rows:
@@ -397,4 +365,5 @@ def _forget(records: dict[int, MetricRecord], key: int, reference: weakref.ref[M
 
 def _living_metrics() -> list[Metric]:
     """All metrics of the process, also those in plain lists and local variables."""
+    # isinstance() would ask proxies, which may build what they stand for
     return [thing for thing in gc.get_objects() if Metric in type(thing).__mro__]

@@ -36,6 +36,7 @@ class Origins:
     def of(self, tensor: Tensor) -> tuple[Origin | None, Tensor | bool]:
         """Where a tensor came from, as long as it is the same tensor, and whether it was written to since."""
         entry = self._origins.get(id(tensor))
+        # the id of a tensor that is gone may come again
         if entry is None or entry[0]() is not tensor:
             return None, False
         _, origin, then = entry

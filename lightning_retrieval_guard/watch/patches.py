@@ -93,8 +93,8 @@ class Patches:
 
 def _patch_in(value: Any) -> Patch | None:
     """The patch that a value of a ``__dict__`` is, or stands for."""
-    found = value if isinstance(value, Patch) else getattr(value, "patch_of_guard", None)
-    return found if isinstance(found, Patch) else None
+    patch = value if isinstance(value, Patch) else getattr(value, "patch_of_guard", None)
+    return patch if isinstance(patch, Patch) else None
 
 
 def _as_function(patch: Patch, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -106,9 +106,9 @@ class StageRecord:
 
     def _keep_columns(self, columns: IdColumns | None, limit: float) -> None:
         self._column_bytes += 0 if columns is None else columns.bytes
-        known = columns is not None and self._column_bytes <= limit
-        self._in_batch = columns if known else None
-        if columns is None or not known or self._columns is None:
+        are_kept = columns is not None and self._column_bytes <= limit
+        self._in_batch = columns if are_kept else None
+        if columns is None or not are_kept or self._columns is None:
             self._columns = None
         else:
             self._columns.append(columns)
@@ -117,19 +117,21 @@ class StageRecord:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
         self.batch, self.repeats = _NO_BATCH, None
-        known = self._columns
-        self._in_batch = None if known is None else IdColumns([one for own in known for one in own.batches])
+        columns = self._columns
+        batches = None if columns is None else [batch for one_batch in columns for batch in one_batch.batches]
+        self._in_batch = None if batches is None else IdColumns(batches)
 
     @property
     def samples(self) -> int | None:
         """Samples seen over all dataloaders; ``None`` where a batch had an unknown size."""
-        known = [seen for seen in self._samples.values() if seen is not None]
-        return sum(known) if len(known) == len(self._samples) else None
+        counts = [seen for seen in self._samples.values() if seen is not None]
+        return sum(counts) if len(counts) == len(self._samples) else None
 
     @property
     def feeding(self) -> UpdateContext:
         """What feeds metrics now."""
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
+        # the count holds the batch at hand already
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
         return UpdateContext(
             self.stage,

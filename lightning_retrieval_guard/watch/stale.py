@@ -18,8 +18,8 @@ def may_be_stale(metric: Metric, stage: str) -> bool:
     """
     kept = ("torchmetrics.aggregation", "torchmetrics.wrappers")
     module = type(metric).__module__
-    known = module.startswith("torchmetrics.") and not module.startswith(kept)
-    return stage != "train" and (known or _compat.is_rows_metric(metric))
+    is_torchmetrics = module.startswith("torchmetrics.") and not module.startswith(kept)
+    return stage != "train" and (is_torchmetrics or _compat.is_rows_metric(metric))
 
 
 def drop_stale(
@@ -43,7 +43,7 @@ def drop_stale(
     if record.is_rows:
         ids = _compat.row_states(metric)[0]
         count = sum(part.numel() for part in ids)
-        sharers = [own for own in row_records if _compat.row_states(own[0])[0] is ids]
+        sharers = [(other, sharer) for other, sharer in row_records if _compat.row_states(other)[0] is ids]
     dropped = Dropped(feeding.epoch, count, all(feed.stage == "sanity_check" for feed in record.feeds))
     for other, sharer in sharers:
         other.reset()

@@ -48,12 +48,12 @@ Suppressed = tuple[Suppression, ...]
 
 def patterns_of(suppressed: Suppressed) -> tuple[str, ...]:
     """The codes and prefixes of several suppressions, each once and in order."""
-    return tuple(sorted({pattern for own in suppressed for pattern in own.patterns}))
+    return tuple(sorted({pattern for suppression in suppressed for pattern in suppression.patterns}))
 
 
-def all_silence(told: Sequence[Sequence[str]], code: str) -> bool:
-    """Whether a rule must not speak, by what every rank told: its codes and prefixes that stay silent."""
-    return bool(told) and all(code.startswith(tuple(patterns)) for patterns in told)
+def all_silence(patterns_of_ranks: Sequence[Sequence[str]], code: str) -> bool:
+    """Whether a rule must not speak, by what every rank reported: its codes and prefixes that stay silent."""
+    return bool(patterns_of_ranks) and all(code.startswith(tuple(patterns)) for patterns in patterns_of_ranks)
 
 
 class Suppressions:
@@ -70,7 +70,7 @@ class Suppressions:
         self._sites: dict[CallSite, Suppressed] = {}
         self._used: set[tuple[Suppression, str]] = set()
 
-    def block(self, codes: Sequence[str]) -> Block:
+    def block(self, codes: Sequence[str]) -> IgnoreBlock:
         """A context in which rules stay silent.
 
         Raises:
@@ -86,7 +86,9 @@ class Suppressions:
                 " Pass that to RetrievalGuard(ignore=[...])."
             )
         site = user_call_site()
-        return Block(self, Suppression(site.path, site.line, f"ignore({', '.join(patterns)})", patterns, is_block=True))
+        return IgnoreBlock(
+            self, Suppression(site.path, site.line, f"ignore({', '.join(patterns)})", patterns, is_block=True)
+        )
 
     def enter(self, block: Suppression) -> None:
         """A block begins."""
@@ -95,6 +97,7 @@ class Suppressions:
 
     def leave(self, block: Suppression) -> None:
         """A block ends; the latest of the same, whatever has begun since."""
+        # list.remove() takes the first of equals, and the latest is meant
         self._active.reverse()
         self._active.remove(block)
         self._active.reverse()
@@ -107,7 +110,9 @@ class Suppressions:
 
     def still(self, suppressed: Suppressed) -> Suppressed:
         """What holds for a later log call of the same key too."""
-        return tuple(own for own in suppressed if not own.is_block or own in self._active)
+        return tuple(
+            suppression for suppression in suppressed if not suppression.is_block or suppression in self._active
+        )
 
     def may_apply(self, owners: Iterable[type]) -> bool:
         """Whether a suppression is active, or stands in a file of some classes or of a log call or update so far."""
@@ -120,28 +125,29 @@ class Suppressions:
 
     def use(self, suppressed: Suppressed, code: str) -> None:
         """A finding was silenced."""
-        for own in suppressed:
-            self._used.update((own, pattern) for pattern in own.patterns if code.startswith(pattern))
+        for suppression in suppressed:
+            self._used.update((suppression, pattern) for pattern in suppression.patterns if code.startswith(pattern))
 
     def unused(self) -> Iterator[tuple[Suppression, list[str]]]:
         """The suppressions of this run, each with those of its codes and prefixes that have silenced nothing."""
-        for own in (*self._entered, *self._comments()):
-            idle = [pattern for pattern in own.patterns if (own, pattern) not in self._used]
+        for suppression in (*self._entered, *self._comments()):
+            idle = [pattern for pattern in suppression.patterns if (suppression, pattern) not in self._used]
             if idle:
-                yield own, idle
+                yield suppression, idle
 
     def _comments(self) -> Iterator[Suppression]:
         """The comments in files of this run's log calls, without those at calls that never ran."""
-        at_calls = {own for suppressed in self._sites.values() for own in suppressed}
+        at_calls = {suppression for suppressed in self._sites.values() for suppression in suppressed}
         for path in sorted({site.path for site in self._sites}):
             comments = _comments_in(path)
             if not comments:
                 continue
             ran = {_function_around(path, site.line) for site in self._sites if site.path == path}
-            for own in comments:
-                idle = not _stands_at_log_call(own) and _function_around(path, own.line) in {None, *ran}
-                if own in at_calls or idle:
-                    yield own
+            for comment in comments:
+                # a comment in a function that never ran may be of use in another run
+                idle = not _stands_at_log_call(comment) and _function_around(path, comment.line) in {None, *ran}
+                if comment in at_calls or idle:
+                    yield comment
 
     def start_over(self) -> None:
         """A run is over. What was of use stays known."""
@@ -149,7 +155,7 @@ class Suppressions:
         self._sites = {}
 
 
-class Block:
+class IgnoreBlock:
     """Keeps rules silent while it is entered; may be entered again, also within itself."""
 
     def __init__(self, suppressions: Suppressions, suppression: Suppression) -> None:
@@ -169,7 +175,7 @@ class Block:
 def _comments_at(site: CallSite) -> Iterator[Suppression]:
     comments = _comments_in(site.path)
     lines = call_lines(site) if comments else ()
-    return (own for own in comments if own.line in lines)
+    return (comment for comment in comments if comment.line in lines)
 
 
 @lru_cache(maxsize=32)
@@ -180,8 +186,8 @@ def _may_suppress(path: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _comments_in(path: str) -> tuple[Suppression, ...]:
-    found = comments_in(linecache.getlines(path))
-    return tuple(Suppression(path, own.line, own.text, own.patterns) for own in found)
+    comments = comments_in(linecache.getlines(path))
+    return tuple(Suppression(path, comment.line, comment.text, comment.patterns) for comment in comments)
 
 
 def _stands_at_log_call(comment: Suppression) -> bool:
@@ -194,7 +200,7 @@ def _function_around(path: str, line: int) -> int | None:
     """The first line of the innermost function around a line, or ``None`` outside of functions."""
     tree = parse_source(path)
     functions = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
-    return max((own.lineno for own in functions if line in _lines(own)), default=None)
+    return max((function.lineno for function in functions if line in _lines(function)), default=None)
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -13,7 +13,6 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Unregistered
 from lightning_retrieval_guard.epoch.payload import to_payload
 from lightning_retrieval_guard.watch.call_site import CallSite
-from lightning_retrieval_guard.watch.holders import iter_modules
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
@@ -31,7 +30,22 @@ class _Holding:
     of_callback: bool = False
 
 
-def bring(record: MetricRecord, module: Any, inputs: Iterable[Tensor]) -> None:
+def iter_modules(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules among attributes, and in their plain dicts and lists, each with its path such as ``metrics['mrr']``.
+
+    Args:
+        attributes: Of one object.
+        prefix: What the paths begin with; nothing if empty.
+    """
+    for name, value in attributes.items():
+        path = f"{prefix}.{name}" if prefix else name
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for part_path, part in ((path, value), *((f"{path}[{index!r}]", part) for index, part in parts)):
+            if isinstance(part, nn.Module):
+                yield part_path, part
+
+
+def move_to_module_device(record: MetricRecord, module: Any, inputs: Iterable[Tensor]) -> None:
     """Before an update, move a metric that is no part of the module to where the module and all inputs are.
 
     Args:
@@ -42,9 +56,8 @@ def bring(record: MetricRecord, module: Any, inputs: Iterable[Tensor]) -> None:
     metric, device = record.metric(), module.device
     if metric is None or metric.device == device or not _is_lasting(metric, record):
         return
-    if not any(part is metric for _, part in _compat.named_modules(module)) and {one.device for one in inputs} == {
-        device
-    }:
+    is_registered = any(part is metric for _, part in _compat.named_modules(module))
+    if not is_registered and {tensor.device for tensor in inputs} == {device}:
         record.moved_from = metric.device
         metric.to(device)
 
@@ -66,17 +79,17 @@ def collect_unregistered(
         return []
     holdings = _holdings(trainer, module)
     wrapped = {id(part) for metric, _ in strays for _, part in _compat.named_modules(metric) if part is not metric}
-    found: dict[tuple[str, CallSite], Unregistered] = {}
+    unregistered: dict[tuple[str, CallSite], Unregistered] = {}
     for metric, record in strays:
         holding = holdings.get(id(metric)) or _Holding(type(metric).__name__, metric)
         site = record.first_update
         # metrics that Lightning does not move are no fault of a callback, which cannot register them
         if id(metric) not in wrapped and site is not None and (not holding.of_callback or _is_apart(record, module)):
-            found.setdefault((holding.name, site), _told(holding, record, site, keys, module))
-    return [to_payload(own) for own in found.values()]
+            unregistered.setdefault((holding.name, site), _facts_of(holding, record, site, keys, module))
+    return [to_payload(facts) for facts in unregistered.values()]
 
 
-def _told(
+def _facts_of(
     holding: _Holding, record: MetricRecord, site: CallSite, keys: Sequence[KeyRecord], module: Any
 ) -> Unregistered:
     apart = _is_apart(record, module)
@@ -112,28 +125,28 @@ def _is_lasting(metric: Metric, record: MetricRecord) -> bool:
 
 def _holdings(trainer: Any, module: Any) -> dict[int, _Holding]:
     """For every module that is held in a known place, the outermost that is held there."""
-    found: dict[int, _Holding] = {}
+    holdings: dict[int, _Holding] = {}
     owners = [("", module), *((type(callback).__name__, callback) for callback in _compat.callbacks_of(trainer))]
     for prefix, owner in owners:
         for name, whole in iter_modules(vars(owner), prefix):
             for _, part in _compat.named_modules(whole):
-                found.setdefault(id(part), _Holding(name, whole, bool(prefix)))
-    return found
+                holdings.setdefault(id(part), _Holding(name, whole, bool(prefix)))
+    return holdings
 
 
-def unregistered_of(meetings: Iterable[Sequence[Mapping[str, Any]]]) -> list[Unregistered]:
-    """What the ranks told at all meetings, each metric once; what was told last counts, and what is worse."""
-    found: dict[tuple[str, str, int], Unregistered] = {}
-    for rank, own in _each(meetings):
-        place = (own.name, own.path, own.line)
-        known = found.get(place, own)
-        worse = own if own.device or not known.device else known
-        ranks = tuple(sorted({*known.ranks, rank}))
-        found[place] = replace(worse, storage=own.storage or known.storage, ranks=ranks)
-    return list(found.values())
+def unregistered_of(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> list[Unregistered]:
+    """What the ranks reported in all exchanges, each metric once; what was reported last counts, and what is worse."""
+    by_identity: dict[tuple[str, str, int], Unregistered] = {}
+    for rank, entry in _each(exchanges):
+        identity = (entry.name, entry.path, entry.line)
+        earlier = by_identity.get(identity, entry)
+        worse = entry if entry.device or not earlier.device else earlier
+        ranks = tuple(sorted({*earlier.ranks, rank}))
+        by_identity[identity] = replace(worse, storage=entry.storage or earlier.storage, ranks=ranks)
+    return list(by_identity.values())
 
 
-def _each(meetings: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[int, Unregistered]]:
-    for messages in meetings:
+def _each(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[int, Unregistered]]:
+    for messages in exchanges:
         for rank, message in enumerate(messages):
-            yield from ((rank, Unregistered(**told)) for told in message.get("unregistered", ()))
+            yield from ((rank, Unregistered(**entry)) for entry in message.get("unregistered", ()))

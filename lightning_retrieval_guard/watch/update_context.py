@@ -29,8 +29,8 @@ class UpdateContext:
     """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
-    ``is_over`` tells of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, ``in_step`` tells whether a step runs, ``repeats`` what of its batch the sampler repeats, and
+    ``is_over`` says of another one whether it began before this one and has ended. ``columns`` are those that ids can
+    have come from, ``in_step`` says whether a step runs, ``repeats`` what of its batch the sampler repeats, and
     ``logs_by_dataloader`` whether metric objects are logged for each of several dataloaders.
     """
 
@@ -50,6 +50,7 @@ class UpdateContext:
         record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
         samples, source = None, (self.stage, self.dataloader)
         if self.samples is not None:
+            # those since its last update by the same dataloader of the same stage
             samples = self.samples - record.samples_at_update.get(source, 0)
             record.samples_at_update[source] = self.samples
         return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_retrieval_guard import RetrievalGuard
-from lightning_retrieval_guard.report.faults import State, judge_keys
+from lightning_retrieval_guard.report.faults import KeyState, judge_keys
 
 
 class CheckedGuard(RetrievalGuard):
@@ -15,5 +15,5 @@ class CheckedGuard(RetrievalGuard):
         super().teardown(trainer, pl_module, stage)
         report = self._build_report(trainer)
         for key in judge_keys(report.keys, report.findings):
-            is_accused = key.state in (State.WRONG, State.CORRECTED)
+            is_accused = key.state in (KeyState.WRONG, KeyState.CORRECTED)
             assert key.codes or not is_accused, f"{key} is {key.state.value}, and nothing was found there"

@@ -191,9 +191,9 @@ def _run(module: LightningModule, guard: list[Callback], method: str) -> dict[st
 
 def _is_guards(metrics: dict[str, float]) -> bool:
     """The guard's own call, which holds nothing of the program's."""
-    own = [key.startswith("guard/") for key in metrics]
-    assert all(own) or not any(own), metrics
-    return all(own) and bool(own)
+    are_guards = [key.startswith("guard/") for key in metrics]
+    assert all(are_guards) or not any(are_guards), metrics
+    return all(are_guards) and bool(are_guards)
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:
@@ -209,8 +209,8 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--keys", default="", help="show only keys that contain this text")
     arguments = parser.parse_args()
-    own, reference = shown(arguments)
-    for outcome in own:
+    outcomes, reference = shown(arguments)
+    for outcome in outcomes:
         print(f"--- rank {outcome.rank}: {outcome.status} {outcome.error}")
         if outcome.ok:
             print_shown(outcome.value, reference, arguments.keys)
@@ -224,12 +224,12 @@ def shown(arguments: argparse.Namespace) -> tuple[list[Outcome], dict[str, float
     target = f"{__package__}.evaluate:evaluate"
     pool, alone = Pool(arguments.devices), Pool(1)
     try:
-        own = pool.run(target, program=arguments.name, mode=arguments.mode, method=arguments.method)
+        outcomes = pool.run(target, program=arguments.name, mode=arguments.mode, method=arguments.method)
         [reference] = alone.run(target, program=arguments.name, method=arguments.method, right_form=True)
     finally:
         pool.close()
         alone.close()
-    return own, reference.value["callback_metrics"] if reference.ok else {}
+    return outcomes, reference.value["callback_metrics"] if reference.ok else {}
 
 
 def print_shown(value: dict[str, Any], reference: dict[str, float], keys: str) -> None:

@@ -90,9 +90,9 @@ class Pools(defaultdict[int, Pool]):
 def call(target: str, kwargs: dict[str, Any]) -> Any:
     """What a rank does with a case."""
     module, _, function = target.partition(":")
-    found = getattr(importlib.import_module(module), function)
+    runnable = getattr(importlib.import_module(module), function)
     set_libraries_aside()
-    return found(**kwargs)
+    return runnable(**kwargs)
 
 
 @functools.cache

@@ -72,7 +72,7 @@ def evaluate(fault: str, as_object: bool, mode: str, ignores: bool = False) -> d
     with recorded_warnings():
         trainer = make_trainer(guard, False)
         trainer.validate(Composed(fault, as_object, guard[0] if ignores else None), verbose=False)
-    findings = [one for own in guard for one in own.findings if one.severity != "note" and one.key == "both"]
+    findings = [one for each in guard for one in each.findings if one.severity != "note" and one.key == "both"]
     return {
         "both": float(trainer.callback_metrics["both"]),
         "found": [(one.code, one.corrected) for one in findings],
@@ -158,10 +158,10 @@ def look_at_range(mode: str) -> dict[str, Any]:
     with recorded_warnings():
         trainer = make_trainer(guard, False)
         trainer.validate(Range(), verbose=False)
-    keys = {key: epochs[-1].numbers for own in guard for key, epochs in own._log.history.items()}
+    keys = {key: epochs[-1].numbers for each in guard for key, epochs in each._log.history.items()}
     return {
         "mrr": float(trainer.callback_metrics["mrr"]),
-        "found": [one.code for own in guard for one in own.findings],
+        "found": [one.code for each in guard for one in each.findings],
         "knows": {key: numbers.reference is not None for key, numbers in keys.items()},
     }
 

@@ -57,7 +57,7 @@ def spread(values: Tensor, dim: int | None = None) -> Tensor:
 
 
 AGGREGATIONS: tuple[dict[str, Any], ...] = tuple(
-    {"aggregation": own} for own in ("mean", "median", "min", "max", spread)
+    {"aggregation": name} for name in ("mean", "median", "min", "max", spread)
 )
 if not HAS_AGGREGATION:
     AGGREGATIONS = ({},)
@@ -66,22 +66,22 @@ ACTIONS = ("neg", "pos", "skip")
 
 def metrics() -> dict[str, Metric]:
     """Each class with every cut-off, empty-target action and aggregation at least once."""
-    found: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = {}
     options = itertools.cycle(itertools.product(ACTIONS, AGGREGATIONS))
     for kind in CUT:
         for top_k, _ in itertools.product((None, 1, 3, 50), range(2)):
             action, aggregation = next(options)
-            found[f"{kind.__name__}{len(found)}"] = kind(
+            by_name[f"{kind.__name__}{len(by_name)}"] = kind(
                 top_k=top_k, empty_target_action=action, ignore_index=IGNORED, **aggregation
             )
     for action, aggregation in itertools.product(ACTIONS, AGGREGATIONS):
-        name = f"rprecision{len(found)}"
-        found[name] = RetrievalRPrecision(empty_target_action=action, ignore_index=IGNORED, **aggregation)
+        name = f"rprecision{len(by_name)}"
+        by_name[name] = RetrievalRPrecision(empty_target_action=action, ignore_index=IGNORED, **aggregation)
     for top_k in (2, 50):
-        found[f"adaptive{top_k}"] = RetrievalPrecision(top_k=top_k, adaptive_k=True, ignore_index=IGNORED)
+        by_name[f"adaptive{top_k}"] = RetrievalPrecision(top_k=top_k, adaptive_k=True, ignore_index=IGNORED)
     if HAS_AUROC:
-        found["partial"] = retrieval.RetrievalAUROC(max_fpr=0.4, ignore_index=IGNORED)
-    return found
+        by_name["partial"] = retrieval.RetrievalAUROC(max_fpr=0.4, ignore_index=IGNORED)
+    return by_name
 
 
 def graded() -> dict[str, Metric]:
@@ -91,12 +91,12 @@ def graded() -> dict[str, Metric]:
 
 def curves() -> dict[str, Metric]:
     """What has more than one number."""
-    found: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = {}
     for max_k, adaptive, action in itertools.product((None, 1, 6), (False, True), ACTIONS):
         options = {"max_k": max_k, "adaptive_k": adaptive, "empty_target_action": action, "ignore_index": IGNORED}
-        found[f"curve{len(found)}"] = RetrievalPrecisionRecallCurve(**options)
-        found[f"fixed{len(found)}"] = RetrievalRecallAtFixedPrecision(min_precision=0.2, **options)
-    return found
+        by_name[f"curve{len(by_name)}"] = RetrievalPrecisionRecallCurve(**options)
+        by_name[f"fixed{len(by_name)}"] = RetrievalRecallAtFixedPrecision(min_precision=0.2, **options)
+    return by_name
 
 
 def all_rows(dtype: str) -> Rows:
@@ -117,24 +117,24 @@ def batches(layout: Layout, rows: Rows, rank: int, world_size: int) -> list[Rows
     """What one rank sees: whole queries, or rows that stand anywhere."""
     rng = np.random.default_rng(5)
     ids = rows[0].numpy()
-    order = {query: place for place, query in enumerate(dict.fromkeys(ids.tolist()))}
-    place = np.array([order[query] for query in ids.tolist()])
+    order = {query: index for index, query in enumerate(dict.fromkeys(ids.tolist()))}
+    number_of_row = np.array([order[query] for query in ids.tolist()])
     if layout == "interleaved":
-        owner = place % world_size
+        owner = number_of_row % world_size
     elif layout in ("shuffled", "empty-rank"):
         able = world_size - (layout == "empty-rank")
-        owner = rng.integers(0, able, QUERIES)[place]
+        owner = rng.integers(0, able, QUERIES)[number_of_row]
     elif layout == "split":
         owner = rng.integers(0, world_size, len(ids))
     else:  # one query over each border between two ranks
         owner = np.arange(len(ids)) * world_size // len(ids)
-    step = place // 5 if layout != "split" else rng.integers(0, 4, len(ids))
-    found = []
+    step = number_of_row // 5 if layout != "split" else rng.integers(0, 4, len(ids))
+    parts = []
     for number in np.unique(step):
         mine = torch.from_numpy((owner == rank) & (step == number))
         if mine.any():
-            found.append(tuple(column[mine] for column in rows))
-    return found
+            parts.append(tuple(column[mine] for column in rows))
+    return parts
 
 
 class Batches(Dataset[int]):
@@ -196,16 +196,16 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
 def reference(dtype: str) -> dict[str, list[float]]:
     """What plain torchmetrics makes of all rows."""
     ids, scores, relevance, grades = all_rows(dtype)
-    known = {**metrics(), **curves(), **graded()}
-    for name, metric in known.items():
+    all_metrics = {**metrics(), **curves(), **graded()}
+    for name, metric in all_metrics.items():
         metric.update(scores, grades if name.startswith("graded") else relevance, ids)
-    return dict(_flat({name: metric.compute() for name, metric in known.items()}))
+    return dict(_flat({name: metric.compute() for name, metric in all_metrics.items()}))
 
 
 def outcomes(pool: Pool, layout: Layout, dtype: str) -> list[Outcome]:
-    found = pool.run(f"{__name__}:run", layout=layout, dtype=dtype, timeout=60.0)
-    assert all(outcome.ok for outcome in found), "\n".join(map(str, found))
-    return found
+    results = pool.run(f"{__name__}:run", layout=layout, dtype=dtype, timeout=60.0)
+    assert all(outcome.ok for outcome in results), "\n".join(map(str, results))
+    return results
 
 
 CASES = [(layout, "float32", 2) for layout in LAYOUTS] + [("split", dtype, 2) for dtype in ("float16", "bfloat16")]

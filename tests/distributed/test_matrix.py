@@ -100,8 +100,8 @@ def epoch_numbers(value: dict[str, Any]) -> Numbers:
         "bar": value["progress_bar_metrics"],
     }
     return {
-        f"{place} {key}": number
-        for place, metrics in places.items()
+        f"{source} {key}": number
+        for source, metrics in places.items()
         for key, number in metrics.items()
         if not key.endswith("_step")
     }
@@ -147,11 +147,11 @@ def test_warn_says_why_the_run_fails(pools: Mapping[int, Pool], name: str, world
     try:
         outcomes = pools[world].run(TARGET, timeout=10.0, grace=1.0, program=name, mode="warn")
     except CaseTimeout as hang:
-        told = str(hang)
+        text = str(hang)
     else:
         assert not all(outcome.ok for outcome in outcomes)
-        told = outcomes[0].log
-    assert "LRG205" in told
+        text = outcomes[0].log
+    assert "LRG205" in text
 
 
 def completed(pool: Pool, name: str, mode: str) -> bool:
@@ -164,9 +164,9 @@ def completed(pool: Pool, name: str, mode: str) -> bool:
 
 @cases(completes)
 def test_warn_changes_nothing(run: Runs, name: str, world: int) -> None:
-    places = ("returned", "callback_metrics", "logged_metrics", "progress_bar_metrics", "logger", "random")
+    sources = ("returned", "callback_metrics", "logged_metrics", "progress_bar_metrics", "logger", "random")
     for plain, guarded in zip(values(run(name, world)), values(run(name, world, "warn")), strict=True):
-        assert {place: guarded[place] for place in places} == {place: plain[place] for place in places}
+        assert {source: guarded[source] for source in sources} == {source: plain[source] for source in sources}
         assert guarded["collectives"]["step"] == plain["collectives"]["step"]
 
 
@@ -200,12 +200,12 @@ def test_warn_warns_at_the_users_line(run: Runs, name: str, world: int) -> None:
 def test_findings_tell_their_effect(run: Runs, reference: Callable[[str], Numbers], name: str, world: int) -> None:
     expected = reference(name)
     plain = epoch_numbers(values(run(name, world))[0])
-    found = above_note(values(run(name, world, "warn"))[0])
-    effects = {finding["key"]: finding["effect"] for finding in found if finding["effect"]}
-    told = {key: (effect["logged"], effect["reference"]) for key, effect in effects.items()}
-    truth = {key: (plain[f"callback {key}"], expected[f"callback {key}"]) for key in told}
-    assert told == {key: pytest.approx(pair, abs=TOLERANCE) for key, pair in truth.items()}
-    assert told
+    findings = above_note(values(run(name, world, "warn"))[0])
+    effects = {finding["key"]: finding["effect"] for finding in findings if finding["effect"]}
+    pairs = {key: (effect["logged"], effect["reference"]) for key, effect in effects.items()}
+    truth = {key: (plain[f"callback {key}"], expected[f"callback {key}"]) for key in pairs}
+    assert pairs == {key: pytest.approx(pair, abs=TOLERANCE) for key, pair in truth.items()}
+    assert pairs
 
 
 @cases(lambda entry, world: entry.ambiguous and is_wrong(entry, world))
@@ -233,9 +233,9 @@ def test_correct(run: Runs, reference: Callable[[str], Numbers], name: str, worl
 @cases(completes)
 def test_correct_changes_no_number_without_a_finding_at_its_key(run: Runs, name: str, world: int) -> None:
     for plain, corrected in zip(values(run(name, world)), values(run(name, world, "correct")), strict=True):
-        changed = {place.partition(" ")[2] for place in off(epoch_numbers(corrected), epoch_numbers(plain))}
-        found = {finding["key"] for finding in above_note(corrected)}
-        assert {key.removesuffix("_epoch") for key in changed} <= {key.removesuffix("_epoch") for key in found}
+        changed = {number.partition(" ")[2] for number in off(epoch_numbers(corrected), epoch_numbers(plain))}
+        accused = {finding["key"] for finding in above_note(corrected)}
+        assert {key.removesuffix("_epoch") for key in changed} <= {key.removesuffix("_epoch") for key in accused}
 
 
 @pytest.mark.parametrize("name", ONE_A_RULE)

@@ -32,8 +32,8 @@ class Grouped(LightningModule):
 
     def setup(self, stage: str) -> None:
         made = [dist.new_group(ranks) for ranks in GROUPS]
-        own = next(group for group, ranks in zip(made, GROUPS, strict=True) if self.global_rank in ranks)
-        self.mrr.process_group = self.recall.process_group = own
+        group_of_rank = next(group for group, ranks in zip(made, GROUPS, strict=True) if self.global_rank in ranks)
+        self.mrr.process_group = self.recall.process_group = group_of_rank
 
     def val_dataloader(self) -> Any:
         return DataLoader(rows(24) if self.split else queries(12, empty=False), batch_size=2)

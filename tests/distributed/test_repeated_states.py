@@ -91,7 +91,7 @@ def run(mode: str, batch_size: int) -> dict[str, Any]:
     return {
         "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "seen": (module.steps, module.held),
-        "padded": {one.key: one.corrected for own in guard for one in own.findings if one.code == "LRG403"},
+        "padded": {one.key: one.corrected for each in guard for one in each.findings if one.code == "LRG403"},
     }
 
 
@@ -114,8 +114,8 @@ def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int)
         for name, value in other["values"].items():
             assert value == pytest.approx((one if name in stays else alone)["values"][name], rel=1e-6), name
         assert one["values"]["auroc"] != other["values"]["auroc"]
-        found = other["padded"]
-        assert found == {name: name not in stays for name in other["values"] if name != "ignored"}
+        corrected = other["padded"]
+        assert corrected == {name: name not in stays for name in other["values"] if name != "ignored"}
 
 
 def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:

@@ -107,8 +107,8 @@ class Fed(LightningModule):
         if self.trainer.world_size == 1:
             return DataLoader(Subset(range(COUNT), range(COUNT)), batch_size=2)
         first, second = SHARES[self.share]
-        own = range(first) if self.global_rank == 0 else range(first, first + second)
-        return DataLoader(Subset(range(COUNT), own), batch_size=2)
+        indexes = range(first) if self.global_rank == 0 else range(first, first + second)
+        return DataLoader(Subset(range(COUNT), indexes), batch_size=2)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         if self.bare:
@@ -152,7 +152,7 @@ def run(share: str, mode: str, bare: bool = False) -> dict[str, Any]:
         trainer.validate(module, verbose=False)
     return {
         "values": {**module.values, **{name: float(value) for name, value in trainer.callback_metrics.items()}},
-        "found": sorted((one.code, one.key, one.corrected) for own in guard for one in own.findings),
+        "found": sorted((one.code, one.key, one.corrected) for each in guard for one in each.findings),
         "said": [one["text"] for one in warned if "before the ``update``" in one["text"]],
         "collectives": collectives["total"],
         "is_kept": module.is_kept,
@@ -224,8 +224,8 @@ class Unmergeable(LightningModule):
         self.holding, self.auroc = Holding(), OwnMerge()
 
     def val_dataloader(self) -> Any:
-        own = range(2) if self.global_rank == 0 else range(2, 6)
-        return DataLoader(Subset(range(COUNT), own), batch_size=2)
+        indexes = range(2) if self.global_rank == 0 else range(2, 6)
+        return DataLoader(Subset(range(COUNT), indexes), batch_size=2)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         self.holding.update(SCORES[batch])
@@ -247,13 +247,13 @@ def run_unmergeable(max_held_mb: float) -> list[tuple[str, str, bool]]:
 
 
 def test_what_cannot_be_merged_is_named(pools: Mapping[int, Pool]) -> None:
-    for found in values_of(pools[2].run(f"{__name__}:run_unmergeable", max_held_mb=256)):
+    for findings in values_of(pools[2].run(f"{__name__}:run_unmergeable", max_held_mb=256)):
         assert (
             "holding",
             " cannot be merged: it holds a thing of type dict, which cannot be sent to other ranks.",
             False,
-        ) in found
-        assert ("auroc", "", True) in found
+        ) in findings
+        assert ("auroc", "", True) in findings
 
 
 def test_modules_do_not_count_as_states() -> None:

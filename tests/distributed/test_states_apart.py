@@ -64,7 +64,7 @@ def evaluate(program: str, mode: str) -> dict[str, Any]:
     with recorded_warnings():
         trainer = make_trainer(guard, Recorder())
         trainer.validate(module, verbose=False)
-    findings = [one for own in guard for one in own.findings if one.severity != "note"]
+    findings = [one for each in guard for one in each.findings if one.severity != "note"]
     return {
         "shown": {key: float(value) for key, value in trainer.callback_metrics.items()},
         "found": {(one.code, one.key, one.corrected) for one in findings},
@@ -146,8 +146,8 @@ def fit(mode: str) -> dict[str, Any]:
     with recorded_warnings():
         trainer = make_trainer(guard, Recorder(), max_epochs=1, num_sanity_val_steps=0)
         trainer.fit(OfTwoStages())
-    found = {(one.code, one.key, one.corrected) for own in guard for one in own.findings if one.severity != "note"}
-    return {"mean": float(trainer.callback_metrics["val_mean"]), "found": found}
+    findings = {(one.code, one.key, one.corrected) for each in guard for one in each.findings if one.severity != "note"}
+    return {"mean": float(trainer.callback_metrics["val_mean"]), "found": findings}
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -156,6 +156,6 @@ def test_the_validation_has_the_number_of_its_own_samples(pools: Mapping[int, Po
         outcomes = pools[world].run(f"{__name__}:fit", mode=mode)
         assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
         for value in (outcome.value for outcome in outcomes):
-            own = value["mean"] == pytest.approx(float(SCORES[SECOND[:12]].mean()))
-            assert own == (mode == "correct")
+            is_of_validation = value["mean"] == pytest.approx(float(SCORES[SECOND[:12]].mean()))
+            assert is_of_validation == (mode == "correct")
             assert value["found"] == (set() if mode == "none" else {("LRG404", "val_mean", True)})

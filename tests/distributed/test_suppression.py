@@ -164,7 +164,7 @@ def validate(program: str, mode: str, ranks: tuple[int, ...] = ()) -> dict[str, 
     return {
         "returned": returned,
         "warnings": warned,
-        "findings": [finding.to_dict() for own in guard for finding in own.findings],
+        "findings": [finding.to_dict() for each in guard for finding in each.findings],
     }
 
 
@@ -178,16 +178,16 @@ def outcomes_of(pools: Mapping[int, Pool], program: str, mode: str, **options: A
 def test_a_block_on_some_ranks_is_not_enough(pools: Mapping[int, Pool], ranks: tuple[int, ...], silent: bool) -> None:
     without = [value["returned"]["loss"] for value in values(outcomes_of(pools, "OnSomeRanks", "none"))]
     assert without[0] != without[1]
-    told = values(outcomes_of(pools, "OnSomeRanks", "correct", ranks=ranks))
-    numbers = [value["returned"]["loss"] for value in told]
-    for value in told:
+    of_ranks = values(outcomes_of(pools, "OnSomeRanks", "correct", ranks=ranks))
+    numbers = [value["returned"]["loss"] for value in of_ranks]
+    for value in of_ranks:
         assert (codes(value["findings"], "error") == {"LRG203"}) != silent
     if silent:
         assert numbers == without
     else:
         assert numbers[0] == numbers[1]
         assert numbers[0] not in without
-    unused = [[one["line"] for one in value["findings"] if one["code"] == "LRG902"] for value in told]
+    unused = [[one["line"] for one in value["findings"] if one["code"] == "LRG902"] for value in of_ranks]
     assert [bool(lines) for lines in unused] == [rank in ranks and not silent for rank in range(WORLD)]
 
 
@@ -219,8 +219,8 @@ def test_a_comment_on_every_rank(pools: Mapping[int, Pool], mode: str) -> None:
 )
 def test_a_finding_at_an_update(pools: Mapping[int, Pool], program: str, ranks: tuple[int, ...], silent: bool) -> None:
     for value in values(outcomes_of(pools, program, "warn", ranks=ranks)):
-        found = [one for one in value["findings"] if one["code"] == "LRG205"]
-        assert [one["hook"] for one in found] == ([] if silent else ["update"])
+        findings = [one for one in value["findings"] if one["code"] == "LRG205"]
+        assert [one["hook"] for one in findings] == ([] if silent else ["update"])
         assert not (silent and guard_warnings(value))
 
 

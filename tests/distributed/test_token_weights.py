@@ -43,7 +43,9 @@ def run(kind: str, mode: str) -> tuple[float, list[tuple[str, bool]]]:
     trainer = make_trainer(guard, Recorder())
     with recorded_warnings():
         trainer.validate(TokenLoss(kind), verbose=False)
-    return float(trainer.callback_metrics["loss"]), [(one.code, one.corrected) for own in guard for one in own.findings]
+    return float(trainer.callback_metrics["loss"]), [
+        (one.code, one.corrected) for each in guard for one in each.findings
+    ]
 
 
 @pytest.mark.parametrize("kind", ["int", "float", "tensor"])

@@ -99,17 +99,17 @@ def test_every_update_is_gathered_by_itself(pools: Mapping[int, Pool]) -> None:
 
 def judge(program: str, fault: str | None) -> set[str]:
     """What the guard finds in a program, where upstream has put a fault right."""
-    known = getattr(_compat, fault) if fault else None
+    fault_before = getattr(_compat, fault) if fault else None
     if fault:
         setattr(_compat, fault, _compat.Fault("", SpecifierSet("<1")))
     try:
         guard = guards("correct", {})
         with recorded_warnings():
             make_trainer(guard, Recorder(), use_distributed_sampler=False).validate(globals()[program](), verbose=False)
-        return {finding.code for own in guard for finding in own.findings}
+        return {finding.code for each in guard for finding in each.findings}
     finally:
         if fault:
-            setattr(_compat, fault, known)
+            setattr(_compat, fault, fault_before)
 
 
 @pytest.mark.parametrize(

@@ -39,16 +39,16 @@ def run_fault(pools: Mapping[int, Pool], fault: Fault, mode: str, world: int) ->
 
 def describe(outcomes: Sequence[Outcome], rank: int) -> str:
     """One rank by itself where it ended in another way than the others, and what was found."""
-    told = {outcome.rank: _told(outcome) for outcome in outcomes}
-    found = sorted({code for outcome in outcomes if outcome.ok for code in outcome.value["codes"]})
-    codes = f" ({', '.join(found)})" if found else ""
-    if len(set(told.values())) == 1:
-        return f"all: {told[rank]}{codes}"
-    others = sorted({text for number, text in told.items() if number != rank})
-    return f"rank {rank}: {told[rank]}; others: {' or '.join(others)}{codes}"
+    text_of_rank = {outcome.rank: _text_of(outcome) for outcome in outcomes}
+    all_codes = sorted({code for outcome in outcomes if outcome.ok for code in outcome.value["codes"]})
+    codes = f" ({', '.join(all_codes)})" if all_codes else ""
+    if len(set(text_of_rank.values())) == 1:
+        return f"all: {text_of_rank[rank]}{codes}"
+    others = sorted({text for number, text in text_of_rank.items() if number != rank})
+    return f"rank {rank}: {text_of_rank[rank]}; others: {' or '.join(others)}{codes}"
 
 
-def _told(outcome: Outcome) -> str:
+def _text_of(outcome: Outcome) -> str:
     if outcome.ok:
         return _number(outcome.value["number"])
     if outcome.status == "died":

@@ -42,19 +42,19 @@ def find_parts() -> dict[str, FunctionType]:
     names = [f"{root}.{module}" for module in MODULES]
     for package in PACKAGES:
         inside = importlib.import_module(f"{root}.{package}")
-        names += [f"{root}.{package}.{found.name}" for found in pkgutil.iter_modules(inside.__path__)]
-    found: dict[str, FunctionType] = {}
+        names += [f"{root}.{package}.{inner.name}" for inner in pkgutil.iter_modules(inside.__path__)]
+    parts: dict[str, FunctionType] = {}
     for name in names:
         module, short = importlib.import_module(name), name.removeprefix(f"{root}.")
-        for own, thing in vars(module).items():
-            if getattr(thing, "__module__", None) != name or own.startswith("_"):
+        for attribute, thing in vars(module).items():
+            if getattr(thing, "__module__", None) != name or attribute.startswith("_"):
                 continue
             if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
                 for method, function in _methods(thing):
-                    found[f"{short}:{own}.{method}"] = function
+                    parts[f"{short}:{attribute}.{method}"] = function
             elif isinstance(thing, FunctionType):
-                found[f"{short}:{own}"] = thing
-    return found
+                parts[f"{short}:{attribute}"] = thing
+    return parts
 
 
 def _methods(owner: type) -> Iterator[tuple[str, FunctionType]]:
@@ -181,21 +181,21 @@ def try_parts(names: list[str], rank: int | None) -> dict[str, Any]:
         report holds.
     """
     parts = find_parts()
-    told: dict[str, Any] = {"plain": validate(), "correct": validate(make_guard())}
+    outcomes: dict[str, Any] = {"plain": validate(), "correct": validate(make_guard())}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.html"
-            told[name] = {"numbers": None, "found": [], "error": ""}
+            outcomes[name] = {"numbers": None, "found": [], "error": ""}
             here = rank is None or torch.distributed.get_rank() == rank
             broken = Broken(parts[name])
             print("part", name, flush=True)
             guard = make_guard(report)
             with broken if here else contextlib.nullcontext():
                 try:
-                    told[name]["numbers"] = validate(guard)
+                    outcomes[name]["numbers"] = validate(guard)
                 except Exception as error:  # the program has none of its own
-                    told[name]["error"] = f"{type(error).__name__}: {error}"
-            told[name]["found"] = [found.key or found.code for found in guard.findings]
-            told[name]["reached"] = broken.calls > 0
-            told[name]["report"] = report.read_text() if report.exists() else ""
-    return told
+                    outcomes[name]["error"] = f"{type(error).__name__}: {error}"
+            outcomes[name]["found"] = [finding.key or finding.code for finding in guard.findings]
+            outcomes[name]["reached"] = broken.calls > 0
+            outcomes[name]["report"] = report.read_text() if report.exists() else ""
+    return outcomes

@@ -321,5 +321,5 @@ def run(program: str, mode: str) -> dict[str, Any]:
         torch.distributed.all_gather = all_gather
         GuardFails.on_validation_end(module)
     number = trainer.callback_metrics.get("mrr")
-    found = {finding.code for one in guard for finding in one.findings if finding.severity != "note"}
-    return {"number": None if number is None else float(number), "codes": sorted(found)}
+    codes = {finding.code for one in guard for finding in one.findings if finding.severity != "note"}
+    return {"number": None if number is None else float(number), "codes": sorted(codes)}

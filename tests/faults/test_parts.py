@@ -62,19 +62,26 @@ def same(one: dict[str, float], other: dict[str, float]) -> bool:
     return set(one) == set(other) and one == pytest.approx(other, abs=1e-6)
 
 
-def wrong_with(name: str, rank: int, told: dict[str, Any]) -> list[str]:
+def wrong_with(name: str, rank: int, outcomes: dict[str, Any]) -> list[str]:
     """What became of a run with a broken part otherwise than it should on one rank."""
-    own, wrong = told[name], []
-    if own["error"]:
-        return [f"{name} on rank {rank} brought the run down: {own['error']}"]
+    outcome, wrong = outcomes[name], []
+    if outcome["error"]:
+        return [f"{name} on rank {rank} brought the run down: {outcome['error']}"]
     # a part that fails after the numbers are replaced finds them so
-    if not any(same(own["numbers"], told[kind]) for kind in ("plain", "correct")):
-        wrong.append(f"{name} on rank {rank} left {own['numbers']}, neither {told['plain']} nor {told['correct']}")
-    if EARLIER not in own["found"]:
+    if not any(same(outcome["numbers"], outcomes[kind]) for kind in ("plain", "correct")):
+        wrong.append(
+            f"{name} on rank {rank} left {outcome['numbers']}, neither {outcomes['plain']} nor {outcomes['correct']}"
+        )
+    if EARLIER not in outcome["found"]:
         wrong.append(f"{name} on rank {rank} lost what was found before")
-    if own["reached"] and name not in VOICE | IN_REPR and "LRG901" not in own["found"]:
+    if outcome["reached"] and name not in VOICE | IN_REPR and "LRG901" not in outcome["found"]:
         wrong.append(f"{name} on rank {rank} failed without a word")
-    if rank == 0 and "LRG901" in own["found"] and not name.startswith(REPORTING) and "LRG901" not in own["report"]:
+    if (
+        rank == 0
+        and "LRG901" in outcome["found"]
+        and not name.startswith(REPORTING)
+        and "LRG901" not in outcome["report"]
+    ):
         wrong.append(f"{name} on rank {rank}: the report does not tell of it")
     return wrong
 
@@ -112,7 +119,7 @@ def test_on_all_ranks(pools: Mapping[int, Pool], called: list[list[str]]) -> Non
 
 
 def test_what_no_rank_calls_is_shown(called: list[list[str]]) -> None:
-    idle = sorted(set(find_parts()) - {name for own in called for name in own})
+    idle = sorted(set(find_parts()) - {name for names in called for name in names})
     print("not called by the program:", *idle, sep="\n")
     assert len(idle) < len(find_parts()) / 2
     assert set(find_parts()) >= NET | VOICE

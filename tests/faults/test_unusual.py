@@ -13,15 +13,15 @@ from tests.distributed.harness import Pool
 from .programs import reference
 from .unusual import UNUSUAL, run_all
 
-Told = dict[str, dict[str, Any]]
+Endings = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def told(pools: Mapping[int, Pool]) -> Callable[[int, str], list[Told]]:
+def ended(pools: Mapping[int, Pool]) -> Callable[[int, str], list[Endings]]:
     """What every rank told of everything unusual; run once for each number of ranks and mode."""
-    kept: dict[tuple[int, str], list[Told]] = {}
+    kept: dict[tuple[int, str], list[Endings]] = {}
 
-    def of(world: int, mode: str) -> list[Told]:
+    def of(world: int, mode: str) -> list[Endings]:
         if (world, mode) not in kept:
             outcomes = pools[world].run(f"{__package__}.unusual:{run_all.__name__}", mode=mode, timeout=110)
             assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
@@ -38,8 +38,8 @@ def same(one: float | None, other: float | None) -> bool:
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_alone(told: Callable[[int, str], list[Told]], name: str) -> None:
-    for rank in told(2, "plain"):
+def test_alone(ended: Callable[[int, str], list[Endings]], name: str) -> None:
+    for rank in ended(2, "plain"):
         number, error = rank[name]["number"], rank[name]["error"].partition(":")[0]
         what = "no number" if number is None else "right" if same(number, reference()) else "wrong"
         assert (error or what) == UNUSUAL[name].plain
@@ -54,8 +54,8 @@ def test_alone(told: Callable[[int, str], list[Told]], name: str) -> None:
         pytest.param(4, "correct", marks=pytest.mark.nightly),
     ],
 )
-def test_the_guard_changes_nothing(told: Callable[[int, str], list[Told]], world: int, mode: str) -> None:
-    for plain, guarded in zip(told(world, "plain"), told(world, mode), strict=True):
+def test_the_guard_changes_nothing(ended: Callable[[int, str], list[Endings]], world: int, mode: str) -> None:
+    for plain, guarded in zip(ended(world, "plain"), ended(world, mode), strict=True):
         other = {
             name: (plain[name], guarded[name])
             for name in UNUSUAL
@@ -63,4 +63,4 @@ def test_the_guard_changes_nothing(told: Callable[[int, str], list[Told]], world
             or plain[name]["error"] != guarded[name]["error"]
         }
         assert other == {}
-        assert {name: own["codes"] for name, own in guarded.items() if "LRG901" in own["codes"]} == {}
+        assert {name: ending["codes"] for name, ending in guarded.items() if "LRG901" in ending["codes"]} == {}

@@ -117,7 +117,7 @@ class Program(Sound):
 
 def run_all(mode: str) -> dict[str, dict[str, Any]]:
     """Run everything unusual on this rank, one after the other: number or exception, and what was found."""
-    told = {}
+    endings = {}
     for name, unusual in UNUSUAL.items():
         guard = guards(mode.replace("plain", "none"), {})
         trainer = make_trainer(guard, False, **dict(unusual.trainer))
@@ -128,9 +128,9 @@ def run_all(mode: str) -> dict[str, dict[str, Any]]:
         except ValueError as raised:
             error = f"{type(raised).__name__}: {raised}"
         number = trainer.callback_metrics.get("mrr")
-        told[name] = {
+        endings[name] = {
             "number": None if number is None else float(number),
             "error": error,
-            "codes": sorted({found.code for one in guard for found in one.findings if found.severity != "note"}),
+            "codes": sorted({finding.code for one in guard for finding in one.findings if finding.severity != "note"}),
         }
-    return told
+    return endings

@@ -11,17 +11,17 @@ from .tables import Made, Row, Scope, Table, Update, Way, tensors
 
 def merged(metric: Made, updates: Iterable[Update]) -> float:
     """The value where rows with the same id belong together."""
-    own = metric()
+    single = metric()
     for update in updates:
         ids, scores, relevance = tensors(update.rows)
-        own.update(scores, relevance, indexes=ids)
-    return float(own.compute())
+        single.update(scores, relevance, indexes=ids)
+    return float(single.compute())
 
 
 def apart(metric: Made, updates: Sequence[Update]) -> float:
     """The value where each update has queries of its own."""
     shift = 1 + 2 * max(abs(row[0]) for update in updates for row in update.rows)
-    return merged(metric, [_moved(update, shift * place) for place, update in enumerate(updates)])
+    return merged(metric, [_moved(update, shift * index) for index, update in enumerate(updates)])
 
 
 def _moved(update: Update, by: int) -> Update:
@@ -90,10 +90,10 @@ def expected(table: Table, metric: Made, way: Way, scope: Scope) -> list[float]:
         counted.append([update for updates in _ranks(table) for update in updates])
     restarts = scope == "batch" or (scope == "auto" and tells_restart(table))
     together = apart if restarts or way == "step" else merged
-    found = [together(metric, own) for own in counted]
+    values = [together(metric, updates) for updates in counted]
     if scope == "auto" and may_restart(table) and not restarts:
-        found += [apart(metric, own) for own in counted]
+        values += [apart(metric, updates) for updates in counted]
     whole = way == "forward" or (way == "step" and has_one_query_a_sample(table, made_in_step=True))
     if way in ("forward", "step") and not restarts and (meets(table) or not whole):
-        found += [averaged(metric, own) for own in counted]
-    return found
+        values += [averaged(metric, updates) for updates in counted]
+    return values

@@ -76,7 +76,7 @@ class _Rank:
     entered: tuple[Any, ...] | None = None
     answer: list[Any] | None = None
     metrics: Callable[[], Sequence[Metric]] = tuple
-    own: list[Any] = field(default_factory=list)
+    of_process: list[Any] = field(default_factory=list)
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
@@ -105,7 +105,7 @@ class Ranks:
         """
         plain = look()
         self.store.clear()  # guards are numbered from here on as in the run before
-        self._ranks = [_Rank(number, body, own=plain) for number in range(self.world_size)]
+        self._ranks = [_Rank(number, body, of_process=plain) for number in range(self.world_size)]
         with self._installed():
             for rank in self._ranks:
                 threading.Thread(target=self._live, args=(rank,), daemon=True).start()
@@ -118,7 +118,7 @@ class Ranks:
         for rank in self._ranks:
             if rank.raised is not None:
                 raise rank.raised
-            pairs = zip(OF_A_PROCESS, rank.own, plain, strict=True)
+            pairs = zip(OF_A_PROCESS, rank.of_process, plain, strict=True)
             left = [name for (_, name), now, before in pairs if now is not before and name != "_instances"]
             assert not left, f"rank {rank.number} left {left} patched"
         return [rank.returned for rank in self._ranks]
@@ -145,13 +145,13 @@ class Ranks:
 
     def _give_turn(self, rank: _Rank) -> None:
         plain = look()
-        put_on(rank.own)
+        put_on(rank.of_process)
         self._running = rank
         rank.turn.release()
         if not self._back.acquire(timeout=LONGEST_TURN):
             raise TimeoutError(f"rank {rank.number} neither entered a collective nor returned")
         self._running = None
-        rank.own = look()
+        rank.of_process = look()
         put_on(plain)
 
     def _enter(self, name: str, group: Group | None, *payload: Any) -> list[Any]:
@@ -263,21 +263,21 @@ class Ranks:
     def _barrier(self, group: Group | None = None) -> None:
         self._enter("barrier", group)
 
-    def _all_gather(self, into: list[Tensor], own: Tensor, group: Group | None = None) -> None:
-        brought = [tensor for (tensor,) in self._enter("all_gather", group, own.clone())]
+    def _all_gather(self, into: list[Tensor], sent: Tensor, group: Group | None = None) -> None:
+        brought = [tensor for (tensor,) in self._enter("all_gather", group, sent.clone())]
         if len({(tensor.shape, tensor.dtype) for tensor in brought}) > 1:
             raise RankLostError("all_gather: unequal sizes")
-        for place, tensor in zip(into, brought, strict=True):
-            place.copy_(tensor)
+        for target, tensor in zip(into, brought, strict=True):
+            target.copy_(tensor)
 
-    def _all_reduce(self, own: Tensor, op: Any = ReduceOp.SUM, group: Group | None = None, **_: Any) -> None:
-        brought = torch.stack([tensor for (tensor,) in self._enter("all_reduce", group, own.clone())])
+    def _all_reduce(self, reduced: Tensor, op: Any = ReduceOp.SUM, group: Group | None = None, **_: Any) -> None:
+        brought = torch.stack([tensor for (tensor,) in self._enter("all_reduce", group, reduced.clone())])
         reductions = {
             ReduceOp.SUM: lambda: brought.sum(dim=0),
             ReduceOp.MIN: lambda: brought.amin(dim=0),
             ReduceOp.MAX: lambda: brought.amax(dim=0),
         }
-        own.copy_(next(reduce() for kind, reduce in reductions.items() if kind == op))
+        reduced.copy_(next(reduce() for kind, reduce in reductions.items() if kind == op))
 
 
 class SimulatedStrategy(SingleDeviceStrategy):

@@ -82,12 +82,12 @@ class Table:
         if self.deal == "sampler":
             return list(DistributedSampler(self.samples, self.world_size, rank, shuffle=False))
         shard = rank // 2 if self.deal == "pairs" else rank
-        return [place for place in range(len(self.samples)) if self.deal == "copies" or self.owner[place] == shard]
+        return [index for index in range(len(self.samples)) if self.deal == "copies" or self.owner[index] == shard]
 
     def loader(self, rank: int) -> DataLoader[Any]:
         # the batch holds ids that are given with the data, where a sample has one
         given = [{"query": sample[0][0]} if self.ids == "given" else {} for sample in self.samples]
-        data: Any = [{"sample": place, **column} for place, column in enumerate(given)]
+        data: Any = [{"sample": index, **column} for index, column in enumerate(given)]
         if self.deal == "sampler":
             sampler = DistributedSampler(self.samples, self.world_size, rank, shuffle=False)
             return DataLoader(data, self.batch_size, sampler=sampler)
@@ -110,7 +110,7 @@ class Table:
 
     def cut_batch(self, batch: Sequence[int], before: int) -> list[Update]:
         """The updates of a batch, before which the rank has seen a number of samples."""
-        named = [self._named(sample, place, before) for place, sample in enumerate(batch)]
+        named = [self._named(sample, index, before) for index, sample in enumerate(batch)]
         size = len(batch)
         rows = tuple(row for sample in named for row in sample)
         if self.cut == "sample":
@@ -119,12 +119,12 @@ class Table:
             parts = [rows[::2], rows[1::2]]
         else:
             parts = [rows] if self.cut != "relevant" or any(row[2] for row in rows) else []
-        return [Update(part, 0 if place else size, size) for place, part in enumerate(parts)]
+        return [Update(part, 0 if index else size, size) for index, part in enumerate(parts)]
 
-    def _named(self, sample: int, place: int, before: int) -> tuple[Row, ...]:
+    def _named(self, sample: int, index: int, before: int) -> tuple[Row, ...]:
         if self.ids == "given":
             return self.samples[sample]
-        return tuple((place + (before if self.ids == "of rank" else 0), *row[1:]) for row in self.samples[sample])
+        return tuple((index + (before if self.ids == "of rank" else 0), *row[1:]) for row in self.samples[sample])
 
     @cached_property
     def once(self) -> list[Update]:
@@ -201,7 +201,7 @@ class Shown:
 
     def about(self, way: Way) -> list[Finding]:
         """The findings about what was logged in a way."""
-        return [found for found in self.findings if found.key in (way, f"held.of_{way}")]
+        return [finding for finding in self.findings if finding.key in (way, f"held.of_{way}")]
 
 
 @contextlib.contextmanager
@@ -251,7 +251,7 @@ def run_on_ranks(
         except Exception as error:  # the test judges it
             shown.error = error
         shown.values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown.findings = [found for guard in guards for found in guard.findings]
+        shown.findings = [finding for guard in guards for finding in guard.findings]
         return shown
 
     with quiet():

@@ -130,7 +130,7 @@ def compositions(draw: st.DrawFn) -> Composition:
     for query, size in enumerate(sizes):
         answer = draw(st.integers(0, size - 1))
         scores = [(next(order) + 1) / (sum(sizes) + 1) for _ in range(size)]
-        samples.append(tuple((query, score, int(place == answer)) for place, score in enumerate(scores)))
+        samples.append(tuple((query, score, int(index == answer)) for index, score in enumerate(scores)))
     table = Table(
         samples=tuple(samples),
         world_size=world_size,
@@ -159,8 +159,8 @@ def test_correct_logs_the_number_of_one_device_or_the_plain_one_with_a_finding(c
             # where the plain run breaks off, nothing shows what it would have logged
             stays = before.error is not None or is_any(value, [before.values[name]])
             assert stays, f"{name}: {value}, neither {alone.values} nor {before.values}"
-            found = corrected[0].findings or not knows(composition)
-            assert found, f"{name}: {value} is not {alone.values[name]}, and no finding"
+            findings = corrected[0].findings or not knows(composition)
+            assert findings, f"{name}: {value} is not {alone.values[name]}, and no finding"
 
 
 def knows(composition: Composition) -> bool:
@@ -188,7 +188,7 @@ def test_right_programs_are_silent(composition: Composition) -> None:
     right = replace(composition, table=replace(table, samples=table.samples[: len(table.samples) // 2 * 2]))
     [first, *_] = right.run("warn")
     assert first.error is None
-    assert not [found for found in first.findings if is_serious(found)]
+    assert not [finding for finding in first.findings if is_serious(finding)]
 
 
 def test_torch_makes_the_numbers_of_the_compositions() -> None:

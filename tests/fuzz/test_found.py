@@ -29,7 +29,7 @@ def program(
 
 RECALL = Made(RetrievalRecall, (("top_k", 1),))
 RANKED: list[Sample] = [
-    tuple((query, 0.9 - 0.1 * place, int(place == answer)) for place in range(3))
+    tuple((query, 0.9 - 0.1 * index, int(index == answer)) for index in range(3))
     for query, answer in enumerate([0, 1, 2, 0, 1, 2])
 ]
 
@@ -39,17 +39,17 @@ RANKED: list[Sample] = [
 def test_pairs_of_ranks_that_hold_the_same_rows_count_once(way: Way, split: bool) -> None:
     """Tensor parallel 2 x data parallel 2: plain divides recall by two."""
     samples = RANKED if not split else [part for whole in RANKED for part in (whole[:2], whole[2:])]
-    owner = tuple(place % 2 for place in range(len(samples)))
+    owner = tuple(index % 2 for index in range(len(samples)))
     case = program(*samples, way=way, owner=owner, world_size=4, deal="pairs", metric=RECALL, sync_dist=True)
     plain, wanted = case.run()[0].values[way], merged(RECALL, case.table.once)
     assert (plain, wanted) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
     for shown in case.run("correct"):
         assert shown.values[way] == pytest.approx(wanted)
     for mode in ("warn", "correct"):
-        [found] = case.run(mode)[0].about(way)
-        assert (found.code, found.severity) == ("LRG201", Severity.ERROR)
+        [finding] = case.run(mode)[0].about(way)
+        assert (finding.code, finding.severity) == ("LRG201", Severity.ERROR)
         # what torchmetrics would make of rows of which this rank holds but a part is not worked out
-        assert found.effect == (None if mode == "correct" else Effect(pytest.approx(plain), pytest.approx(wanted)))
+        assert finding.effect == (None if mode == "correct" else Effect(pytest.approx(plain), pytest.approx(wanted)))
     assert {type(shown.error) for shown in case.run("strict")} == {GuardError}
 
 
@@ -58,13 +58,13 @@ def test_metrics_made_in_one_step_a_rank_count_as_those_made_in_many(batches: in
     """One batch on each rank: the same id on both is no more one query than it is in the next batch."""
     single: Sample = ((0, 0.05, 0),)
     case = program(*(HIT, single) * batches, way="step", owner=(0, 1) * batches)
-    [found] = case.run("warn")[0].about("step")
-    assert found.effect == Effect(1.0, 0.5)
+    [finding] = case.run("warn")[0].about("step")
+    assert finding.effect == Effect(1.0, 0.5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_value_of_what_may_be_parts_of_queries_stays(world_size: int) -> None:
-    owner = tuple(place % world_size for place in range(2))
+    owner = tuple(index % world_size for index in range(2))
     case = program(
         HIT, MISS, way="step", owner=owner, world_size=world_size, cut="halves", metric=SKIPPING, sync_dist=True
     )
@@ -76,13 +76,13 @@ def test_a_value_of_what_may_be_parts_of_queries_stays(world_size: int) -> None:
 @pytest.mark.parametrize("mode", ["warn", "correct"])
 def test_ranks_that_disagree_are_told_of_beside_one_without_a_batch(mode: str) -> None:
     shown = program(HIT, NOTHING, way="forward", owner=(0, 1), world_size=3).run(mode)
-    assert [found.code for found in shown[0].about("forward")] == ["LRG203"]
+    assert [finding.code for finding in shown[0].about("forward")] == ["LRG203"]
     assert shown[0].values == {"forward": 1.0 if mode == "warn" else 0.5}
 
 
 def test_rank_zero_speaks_without_a_batch_of_its_own() -> None:
     shown = program(HIT, NOTHING, way="forward", owner=(1, 2), world_size=3).run("warn")
-    assert [found.code for found in shown[0].about("forward")] == ["LRG203"]
+    assert [finding.code for finding in shown[0].about("forward")] == ["LRG203"]
 
 
 def test_strict_reaches_a_rank_without_a_batch_before_the_others_wait_for_it() -> None:
@@ -99,8 +99,8 @@ def test_correct_goes_on_without_a_rank_without_a_batch() -> None:
 def test_means_of_batches_are_told_of_where_all_ranks_hold_all_rows() -> None:
     largest = Made(RetrievalRecall, (("top_k", 1), ("aggregation", "max")))
     case = program(HIT, OTHER, way="forward", owner=(0, 0), deal="copies", metric=largest)
-    [found] = case.run("correct")[0].about("forward")
-    assert (found.code, found.severity, found.corrected) == ("LRG302", Severity.ERROR, True)
+    [finding] = case.run("correct")[0].about("forward")
+    assert (finding.code, finding.severity, finding.corrected) == ("LRG302", Severity.ERROR, True)
 
 
 @pytest.mark.parametrize("way", ["forward", "step"])
@@ -108,4 +108,4 @@ def test_means_of_batches_are_told_of_where_the_scope_was_declared(way: Way) -> 
     samples = (HIT, NOTHING, ((2, 0.4, 0), (2, 0.3, 1)), OTHER)
     case = program(*samples, way=way, owner=(0,) * 4, world_size=1, batch_size=3, metric=SKIPPING, scope="batch")
     [shown] = case.run("warn")
-    assert [found.code for found in shown.about(way)] == ["LRG302"]
+    assert [finding.code for finding in shown.about(way)] == ["LRG302"]

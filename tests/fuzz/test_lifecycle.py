@@ -104,7 +104,7 @@ class Twin:
             program = self.programs[rank]
             self.ranks.has(lambda: list(program.metrics.values()))
             guards = self.guards[rank]
-            before = [found for guard in guards for found in guard.findings]
+            before = [finding for guard in guards for finding in guard.findings]
             trainer = make_trainer(self.ranks, rank, *guards, max_epochs=1, num_sanity_val_steps=sanity)
             loaders = [DataLoader(batches, batch_size=None) for batches in script[rank]]
             program.start(hook)
@@ -113,7 +113,7 @@ class Twin:
             else:
                 getattr(trainer, stage)(program, loaders, verbose=False)
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            return values, [found for guard in guards for found in guard.findings if found not in before]
+            return values, [finding for guard in guards for finding in guard.findings if finding not in before]
 
         with quiet():
             return self.ranks.run(body)
@@ -141,11 +141,11 @@ class Lives(RuleBasedStateMachine):
         for values, _ in corrected:
             assert values == pytest.approx(wanted, abs=1e-6), (values, wanted)
         if self.world_size == 1 and len(script) == 1 and stage != "fit":
-            assert not [found for found in corrected[0][1] if found.severity is not Severity.NOTE]
-        told = {found.code for found in corrected[0][1]}
-        assert "LRG901" not in told
-        assert "LRG401" not in told or (stage == "fit" and sanity)
-        assert "LRG404" not in told or len(script) > 1
+            assert not [finding for finding in corrected[0][1] if finding.severity is not Severity.NOTE]
+        codes = {finding.code for finding in corrected[0][1]}
+        assert "LRG901" not in codes
+        assert "LRG401" not in codes or (stage == "fit" and sanity)
+        assert "LRG404" not in codes or len(script) > 1
 
     def _number(self, script: list[Loader]) -> list[list[dict[str, Any]]]:
         """The script of one rank, with rows that no other step has."""
@@ -154,38 +154,38 @@ class Lives(RuleBasedStateMachine):
             batches = []
             for step in loader:
                 self.made += len(step)
-                batches.append({"steps": [(*one, self.made - place) for place, one in enumerate(step)]})
+                batches.append({"steps": [(*one, self.made - index) for index, one in enumerate(step)]})
             numbered.append(batches)
         return numbered
 
 
 def expected(ranks: list[list[list[dict[str, Any]]]], hook: Step) -> dict[str, float]:
     """The numbers of the model."""
-    found: dict[str, float] = {}
+    numbers_by_key: dict[str, float] = {}
     several = len(ranks[0]) > 1
     fed: dict[str, list[int]] = {}
-    for place in range(len(ranks[0])):
-        own: dict[str, list[int]] = {}
+    for loader in range(len(ranks[0])):
+        logged: dict[str, list[int]] = {}
         keys: dict[str, list[int]] = {}
-        for batch in (batch for rank in ranks for batch in rank[place]):
+        for batch in (batch for rank in ranks for batch in rank[loader]):
             for name, action, number in batch["steps"]:
                 if action != "compute":
-                    own.setdefault(name, []).append(number)
+                    logged.setdefault(name, []).append(number)
                     fed.setdefault(name, []).append(number)
-        for batch in (batch for rank in ranks for batch in rank[place]):
+        for batch in (batch for rank in ranks for batch in rank[loader]):
             for name, action, number in batch["steps"]:
                 if action == "forward":
                     keys.setdefault(f"{name}_forward", []).append(number)
                 if action == "log":
-                    keys[f"{name}_log"] = own[name]
+                    keys[f"{name}_log"] = logged[name]
         for key, numbers in keys.items():
-            found[f"{key}/dataloader_idx_{place}" if several else key] = score(key[:3], numbers)
+            numbers_by_key[f"{key}/dataloader_idx_{loader}" if several else key] = score(key[:3], numbers)
     for name, action in hook:
         if action == "compute" and name in fed:
-            found[f"{name}_end"] = score(name, fed[name])
+            numbers_by_key[f"{name}_end"] = score(name, fed[name])
         if action == "reset":
             fed.pop(name, None)
-    return found
+    return numbers_by_key
 
 
 def score(name: str, numbers: list[int]) -> float:

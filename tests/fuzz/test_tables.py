@@ -46,12 +46,12 @@ def tables(draw: st.DrawFn) -> Table:
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=8))
     order = draw(st.permutations(range(sum(sizes))))
     signed = draw(st.booleans())
-    scores = iter([(place + 1) / (len(order) + 1) - 0.45 * signed for place in order])
+    scores = iter([(index + 1) / (len(order) + 1) - 0.45 * signed for index in order])
     samples = []
     for number, size in enumerate(sizes):
         query = number if spread == "own" else draw(st.integers(-1, 2))
         ids = [draw(st.integers(0, 4)) if spread == "any" else query for _ in range(size)]
-        samples.append(tuple((own, next(scores), draw(st.integers(0, 1))) for own in ids))
+        samples.append(tuple((query_id, next(scores), draw(st.integers(0, 1))) for query_id in ids))
     owners = st.tuples(*(st.integers(0, world_size - 1) for _ in samples))
     return Table(
         samples=tuple(samples),
@@ -107,14 +107,14 @@ def test_correct_logs_what_one_device_would_have_logged(case: Case) -> None:
     for rank, (before, shown) in enumerate(zip(plain, corrected, strict=True)):
         assert shown.error is None
         for way, value in shown.values.items():
-            told = [found for found in corrected[0].about(way) if is_serious(found)]
+            serious_findings = [finding for finding in corrected[0].about(way) if is_serious(finding)]
             # where the plain run breaks off, nothing shows what it would have logged
             stays = before.error is not None or value == before.values[way]
             # a value of this rank alone, where that of rank 0 happens to be right, or of parts of queries
-            lone = rank > 0 or any(found.code == "LRG302" for found in told)
+            lone = rank > 0 or any(finding.code == "LRG302" for finding in serious_findings)
             left = lone and way in ("forward", "step") and stays and corrected[0].about(way)
             assert left or is_any(value, wanted[way]), f"{way}: {value}, not {wanted[way]}"
-            silent = rank == 0 and before.error is None and not told and not is_declared(case, way)
+            silent = rank == 0 and before.error is None and not serious_findings and not is_declared(case, way)
             assert not silent or is_any(value, [before.values[way]]), f"{way}: {before.values[way]} changed to {value}"
 
 
@@ -137,7 +137,7 @@ def test_warn_changes_nothing_and_tells_of_every_wrong_number(case: Case) -> Non
         if not any(all(is_any(value, [one]) for value in values) for one in wanted[way]):
             assert warned[0].about(way) or is_declared(case, way), f"{way}: {values}, not {wanted[way]}, and no finding"
         elif len(wanted[way]) == 1:
-            serious = {found.code for found in warned[0].about(way) if is_serious(found)}
+            serious = {finding.code for finding in warned[0].about(way) if is_serious(finding)}
             assert serious <= WITHOUT_EFFECT, f"{way} is right: {serious}"
 
 

@@ -124,5 +124,5 @@ def counted_waits(step: Step) -> Iterator[Counter[str]]:
         with waits:
             yield waits.counts
     finally:
-        for name, own in before.items():
-            delattr(Tensor, name) if own is None else setattr(Tensor, name, own)
+        for name, original in before.items():
+            delattr(Tensor, name) if original is None else setattr(Tensor, name, original)

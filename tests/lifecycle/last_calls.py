@@ -100,8 +100,8 @@ def fork(world_size: int, body: Callable[[], None]) -> list[str]:
         children.append(child)
     os.close(write)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    with os.fdopen(errors) as told:
-        lines = told.read().splitlines()
+    with os.fdopen(errors) as written:
+        lines = written.read().splitlines()
     return lines or [f"rank {rank} ended with {code}" for rank, code in enumerate(codes) if code]
 
 

@@ -32,10 +32,10 @@ def test_the_process_that_called_the_trainer_has_the_findings(strategy: str) -> 
     guard = RetrievalGuard()
     for count in (1, 2):
         validated(guard, Restarting(), devices=2, strategy=strategy)
-        [found] = guard.findings
-        assert (found.code, found.ranks, found.count) == ("LRG301", (0, 1), count)
-        assert found.effect is not None
-        assert not found.effect.is_nil
+        [finding] = guard.findings
+        assert (finding.code, finding.ranks, finding.count) == ("LRG301", (0, 1), count)
+        assert finding.effect is not None
+        assert not finding.effect.is_nil
     assert repr(guard) == "RetrievalGuard(mode='warn'): 1 fault, 1 of 1 key wrong"
 
 
@@ -52,8 +52,8 @@ def test_it_has_the_last_epoch_of_a_fit_that_writes_a_report(tmp_path: Path) -> 
     make_trainer(guard, devices=2, strategy="ddp_fork", max_epochs=2).fit(LogsTheLoss())
     # a rank's own loss of the training is no result, so it is not called wrong
     assert repr(guard) == "RetrievalGuard(mode='warn'): 1 fault, 1 of 2 keys wrong"
-    [found] = guard.findings
-    assert (found.stage, found.count) == ("validate", 2)
+    [finding] = guard.findings
+    assert (finding.stage, finding.count) == ("validate", 2)
     document = json.loads((tmp_path / "report.json").read_text())
     assert {key: len(numbers["history"]) for key, numbers in document["keys"].items()} == {"mrr": 2, "loss": 2}
     assert document["keys"]["loss"]["reference"] is None
@@ -65,11 +65,11 @@ def test_it_has_those_for_which_a_strict_run_ended_too() -> None:
     with pytest.raises(Exception, match="LRG301") as raised:
         validated(guard, Restarting(), devices=2, strategy="ddp_fork")
     # what is patched stays in between, and nothing of what judges
-    own = re.findall(r"lightning_retrieval_guard/(.*?)\.py", str(raised.value))
-    assert set(own) == {"watch/patches", "run/session"}
-    assert len(own) == 2
+    modules = re.findall(r"lightning_retrieval_guard/(.*?)\.py", str(raised.value))
+    assert set(modules) == {"watch/patches", "run/session"}
+    assert len(modules) == 2
     assert "lightning_retrieval_guard.GuardError: " in str(raised.value)
-    assert [found.code for found in guard.findings] == ["LRG301"]
+    assert [finding.code for finding in guard.findings] == ["LRG301"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="an older Python raises again with the traceback of before")
@@ -97,7 +97,7 @@ def test_findings_can_be_raised() -> None:
 def test_what_was_corrected_is_not_raised() -> None:
     guard = RetrievalGuard("correct")
     validated(guard, Restarting())
-    assert [found.corrected for found in guard.findings] == [True]
+    assert [finding.corrected for finding in guard.findings] == [True]
     guard.raise_for_findings()
 
 
@@ -122,8 +122,8 @@ def test_the_report_of_another_run_is_not_overwritten(
     assert (tmp_path / "report-1.json").read_text() == "of yesterday"
     assert json.loads(path.read_text())["findings"][0]["count"] == 2
     last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("RetrievalGuard: ")]
-    told = f"Report: {path}. An earlier one is now {tmp_path / 'report-1.json'}"
-    assert last == [f"RetrievalGuard: 1 fault, 1 of 1 key wrong. {told}"] * 2
+    sentence = f"Report: {path}. An earlier one is now {tmp_path / 'report-1.json'}"
+    assert last == [f"RetrievalGuard: 1 fault, 1 of 1 key wrong. {sentence}"] * 2
 
 
 FIXTURE = """

@@ -36,7 +36,7 @@ def run(ranks: tuple[int, ...], mode: str) -> dict[str, Any]:
     guard = guards(mode, {})
     with recorded_warnings():
         [returned] = make_trainer(guard, False).validate(Alternating(ranks), verbose=False)
-    return {**returned, "codes": [found.code for own in guard for found in own.findings]}
+    return {**returned, "codes": [finding.code for guard_of_run in guard for finding in guard_of_run.findings]}
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
@@ -46,6 +46,6 @@ def test_the_plain_number_stays(pool: Pool, ranks: tuple[int, ...], mode: str) -
         [outcome.value for outcome in pool.run(f"{__name__}:run", case=f"{ranks}, {used}", ranks=ranks, mode=used)]
         for used in ("none", mode)
     )
-    assert [own["codes"] for own in guarded] == [[], []]
-    assert [own["recall"] for own in guarded] == [own["recall"] for own in plain]
+    assert [returned["codes"] for returned in guarded] == [[], []]
+    assert [returned["recall"] for returned in guarded] == [returned["recall"] for returned in plain]
     assert 0 < plain[0]["recall"] < 1

@@ -148,10 +148,10 @@ def test_a_run_of_the_command_line(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     with pytest.warns(GuardWarning, match="LRG301"):
         cli = by_cli(tmp_path, {"mode": "correct", "ignore": ["LRG1"], "report": str(report)}, "validate")
-    [found] = json.loads(report.read_text())["findings"]
-    assert (found["code"], found["corrected"]) == ("LRG301", True)
-    [own] = guard_of(cli).findings
-    assert own.to_dict() | {"group": "LRG301-1"} == found
+    [finding] = json.loads(report.read_text())["findings"]
+    assert (finding["code"], finding["corrected"]) == ("LRG301", True)
+    [of_guard] = guard_of(cli).findings
+    assert of_guard.to_dict() | {"group": "LRG301-1"} == finding
 
 
 def test_a_run_with_hydra(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_the_sanity_check_logs_nothing() -> None:
     recorder, guard = Recorder(), RetrievalGuard()
     with SAID:
         make_trainer(guard, logger=recorder, max_epochs=1, num_sanity_val_steps=2).fit(NoValidation())
-    assert [(found.code, found.stage) for found in guard.findings] == [("LRG301", "sanity_check")]
+    assert [(finding.code, finding.stage) for finding in guard.findings] == [("LRG301", "sanity_check")]
     assert counts(recorder) == []
 
 
@@ -144,14 +144,14 @@ def test_runs_without_a_logger(logger: Any) -> None:
     guard = RetrievalGuard()
     with SAID:
         make_trainer(guard, logger=logger).validate(TwoKeys(), verbose=False)
-    assert {found.code for found in guard.findings} == {"LRG301"}
+    assert {finding.code for finding in guard.findings} == {"LRG301"}
 
 
 def test_a_fast_run_logs_nothing() -> None:
     recorder, guard = Recorder(), RetrievalGuard()
     with SAID:
         make_trainer(guard, logger=recorder, fast_dev_run=2).fit(TwoKeys())
-    assert {found.code for found in guard.findings} == {"LRG301"}
+    assert {finding.code for finding in guard.findings} == {"LRG301"}
     assert recorder.received == []
 
 
@@ -182,7 +182,7 @@ def count_on_two(switched_on: bool) -> dict[str, Any]:
     trainer = make_ddp_trainer([guard], recorder, max_epochs=2)
     with recorded_warnings():
         trainer.fit(TwoKeys())
-    return {"counts": counts(recorder), "codes": sorted({found.code for found in guard.findings})}
+    return {"counts": counts(recorder), "codes": sorted({finding.code for finding in guard.findings})}
 
 
 @pytest.mark.timeout(90)

@@ -38,14 +38,14 @@ for name in sys.argv[1:]:
 
 def run(value: str) -> tuple[dict[str, list[str]], str]:
     """What the trainers of each package did where the variable is set, and what was said."""
-    environment = {name: own for name, own in os.environ.items() if name not in (VARIABLE, "PYTHONWARNINGS")}
+    environment = {name: value for name, value in os.environ.items() if name not in (VARIABLE, "PYTHONWARNINGS")}
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, VARIABLE: value}
     command = [sys.executable, "-c", SCRIPT, *PACKAGES]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stderr
     lines = [line.split(" ", 2)[1:] for line in ended.stdout.splitlines() if line.startswith("ended ")]
-    return {package: [text for own, text in lines if own == package] for package in PACKAGES}, ended.stderr
+    return {package: [text for origin, text in lines if origin == package] for package in PACKAGES}, ended.stderr
 
 
 def test_correct_corrects_every_trainer() -> None:

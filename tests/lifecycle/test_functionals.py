@@ -76,5 +76,5 @@ def test_nothing_stays() -> None:
     before = vars(ndcg)[CHECK]
     make_trainer(RetrievalGuard()).validate(OfEachQuery(), verbose=False)
     assert vars(ndcg)[CHECK] is before
-    names = [name for name, own in vars(retrieval).items() if callable(own)]
+    names = [name for name, member in vars(retrieval).items() if callable(member)]
     assert len(names) >= 9

@@ -49,11 +49,11 @@ def test_one_process_steps_aside(monkeypatch: pytest.MonkeyPatch, part: str, mod
     with pytest.warns(GuardWarning) as said:
         trainer.fit(module)
     [warning] = [one for one in said if one.category is GuardWarning]
-    told = "LRG901 guard-disabled: the guard failed and stepped aside (RuntimeError: out of order)"
-    assert told in " ".join(str(warning.message).split())
+    sentence = "LRG901 guard-disabled: the guard failed and stepped aside (RuntimeError: out of order)"
+    assert sentence in " ".join(str(warning.message).split())
     assert floats(trainer.callback_metrics)["mrr"] == merged()
-    [found] = guard.findings
-    assert (found.code, found.severity, found.count) == ("LRG901", "warning", 1)
+    [finding] = guard.findings
+    assert (finding.code, finding.severity, finding.count) == ("LRG901", "warning", 1)
     assert traces(trainer, module) == []
 
 
@@ -103,7 +103,7 @@ def fail_on(rank: int | None, part: str, mode: str) -> dict[str, Any]:
     return {
         "mrr": returned["mrr"],
         "said": [one["text"] for one in warned if "GuardWarning" in one["categories"]],
-        "findings": [(found.code, found.ranks) for own in guard for found in own.findings],
+        "findings": [(finding.code, finding.ranks) for each in guard for finding in each.findings],
         "traces": traces(trainer, module),
     }
 

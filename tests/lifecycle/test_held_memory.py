@@ -129,7 +129,7 @@ def test_steps_of_512_by_512_scores(mode: Any, steps: int) -> None:
     _, guarded = validate(LongQueries(steps, 512), guard, every=10)
     assert guarded - plain <= 256 * MEBIBYTE
     assert guarded - plain > 48 * MEBIBYTE  # what the rows of all steps take is more
-    assert not [found for found in guard.findings if found.severity != "note"]
+    assert not [finding for finding in guard.findings if finding.severity != "note"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -141,7 +141,7 @@ def test_the_number_stays_and_little_is_held(kind: type[InEachStep], mode: Any) 
     shown, guarded = validate(kind(steps, size), guard)
     assert shown == pytest.approx(number, abs=1e-6)
     assert guarded - plain <= 0.25 * MEBIBYTE + 64 * steps * size
-    assert not [found for found in guard.findings if found.severity != "note"]
+    assert not [finding for finding in guard.findings if finding.severity != "note"]
 
 
 class Restarting(InEachStep):
@@ -169,7 +169,7 @@ def test_values_serve_where_rows_are_gone(limit: float) -> None:
         metric.update(*program.rows(batch))
         reference, queries = reference + float(metric.compute()) * len(batch), queries + len(batch)
     assert shown == pytest.approx(reference / queries, abs=1e-6)
-    assert [found.code for found in guard.findings if found.severity != "note"] == ["LRG102"]
+    assert [finding.code for finding in guard.findings if finding.severity != "note"] == ["LRG102"]
 
 
 class Curves(InEachStep):

@@ -61,8 +61,8 @@ def test_warning_table_and_reports(key: str, tmp_path: Path, capsys: pytest.Capt
         assert said
         assert all(is_clean(line) for one in said for line in f"{one.filename}{one.message}".split("\n"))
         assert "RetrievalGuard: 1 fault" in capsys.readouterr().err
-    told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert list(told["keys"]) == [key]
+    document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert list(document["keys"]) == [key]
     assert is_clean((tmp_path / "report.json").read_text(encoding="utf-8").replace("\n", ""))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     own_line_breaks = page.replace("\n", "")

@@ -173,25 +173,25 @@ def test_warn_names_what_is_broken(pool: Pool, world: int, program: str, key: st
 @WORLD
 def test_a_weight_of_nothing(pool: Pool, world: int) -> None:
     """The others of the epoch are the same: no number is smaller or larger than no number."""
-    told = findings(pool if world == 2 else None, "NoWeight", "warn")
-    assert {finding["code"] for finding in told if finding["severity"] != "note"} == {"LRG501"}
-    assert {finding["key"] for finding in told if "is nan, and" in finding["message"]} == set(AsItIs().metrics)
+    reported = findings(pool if world == 2 else None, "NoWeight", "warn")
+    assert {finding["code"] for finding in reported if finding["severity"] != "note"} == {"LRG501"}
+    assert {finding["key"] for finding in reported if "is nan, and" in finding["message"]} == set(AsItIs().metrics)
 
 
 @WORLD
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 @pytest.mark.parametrize("program", ["AsItIs", "Objects", "Forwards", "Percent"])
 def test_right_programs_are_silent(pool: Pool, world: int, mode: str, program: str) -> None:
-    told = findings(pool if world == 2 else None, program, mode)
-    assert not [finding for finding in told if finding["code"] == "LRG501"]
+    reported = findings(pool if world == 2 else None, program, mode)
+    assert not [finding for finding in reported if finding["code"] == "LRG501"]
 
 
 @pytest.mark.parametrize("options", [{}, {"ignore": ["LRG201"]}, {"select": ["LRG501"]}])
 def test_what_another_rule_explains_is_silent_even_where_that_rule_is(pool: Pool, options: dict[str, Any]) -> None:
     """MRR@1 comes out right and recall@1 as half of it; the first of these is a note."""
-    told = findings(pool, "Gathered", "warn", **options)
-    assert {finding["code"] for finding in told} == (set() if options else {"LRG201"})
-    explained = {finding["key"]: finding["severity"] for finding in told}
+    reported = findings(pool, "Gathered", "warn", **options)
+    assert {finding["code"] for finding in reported} == (set() if options else {"LRG201"})
+    explained = {finding["key"]: finding["severity"] for finding in reported}
     assert options or (explained["recall@1"], explained["mrr@1"]) == ("error", "note")
 
 

@@ -84,7 +84,7 @@ def fresh() -> list[dict[str, float]]:
 
 
 def above_note(guard: RetrievalGuard) -> dict[str, Any]:
-    return {f"{found.code} {found.key}": found for found in guard.findings if found.severity != "note"}
+    return {f"{finding.code} {finding.key}": finding for finding in guard.findings if finding.severity != "note"}
 
 
 STALE = {f"LRG401 {key}" for key in ("mrr", "first", "hit", "accuracy")}
@@ -95,16 +95,16 @@ def test_warn_tells_of_stale_rows(fresh: list[dict[str, float]], sanity: int) ->
     guard = RetrievalGuard()
     plain = fit(NeverReset(), sanity=sanity)
     assert fit(NeverReset(), guard, sanity=sanity) == plain
-    found = above_note(guard)
-    assert set(found) == STALE
+    findings = above_note(guard)
+    assert set(findings) == STALE
     for key in ("mrr", "first", "hit"):
-        effect = found[f"LRG401 {key}"].effect
+        effect = findings[f"LRG401 {key}"].effect
         assert effect.logged == pytest.approx(plain[-1][key], abs=1e-6)
         assert effect.reference == pytest.approx(fresh[-1][key], abs=1e-6)
-    first = found["LRG401 mrr"]
+    first = findings["LRG401 mrr"]
     assert "still counts" in first.message
     assert "rows of earlier epochs" in first.message
-    assert "updates of earlier epochs" in found["LRG401 accuracy"].message
+    assert "updates of earlier epochs" in findings["LRG401 accuracy"].message
 
 
 def test_the_first_epoch_after_the_sanity_check_tells_of_it() -> None:
@@ -120,12 +120,12 @@ def test_the_first_epoch_after_the_sanity_check_tells_of_it() -> None:
 def test_correct_drops_them(fresh: list[dict[str, float]], sanity: int) -> None:
     guard = RetrievalGuard("correct")
     shown = fit(NeverReset(), guard, sanity=sanity)
-    for own, right in zip(shown, fresh, strict=True):
-        assert own == pytest.approx(right, abs=1e-6)
-    found = above_note(guard)
-    assert set(found) == STALE
-    assert all(finding.corrected and finding.effect is None for finding in found.values())
-    assert "dropped before they could count" in found["LRG401 mrr"].message
+    for shown_value, right in zip(shown, fresh, strict=True):
+        assert shown_value == pytest.approx(right, abs=1e-6)
+    findings = above_note(guard)
+    assert set(findings) == STALE
+    assert all(finding.corrected and finding.effect is None for finding in findings.values())
+    assert "dropped before they could count" in findings["LRG401 mrr"].message
 
 
 class Knowing(NeverReset):
@@ -138,7 +138,9 @@ class Knowing(NeverReset):
 def test_what_the_user_wants_to_keep_is_kept() -> None:
     for guard in (RetrievalGuard("correct", ignore=["LRG4"]), RetrievalGuard("correct")):
         plain, shown = fit(Knowing()), fit(Knowing(), guard)
-        assert [own["mrr"] for own in shown] == pytest.approx([own["mrr"] for own in plain], abs=1e-6)
+        assert [shown_value["mrr"] for shown_value in shown] == pytest.approx(
+            [shown_value["mrr"] for shown_value in plain], abs=1e-6
+        )
         assert not any(key.endswith("mrr") for key in above_note(guard))
 
 
@@ -150,8 +152,8 @@ def test_strict_raises() -> None:
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 def test_a_metric_that_is_reset_is_right(fresh: list[dict[str, float]], mode: Any) -> None:
     guard = RetrievalGuard(mode)
-    for own, right in zip(fit(Reset(), guard, sanity=2), fresh, strict=True):
-        assert own == pytest.approx(right, abs=1e-6)
+    for shown_value, right in zip(fit(Reset(), guard, sanity=2), fresh, strict=True):
+        assert shown_value == pytest.approx(right, abs=1e-6)
     assert not above_note(guard)
 
 
@@ -163,7 +165,7 @@ def on_ranks(mode: str, program: str) -> dict[str, Any]:
     with recorded_warnings():
         trainer.fit(module)
     assert int(os.environ["WORLD_SIZE"]) == 2
-    return {"shown": module.shown, "codes": {found.code for own in guard for found in own.findings}}
+    return {"shown": module.shown, "codes": {finding.code for each in guard for finding in each.findings}}
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])
@@ -238,15 +240,15 @@ def validated(*guard: RetrievalGuard) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         returned = make_trainer(*guard).validate(TwoLoaders(), verbose=False)
-    return {name: value for own in returned for name, value in own.items()}
+    return {name: value for part in returned for name, value in part.items()}
 
 
 def test_a_metric_of_two_dataloaders() -> None:
     plain, warn, correct = validated(), RetrievalGuard(), RetrievalGuard("correct")
     assert validated(warn) == plain
-    found = above_note(warn)
-    assert set(found) == {"LRG404 mrr/dataloader_idx_1", "LRG404 accuracy/dataloader_idx_1"}
-    effect = found["LRG404 mrr/dataloader_idx_1"].effect
+    findings = above_note(warn)
+    assert set(findings) == {"LRG404 mrr/dataloader_idx_1", "LRG404 accuracy/dataloader_idx_1"}
+    effect = findings["LRG404 mrr/dataloader_idx_1"].effect
     assert (effect.logged, effect.reference) == pytest.approx((plain["mrr/dataloader_idx_1"], of_loader(1)), abs=1e-6)
     assert not effect.is_nil
     numbers = validated(correct)
@@ -291,5 +293,5 @@ def test_a_metric_of_two_stages() -> None:
         train.update(*moved(batch, 5))
     module = TwoStages()
     shown = fit(module, correct, **twice)
-    assert [own["mrr"] for own in shown] == pytest.approx([own["mrr"] for own in alone], abs=1e-6)
+    assert [entry["mrr"] for entry in shown] == pytest.approx([entry["mrr"] for entry in alone], abs=1e-6)
     assert float(module.trainer.callback_metrics["train_mrr"]) == pytest.approx(float(train.compute()), abs=1e-6)

@@ -91,8 +91,8 @@ def test_the_reports_have_all_parts(tmp_path: Path) -> None:
         with pytest.warns(GuardWarning):
             make_trainer(RetrievalGuard(report=tmp_path / name)).validate(TwoKeys(), verbose=False)
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    [found] = [one for one in read["findings"] if (one["key"], one["code"]) == ("second", "LRG301")]
-    assert found | {"message": ""} == {
+    [finding] = [one for one in read["findings"] if (one["key"], one["code"]) == ("second", "LRG301")]
+    assert finding | {"message": ""} == {
         "code": "LRG301",
         "rule": "restarting-query-ids",
         "severity": "error",
@@ -107,14 +107,14 @@ def test_the_reports_have_all_parts(tmp_path: Path) -> None:
         "count": 1,
         "corrected": False,
         "effect": {"logged": pytest.approx(merged()), "reference": pytest.approx(reference())},
-        "group": found["group"],
+        "group": finding["group"],
     }
-    assert found["message"] in " ".join(block("second"))
+    assert finding["message"] in " ".join(block("second"))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for part in (found["message"], FIX, linecache.getline(__file__, found["line"]).strip()):
+    for part in (finding["message"], FIX, linecache.getline(__file__, finding["line"]).strip()):
         assert str(escape(part)) in page
     assert re.search(rf"<code>second</code>.*?{LOGGED}.*?{REFERENCE}", page, re.DOTALL)
-    assert f"{__file__}:{found['line']}</code>" in page
+    assert f"{__file__}:{finding['line']}</code>" in page
 
 
 def test_the_warning_of_a_guard_that_failed_has_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def come_late(mode: str, seconds: float) -> dict[str, Any]:
             [returned] = trainer.validate(Late(seconds), verbose=False)
     finally:
         del os.environ[TIMEOUT_VARIABLE]
-    return {"mrr": returned["mrr"], "codes": [found.code for own in guard for found in own.findings]}
+    return {"mrr": returned["mrr"], "codes": [finding.code for each in guard for finding in each.findings]}
 
 
 @pytest.mark.timeout(60)

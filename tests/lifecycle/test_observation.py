@@ -237,8 +237,8 @@ def test_the_kind_the_metric_and_the_line_are_known(holder: type) -> None:
     key = keys["mrr"]
     assert (key.call.path, key.call.line) == (__file__, line_of(holder))
     assert key.call.kind == ("metric" if holder in (Attribute, Collected) else "compute")
-    [segment] = key.lives
-    assert type(segment.metric) is RetrievalMRR
+    [life] = key.lives
+    assert type(life.metric) is RetrievalMRR
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -256,8 +256,10 @@ def test_warn_finds_it_at_the_users_line(holder: type) -> None:
     assert shown["mrr"] == merged()
     warned = [warning for warning in said if warning.category is GuardWarning and "mrr" in str(warning.message).split()]
     assert [(one.filename, one.lineno) for one in warned] == [(__file__, line_of(holder))]
-    [found] = [finding for finding in guard.findings if finding.key == "mrr" and finding.severity is not Severity.NOTE]
-    assert (found.code, found.path, found.line) == ("LRG301", __file__, line_of(holder))
+    [restarting] = [
+        finding for finding in guard.findings if finding.key == "mrr" and finding.severity is not Severity.NOTE
+    ]
+    assert (restarting.code, restarting.path, restarting.line) == ("LRG301", __file__, line_of(holder))
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])
@@ -267,8 +269,8 @@ def test_a_local_variable(mode: str) -> None:
     assert shown == {"mrr": reference()}
     assert keys["mrr"].call.kind == "compute"
     assert keys["mrr"].call.line == line_of(LocalVariable)
-    [segment] = keys["mrr"].lives
-    assert type(segment.metric) is RetrievalMRR
+    [life] = keys["mrr"].lives
+    assert type(life.metric) is RetrievalMRR
 
 
 # --- values of one batch ----------------------------------------------------------------------------------------

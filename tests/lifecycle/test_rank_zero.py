@@ -141,10 +141,10 @@ def test_correct_needs_no_other_rank_for_rows_that_it_has_heard_of(pool: Pool) -
     ],
 )
 def test_metric_line_and_rank_are_named_at_once_instead_of_a_hang(pool: Pool, program: str, mode: str) -> None:
-    told = outcomes(pool, program, mode)
-    assert [outcome.status for outcome in told] == ["raised", "raised"], "\n".join(map(str, told))
-    assert told[0].error == told[1].error
-    for outcome in told:
+    reported = outcomes(pool, program, mode)
+    assert [outcome.status for outcome in reported] == ["raised", "raised"], "\n".join(map(str, reported))
+    assert reported[0].error == reported[1].error
+    for outcome in reported:
         assert "GuardError" in outcome.error_types
         assert "LRG204 rank-zero-sync: compute() of " in outcome.error
         assert f"{Path(__file__).name}:" in outcome.error
@@ -161,9 +161,9 @@ def test_warn_lets_the_others_go_on_at_once(pool: Pool, program: str) -> None:
     first, second = waits.value.outcomes
     assert first.status == "killed", str(first)
     assert second.ok, str(second)
-    [told] = second.value["warnings"]
-    assert told.startswith("LRG901 guard-disabled: the guard stepped aside (LRG204 rank-zero-sync: compute() of ")
-    assert told.endswith("Fix: Have all ranks do the same. lightning-retrieval-guard explain LRG901")
+    [reported] = second.value["warnings"]
+    assert reported.startswith("LRG901 guard-disabled: the guard stepped aside (LRG204 rank-zero-sync: compute() of ")
+    assert reported.endswith("Fix: Have all ranks do the same. lightning-retrieval-guard explain LRG901")
 
 
 @pytest.mark.timeout(60)

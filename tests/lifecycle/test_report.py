@@ -158,11 +158,11 @@ def test_a_report_that_can_no_longer_be_written_costs_the_report_only(tmp_path: 
     trainer = make_trainer(guard, RemovesTheFolder(folder), devices=1)
     with pytest.warns(GuardWarning) as warned:
         [numbers] = trainer.validate(WholeData(), verbose=False)
-    told = [str(one.message) for one in warned if issubclass(one.category, GuardWarning)]
-    assert len(told) == 2
-    assert told[0].startswith("LRG301")
-    assert told[1].startswith("RetrievalGuard: the report could not be written ([Errno 2]")
-    assert told[1].endswith("The run goes on.")
+    messages = [str(one.message) for one in warned if issubclass(one.category, GuardWarning)]
+    assert len(messages) == 2
+    assert messages[0].startswith("LRG301")
+    assert messages[1].startswith("RetrievalGuard: the report could not be written ([Errno 2]")
+    assert messages[1].endswith("The run goes on.")
     assert list(numbers) == ["mrr <b>"]
 
 

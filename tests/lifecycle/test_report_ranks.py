@@ -52,11 +52,11 @@ def rows_of_ranks(page: str) -> dict[str, list[list[str]]]:
     for sentence, rest in re.findall(
         r'<p class="evenness">(.*?)</p>(.*?)(?=<p class="evenness">|</section>)', page, re.S
     ):
-        title, _, told = " ".join(re.sub("<[^>]*>", "", sentence).split()).partition(": ")
-        name, _, told = told.partition(": ")
+        title, _, words = " ".join(re.sub("<[^>]*>", "", sentence).split()).partition(": ")
+        name, _, words = words.partition(": ")
         rows = re.findall('<tr><th scope="row">(.*?)</tr>', rest, re.S)
         cells = [re.findall(r"(?:^|<td[^>]*>)(\d+|not known)", row) for row in rows]
-        result[f"{title}: {name}"] = cells or [[told]]
+        result[f"{title}: {name}"] = cells or [[words]]
     return result
 
 

@@ -68,8 +68,8 @@ class Trains(Restarting):
         """
         metric = RetrievalMRR()
         for number, batch in enumerate(self.fed):
-            own = restarting_ids(batch) + (100 * number if mode == "correct" and sizes_known else 0)
-            metric.update(*rows_of(batch, own))
+            ids = restarting_ids(batch) + (100 * number if mode == "correct" and sizes_known else 0)
+            metric.update(*rows_of(batch, ids))
         right = reference() if mode == "correct" else merged()
         return {"mrr": pytest.approx(right, abs=1e-6), "train/mrr": pytest.approx(float(metric.compute()), abs=1e-6)}
 
@@ -95,7 +95,7 @@ def test_saved_and_resumed(tmp_path: Path, mode: str | None, step: int) -> None:
     trainer.fit(module, ckpt_path=saved)
     assert trainer.global_step > step
     assert floats(trainer.callback_metrics) == module.numbers(mode, sizes_known=step <= 5)
-    assert {(found.code, found.corrected) for one in guard for found in one.findings} == (
+    assert {(finding.code, finding.corrected) for one in guard for finding in one.findings} == (
         {("LRG301", mode == "correct")} if guard else set()
     )
     assert traces(trainer, module) == []
@@ -108,9 +108,11 @@ def test_the_checkpoint_holds_nothing_of_the_guard(tmp_path: Path) -> None:
     plain = make_trainer(max_epochs=1)
     plain.fit(Trains())
     plain.save_checkpoint(tmp_path / "without.ckpt")
-    own, other = (torch.load(tmp_path / name, weights_only=False) for name in ("with.ckpt", "without.ckpt"))
-    assert own["callbacks"] == other["callbacks"]
-    assert own["state_dict"].keys() == other["state_dict"].keys()
+    with_guard, without_guard = (
+        torch.load(tmp_path / name, weights_only=False) for name in ("with.ckpt", "without.ckpt")
+    )
+    assert with_guard["callbacks"] == without_guard["callbacks"]
+    assert with_guard["state_dict"].keys() == without_guard["state_dict"].keys()
 
 
 # --- several runs -----------------------------------------------------------------------------------------------------
@@ -190,9 +192,9 @@ def test_the_copy_of_a_trainer_has_a_guard_of_its_own(mode: str, way: str) -> No
     trainer.fit(module)
     for one in (before, COPIES[way](trainer)):
         assert one.callbacks[0] is not trainer.callbacks[0]
-        own = Trains()
-        assert one.validate(own, verbose=False) == [{"mrr": module.numbers(mode)["mrr"]}]
-        assert traces(one, own) == []
+        another = Trains()
+        assert one.validate(another, verbose=False) == [{"mrr": module.numbers(mode)["mrr"]}]
+        assert traces(one, another) == []
 
 
 def test_a_trainer_that_is_copied_in_its_run() -> None:
@@ -251,7 +253,7 @@ class TakesOff(Callback):
 @pytest.mark.parametrize("when", ["in the run", "after the run"])
 def test_patches_of_others_over_those_of_the_guard(mode: str, when: str) -> None:
     lays, module = LaysPatches(), Restarting()
-    own = [dict(vars(owner)) for owner in (LightningModule, Metric)]
+    before = [dict(vars(owner)) for owner in (LightningModule, Metric)]
     trainer = make_trainer(*guards(mode), lays, *([TakesOff(lays)] if when == "in the run" else []))
     [returned] = trainer.validate(module, verbose=False)
     assert returned["mrr"] == (pytest.approx(reference(), abs=1e-6) if mode == "correct" else merged())
@@ -262,4 +264,4 @@ def test_patches_of_others_over_those_of_the_guard(mode: str, when: str) -> None
         assert returned["mrr"] == merged()
         trainer = None
     assert traces(trainer or make_trainer(), module) == []
-    assert [dict(vars(owner)) for owner in (LightningModule, Metric)] == own
+    assert [dict(vars(owner)) for owner in (LightningModule, Metric)] == before

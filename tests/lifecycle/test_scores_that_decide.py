@@ -52,11 +52,11 @@ class Scored(Trainable, LightningModule):
 
 def by_query(scores: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Scores and relevance of every query."""
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    split: list[tuple[torch.Tensor, torch.Tensor]] = []
     for batch in batches():
         preds, target, ids = Scored(scores).rows(batch)
-        found += [(preds[ids == one], target[ids == one]) for one in ids.unique()]
-    return found
+        split += [(preds[ids == one], target[ids == one]) for one in ids.unique()]
+    return split
 
 
 def validated(scores: str, *guard: RetrievalGuard) -> dict[str, float]:
@@ -66,7 +66,7 @@ def validated(scores: str, *guard: RetrievalGuard) -> dict[str, float]:
     return dict(returned)
 
 
-def found(guard: RetrievalGuard) -> dict[str, Any]:
+def findings_by_key(guard: RetrievalGuard) -> dict[str, Any]:
     return {f"{finding.code} {finding.key}": finding for finding in guard.findings}
 
 
@@ -75,12 +75,12 @@ def found(guard: RetrievalGuard) -> dict[str, Any]:
 def test_low_scores(mode: Any) -> None:
     guard = RetrievalGuard(mode)
     assert validated("low", guard) == pytest.approx(validated("low"), abs=1e-6)
-    assert set(found(guard)) == {"LRG303 mrr", "LRG303 recall"}
+    assert set(findings_by_key(guard)) == {"LRG303 mrr", "LRG303 recall"}
     plain = torch.stack([retrieval_reciprocal_rank(*query) for query in by_query("low")])
     moved = torch.stack([retrieval_reciprocal_rank(*query) for query in by_query("high")])
     assert len(plain) == QUERIES
     count = int((plain != moved).sum())
-    finding = found(guard)["LRG303 mrr"]
+    finding = findings_by_key(guard)["LRG303 mrr"]
     assert (finding.severity, finding.effect, finding.corrected) == ("warning", None, False)
     assert finding.message == (
         "'mrr' leaves out relevant rows with a score of zero or less, which changes the value of"
@@ -93,7 +93,7 @@ def test_low_scores(mode: Any) -> None:
 def test_ties(mode: Any) -> None:
     guard = RetrievalGuard(mode)
     assert validated("tied", guard) == validated("tied")
-    assert set(found(guard)) == {"LRG304 mrr", "LRG304 recall", "LRG304 hit"}
+    assert set(findings_by_key(guard)) == {"LRG304 mrr", "LRG304 recall", "LRG304 hit"}
 
     def can_differ(preds: torch.Tensor, target: torch.Tensor) -> bool:
         """Whether the recall differs when relevant rows come first among equal scores, and when they come last."""
@@ -101,7 +101,7 @@ def test_ties(mode: Any) -> None:
         return len({float(retrieval_recall(scores, target, top_k=2)) for scores in ends}) > 1
 
     count = sum(can_differ(*query) for query in by_query("tied"))
-    finding = found(guard)["LRG304 recall"]
+    finding = findings_by_key(guard)["LRG304 recall"]
     assert count
     assert (finding.severity, finding.effect) == ("warning", None)
     assert finding.message == (
@@ -143,8 +143,8 @@ def messages(pool: Pool, scores: str, mode: str) -> list[list[str]]:
 def test_two_ranks_count_all_queries_where_values_travel(pool: Pool) -> None:
     alone = RetrievalGuard("correct")
     validated("low", alone)
-    told = [f"{finding.code} {finding.message}" for finding in alone.findings]
-    assert messages(pool, "low", "correct") == [told, told]
+    sentences = [f"{finding.code} {finding.message}" for finding in alone.findings]
+    assert messages(pool, "low", "correct") == [sentences, sentences]
     warned = messages(pool, "low", "warn")[0]
     assert [text.partition(" ")[0] for text in warned] == ["LRG303", "LRG303"]
     assert "of 15 queries on this rank" in warned[0]
@@ -183,11 +183,11 @@ def of_gathered(own_first: bool, mode: str) -> dict[str, Any]:
     single = RetrievalMRR(sync_on_compute=False)
     for scores, target, ids in module.kept:
         single.update(scores, target, ids)
-    told = [finding.effect for own in guard for finding in own.findings if finding.code == "LRG201"]
+    effects = [finding.effect for each in guard for finding in each.findings if finding.code == "LRG201"]
     return {
         "shown": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "mrr of the rows": float(single.compute()),
-        "would have logged": [effect and round(effect.logged, 6) for effect in told],
+        "would have logged": [effect and round(effect.logged, 6) for effect in effects],
     }
 
 

@@ -22,14 +22,14 @@ def test_nothing_grows(pool: Pool, half: str) -> None:
 @pytest.mark.parametrize("name", ["files", "threads", "groups", "objects", "tensors"])
 def test_what_grows_from_moment_to_moment_is_told(name: str) -> None:
     counts = [Usage(**{**vars(USED), name: getattr(USED, name) + more}) for more in range(3)]
-    [told] = growth("many runs", counts)
-    assert told.endswith(" ".join(str(getattr(usage, name)) for usage in counts))
+    [sentence] = growth("many runs", counts)
+    assert sentence.endswith(" ".join(str(getattr(usage, name)) for usage in counts))
     assert growth("many runs", [USED] * 3) == []
 
 
-@pytest.mark.parametrize(("last", "told"), [(103.0, []), (120.0, ["resident memory, MiB: 100.0 to 120.0"])])
-def test_memory_that_grows_is_told(last: float, told: list[str]) -> None:
-    assert growth("many runs", [USED, USED, Usage(**{**vars(USED), "memory": last})]) == told
+@pytest.mark.parametrize(("last", "sentences"), [(103.0, []), (120.0, ["resident memory, MiB: 100.0 to 120.0"])])
+def test_memory_that_grows_is_told(last: float, sentences: list[str]) -> None:
+    assert growth("many runs", [USED, USED, Usage(**{**vars(USED), "memory": last})]) == sentences
 
 
 def test_patches_belong_to_a_run() -> None:

@@ -100,10 +100,10 @@ def test_it_is_not_corrected(program: type[Restarting], tmp_path: Path) -> None:
     guard = RetrievalGuard(mode="correct", report=report)
     assert validated(guard, program()) == {"mrr": MERGED}
     assert not about(guard.findings, "LRG301")
-    told = json.loads(report.read_text())
-    [key] = told["keys"].values()
+    document = json.loads(report.read_text())
+    [key] = document["keys"].values()
     assert (key["logged"], key["reference"]) == (MERGED, None)
-    assert "LRG301" not in {finding["code"] for finding in told["findings"]}
+    assert "LRG301" not in {finding["code"] for finding in document["findings"]}
 
 
 @QUIET
@@ -194,10 +194,10 @@ def test_what_silenced_nothing_is_a_note(tmp_path: Path, capsys: pytest.CaptureF
     report = tmp_path / "report.json"
     guard = RetrievalGuard(report=report)
     validated(guard, OverLines())
-    [found] = guard.findings
-    assert (found.code, found.severity, found.path) == ("LRG902", "note", __file__)
-    assert linecache.getline(found.path, found.line).strip().endswith("# lrg: ignore[LRG203, LRG30]")
-    assert found.text() == (
+    [finding] = guard.findings
+    assert (finding.code, finding.severity, finding.path) == ("LRG902", "note", __file__)
+    assert linecache.getline(finding.path, finding.line).strip().endswith("# lrg: ignore[LRG203, LRG30]")
+    assert finding.text() == (
         "LRG902 unused-suppression: LRG203 in '# lrg: ignore[LRG203, LRG30]' silenced nothing in this run on 1 rank."
         " Take it away, or name the rule that it is meant for."
     )
@@ -214,10 +214,10 @@ def test_a_comment_at_a_call_that_never_ran_is_no_finding() -> None:
 def test_a_block_that_silenced_nothing_is_a_note() -> None:
     guard = RetrievalGuard(ignore=["LRG301"])
     validated(guard, Wrapped(guard, "LRG203"))
-    [found] = guard.findings
-    assert found.code == "LRG902"
-    assert found.message.startswith("LRG203 in 'ignore(LRG203)' silenced nothing")
-    assert "guard.ignore(*codes)" in linecache.getline(found.path, found.line)
+    [finding] = guard.findings
+    assert finding.code == "LRG902"
+    assert finding.message.startswith("LRG203 in 'ignore(LRG203)' silenced nothing")
+    assert "guard.ignore(*codes)" in linecache.getline(finding.path, finding.line)
 
 
 @pytest.mark.parametrize("chosen", [{"ignore": ["LRG301", "LRG902"]}, {"select": ["LRG1", "LRG902"]}], ids=str)
@@ -260,7 +260,7 @@ def test_what_was_of_use_in_a_run_before_is_not_missed() -> None:
     assert not guard.findings
     fresh = RetrievalGuard()
     validated(fresh, module)
-    assert [found.code for found in fresh.findings] == ["LRG902"]
+    assert [finding.code for finding in fresh.findings] == ["LRG902"]
 
 
 # --- the guard itself -------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_comment_does_not_silence_a_failure_of_the_guard(monkeypatch: pytest.M
     with pytest.warns(GuardWarning, match="LRG901"):
         trainer.validate(BareObject(), verbose=False)
     assert floats(trainer.callback_metrics) == {"mrr": merged()}
-    assert [found.code for found in guard.findings] == ["LRG901"]
+    assert [finding.code for finding in guard.findings] == ["LRG901"]
 
 
 class BareObject(Restarting):

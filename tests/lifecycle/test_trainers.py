@@ -70,9 +70,9 @@ def test_two_trainers_with_a_guard_each_take_turns() -> None:
     with pytest.warns(GuardWarning, match="LRG301"):
         numbers = [validated(trainer) for trainer in (*trainers, *trainers)]
     assert numbers == [RIGHT, merged(), RIGHT, merged()]
-    [found], [other] = first.findings, second.findings
-    assert (found.corrected, other.corrected) == (True, False)
-    assert (found.count, other.count) == (2, 2)
+    [finding], [other] = first.findings, second.findings
+    assert (finding.corrected, other.corrected) == (True, False)
+    assert (finding.count, other.count) == (2, 2)
 
 
 def test_each_guard_says_it_once() -> None:

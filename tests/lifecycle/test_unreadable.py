@@ -60,7 +60,7 @@ def send(mode: str, part: str | None) -> dict[str, Any]:
     return {
         "mrr": returned["mrr"],
         "said": [one["text"] for one in warned if "GuardWarning" in one["categories"]],
-        "findings": [(found.code, found.ranks) for own in guard for found in own.findings],
+        "findings": [(finding.code, finding.ranks) for each in guard for finding in each.findings],
         "traces": traces(trainer, module),
     }
 

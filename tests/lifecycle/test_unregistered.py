@@ -158,7 +158,7 @@ def validated(program: LightningModule, *callbacks: Callback, mode: Any = "warn"
 
 
 @pytest.mark.parametrize(
-    ("program", "name", "place"),
+    ("program", "name", "where"),
     [
         (InDict, "plain['mean']", (Program, UPDATE)),
         (OfTheFile, "MeanMetric", (Program, UPDATE)),
@@ -170,10 +170,10 @@ def validated(program: LightningModule, *callbacks: Callback, mode: Any = "warn"
         (WrapperInList, "raw", (CollectionInList, LOG_CALL)),
     ],
 )
-def test_it_is_noted_once_at_its_place(program: type, name: str, place: tuple[type, str]) -> None:
+def test_it_is_noted_once_at_its_place(program: type, name: str, where: tuple[type, str]) -> None:
     [finding] = validated(program())
     assert (finding.code, finding.key, finding.severity) == ("LRG405", name, Severity.NOTE)
-    assert (finding.path, finding.line) == (__file__, line_of(*place))
+    assert (finding.path, finding.line) == (__file__, line_of(*where))
     assert (finding.stage, finding.count, finding.ranks) == ("validate", 1, (0,))
 
 
@@ -191,11 +191,11 @@ class Registered(Program):
     def __init__(self) -> None:
         super().__init__()
         self.mean = MeanMetric()
-        self.known = torch.nn.ModuleDict({"c": MetricCollection({"mrr": RetrievalMRR()})})
+        self.by_name = torch.nn.ModuleDict({"c": MetricCollection({"mrr": RetrievalMRR()})})
         self.listed = torch.nn.ModuleList([MinMaxMetric(RetrievalMRR())])
 
     def held(self) -> list[Any]:
-        return [self.mean, self.known["c"], self.listed[0]]
+        return [self.mean, self.by_name["c"], self.listed[0]]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -334,28 +334,28 @@ def test_the_number_stays() -> None:
 
 def on_ranks(program: str, mode: str, apart_on: tuple[int, ...]) -> dict[str, Any]:
     """Validate on this rank; what it said, found and sent."""
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     guard = guards(mode, {})
     trainer = make_trainer(guard, False)
     module = globals()[program]()
     if trainer.global_rank in apart_on:
         elsewhere(module.held()[0])
-    meet = _meet_of(told)
+    meet = _meet_of(messages)
     with recorded_warnings() as warned, meet:
         trainer.validate(module, verbose=False)
     return {
         "findings": [finding.to_dict() for finding in guard[0].findings],
         "said": [one["text"] for one in warned if GuardWarning.__name__ in one["categories"]],
-        "keys": sorted({key for message in told for key in message}),
+        "keys": sorted({key for message in messages for key in message}),
         "device": str(module.held()[0].device),
     }
 
 
-def _meet_of(told: list[dict[str, Any]]) -> Any:
+def _meet_of(messages: list[dict[str, Any]]) -> Any:
     plain = Synchronizer.sync
 
     def sync(self: Any, label: str, message: dict[str, Any], *rest: Any) -> Any:
-        told.append(message)
+        messages.append(message)
         return plain(self, label, message, *rest)
 
     return mock.patch.object(Synchronizer, "sync", sync)

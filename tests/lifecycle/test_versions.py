@@ -18,18 +18,20 @@ from .programs import Restarting, RestartingIds, make_trainer
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_versions_told", set())
+def nothing_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_versions_warned_of", set())
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
     """Let packages have other versions than they have."""
     others = {package: version and Version(version) for package, version in versions.items()}
-    known = _compat.version_of
-    monkeypatch.setattr(_compat, "version_of", lambda own: others[own] if own in others else known(own))
+    version_of = _compat.version_of
+    monkeypatch.setattr(
+        _compat, "version_of", lambda package: others[package] if package in others else version_of(package)
+    )
 
 
-def told(package: ModuleType = lightning, runs: int = 1) -> list[warnings.WarningMessage]:
+def warned(package: ModuleType = lightning, runs: int = 1) -> list[warnings.WarningMessage]:
     """What the guard says of versions."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -41,13 +43,13 @@ def told(package: ModuleType = lightning, runs: int = 1) -> list[warnings.Warnin
 
 @pytest.mark.parametrize("package", [lightning, pytorch_lightning], ids=["lightning", "pytorch_lightning"])
 def test_installed_versions_are_checked(package: ModuleType) -> None:
-    assert not told(package)
+    assert not warned(package)
 
 
 @pytest.mark.parametrize("version", ["2.0.9", "2.6.2", "2.7.0", "2.7.0.dev20260101", "3.0.0"])
 def test_a_version_out_of_range_is_told_once(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     install(monkeypatch, lightning=version)
-    [warning] = told(runs=2)
+    [warning] = warned(runs=2)
     assert str(warning.message) == (
         f"RetrievalGuard: it was not checked with lightning {version}, but with >=2.1,!=2.6.2,!=2.6.3,<2.7."
         " It goes on, and steps aside where it fails, but may judge or correct numbers wrongly. Install a version of"
@@ -59,24 +61,24 @@ def test_a_version_out_of_range_is_told_once(monkeypatch: pytest.MonkeyPatch, ve
 @pytest.mark.parametrize("version", ["2.1.0", "2.5.0.post0", "2.6.0rc1", "2.6.99"])
 def test_a_version_within_range_is_silent(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     install(monkeypatch, lightning=version)
-    assert not told()
+    assert not warned()
 
 
 def test_each_package_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lightning="9.0", torchmetrics="1.1.2")
-    said = [str(warning.message) for warning in told()]
+    said = [str(warning.message) for warning in warned()]
     assert [text.split(", but")[0].split("with ")[1] for text in said] == ["lightning 9.0", "torchmetrics 1.1.2"]
 
 
 def test_only_the_package_in_use_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lightning="9.0")
-    assert not told(pytorch_lightning)
-    assert len(told(lightning)) == 1
+    assert not warned(pytorch_lightning)
+    assert len(warned(lightning)) == 1
 
 
 def test_a_version_that_cannot_be_told_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, torchmetrics=None)
-    [warning] = told()
+    [warning] = warned()
     assert "it was not checked with torchmetrics (no version), but with" in str(warning.message)
 
 

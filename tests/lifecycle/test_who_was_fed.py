@@ -153,7 +153,7 @@ def same(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
 def stays_silent(make: Any, mode: str) -> None:
     guard = RetrievalGuard(mode)
     assert same(fit(make(), guard), fit(make()))
-    assert [found for found in guard.findings if found.severity != "note"] == []
+    assert [finding for finding in guard.findings if finding.severity != "note"] == []
 
 
 GROUPS: list[Any] = [True, False, [["mrr", "map"], ["hit"]]]
@@ -248,7 +248,7 @@ class BufferedInStep(Buffered):
 def test_a_buffer_that_is_written_to_in_each_step(mode: str) -> None:
     guard = RetrievalGuard(mode)
     assert same(fit(BufferedInStep(), guard), fit(BufferedInStep()))
-    assert not [found for found in guard.findings if found.severity != "note"]
+    assert not [finding for finding in guard.findings if finding.severity != "note"]
 
 
 # --- metrics in metrics ---------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class Ensemble(Metric):
 
 def named(name: str, value: Any) -> dict[str, Tensor]:
     """The numbers in the value of a metric."""
-    return {f"{name}_{part}": own for part, own in value.items()} if isinstance(value, dict) else {name: value}
+    return {f"{name}_{part}": entry for part, entry in value.items()} if isinstance(value, dict) else {name: value}
 
 
 class InSteps(Validates):

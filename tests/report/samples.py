@@ -139,8 +139,8 @@ ONE_FAULT = Report(
     "warn",
     4,
     tuple(
-        replace(GATHERED, key=key, corrected=False, world_size=2, effect=Effect(*own[:2]))
-        for key, own in TWENTY.items()
+        replace(GATHERED, key=key, corrected=False, world_size=2, effect=Effect(*pair[:2]))
+        for key, pair in TWENTY.items()
     ),
     over_epochs({**TWENTY, "val_mrr": Numbers(0.5, 0.5), "val_loss": Numbers(1.4, None)}, 3),
     EVEN_RANKS,

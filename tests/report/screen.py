@@ -39,18 +39,18 @@ def run_on_terminal(command: Sequence[str], columns: int, folder: Path, environm
 def screen_of(text: str, columns: int) -> list[str]:
     """The lines that are seen after a text was written."""
     lines: list[list[str]] = [[]]
-    row = column = place = 0
-    while place < len(text):
-        sequence = _SEQUENCE.match(text, place)
+    row = column = position = 0
+    while position < len(text):
+        sequence = _SEQUENCE.match(text, position)
         if sequence is not None:
-            place = sequence.end()
+            position = sequence.end()
             if sequence[2] == "A":
                 row = max(0, row - int(sequence[1] or 1))
             elif sequence[2] == "K":
                 lines[row] = [] if sequence[1] == "2" else lines[row][:column]
             continue
-        char = text[place]
-        place += 1
+        char = text[position]
+        position += 1
         if char == "\r":
             column = 0
             continue

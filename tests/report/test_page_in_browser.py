@@ -180,9 +180,9 @@ COLOURS = """(() => {
 def test_everything_can_be_told_from_what_is_behind_it(browser: Browser, show: Show, name: str, dark: bool) -> None:
     """WCAG 2.2, level AA: 4.5 for text, 3 for shapes."""
     show(name, dark=dark)
-    found = browser.ask(COLOURS)
-    assert len(found) >= 2 or name == "nothing"
-    for pair, example in found.items():
+    contrasts = browser.ask(COLOURS)
+    assert len(contrasts) >= 2 or name == "nothing"
+    for pair, example in contrasts.items():
         kind, front, back = re.fullmatch(r"(text|shape) (.*) on (.*)", pair).groups()
         dim, bright = sorted((brightness(front), brightness(back)))
         contrast = (bright + 0.05) / (dim + 0.05)

@@ -25,7 +25,7 @@ Step = tuple[float, int | None, float]  # value, samples in the batch, weight th
 
 def facts(name: str = "val_loss", **changed: Any) -> KeyFacts:
     """A plain value, logged once in the step."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "storage": f"validation_step.{name}",
         "name": name,
         "hook": "validation_step",
@@ -42,7 +42,7 @@ def facts(name: str = "val_loss", **changed: Any) -> KeyFacts:
         "synced": False,
         "source": None,
     }
-    return KeyFacts(**{**told, **changed})
+    return KeyFacts(**{**fields, **changed})
 
 
 def at_end(value: float | None, name: str = "val_loss", **changed: Any) -> KeyFacts:
@@ -52,7 +52,7 @@ def at_end(value: float | None, name: str = "val_loss", **changed: Any) -> KeyFa
 
 
 def steps(
-    *told: Step,
+    *logged: Step,
     world_size: int = 1,
     nominal: int | None = None,
     given: bool = True,
@@ -61,14 +61,14 @@ def steps(
 ) -> KeyFacts:
     """A mean logged in every step; batches hold one tensor of ``(samples, 3)`` unless ``shapes`` says otherwise."""
     weights = Weights()
-    for value, samples, used in told:
-        own = tuple(shapes) if shapes is not None else ((samples or 0, 3),)
-        weights.note(used, given, BatchSize(samples, nominal, own), value, world_size)
+    for value, samples, used in logged:
+        sizes = tuple(shapes) if shapes is not None else ((samples or 0, 3),)
+        weights.note(used, given, BatchSize(samples, nominal, sizes), value, world_size)
     seen = vars(weights.facts)
     sums = {
-        "calls": len(told),
-        "value": float(sum(value * used for value, _, used in told)),
-        "weight": float(sum(used for _, _, used in told)),
+        "calls": len(logged),
+        "value": float(sum(value * used for value, _, used in logged)),
+        "weight": float(sum(used for _, _, used in logged)),
         "lacks_value": float(weights.value),
         "lacks_weight": float(weights.weight),
     }
@@ -80,8 +80,8 @@ def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> Epoc
     size = world_size or (keys[0].world_size if keys else 1)
     orders = tuple(tuple(key.facts[rank].storage for key in keys if key.facts[rank]) for rank in range(size))
     sources = tuple({id(key.source): key.source for key in keys if key.source is not None}.values())
-    told = {"keys": keys, "sources": sources, "orders": orders, "batches": (1,) * size}
-    return EpochView(stage="validate", world_size=size, **{**told, **changed})
+    fields = {"keys": keys, "sources": sources, "orders": orders, "batches": (1,) * size}
+    return EpochView(stage="validate", world_size=size, **{**fields, **changed})
 
 
 def source(updates: Sequence[Sequence[Update]], metric: Metric | None = None, **changed: Any) -> SourceView:
@@ -111,16 +111,16 @@ def sources(
     """The same for several metrics that saw the same rows, by name."""
     ranks = [
         make_rank(
-            [own] if own else [],
+            [rank_updates] if rank_updates else [],
             metrics,
             len(updates),
-            samples=samples[: len(own)],
+            samples=samples[: len(rank_updates)],
             synchronises=synchronises,
             columns=columns,
             in_steps=in_steps,
             **padding_options(rank, len(updates), repeated),
         )
-        for rank, own in enumerate(updates)
+        for rank, rank_updates in enumerate(updates)
     ]
     plan = decide(ranks, metrics, scope, repeated > 0)
     travels = len(ranks) > 1 and not plan.replicated and plan.has_rows
@@ -143,14 +143,14 @@ def sources(
     }
 
 
-def found(code: str, seen: EpochView) -> list[Finding]:
+def findings_of(code: str, seen: EpochView) -> list[Finding]:
     """What one rule says of a stage."""
     return mark_corrected(REGISTRY[code].check(seen), seen.corrected, ordered=False)
 
 
 def the_finding(code: str, seen: EpochView, line: int = LINE) -> Finding:
     """The one finding of a rule, after a look at what is the same in all of them."""
-    (finding,) = found(code, seen)
+    (finding,) = findings_of(code, seen)
     assert (finding.code, finding.rule) == (code, REGISTRY[code].slug)
     assert (finding.stage, finding.path, finding.line, finding.count) == ("validate", PATH, line, 1)
     return finding

@@ -40,8 +40,8 @@ def words(text: str) -> list[str]:
 def test_every_word_of_the_documentation_is_there_in_order(rule: Rule, width: int) -> None:
     text = render_rule(rule, width)
     static = ", also by lint" if rule.code in STATIC else ""
-    told = f"({rule.severity.value}{static})".split()
-    assert words(text) == [*words(documentation(rule))[:2], *told, *words(documentation(rule))[2:]]
+    head = f"({rule.severity.value}{static})".split()
+    assert words(text) == [*words(documentation(rule))[:2], *head, *words(documentation(rule))[2:]]
     code = {f"    {line}".rstrip() for block in code_blocks(documentation(rule)) for line in block.splitlines()}
     assert code <= set(text.splitlines())
     assert all(len(line) <= width for line in text.splitlines() if line not in code)
@@ -117,9 +117,9 @@ def test_the_columns_of_the_list_are_aligned(width: int) -> None:
 
 @pytest.mark.parametrize("width", [30, 50, 80, 100])
 def test_the_list_tells_the_first_sentence_of_each(width: int) -> None:
-    told = " ".join(render_list(REGISTRY, width).split())
+    listing = " ".join(render_list(REGISTRY, width).split())
     for rule in REGISTRY.values():
-        assert f"{rule.code} {rule.slug} {rule.severity.value} {first_sentence(rule)}" in told
+        assert f"{rule.code} {rule.slug} {rule.severity.value} {first_sentence(rule)}" in listing
 
 
 def test_a_narrow_terminal_gets_the_sentence_below() -> None:

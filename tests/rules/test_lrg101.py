@@ -5,15 +5,15 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import facts, found, stage, steps, the_finding
+from .factories import facts, findings_of, stage, steps, the_finding
 
 WARNING, NOTE = Severity.WARNING, Severity.NOTE
 
 
 def nominal_times_two(**changed) -> KeyView:
     """8 and 2 samples on each of 2 ranks, all with the weight 16."""
-    told = {"world_size": 2, "nominal": 8, "sync_dist": True, **changed}
-    return KeyView((steps((1.0, 8, 16), (2.0, 2, 16), **told),) * 2)
+    options = {"world_size": 2, "nominal": 8, "sync_dist": True, **changed}
+    return KeyView((steps((1.0, 8, 16), (2.0, 2, 16), **options),) * 2)
 
 
 def test_nominal_size_times_world_size_weighs_a_short_batch_as_a_full_one() -> None:
@@ -32,8 +32,8 @@ def test_nominal_size_times_world_size_weighs_a_short_batch_as_a_full_one() -> N
 
 
 def cancelling(names_devices: bool) -> KeyView:
-    own = steps((1.0, 8, 16), (2.0, 2, 4), world_size=2, nominal=8, sync_dist=True, names_devices=names_devices)
-    return KeyView((own, own))
+    key_facts = steps((1.0, 8, 16), (2.0, 2, 4), world_size=2, nominal=8, sync_dist=True, names_devices=names_devices)
+    return KeyView((key_facts, key_facts))
 
 
 def test_a_factor_that_cancels_warns_where_the_source_names_the_devices() -> None:
@@ -53,9 +53,9 @@ def test_a_factor_that_cancels_is_else_a_note_without_numbers() -> None:
 def two_views(names_devices: bool) -> KeyView:
     """Two views a sample on two ranks: the weight counts the views."""
     shapes = ((4, 3), (4, 3))
-    told = [(1.0, 4, 8), (2.0, 1, 8)]
-    own = steps(*told, world_size=2, nominal=4, shapes=shapes, sync_dist=True, names_devices=names_devices)
-    return KeyView((own, own))
+    logged = [(1.0, 4, 8), (2.0, 1, 8)]
+    key_facts = steps(*logged, world_size=2, nominal=4, shapes=shapes, sync_dist=True, names_devices=names_devices)
+    return KeyView((key_facts, key_facts))
 
 
 def test_a_number_that_the_batch_explains_is_only_a_note() -> None:
@@ -74,7 +74,7 @@ def test_one_rank_whose_batch_explains_nothing_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    "own",
+    "key_facts",
     [
         steps((1.0, 8, 8), (2.0, 2, 2), world_size=2, nominal=8, sync_dist=True),
         steps((1.0, 8, 137), (2.0, 2, 41), world_size=2, nominal=8, sync_dist=True),  # token counts
@@ -85,9 +85,9 @@ def test_one_rank_whose_batch_explains_nothing_decides() -> None:
     ],
     ids=["true", "tokens", "tokens-by-chance", "unknown", "short-only", "sum"],
 )
-def test_right_programs_are_silent(own) -> None:
-    assert not found("LRG101", stage(KeyView((own, own))))
+def test_right_programs_are_silent(key_facts) -> None:
+    assert not findings_of("LRG101", stage(KeyView((key_facts, key_facts))))
 
 
 def test_one_device_is_silent() -> None:
-    assert not found("LRG101", stage(KeyView((steps((1.0, 8, 8), (2.0, 2, 2), nominal=8),))))
+    assert not findings_of("LRG101", stage(KeyView((steps((1.0, 8, 8), (2.0, 2, 2), nominal=8),))))

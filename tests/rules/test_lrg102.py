@@ -5,7 +5,7 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import found, stage, steps, the_finding
+from .factories import findings_of, stage, steps, the_finding
 
 SHORT = steps((1.0, 64, 64), (3.0, 16, 64), nominal=64)
 TRUE = steps((1.0, 64, 64), (3.0, 16, 16), nominal=64)
@@ -32,18 +32,18 @@ def test_it_names_the_ranks_with_a_short_batch() -> None:
 
 
 def test_half_a_batch_on_two_ranks_is_this_rule_when_the_full_batches_have_their_own_size() -> None:
-    own = steps((1.0, 8, 8), (3.0, 4, 8), world_size=2, nominal=8)
-    assert found("LRG102", stage(KeyView((own, own))))
-    assert not found("LRG101", stage(KeyView((own, own))))
+    key_facts = steps((1.0, 8, 8), (3.0, 4, 8), world_size=2, nominal=8)
+    assert findings_of("LRG102", stage(KeyView((key_facts, key_facts))))
+    assert not findings_of("LRG101", stage(KeyView((key_facts, key_facts))))
 
 
 def test_equal_values_make_it_a_note() -> None:
-    own = steps((1.0, 64, 64), (1.0, 16, 64), nominal=64)
-    assert the_finding("LRG102", stage(KeyView((own,)))).severity is Severity.NOTE
+    key_facts = steps((1.0, 64, 64), (1.0, 16, 64), nominal=64)
+    assert the_finding("LRG102", stage(KeyView((key_facts,)))).severity is Severity.NOTE
 
 
 @pytest.mark.parametrize(
-    "own",
+    "key_facts",
     [
         TRUE,
         steps((1.0, 64, 64), (3.0, 64, 64), nominal=64),  # the last batch is full
@@ -53,5 +53,5 @@ def test_equal_values_make_it_a_note() -> None:
     ],
     ids=["true", "full", "other-unit", "unknown", "max"],
 )
-def test_right_programs_are_silent(own) -> None:
-    assert not found("LRG102", stage(KeyView((own,))))
+def test_right_programs_are_silent(key_facts) -> None:
+    assert not findings_of("LRG102", stage(KeyView((key_facts,))))

@@ -5,14 +5,14 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import found, stage, steps, the_finding
+from .factories import findings_of, stage, steps, the_finding
 
 TOKENS = ((137, 4), (8,))
 
 
 def test_a_wrong_guess_names_both_numbers() -> None:
-    own = steps((1.0, 8, 24), (2.0, 8, 8), given=False, shapes=TOKENS)
-    finding = the_finding("LRG103", stage(KeyView((own,))))
+    key_facts = steps((1.0, 8, 24), (2.0, 8, 8), given=False, shapes=TOKENS)
+    finding = the_finding("LRG103", stage(KeyView((key_facts,))))
     assert finding.severity is Severity.WARNING
     assert (finding.effect.logged, finding.effect.reference) == (1.25, 1.5)
     assert finding.text() == (
@@ -23,13 +23,13 @@ def test_a_wrong_guess_names_both_numbers() -> None:
 
 
 def test_a_wrong_guess_without_effect_is_a_note() -> None:
-    own = steps((1.0, 8, 24), (1.0, 8, 8), given=False, shapes=TOKENS)
-    assert the_finding("LRG103", stage(KeyView((own,)))).severity is Severity.NOTE
+    key_facts = steps((1.0, 8, 24), (1.0, 8, 8), given=False, shapes=TOKENS)
+    assert the_finding("LRG103", stage(KeyView((key_facts,)))).severity is Severity.NOTE
 
 
 def test_an_unknown_size_is_a_note_without_numbers() -> None:
-    own = steps((1.0, None, 137), (2.0, None, 41), given=False, shapes=TOKENS)
-    finding = the_finding("LRG103", stage(KeyView((own, own))))
+    key_facts = steps((1.0, None, 137), (2.0, None, 41), given=False, shapes=TOKENS)
+    finding = the_finding("LRG103", stage(KeyView((key_facts, key_facts))))
     assert finding.severity is Severity.NOTE
     assert finding.effect is None
     assert finding.ranks == (0, 1)
@@ -41,7 +41,7 @@ def test_an_unknown_size_is_a_note_without_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "own",
+    "key_facts",
     [
         steps((1.0, 8, 8), (2.0, 3, 3), given=False, shapes=TOKENS),  # the first leading size is right
         steps((1.0, None, 137), (2.0, None, 41), given=True, shapes=TOKENS),  # the user's own number
@@ -52,5 +52,5 @@ def test_an_unknown_size_is_a_note_without_numbers() -> None:
     ],
     ids=["right-guess", "own-unknown", "own", "agree", "sum", "rank-zero-only"],
 )
-def test_right_programs_are_silent(own) -> None:
-    assert not found("LRG103", stage(KeyView((own,))))
+def test_right_programs_are_silent(key_facts) -> None:
+    assert not findings_of("LRG103", stage(KeyView((key_facts,))))

@@ -5,13 +5,13 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import found, stage, steps, the_finding
+from .factories import findings_of, stage, steps, the_finding
 
 
 def seven_samples(*totals: int, as_type: type = int, value: float = 1.0, **changed) -> KeyView:
     """A constant over 7 samples, one a batch, with the right batch sizes."""
-    told = {"world_size": len(totals), "sync_dist": True, **changed}
-    return KeyView(tuple(steps(*[(value, 1, as_type(1))] * total, **told) for total in totals))
+    options = {"world_size": len(totals), "sync_dist": True, **changed}
+    return KeyView(tuple(steps(*[(value, 1, as_type(1))] * total, **options) for total in totals))
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_without_a_value_nothing_is_inflated() -> None:
     ids=["one-rank", "equal", "whole-mean", "float", "not-reduced", "rank-zero-only", "sum", "at-end"],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG104", stage(key))
+    assert not findings_of("LRG104", stage(key))
 
 
 def test_the_factor_world_size_hides_it() -> None:
-    own = [steps(*[(1.0, 1, 2)] * total, world_size=2, sync_dist=True) for total in (4, 3)]
-    assert not found("LRG104", stage(KeyView(tuple(own))))
+    rank_facts = [steps(*[(1.0, 1, 2)] * total, world_size=2, sync_dist=True) for total in (4, 3)]
+    assert not findings_of("LRG104", stage(KeyView(tuple(rank_facts))))
 
 
 def test_a_value_logged_once_in_the_last_of_many_batches_has_no_reference() -> None:

@@ -11,7 +11,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import Update
 
-from .factories import at_end, facts, found, source, stage, the_finding
+from .factories import at_end, facts, findings_of, source, stage, the_finding
 
 PAIRS, HITS = 64, 27  # Recall@1 is 0.4219
 
@@ -31,8 +31,8 @@ def gathered(ranks: int, **changed) -> SourceView:
 
 
 def metric_object(ranks: int, logged: float | None, **changed) -> KeyView:
-    own = facts("val_recall", kind="metric", source="recall", line=212)
-    return KeyView((own,) * ranks, gathered(ranks, **changed), computed=logged)
+    key_facts = facts("val_recall", kind="metric", source="recall", line=212)
+    return KeyView((key_facts,) * ranks, gathered(ranks, **changed), computed=logged)
 
 
 @pytest.mark.parametrize(("ranks", "logged"), [(2, 0.2109), (4, 0.1055)])
@@ -59,9 +59,9 @@ def test_the_message_tells_ranks_rows_numbers_and_fix() -> None:
 
 def test_classes_of_ranks_that_hold_the_same_rows_are_found() -> None:
     first, second = (tuple(column[half] for column in pairs()) for half in (slice(128), slice(128, 256)))
-    own = facts("val_recall", kind="metric", source="recall", line=212)
+    key_facts = facts("val_recall", kind="metric", source="recall", line=212)
     for updates in ([[first]] * 2 + [[second]] * 2, [[first], [second]] * 2):
-        finding = the_finding("LRG201", stage(KeyView((own,) * 4, source(updates), computed=HITS / PAIRS / 2)))
+        finding = the_finding("LRG201", stage(KeyView((key_facts,) * 4, source(updates), computed=HITS / PAIRS / 2)))
         assert finding.severity is Severity.ERROR
         assert finding.text().startswith(
             "LRG201 gathered-before-sync: 'val_recall' on 4 ranks holds 2 sets of rows, each on 2 of them, and"
@@ -70,9 +70,9 @@ def test_classes_of_ranks_that_hold_the_same_rows_are_found() -> None:
 
 
 def test_a_value_computed_in_the_step_is_found_too() -> None:
-    own = facts("val_recall", kind="compute", source="recall", synced=True, sync_dist=True)
-    told = [facts(**{**vars(own), "value": 32 * 0.2109375, "weight": 32.0})] * 2
-    finding = the_finding("LRG201", stage(KeyView(tuple(told), gathered(2))))
+    key_facts = facts("val_recall", kind="compute", source="recall", synced=True, sync_dist=True)
+    rank_facts = [facts(**{**vars(key_facts), "value": 32 * 0.2109375, "weight": 32.0})] * 2
+    finding = the_finding("LRG201", stage(KeyView(tuple(rank_facts), gathered(2))))
     assert finding.text().count("Logged 0.2109, reference 0.4219 (1/2 of the reference: the number of ranks).") == 1
 
 
@@ -94,14 +94,14 @@ def test_a_metric_whose_number_is_right_by_chance_is_a_note() -> None:
     ids=["sync-off", "one-rank", "forward", "no-source"],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG201", stage(key))
+    assert not findings_of("LRG201", stage(key))
 
 
 def test_each_rank_with_rows_of_its_own_is_silent() -> None:
     ids, scores, relevance = pairs()
     halves = [[(ids[:128], scores[:128], relevance[:128])], [(ids[128:], scores[128:], relevance[128:])]]
-    own = facts("val_recall", kind="metric", source="recall")
-    key = KeyView((own, own), source(halves, RetrievalRecall(top_k=1)), computed=HITS / PAIRS)
+    key_facts = facts("val_recall", kind="metric", source="recall")
+    key = KeyView((key_facts, key_facts), source(halves, RetrievalRecall(top_k=1)), computed=HITS / PAIRS)
     assert key.effect is not None
     assert key.effect.is_nil
-    assert not found("LRG201", stage(key))
+    assert not findings_of("LRG201", stage(key))

@@ -5,12 +5,12 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import at_end, facts, found, stage, the_finding
+from .factories import at_end, facts, findings_of, stage, the_finding
 
 
 def computed(ranks: int = 3, **changed) -> KeyView:
-    told = {"kind": "compute", "synced": True, "sync_dist": True, "reduction": "sum", **changed}
-    return KeyView((at_end(0.25, "val_recall", **told),) * ranks)
+    options = {"kind": "compute", "synced": True, "sync_dist": True, "reduction": "sum", **changed}
+    return KeyView((at_end(0.25, "val_recall", **options),) * ranks)
 
 
 def test_a_sum_is_too_large_by_the_number_of_ranks() -> None:
@@ -25,8 +25,8 @@ def test_a_sum_is_too_large_by_the_number_of_ranks() -> None:
 
 
 def test_the_sum_of_zeros_is_a_note() -> None:
-    own = at_end(0.0, kind="compute", synced=True, sync_dist=True, reduction="sum")
-    assert the_finding("LRG202", stage(KeyView((own, own)))).severity is Severity.NOTE
+    key_facts = at_end(0.0, kind="compute", synced=True, sync_dist=True, reduction="sum")
+    assert the_finding("LRG202", stage(KeyView((key_facts, key_facts)))).severity is Severity.NOTE
 
 
 def test_a_mean_is_a_note() -> None:
@@ -59,4 +59,4 @@ def test_a_sum_within_steps_is_an_error_without_numbers() -> None:
     ids=["no-sync-dist", "own-value", "one-rank", "max", "rank-zero-only", "plain", "metric"],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG202", stage(key))
+    assert not findings_of("LRG202", stage(key))

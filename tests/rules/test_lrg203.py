@@ -11,13 +11,13 @@ from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
 from tests.unit.simulated import update
 
-from .factories import at_end, facts, found, source, stage, steps, the_finding
+from .factories import at_end, facts, findings_of, source, stage, steps, the_finding
 
 
 def plain(first: float, second: float, **changed) -> KeyView:
     """One batch of 4 samples on rank 0, and one of 2 on rank 1."""
-    told = {"world_size": 2, **changed}
-    return KeyView((steps((first, 4, 4), **told), steps((second, 2, 2), **told)))
+    options = {"world_size": 2, **changed}
+    return KeyView((steps((first, 4, 4), **options), steps((second, 2, 2), **options)))
 
 
 def shards(**changed) -> SourceView:
@@ -44,8 +44,8 @@ def test_it_says_who_decides_by_the_key() -> None:
 
 
 def test_forward_shows_the_shard_of_rank_zero() -> None:
-    told = {"kind": "forward", "source": "mrr", "weight": 1.0}
-    ranks = (facts("val_mrr", value=1.0, **told), facts("val_mrr", value=0.5, **told))
+    options = {"kind": "forward", "source": "mrr", "weight": 1.0}
+    ranks = (facts("val_mrr", value=1.0, **options), facts("val_mrr", value=0.5, **options))
     finding = the_finding("LRG203", stage(KeyView(ranks, shards())))
     assert finding.severity is Severity.ERROR
     assert finding.text() == (
@@ -55,15 +55,15 @@ def test_forward_shows_the_shard_of_rank_zero() -> None:
 
 
 def test_a_metric_object_that_must_not_combine_ranks_is_found() -> None:
-    own = facts("val_mrr", kind="metric", source="mrr")
-    finding = the_finding("LRG203", stage(KeyView((own, own), shards(synchronises=False), computed=1.0)))
+    key_facts = facts("val_mrr", kind="metric", source="mrr")
+    finding = the_finding("LRG203", stage(KeyView((key_facts, key_facts), shards(synchronises=False), computed=1.0)))
     assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
     assert finding.fix == "Log the metric object, built with sync_on_compute=True."
 
 
 def test_compute_of_a_metric_that_must_not_combine_ranks_is_found() -> None:
-    told = {"kind": "compute", "source": "mrr", "name": "val_mrr"}
-    key = KeyView((at_end(1.0, **told), at_end(0.5, **told)), shards(synchronises=False))
+    options = {"kind": "compute", "source": "mrr", "name": "val_mrr"}
+    key = KeyView((at_end(1.0, **options), at_end(0.5, **options)), shards(synchronises=False))
     finding = the_finding("LRG203", stage(key))
     assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
 
@@ -76,8 +76,8 @@ def test_a_value_at_the_end_has_no_reference() -> None:
 
 def test_where_rank_zero_is_right_by_chance_it_is_a_note() -> None:
     ranks = [[update([rank, rank], [0.9, 0.1], [1, 0])] for rank in range(2)]
-    own = facts("val_mrr", kind="metric", source="mrr")
-    key = KeyView((own, own), source(ranks, RetrievalMRR(), synchronises=False), computed=1.0)
+    key_facts = facts("val_mrr", kind="metric", source="mrr")
+    key = KeyView((key_facts, key_facts), source(ranks, RetrievalMRR(), synchronises=False), computed=1.0)
     assert the_finding("LRG203", stage(key)).severity is Severity.NOTE
 
 
@@ -96,14 +96,14 @@ def test_where_rank_zero_is_right_by_chance_it_is_a_note() -> None:
     ids=["equal", "sync-dist", "rank-zero-only", "synced", "nan", "one-rank", "absent", "metric"],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG203", stage(key))
+    assert not findings_of("LRG203", stage(key))
 
 
 def test_the_same_rows_on_every_rank_need_no_combining() -> None:
     rows = [update([0, 0], [0.9, 0.1], [1, 0])]
-    own = facts("val_mrr", kind="metric", source="mrr")
-    key = KeyView((own, own), source([rows, rows], RetrievalMRR(), synchronises=False), computed=1.0)
-    assert not found("LRG203", stage(key))
+    key_facts = facts("val_mrr", kind="metric", source="mrr")
+    key = KeyView((key_facts, key_facts), source([rows, rows], RetrievalMRR(), synchronises=False), computed=1.0)
+    assert not findings_of("LRG203", stage(key))
 
 
 def test_a_plain_value_of_the_training_is_no_result() -> None:

@@ -5,12 +5,12 @@ import pytest
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import at_end, facts, found, stage, steps, the_finding
+from .factories import at_end, facts, findings_of, stage, steps, the_finding
 
 
 def both_arguments(first: float, second: float, **changed) -> KeyView:
-    told = {"world_size": 2, "sync_dist": True, "rank_zero_only": True, **changed}
-    return KeyView((steps((first, 4, 4), **told), steps((second, 2, 2), **told)))
+    options = {"world_size": 2, "sync_dist": True, "rank_zero_only": True, **changed}
+    return KeyView((steps((first, 4, 4), **options), steps((second, 2, 2), **options)))
 
 
 def test_both_arguments_switch_the_reduction_off() -> None:
@@ -29,8 +29,8 @@ def test_equal_values_make_it_a_note() -> None:
 
 
 def test_a_value_at_the_end_has_no_reference() -> None:
-    told = {"sync_dist": True, "rank_zero_only": True}
-    finding = the_finding("LRG204", stage(KeyView((at_end(1.0, **told), at_end(3.0, **told)))))
+    options = {"sync_dist": True, "rank_zero_only": True}
+    finding = the_finding("LRG204", stage(KeyView((at_end(1.0, **options), at_end(3.0, **options)))))
     assert (finding.severity, finding.effect) == (Severity.ERROR, None)
 
 
@@ -45,4 +45,4 @@ def test_a_value_at_the_end_has_no_reference() -> None:
     ids=["sync-dist", "rank-zero-only", "one-rank", "metric-combines-by-itself"],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG204", stage(key))
+    assert not findings_of("LRG204", stage(key))

@@ -11,7 +11,7 @@ from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
 from tests.unit.simulated import Update, update
 
-from .factories import LINE, PATH, facts, found, source, stage, the_finding
+from .factories import LINE, PATH, facts, findings_of, source, stage, the_finding
 
 
 def updates(*counts: int) -> list[list[Update]]:
@@ -44,26 +44,26 @@ def test_a_metric_without_a_log_call_is_named_at_its_first_update() -> None:
 
 
 @pytest.mark.parametrize(
-    "own",
+    "view",
     [source(updates(2, 2)), source(updates(3)), source(updates(2, 1), synchronises=False), source(updates(0, 0))],
     ids=["equal", "one-rank", "sync-off", "no-updates"],
 )
-def test_right_programs_are_silent(own) -> None:
-    assert not found("LRG205", stage(world_size=len(own.plan.facts), sources=[own]))
+def test_right_programs_are_silent(view) -> None:
+    assert not findings_of("LRG205", stage(world_size=len(view.plan.facts), sources=[view]))
 
 
 def test_gathered_rows_in_unequal_updates_are_left_to_lrg201() -> None:
     first, second = updates(2)[0]
     joined = tuple(torch.cat(parts) for parts in zip(first, second, strict=True))
-    assert not found("LRG205", stage(world_size=2, sources=[source([[first, second], [joined]])]))
+    assert not findings_of("LRG205", stage(world_size=2, sources=[source([[first, second], [joined]])]))
 
 
 def test_a_metric_whose_forward_values_are_logged_never_combines_ranks() -> None:
-    own = source(updates(2, 1), shown_by_forward=True)
-    forward = KeyView((facts("val_recall", kind="forward", source="recall", value=1.0, weight=1.0),) * 2, own)
-    assert not found("LRG205", stage(forward))
-    both = KeyView((facts("val_again", kind="metric", source="recall"),) * 2, own)
-    assert found("LRG205", stage(forward, both))
+    view = source(updates(2, 1), shown_by_forward=True)
+    forward = KeyView((facts("val_recall", kind="forward", source="recall", value=1.0, weight=1.0),) * 2, view)
+    assert not findings_of("LRG205", stage(forward))
+    both = KeyView((facts("val_again", kind="metric", source="recall"),) * 2, view)
+    assert findings_of("LRG205", stage(forward, both))
 
 
 # --- metrics that keep states -----------------------------------------------------------------------------------
@@ -120,16 +120,16 @@ def test_it_says_why_states_cannot_be_combined(seen: StateView, why: str) -> Non
 def test_every_log_call_of_the_object_is_named() -> None:
     keys = [KeyView((facts(name, kind="metric", shows=["auroc"]),) * 2) for name in ("one", "two")]
     other = KeyView((facts("other", kind="metric", shows=["f1"]),) * 2)
-    findings = found("LRG205", stage(*keys, other, states=(states(*UNEVEN_LISTS),)))
+    findings = findings_of("LRG205", stage(*keys, other, states=(states(*UNEVEN_LISTS),)))
     assert [(finding.key, finding.line) for finding in findings] == [("one", LINE), ("two", LINE)]
 
 
 def test_states_that_come_out_right_are_silent() -> None:
-    assert not found("LRG205", stage(world_size=2, states=(states(fed(2), fed(1)),)))
-    assert not found("LRG205", stage(world_size=2, states=(states(*UNEVEN_LISTS),), gathers_updates=False))
+    assert not findings_of("LRG205", stage(world_size=2, states=(states(fed(2), fed(1)),)))
+    assert not findings_of("LRG205", stage(world_size=2, states=(states(*UNEVEN_LISTS),), gathers_updates=False))
 
 
 def test_a_metric_of_which_only_forward_values_are_logged_is_silent() -> None:
     seen = states(*UNEVEN_LISTS, shown_by_forward=True)
     forward = KeyView((facts("step", kind="forward", shows=["auroc"], value=1.0, weight=1.0),) * 2)
-    assert not found("LRG205", stage(forward, states=(seen,)))
+    assert not findings_of("LRG205", stage(forward, states=(seen,)))

@@ -8,7 +8,7 @@ from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
 
-from .factories import found, stage, steps
+from .factories import findings_of, stage, steps
 
 
 def keys(**values: float) -> list[KeyView]:
@@ -23,8 +23,8 @@ def in_orders(*orders: str, logged: list[KeyView] | None = None, batches: list[i
         replace(view, facts=tuple(view.first if view.first.name in order else None for order in orders))
         for view in views
     ]
-    told = tuple(tuple(storage[name] for name in order) for order in orders)
-    return stage(*views, orders=told, batches=tuple(batches or [1] * len(orders)))
+    storage_orders = tuple(tuple(storage[name] for name in order) for order in orders)
+    return stage(*views, orders=storage_orders, batches=tuple(batches or [1] * len(orders)))
 
 
 def test_it_speaks_before_lightning_combines_ranks() -> None:
@@ -34,8 +34,8 @@ def test_it_speaks_before_lightning_combines_ranks() -> None:
 def test_opposite_order_mixes_the_numbers() -> None:
     seen = in_orders("ab", "ba")
     seen = replace(seen, keys=tuple(replace(key, computed=0.5) for key in seen.keys))
-    first, second = found("LRG206", seen)
-    assert [found.key for found in (first, second)] == ["a", "b"]
+    first, second = findings_of("LRG206", seen)
+    assert [finding.key for finding in (first, second)] == ["a", "b"]
     assert first.severity is second.severity is Severity.ERROR
     assert first.ranks == (0, 1)
     assert first.text() == (
@@ -46,18 +46,18 @@ def test_opposite_order_mixes_the_numbers() -> None:
 
 
 def test_before_the_reduction_there_are_no_numbers() -> None:
-    first, _ = found("LRG206", in_orders("ab", "ba"))
+    first, _ = findings_of("LRG206", in_orders("ab", "ba"))
     assert (first.effect, first.severity) == (None, Severity.ERROR)
 
 
 def test_equal_values_make_it_a_note() -> None:
     seen = in_orders("ab", "ba", logged=keys(a=0.5, b=0.5))
     seen = replace(seen, keys=tuple(replace(key, computed=0.5) for key in seen.keys))
-    assert {finding.severity for finding in found("LRG206", seen)} == {Severity.NOTE}
+    assert {finding.severity for finding in findings_of("LRG206", seen)} == {Severity.NOTE}
 
 
 def test_a_key_that_one_rank_misses_names_the_rank() -> None:
-    first, second = found("LRG206", in_orders("ab", "b"))
+    first, second = findings_of("LRG206", in_orders("ab", "b"))
     assert first.ranks == (0,)
     assert first.text() == (
         "LRG206 keys-differ: 'a' was not logged on rank 1; Lightning pairs the reductions of the ranks by their order"
@@ -68,23 +68,23 @@ def test_a_key_that_one_rank_misses_names_the_rank() -> None:
 
 
 def test_a_key_that_several_ranks_miss_names_them() -> None:
-    (finding,) = found("LRG206", in_orders("ab", "a", "a"))
+    (finding,) = findings_of("LRG206", in_orders("ab", "a", "a"))
     assert "'b' was not logged on ranks 1 and 2;" in finding.message
 
 
 def test_a_rank_without_batches_misses_nothing() -> None:
-    findings = found("LRG206", in_orders("ab", "ba", "", batches=[1, 1, 0]))
+    findings = findings_of("LRG206", in_orders("ab", "ba", "", batches=[1, 1, 0]))
     assert ["in another order" in finding.message for finding in findings] == [True, True]
 
 
 def test_a_rank_that_logs_nothing_at_all_is_missed_too() -> None:
-    (finding,) = found("LRG206", in_orders("a", "", logged=keys(a=0.1)))
+    (finding,) = findings_of("LRG206", in_orders("a", "", logged=keys(a=0.1)))
     assert "'a' was not logged on rank 1;" in finding.message
 
 
 def test_keys_before_the_first_difference_are_silent() -> None:
     seen = in_orders("abc", "acb", logged=keys(a=0.1, b=0.2, c=0.3))
-    assert [finding.key for finding in found("LRG206", seen)] == ["b", "c"]
+    assert [finding.key for finding in findings_of("LRG206", seen)] == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_keys_before_the_first_difference_are_silent() -> None:
     ids=["same-order", "one-rank"],
 )
 def test_right_programs_are_silent(seen: EpochView) -> None:
-    assert not found("LRG206", seen)
+    assert not findings_of("LRG206", seen)
 
 
 def test_a_rank_without_a_batch_skips_the_reductions_and_the_others_wait() -> None:
     seen = in_orders("ab", "", batches=[1, 0])
-    first, _ = found("LRG206", seen)
+    first, _ = findings_of("LRG206", seen)
     assert first.ranks == (0,)
     assert first.text() == (
         "LRG206 keys-differ: 'a' was not logged on rank 1, where no batch came; Lightning's reduction of it waits for"
@@ -112,9 +112,9 @@ def test_a_rank_without_a_batch_skips_the_reductions_and_the_others_wait() -> No
 def test_a_number_that_was_replaced_is_put_right() -> None:
     seen = in_orders("ab", "", batches=[1, 0])
     seen = replace(seen, corrected=frozenset(key.first.storage for key in seen.keys))
-    assert [finding.corrected for finding in found("LRG206", seen)] == [True, True]
+    assert [finding.corrected for finding in findings_of("LRG206", seen)] == [True, True]
 
 
 def test_the_order_of_keys_that_nobody_combines_does_not_matter() -> None:
     seen = replace(in_orders("ab", "ba"), orders=((), ()))
-    assert not found("LRG206", seen)
+    assert not findings_of("LRG206", seen)

@@ -6,13 +6,13 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import facts, found, source, stage, the_finding
+from .factories import facts, findings_of, source, stage, the_finding
 
 
 def in_steps(times: int, ranks: int = 2) -> KeyView:
     updates = [[update([rank, rank], [0.9, 0.1], [1, 0])] for rank in range(ranks)]
-    own = facts("val_recall", kind="metric", source="recall")
-    return KeyView((own,) * ranks, source(updates, synced_in_steps=times), computed=1.0)
+    key_facts = facts("val_recall", kind="metric", source="recall")
+    return KeyView((key_facts,) * ranks, source(updates, synced_in_steps=times), computed=1.0)
 
 
 @pytest.mark.parametrize(("times", "said"), [(1, "1 time;"), (40, "40 times;")])
@@ -29,4 +29,4 @@ def test_it_is_a_note_that_counts(times: int, said: str) -> None:
 
 @pytest.mark.parametrize("key", [in_steps(0), in_steps(40, ranks=1), KeyView((facts(value=1.0, weight=1.0),) * 2)])
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG207", stage(key))
+    assert not findings_of("LRG207", stage(key))

@@ -12,7 +12,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import Update, update
 
-from .factories import facts, found, source, stage, the_finding
+from .factories import facts, findings_of, source, stage, the_finding
 
 # reciprocal ranks 1, 1 and 1/2; apart they give 0.8333, with the first and the last merged 1
 FIRST = update([0, 0, 1, 1], [0.9, 0.1, 0.6, 0.2], [1, 0, 1, 0])
@@ -20,9 +20,9 @@ SECOND = update([0, 0], [0.8, 0.7], [0, 1])
 SAMPLES = [2, 1]
 
 
-def logged(own: SourceView, computed: float | None = None) -> KeyView:
-    told = facts("val_mrr", kind="metric", source="recall")
-    return KeyView((told,) * len(own.plan.facts), own, computed=computed)
+def logged(view: SourceView, computed: float | None = None) -> KeyView:
+    key_facts = facts("val_mrr", kind="metric", source="recall")
+    return KeyView((key_facts,) * len(view.plan.facts), view, computed=computed)
 
 
 def restarting(*ranks: list[Update], **changed) -> SourceView:
@@ -66,17 +66,17 @@ def test_ranges_of_ids_leave_ranks_without_rows_out() -> None:
 
 def test_ids_that_only_may_restart_are_a_warning_without_numbers() -> None:
     other = update([0, 0, 1, 1, 1], [0.8, 0.7, 0.5, 0.4, 0.3], [0, 1, 1, 0, 0])
-    own = restarting([FIRST, other], samples=[2, 2])
-    finding = the_finding("LRG301", stage(logged(own, 1.0)))
+    view = restarting([FIRST, other], samples=[2, 2])
+    finding = the_finding("LRG301", stage(logged(view, 1.0)))
     assert (finding.severity, finding.effect, finding.corrects) == (Severity.WARNING, None, None)
     assert finding.message == (
         "'val_mrr' got 4 queries, one for each sample, under at most 2 ids that come again. Different queries merge if"
         " these ids number the samples of a batch."
     )
     assert 'query_scope="global"' in finding.fix
-    assert logged(own, 1.0).reference is None
+    assert logged(view, 1.0).reference is None
     each = facts("val_mrr", kind="forward", source="recall", calls=2, value=1.5, weight=4.0)
-    assert not found("LRG301", stage(KeyView((each,), own)))
+    assert not findings_of("LRG301", stage(KeyView((each,), view)))
 
 
 ONE = update([1, 1], [0.8, 0.7], [0, 1])
@@ -90,7 +90,7 @@ OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
 
 
 @pytest.mark.parametrize(
-    "own",
+    "view",
     [
         restarting(DATASET_IDS, samples=[1, 1]),
         restarting(HALVES, samples=[1, 1]),
@@ -122,14 +122,14 @@ OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
         "of-the-data",
     ],
 )
-def test_legal_programs_are_silent(own: SourceView) -> None:
-    assert not found("LRG301", stage(logged(own)))
+def test_legal_programs_are_silent(view: SourceView) -> None:
+    assert not findings_of("LRG301", stage(logged(view)))
 
 
 def test_a_declared_scope_makes_it_certain() -> None:
-    own = restarting([FIRST, SECOND], scope="batch")
-    assert own.plan.ids_restart
-    assert the_finding("LRG301", stage(logged(own, 1.0), declared_scope="batch")).effect.reference == pytest.approx(
+    view = restarting([FIRST, SECOND], scope="batch")
+    assert view.plan.ids_restart
+    assert the_finding("LRG301", stage(logged(view, 1.0), declared_scope="batch")).effect.reference == pytest.approx(
         2.5 / 3
     )
 
@@ -137,14 +137,14 @@ def test_a_declared_scope_makes_it_certain() -> None:
 def test_a_declared_scope_says_nothing_of_ids_that_are_unique() -> None:
     other = update([5, 5], [0.3, 0.2], [0, 1])
     for ranks in ([[FIRST, other]], [[FIRST], [other]]):
-        own = restarting(*ranks, scope="batch")
-        assert own.plan.ids_restart
-        assert not found("LRG301", stage(logged(own), declared_scope="batch"))
+        view = restarting(*ranks, scope="batch")
+        assert view.plan.ids_restart
+        assert not findings_of("LRG301", stage(logged(view), declared_scope="batch"))
 
 
 def test_a_value_of_each_batch_is_not_merged() -> None:
     """Each value is that of one batch on one rank: unique ids would not change it."""
-    own = restarting([FIRST, SECOND])
+    view = restarting([FIRST, SECOND])
     each = facts("val_mrr", kind="forward", source="recall", calls=2, value=1.5, weight=2.0)
-    assert not found("LRG301", stage(KeyView((each,), own)))
-    assert found("LRG301", stage(KeyView((replace(each, synced=True),), own)))
+    assert not findings_of("LRG301", stage(KeyView((each,), view)))
+    assert findings_of("LRG301", stage(KeyView((replace(each, synced=True),), view)))

@@ -7,7 +7,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import Update, update
 
-from .factories import facts, found, source, stage, steps, the_finding
+from .factories import facts, findings_of, source, stage, steps, the_finding
 
 # Queries 1 and 2 have rows in two updates, the relevant one in one of them; all updates hold many more ids than one.
 FIRST = update([1, 1, 2, 3, 3], [0.9, 0.8, 0.7, 0.6, 0.5], [0, 0, 1, 1, 0])
@@ -17,10 +17,12 @@ THIRD = update([6, 6, 7, 7], [0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])
 
 def of_batches(updates: list[Update], *values: float, **changed: object) -> KeyView:
     """A key that shows ``forward()`` of one rank, with the samples of each update."""
-    told = [(value, len(own[0]), len(own[0])) for value, own in zip(values, updates, strict=True)]
+    logged = [
+        (value, len(rank_updates[0]), len(rank_updates[0])) for value, rank_updates in zip(values, updates, strict=True)
+    ]
     metric = changed.pop("metric", RetrievalMRR())
     scope = changed.pop("scope", "auto")
-    key = steps(*told, name="val_mrr", kind="forward", source="recall", **changed)
+    key = steps(*logged, name="val_mrr", kind="forward", source="recall", **changed)
     return KeyView((key,), source([updates], metric, scope=scope))
 
 
@@ -39,8 +41,8 @@ def test_queries_that_go_on_in_the_next_batch() -> None:
 def test_ids_that_may_restart_are_left_alone() -> None:
     # every update holds all the ids there are: they may count from zero in each, or be a corpus in parts
     same = [update([0, 0, 1], [0.9, 0.8, 0.7], [1, 0, 0]), update([0, 1, 1], [0.6, 0.5, 0.4], [0, 1, 0])]
-    assert not found("LRG302", stage(of_batches(same, 0.5, 0.5)))
-    assert found("LRG302", stage(of_batches(same, 0.5, 0.5, scope="global")))
+    assert not findings_of("LRG302", stage(of_batches(same, 0.5, 0.5)))
+    assert findings_of("LRG302", stage(of_batches(same, 0.5, 0.5, scope="global")))
 
 
 def test_whole_queries_with_a_hit_in_each_batch_are_left_alone() -> None:
@@ -49,7 +51,7 @@ def test_whole_queries_with_a_hit_in_each_batch_are_left_alone() -> None:
         update([1, 1, 2, 2], [0.9, 0.8, 0.7, 0.6], [0, 1, 1, 0]),
         update([1, 1, 3, 3], [0.5, 0.4, 0.3, 0.2], [1, 0, 1, 0]),
     ]
-    assert not found("LRG302", stage(of_batches(pools, 0.75, 1.0)))
+    assert not findings_of("LRG302", stage(of_batches(pools, 0.75, 1.0)))
 
 
 def test_pools_stay_pools_where_another_query_is_in_parts() -> None:
@@ -59,7 +61,7 @@ def test_pools_stay_pools_where_another_query_is_in_parts() -> None:
         update([4, 4, 5, 5, 6, 6, 7, 7], [0.9, 0.1] * 4, [1, 0] * 4),
         update([10, 10, 11, 11, 12, 12, 13, 13], [0.9, 0.1] * 4, [1, 0] * 4),
     ]
-    assert not found("LRG302", stage(of_batches(pools, 0.75, 1.0, 1.0, 1.0)))
+    assert not findings_of("LRG302", stage(of_batches(pools, 0.75, 1.0, 1.0, 1.0)))
 
 
 def test_a_median_is_no_mean() -> None:
@@ -85,7 +87,7 @@ def test_another_metric_that_is_no_mean() -> None:
     finding = the_finding("LRG302", stage(key))
     assert (finding.severity, finding.effect) == (Severity.ERROR, None)
     assert "and BinaryF1Score over all samples is no mean of those." in finding.message
-    key = KeyView(key.facts, asked=0.65)
+    key = KeyView(key.facts, recomputed=0.65)
     assert the_finding("LRG302", stage(key)).effect.reference == 0.65
 
 
@@ -102,4 +104,4 @@ def test_another_metric_that_is_no_mean() -> None:
     ],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG302", stage(key))
+    assert not findings_of("LRG302", stage(key))

@@ -8,7 +8,7 @@ from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.ranking.measures import ignores_low_scores
 from tests.unit.simulated import update
 
-from .factories import facts, found, source, stage, the_finding
+from .factories import facts, findings_of, source, stage, the_finding
 
 pytestmark = pytest.mark.skipif(
     not ignores_low_scores("recall"), reason="this torchmetrics counts rows with low scores"
@@ -50,4 +50,4 @@ def test_a_median_tells_its_share_alone() -> None:
     ],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG303", stage(key))
+    assert not findings_of("LRG303", stage(key))

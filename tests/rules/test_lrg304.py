@@ -7,7 +7,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import facts, found, source, stage, the_finding
+from .factories import facts, findings_of, source, stage, the_finding
 
 TIED = update([0, 0], [0.5, 0.5], [1, 0])
 CLEAR = update([1, 1], [0.9, 0.1], [1, 0])
@@ -51,4 +51,4 @@ def test_a_few_are_a_note() -> None:
     ],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG304", stage(key))
+    assert not findings_of("LRG304", stage(key))

@@ -10,7 +10,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import Update, update
 
-from .factories import facts, found, source, stage, the_finding
+from .factories import facts, findings_of, source, stage, the_finding
 
 # two samples on each rank, each against both
 FIRST = update([0, 0, 1, 1], [0.9, 0.1, 0.4, 0.6], [1, 0, 0, 1])
@@ -22,9 +22,9 @@ OTHERS = PAIRS[0], PAIRS[1].flip(0), PAIRS[2]
 
 
 def logged(*ranks: list[Update], **options: Any) -> KeyView:
-    own = source(list(ranks), RetrievalMRR(), **{"samples": [2], "in_steps": False, **options})
-    told = facts("val_mrr", kind="metric", source="recall")
-    return KeyView((told,) * len(ranks), own, computed=0.9)
+    view = source(list(ranks), RetrievalMRR(), **{"samples": [2], "in_steps": False, **options})
+    key_facts = facts("val_mrr", kind="metric", source="recall")
+    return KeyView((key_facts,) * len(ranks), view, computed=0.9)
 
 
 def test_as_many_candidates_as_the_rank_saw_samples() -> None:
@@ -59,4 +59,4 @@ def test_in_a_step_it_is_a_note_that_says_what_the_pool_was() -> None:
     ids=["one-device", "other-candidates", "one-rank-only", "gathered", "of-all-ranks", "corpus-in-steps"],
 )
 def test_other_pools_are_silent(key: KeyView) -> None:
-    assert not found("LRG305", stage(key))
+    assert not findings_of("LRG305", stage(key))

@@ -3,7 +3,7 @@
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import LINE, PATH, found, stage, the_finding
+from .factories import LINE, PATH, findings_of, stage, the_finding
 
 
 def test_it_tells_shape_and_function() -> None:
@@ -17,4 +17,4 @@ def test_it_tells_shape_and_function() -> None:
 
 
 def test_an_epoch_without_such_calls_is_silent() -> None:
-    assert not found("LRG306", stage(world_size=2))
+    assert not findings_of("LRG306", stage(world_size=2))

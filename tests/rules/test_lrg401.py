@@ -9,7 +9,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import at_end, facts, found, source, stage, the_finding
+from .factories import at_end, facts, findings_of, source, stage, the_finding
 
 ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
 
@@ -48,8 +48,8 @@ def test_the_merged_value_of_a_logged_object_is_not_guessed() -> None:
 
 @pytest.mark.parametrize("dropped", [False, True])
 def test_another_metric(dropped: bool) -> None:
-    own = at_end(0.75, "val_acc", kind="compute", metric="BinaryAccuracy", stale=3, sanity=True, dropped=dropped)
-    finding = the_finding("LRG401", stage(KeyView((own, own))))
+    key_facts = at_end(0.75, "val_acc", kind="compute", metric="BinaryAccuracy", stale=3, sanity=True, dropped=dropped)
+    finding = the_finding("LRG401", stage(KeyView((key_facts, key_facts))))
     assert (finding.severity, finding.effect, finding.corrected) == (Severity.ERROR, None, dropped)
     assert finding.message.startswith("BinaryAccuracy behind 'val_acc' ")
     assert "6 updates of the sanity check" in finding.message
@@ -60,16 +60,16 @@ def test_rows_that_no_key_shows() -> None:
     view = stage(KeyView((at_end(0.75),)), sources=[hidden.source])
     finding = the_finding("LRG401", view, line=7)
     assert (finding.severity, finding.key, finding.hook) == (Severity.NOTE, "recall", "update")
-    assert not found("LRG401", stage(KeyView((at_end(0.75),)), sources=[stale().source]))
+    assert not findings_of("LRG401", stage(KeyView((at_end(0.75),)), sources=[stale().source]))
 
 
 def test_values_of_forward_are_free_of_them() -> None:
     for dropped in (False, True):
-        own = stale(dropped=dropped)
-        forward = KeyView((facts("val_mrr", kind="forward", source="recall", value=0.5, weight=1.0),), own.source)
-        assert not found("LRG401", stage(forward))
+        stale_key = stale(dropped=dropped)
+        forward = KeyView((facts("val_mrr", kind="forward", source="recall", value=0.5, weight=1.0),), stale_key.source)
+        assert not findings_of("LRG401", stage(forward))
 
 
 def test_right_programs_are_silent() -> None:
-    assert not found("LRG401", stage(stale(stale=0)))
-    assert not found("LRG401", stage(KeyView((at_end(0.75, kind="compute", metric="BinaryAccuracy"),))))
+    assert not findings_of("LRG401", stage(stale(stale=0)))
+    assert not findings_of("LRG401", stage(KeyView((at_end(0.75, kind="compute", metric="BinaryAccuracy"),))))

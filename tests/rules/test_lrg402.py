@@ -7,7 +7,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import at_end, facts, found, source, stage, steps, the_finding
+from .factories import at_end, facts, findings_of, source, stage, steps, the_finding
 
 UPDATES = [update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.9, 0.1], [0, 1])]
 
@@ -34,7 +34,7 @@ def test_another_metric() -> None:
     key = KeyView((steps((1.0, 2, 2), (0.75, 2, 2), kind="compute", metric="MeanMetric", running=True),))
     finding = the_finding("LRG402", stage(key))
     assert (finding.severity, finding.effect) == (Severity.ERROR, None)
-    assert the_finding("LRG402", stage(KeyView(key.facts, asked=0.75))).effect.logged == pytest.approx(0.875)
+    assert the_finding("LRG402", stage(KeyView(key.facts, recomputed=0.75))).effect.logged == pytest.approx(0.875)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_another_metric() -> None:
     ],
 )
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG402", stage(key))
+    assert not findings_of("LRG402", stage(key))

@@ -11,7 +11,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import update
 
-from .factories import PATH, facts, found, source, stage, steps, the_finding
+from .factories import PATH, facts, findings_of, source, stage, steps, the_finding
 
 HIT, MISS = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 LAST = update([2, 2], [0.6, 0.5], [0, 1])
@@ -20,9 +20,9 @@ LAST = update([2, 2], [0.6, 0.5], [0, 1])
 def padded(computed: float | None, **changed) -> KeyView:
     """3 queries on 2 ranks: the first one comes again at the end of rank 1."""
     ranks = [[HIT, LAST], [MISS, HIT]]
-    own = facts("val_mrr", kind="metric", source="recall")
+    key_facts = facts("val_mrr", kind="metric", source="recall")
     view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, **changed)
-    return KeyView((own, own), view, computed=computed)
+    return KeyView((key_facts, key_facts), view, computed=computed)
 
 
 def test_a_repeated_query_counts_once() -> None:
@@ -52,17 +52,17 @@ def test_how_far_a_mean_can_be_off(first_batch: float) -> None:
     """8 samples, of which one is repeated: 7 come to 32 - x, and x is no more than either batch comes to."""
     once, again = steps((2.0, 2, 2), (3.0, 2, 2), sync_dist=True), steps((5.0, 2, 2), (6.0, 2, 2), sync_dist=True)
     ranks = replace(once, first_batch=first_batch), replace(again, last_batch=12.0, last_of=0)
-    [finding] = found("LRG403", stage(KeyView(ranks), repeated=1))
+    [finding] = findings_of("LRG403", stage(KeyView(ranks), repeated=1))
     largest = min(first_batch, 12.0)
     worst = max(32 / 7 - 4.0, 4.0 - (32 - largest) / 7)
     assert finding.message.endswith(f"none of them negative, it is off by at most {show_number(worst)}.")
-    [unknown] = found("LRG403", stage(KeyView((once, again)), repeated=1))
+    [unknown] = findings_of("LRG403", stage(KeyView((once, again)), repeated=1))
     assert "off by" not in unknown.message
 
 
 def test_a_data_set_that_repeats_samples_leaves_the_number() -> None:
-    own = facts("val_mrr", kind="metric", source="recall")
-    key = KeyView((own, own), source([[HIT, LAST], [MISS, HIT]], RetrievalMRR()))
+    key_facts = facts("val_mrr", kind="metric", source="recall")
+    key = KeyView((key_facts, key_facts), source([[HIT, LAST], [MISS, HIT]], RetrievalMRR()))
     finding = the_finding("LRG403", stage(key, repeated=1, repeated_by="data set"))
     assert (finding.effect, finding.corrects) == (None, None)
     assert "counts 1 sample twice: the data set repeated it to give 2 ranks the same number." in finding.message
@@ -82,14 +82,16 @@ def test_a_data_set_that_repeats_samples_leaves_the_number() -> None:
     ],
 )
 def test_what_a_data_set_repeats_is_seen(edges: list[list[str]], samples: list[int], repeated: int) -> None:
-    ranks = [{"repeated": 0, "samples": size, "edges": own} for own, size in zip(edges, samples, strict=True)]
+    ranks = [
+        {"repeated": 0, "samples": size, "edges": rank_edges} for rank_edges, size in zip(edges, samples, strict=True)
+    ]
     assert repeated_samples([ranks]) == (repeated, "data set")
 
 
 def test_every_key_that_it_touches_is_named() -> None:
     plain = KeyView((steps((1.0, 2, 2), sync_dist=True),) * 2)
     end = KeyView((facts("val_own", kind="plain", in_step=False, value=1.0),) * 2)  # nobody knows what it is made of
-    *shown, last = found("LRG403", stage(plain, padded(0.75), end, repeated=1))
+    *shown, last = findings_of("LRG403", stage(plain, padded(0.75), end, repeated=1))
     assert [finding.key for finding in shown] == ["val_loss", "val_mrr"]
     assert (last.key, last.severity, last.corrects) == ("val_own", Severity.NOTE, None)
     assert last.message == (
@@ -123,7 +125,7 @@ def test_a_metric_that_no_key_shows_is_named_at_its_update() -> None:
     finding = the_finding("LRG403", stage(world_size=2, states=(keeps_states(),), repeated=1), line=7)
     assert (finding.key, finding.hook, finding.corrects) == ("mean", "update", "value")
     assert finding.message.startswith("MeanMetric 'mean' counts 1 sample twice")
-    assert not found("LRG403", stage(world_size=2, states=(keeps_states("why not"),), repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, states=(keeps_states("why not"),), repeated=1))
 
 
 def test_samples_that_are_not_found_still_count_and_have_no_reference() -> None:
@@ -142,23 +144,23 @@ def test_without_effect_it_is_a_note() -> None:
 
 
 def test_no_padding_is_silent() -> None:
-    assert not found("LRG403", stage(padded(0.75), repeated=0))
+    assert not findings_of("LRG403", stage(padded(0.75), repeated=0))
 
 
 def test_an_epoch_without_log_calls_is_silent() -> None:
-    assert not found("LRG403", stage(world_size=2, repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, repeated=1))
 
 
 def test_correct_mode_is_no_advice_for_a_plain_value() -> None:
-    told = stage(KeyView((steps((1.0, 4, 4)), steps((1.0, 4, 4)))), repeated=1)
-    finding = the_finding("LRG403", told)
+    view = stage(KeyView((steps((1.0, 4, 4)), steps((1.0, 4, 4)))), repeated=1)
+    finding = the_finding("LRG403", view)
     assert finding.fix == "Use a dataset whose size the world size divides, or one device for final numbers."
 
 
 def test_nobody_knows_the_reference_of_a_plain_value_with_repeated_samples() -> None:
     key = KeyView((steps((1.0, 4, 4), world_size=2), steps((2.0, 4, 4), world_size=2)))
-    told = stage(key, repeated=1, corrected=frozenset({key.first.storage}))
-    assert the_finding("LRG203", told).effect is None
-    assert the_finding("LRG203", told).corrected
-    assert not the_finding("LRG403", told).corrected
+    view = stage(key, repeated=1, corrected=frozenset({key.first.storage}))
+    assert the_finding("LRG203", view).effect is None
+    assert the_finding("LRG203", view).corrected
+    assert not the_finding("LRG403", view).corrected
     assert the_finding("LRG203", stage(key)).effect is not None

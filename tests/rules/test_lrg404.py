@@ -9,7 +9,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from tests.unit.simulated import update
 
-from .factories import facts, found, source, stage, steps, the_finding
+from .factories import facts, findings_of, source, stage, steps, the_finding
 
 ROWS = [[update([0, 0], [0.9, 0.1], [0, 1])]]
 
@@ -39,4 +39,4 @@ def test_another_metric() -> None:
 
 @pytest.mark.parametrize("key", [shared(0), shared(6, kind="forward"), KeyView((steps((0.5, 2, 2)),))])
 def test_right_programs_are_silent(key: KeyView) -> None:
-    assert not found("LRG404", stage(key))
+    assert not findings_of("LRG404", stage(key))

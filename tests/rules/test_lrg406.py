@@ -12,7 +12,7 @@ from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.watch.merged import merged_into, rows_given
 
-from .factories import facts, found, stage, the_finding
+from .factories import facts, findings_of, stage, the_finding
 
 WHY = "BinaryF1Score has threshold=0.6 and BinaryAccuracy has 0.5"
 
@@ -21,7 +21,7 @@ WHY = "BinaryF1Score has threshold=0.6 and BinaryAccuracy has 0.5"
     ("how", "severity"), [("rows", Severity.ERROR), ("update", Severity.WARNING), ("setting", Severity.NOTE)]
 )
 def test_it_is_as_serious_as_what_was_seen(how: str, severity: Severity) -> None:
-    key = KeyView((facts("val_f1", kind="metric", merged=WHY, merged_how=how),), asked=None, computed=0.5)
+    key = KeyView((facts("val_f1", kind="metric", merged=WHY, merged_how=how),), recomputed=None, computed=0.5)
     finding = the_finding("LRG406", stage(key))
     assert (finding.severity, finding.effect, finding.corrects) == (severity, None, None)
     assert finding.text() == (
@@ -32,7 +32,7 @@ def test_it_is_as_serious_as_what_was_seen(how: str, severity: Severity) -> None
 
 
 def test_a_metric_of_its_own_is_silent() -> None:
-    assert not found("LRG406", stage(KeyView((facts("val_f1", kind="metric"),), computed=0.5)))
+    assert not findings_of("LRG406", stage(KeyView((facts("val_f1", kind="metric"),), computed=0.5)))
 
 
 class Halved(RetrievalMRR):

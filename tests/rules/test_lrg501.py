@@ -23,7 +23,7 @@ from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding, Severity
 from tests.unit.simulated import Update, update
 
-from .factories import LINE, PATH, at_end, facts, found, sources, stage, steps
+from .factories import LINE, PATH, at_end, facts, findings_of, sources, stage, steps
 
 HIT, MISS = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 TWO = update([2, 2, 2], [0.6, 0.5, 0.4], [0, 1, 1])
@@ -41,16 +41,16 @@ def judged(
     """Metrics that saw the same rows, with what Lightning computed for them; keys are named a, b and so on."""
     names = "abcdef"[: len(shown)]
     views = sources(ranks, {name: metric for name, (metric, _) in zip(names, shown, strict=True)}, **more)
-    own = {name: facts(name, kind="metric", source=name, **(changed or {}).get(name, {})) for name in names}
+    key_facts = {name: facts(name, kind="metric", source=name, **(changed or {}).get(name, {})) for name in names}
     keys = [
-        KeyView((own[name],) * len(ranks), views[name], computed=number)
+        KeyView((key_facts[name],) * len(ranks), views[name], computed=number)
         for name, (_, number) in zip(names, shown, strict=True)
     ]
     return stage(*keys)
 
 
 def the_break(seen: EpochView) -> Finding:
-    [finding] = found("LRG501", seen)
+    [finding] = findings_of("LRG501", seen)
     assert (finding.code, finding.rule, finding.severity) == ("LRG501", "implausible-value", Severity.WARNING)
     assert (finding.path, finding.line, finding.effect, finding.corrected) == (PATH, LINE, None, False)
     return finding
@@ -82,11 +82,11 @@ def test_no_number(metric: Metric) -> None:
 
 @pytest.mark.parametrize("number", [0.0, 1.0, -9e-6, 1 + 9e-6])
 def test_the_ends_are_values(number: float) -> None:
-    assert not found("LRG501", judged((RetrievalMRR(), number)))
+    assert not findings_of("LRG501", judged((RetrievalMRR(), number)))
 
 
 def test_graded_relevance_makes_anything_of_ndcg() -> None:
-    assert not found("LRG501", judged((RetrievalNormalizedDCG(), 1.5)))
+    assert not findings_of("LRG501", judged((RetrievalNormalizedDCG(), 1.5)))
 
 
 class Own(RetrievalMRR):
@@ -97,28 +97,28 @@ class Own(RetrievalMRR):
 
 
 def test_what_has_no_bounds_is_silent() -> None:
-    assert not found("LRG501", judged((Own(), 42.0)))
-    assert not found("LRG501", judged((RetrievalMRR(aggregation="max"), 42.0)))
-    assert not found("LRG501", stage(KeyView((at_end(42.0),))))
+    assert not findings_of("LRG501", judged((Own(), 42.0)))
+    assert not findings_of("LRG501", judged((RetrievalMRR(aggregation="max"), 42.0)))
+    assert not findings_of("LRG501", stage(KeyView((at_end(42.0),))))
 
 
 def test_a_weighted_mean_of_nothing() -> None:
-    own = steps((0.5, 4, 0), (0.5, 4, 0), kind="forward", source="a", name="a")
+    key_facts = steps((0.5, 4, 0), (0.5, 4, 0), kind="forward", source="a", name="a")
     view = sources([[HIT, MISS]], {"a": RetrievalMRR()})["a"]
-    assert the_break(stage(KeyView((own,), view))).message.startswith("'a' is nan, ")
+    assert the_break(stage(KeyView((key_facts,), view))).message.startswith("'a' is nan, ")
 
 
 def test_a_sum_over_steps_may_be_anything() -> None:
-    own = steps((0.9, 4, 4), (0.9, 4, 4), kind="forward", source="a", reduction="sum")
+    key_facts = steps((0.9, 4, 4), (0.9, 4, 4), kind="forward", source="a", reduction="sum")
     view = sources([[HIT, MISS]], {"a": RetrievalMRR()})["a"]
-    assert not found("LRG501", stage(KeyView((replace(own, value=1.8, weight=None),), view)))
+    assert not findings_of("LRG501", stage(KeyView((replace(key_facts, value=1.8, weight=None),), view)))
 
 
 def test_a_corrected_number_is_what_counts() -> None:
     seen = judged((RetrievalMRR(), 1.5))
     seen = replace(seen, corrected=frozenset({seen.keys[0].first.storage}))
     assert seen.keys[0].reference == 0.75
-    assert not found("LRG501", seen)
+    assert not findings_of("LRG501", seen)
 
 
 # --- values that must grow --------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_ranks_see_it_together() -> None:
     ids=["grows", "rounding", "same-k", "other-formula", "precision", "no-k", "other-empty", "other-aggregation"],
 )
 def test_what_may_differ(one: Shown, other: Shown) -> None:
-    assert not found("LRG501", judged(one, other))
+    assert not findings_of("LRG501", judged(one, other))
 
 
 FALLING = ((RetrievalRecall(top_k=1), 0.75), (RetrievalRecall(top_k=2), 0.5))
@@ -170,24 +170,24 @@ FALLING = ((RetrievalRecall(top_k=1), 0.75), (RetrievalRecall(top_k=2), 0.5))
 
 def test_other_rows_are_not_compared() -> None:
     one, same, other = judged(*FALLING), judged(*FALLING), judged(*FALLING, ranks=((HIT,),))
-    assert found("LRG501", stage(one.keys[0], same.keys[1]))
-    assert not found("LRG501", stage(one.keys[0], other.keys[1]))
+    assert findings_of("LRG501", stage(one.keys[0], same.keys[1]))
+    assert not findings_of("LRG501", stage(one.keys[0], other.keys[1]))
 
 
 @pytest.mark.parametrize(
     "changed", [{"in_step": False}, {"calls": 2}, {"sync_dist": True}, {"rank_zero_only": True}, {"weight": 3.0}]
 )
 def test_numbers_that_came_about_in_another_way_are_not_compared(changed: dict[str, Any]) -> None:
-    assert not found("LRG501", judged(*FALLING, changed={"b": changed}))
-    assert found("LRG501", judged(*FALLING, changed={"a": changed, "b": changed}))
+    assert not findings_of("LRG501", judged(*FALLING, changed={"b": changed}))
+    assert findings_of("LRG501", judged(*FALLING, changed={"a": changed, "b": changed}))
 
 
 def test_a_metric_that_never_combines_ranks_is_not_compared_with_one_that_does() -> None:
     ranks = ((HIT, MISS), (HIT, MISS))
     one, other = judged(*FALLING, ranks=ranks), judged(*FALLING, ranks=ranks, synchronises=False)
     assert other.keys[1].source.plan == one.keys[0].source.plan
-    assert not found("LRG501", stage(one.keys[0], replace(other.keys[1], computed=0.5)))
-    assert found("LRG501", stage(one.keys[0], replace(one.keys[1], computed=0.5)))
+    assert not findings_of("LRG501", stage(one.keys[0], replace(other.keys[1], computed=0.5)))
+    assert findings_of("LRG501", stage(one.keys[0], replace(one.keys[1], computed=0.5)))
 
 
 # --- values that must be equal ----------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ AT_ONE = (RetrievalMRR, RetrievalRecall, RetrievalHitRate, RetrievalPrecision)
 def test_one_relevant_row_a_query_makes_them_equal(one: type[Metric], other: type[Metric]) -> None:
     seen = judged((one(top_k=1), 0.5), (other(top_k=1), 0.25))
     if one is other:
-        assert not found("LRG501", seen)
+        assert not findings_of("LRG501", seen)
         return
     finding = the_break(seen)
     assert finding.key == "b"
@@ -208,7 +208,7 @@ def test_one_relevant_row_a_query_makes_them_equal(one: type[Metric], other: typ
         "'b' is 0.2500 and 'a' is 0.5000; both tell whether the best row is relevant, which is one number where each"
         " query has exactly one relevant row."
     )
-    assert not found("LRG501", judged((one(top_k=1), 0.5), (other(top_k=1), 0.5 + 9e-6)))
+    assert not findings_of("LRG501", judged((one(top_k=1), 0.5), (other(top_k=1), 0.5 + 9e-6)))
 
 
 PAIR = ((RetrievalMRR(top_k=1), 0.5), (RetrievalRecall(top_k=1), 0.25))
@@ -227,7 +227,7 @@ PAIR = ((RetrievalMRR(top_k=1), 0.5), (RetrievalRecall(top_k=1), 0.25))
     ids=["two-relevant", "tied", "low-score", "graded", "on-the-other-rank", "split"],
 )
 def test_without_one_clear_answer_they_may_differ(ranks: Sequence[Sequence[Update]]) -> None:
-    assert not found("LRG501", judged(*PAIR, ranks=ranks))
+    assert not findings_of("LRG501", judged(*PAIR, ranks=ranks))
 
 
 def test_a_rank_without_rows_has_no_say() -> None:
@@ -235,12 +235,12 @@ def test_a_rank_without_rows_has_no_say() -> None:
 
 
 def test_other_cut_offs_may_differ() -> None:
-    assert not found("LRG501", judged(PAIR[0], (RetrievalRecall(top_k=2), 0.7)))
-    assert not found("LRG501", judged((RetrievalMRR(), 0.5), PAIR[1]))
+    assert not findings_of("LRG501", judged(PAIR[0], (RetrievalRecall(top_k=2), 0.7)))
+    assert not findings_of("LRG501", judged((RetrievalMRR(), 0.5), PAIR[1]))
 
 
 def test_declared_scopes_are_left_out() -> None:
-    assert not found("LRG501", judged(*PAIR, scope="batch"))
+    assert not findings_of("LRG501", judged(*PAIR, scope="batch"))
 
 
 # --- what others explain ----------------------------------------------------------------------------------------
@@ -249,12 +249,12 @@ def test_declared_scopes_are_left_out() -> None:
 @pytest.mark.parametrize("key", ["a", "b"])
 def test_what_another_rule_explains_is_silent(key: str) -> None:
     for shown in (FALLING, PAIR):
-        assert not found("LRG501", replace(judged(*shown), explained=frozenset({key})))
-        assert found("LRG501", replace(judged(*shown), explained=frozenset({"c"})))
+        assert not findings_of("LRG501", replace(judged(*shown), explained=frozenset({key})))
+        assert findings_of("LRG501", replace(judged(*shown), explained=frozenset({"c"})))
 
 
 def test_a_finding_at_the_metric_explains_too() -> None:
     seen = judged((RetrievalMRR(), 1.5))
     renamed = KeyView((replace(seen.keys[0].first, name="val_mrr"),), seen.keys[0].source, computed=1.5)
-    assert found("LRG501", stage(renamed))
-    assert not found("LRG501", replace(stage(renamed), explained=frozenset({"a"})))
+    assert findings_of("LRG501", stage(renamed))
+    assert not findings_of("LRG501", replace(stage(renamed), explained=frozenset({"a"})))

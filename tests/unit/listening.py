@@ -25,13 +25,13 @@ class Listener:
         self._hook = hook
         self.suppressions = Suppressions(REGISTRY)
 
-    def may_drop(self, record: Any) -> bool:
+    def may_drop_stale(self, record: Any) -> bool:
         return True
 
     def feeding(self) -> None:
         return None
 
-    def bring(self, record: Any, inputs: Iterable[Tensor]) -> None:
+    def move_to_module_device(self, record: Any, inputs: Iterable[Tensor]) -> None:
         pass
 
     def hook(self) -> str | None:

@@ -17,7 +17,7 @@ from lightning_retrieval_guard.epoch.plan import Plan, make_plan
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.epoch.values import Outcome
+from lightning_retrieval_guard.epoch.values import MetricOutcome
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import SharedRows
@@ -71,14 +71,14 @@ def make_rank(
 ) -> Rank:
     """A rank with the updates of one or more metric lives, each of a batch of its own."""
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
-    told = {"single_life": len(lives) <= 1, **properties}
+    options = {"single_life": len(lives) <= 1, **properties}
 
-    def tell_facts(rows: SharedRows) -> Any:
+    def collect_facts(rows: SharedRows) -> Any:
         batches = [Batch(size, columns, in_steps) for size in samples]
-        words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **told}
+        words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **options}
         return gather_facts(rows.table, batches, world_size, **words)
 
-    rows = SharedRows(build_table(states), tell_facts)
+    rows = SharedRows(build_table(states), collect_facts)
     rows.metrics.extend(_named(metrics).values())
     return Rank(rows, synchronises)
 
@@ -101,9 +101,13 @@ def decide(
     for number, rank in enumerate(ranks):
         rank.group = MetricGroup(range(len(ranks)), plan, number)
         for name, metric in _named(metrics).items():
-            told = {place: _told(metric, other) for place, other in enumerate(ranks) if other in holders or not holders}
+            facts_by_rank = {
+                number: _facts_of(metric, other)
+                for number, other in enumerate(ranks)
+                if other in holders or not holders
+            }
             held = rank.rows.table is not None
-            rank.group.add(name, Member(told, metric if held else None, rank.rows if held else None))
+            rank.group.add(name, Member(facts_by_rank, metric if held else None, rank.rows if held else None))
     if plan.compares:
         summaries = [rank.group.pack_summary() for rank in ranks]
         for number, rank in enumerate(ranks):
@@ -113,7 +117,7 @@ def decide(
     return ranks[0].group.plan
 
 
-def _told(metric: Metric, rank: Rank) -> SourceFacts:
+def _facts_of(metric: Metric, rank: Rank) -> SourceFacts:
     measure = measure_of(metric)
     mean = _compat.aggregation_of(metric) == "mean"
     kind = type(metric).__name__
@@ -135,7 +139,7 @@ def exchange(ranks: Sequence[Rank]) -> None:
         group.combine(blocks)
 
 
-def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
+def combine(ranks: Sequence[Rank], name: str = NAME) -> list[MetricOutcome]:
     """The value that each rank arrives at."""
     plan = ranks[0].group.plan
     if (plan.replicated and not plan.first_counts) or len(ranks) == 1:
@@ -143,21 +147,24 @@ def combine(ranks: Sequence[Rank], name: str = NAME) -> list[Outcome]:
     if "values" not in ranks[0].sent:
         exchange(ranks)
     views = [{view.name: view for view in rank.group.views()} for rank in ranks]
-    return [view[name].outcome if name in view else Outcome() for view in views]
+    return [view[name].outcome if name in view else MetricOutcome() for view in views]
 
 
 def outcomes(
     metric: Metric, updates: Sequence[Sequence[Update]], scope: QueryScope = "auto", **options: Any
-) -> list[Outcome]:
+) -> list[MetricOutcome]:
     """The value on every rank, from the updates of every rank."""
-    ranks = [make_rank([own] if own else [], metric, len(updates), scope=scope, **options) for own in updates]
+    ranks = [
+        make_rank([rank_updates] if rank_updates else [], metric, len(updates), scope=scope, **options)
+        for rank_updates in updates
+    ]
     decide(ranks, metric, scope)
     return combine(ranks)
 
 
 def alone(metric: Metric, updates: Sequence[Sequence[Update]]) -> Any:
     """What torchmetrics itself computes in one process that sees the updates of all ranks."""
-    own = metric.clone()
+    single = metric.clone()
     for part in (part for rank in updates for part in rank):
-        own.update(part[1], part[2], indexes=part[0])
-    return own.compute()
+        single.update(part[1], part[2], indexes=part[0])
+    return single.compute()

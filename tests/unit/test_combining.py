@@ -65,10 +65,10 @@ class Spread:
         score = (rng.permutation(len(query)) + 1.0) / (len(query) + 1) - 0.45 * self.signed
         relevance = (rng.random(len(query)) < 0.4).astype(np.int64)
         places = rng.integers(0, 3 * self.world_size, self.queries if self.whole else len(query))
-        place = np.repeat(places, sizes) if self.whole else places
+        update_of_row = np.repeat(places, sizes) if self.whole else places
         parts: list[list[Update]] = [[] for _ in range(self.world_size)]
-        for number in np.unique(place):
-            rows = rng.permutation(np.flatnonzero(place == number))
+        for number in np.unique(update_of_row):
+            rows = rng.permutation(np.flatnonzero(update_of_row == number))
             columns = (query[rows], score[rows].astype(np.float32), relevance[rows])
             parts[number % self.world_size].append(tuple(map(torch.from_numpy, columns)))
         return parts
@@ -90,7 +90,9 @@ quick = settings(max_examples=25, deadline=None)
 
 def assert_same(metric: Metric, updates: Sequence[Sequence[Update]]) -> None:
     wanted = alone(metric, updates)
-    holders = [outcome for outcome, own in zip(outcomes(metric, updates), updates, strict=True) if own]
+    holders = [
+        outcome for outcome, rank_updates in zip(outcomes(metric, updates), updates, strict=True) if rank_updates
+    ]
     for outcome in holders:
         assert outcome.error is None
         torch.testing.assert_close(_comparable(outcome.value), _comparable(wanted), rtol=1e-6, atol=1e-6)
@@ -131,7 +133,8 @@ def test_the_precision_recall_curve(spread: Spread, max_k: Any, adaptive: bool, 
 @given(spread=spreads)
 def test_graded_relevance(spread: Spread) -> None:
     updates = [
-        [(ids, scores, relevance * (1 + ids.abs() % 3)) for ids, scores, relevance in own] for own in spread.updates()
+        [(ids, scores, relevance * (1 + ids.abs() % 3)) for ids, scores, relevance in rank_updates]
+        for rank_updates in spread.updates()
     ]
     assert_same(RetrievalNormalizedDCG(top_k=3), updates)
 
@@ -140,7 +143,11 @@ def test_graded_relevance(spread: Spread) -> None:
 @given(spread=spreads)
 def test_all_ranks_with_rows_have_the_very_same_number(spread: Spread) -> None:
     updates = spread.updates()
-    values = {outcome.value for outcome, own in zip(outcomes(RetrievalMAP(), updates), updates, strict=True) if own}
+    values = {
+        outcome.value
+        for outcome, rank_updates in zip(outcomes(RetrievalMAP(), updates), updates, strict=True)
+        if rank_updates
+    }
     assert len(values) == 1
 
 
@@ -156,7 +163,7 @@ def test_a_rank_without_rows_has_the_number_too_where_queries_are_whole(spread: 
 def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
     spread: Spread, kind: type[Metric], top_k: int
 ) -> None:
-    rows = [part for own in spread.updates() for part in own]
+    rows = [part for rank_updates in spread.updates() for part in rank_updates]
     metric = kind() if kind is RetrievalRPrecision else kind(top_k=top_k)
     ranks = [make_rank([rows], metric, 2) for _ in range(2)]
     plan = decide(ranks, metric)
@@ -173,11 +180,11 @@ def test_gathered_rows_count_once_and_as_torchmetrics_has_it_once_a_rank(
 def test_ties_of_gathered_rows_fall_as_on_the_first_rank(
     spread: Spread, kind: type[Metric], aggregation: Any, action: Any
 ) -> None:
-    rows = [part for own in spread.updates() for part in own]
+    rows = [part for rank_updates in spread.updates() for part in rank_updates]
     first = [(ids, (scores * 3).round() / 4, relevance) for ids, scores, relevance in rows]
     other = [tuple(column.flip(0) for column in part) for part in reversed(first)]
     metric = kind(aggregation=aggregation, empty_target_action=action)
-    ranks = [make_rank([own], metric, 2) for own in (first, other)]
+    ranks = [make_rank([rank_updates], metric, 2) for rank_updates in (first, other)]
     assert decide(ranks, metric).replicated
     values = [outcome.value for outcome in combine(ranks)]
     torch.testing.assert_close(_comparable(values[0]), _comparable(alone(metric, [first])), rtol=1e-6, atol=1e-6)
@@ -201,10 +208,10 @@ def test_one_rank_of_each_class_of_equal_ranks_counts(
     first, second = scattered(2, 6, 5, seed) if not whole else shards(seed)
     metric = kind(aggregation=aggregation, empty_target_action=action)
     updates = [first, second] * size if interleaved else [first] * size + [second] * size
-    ranks = [make_rank([own], metric, 2 * size) for own in updates]
-    found = decide(ranks, metric)
-    assert len(found.counted) == 2
-    assert not found.replicated
+    ranks = [make_rank([rank_updates], metric, 2 * size) for rank_updates in updates]
+    plan = decide(ranks, metric)
+    assert len(plan.counted) == 2
+    assert not plan.replicated
     wanted = alone(metric, [first, second])
     outcomes_of_all = combine(ranks)
     for outcome in outcomes_of_all:
@@ -212,14 +219,14 @@ def test_one_rank_of_each_class_of_equal_ranks_counts(
     assert {rank.group.views()[0].as_combined for rank in ranks} == {None}  # which rows tie in which order is not known
     assert len({outcome.value for outcome in outcomes_of_all}) == 1
     sent = [rank.sent["values"] for rank in ranks]
-    assert [size > 0 for size in sent] == [rank in found.counted for rank in range(len(ranks))]
+    assert [size > 0 for size in sent] == [rank in plan.counted for rank in range(len(ranks))]
 
 
 def shards(seed: int) -> list[list[Update]]:
     """Whole queries on two ranks."""
     [updates] = scattered(1, 8, 5, seed)
     masks = [[(part, part[0] % 2 == rank) for part in updates] for rank in range(2)]
-    return [[tuple(column[mask] for column in part) for part, mask in own if mask.any()] for own in masks]
+    return [[tuple(column[mask] for column in part) for part, mask in rank_masks if mask.any()] for rank_masks in masks]
 
 
 def test_an_error_of_a_class_is_an_error_on_every_rank() -> None:
@@ -241,7 +248,7 @@ def test_gathered_rows_that_cannot_be_scored_are_an_error_on_every_rank() -> Non
     rows = [update([0, 0, 1, 1], [0.5, 0.5, 0.25, 0.75], [1, 0, 0, 0])]
     turned = [update([1, 1, 0, 0], [0.75, 0.25, 0.5, 0.5], [0, 0, 0, 1])]
     metric = RetrievalMRR(empty_target_action="error")
-    ranks = [make_rank([own], metric, 2) for own in (rows, turned)]
+    ranks = [make_rank([rank_updates], metric, 2) for rank_updates in (rows, turned)]
     assert decide(ranks, metric).first_counts
     errors = [outcome.error for outcome in combine(ranks)]
     assert [str(error) for error in errors] == [
@@ -254,12 +261,15 @@ def test_gathered_rows_that_cannot_be_scored_are_an_error_on_every_rank() -> Non
 def test_ids_that_restart_give_each_update_its_own_queries(spread: Spread, kind: type[Metric]) -> None:
     updates = spread.updates()
     apart = [
-        [(ids + 100 * (number + 10 * rank), scores, relevance) for number, (ids, scores, relevance) in enumerate(own)]
-        for rank, own in enumerate(updates)
+        [
+            (ids + 100 * (number + 10 * rank), scores, relevance)
+            for number, (ids, scores, relevance) in enumerate(rank_updates)
+        ]
+        for rank, rank_updates in enumerate(updates)
     ]
     wanted = float(alone(kind(), apart))
-    for outcome, own in zip(outcomes(kind(), updates, scope="batch"), updates, strict=True):
-        if own:
+    for outcome, rank_updates in zip(outcomes(kind(), updates, scope="batch"), updates, strict=True):
+        if rank_updates:
             assert outcome.value == pytest.approx(wanted, abs=1e-6)
 
 
@@ -277,7 +287,7 @@ def test_a_repeated_query_counts_once() -> None:
     last = update([2, 2], [0.6, 0.5], [0, 1])
     ends = (([hit, last], {"is_repeated": True}), ([miss, hit], {"repeats": 0}))
     for metric in (RetrievalMRR(), RetrievalPrecisionRecallCurve(max_k=2)):
-        ranks = [make_rank([own], metric, 2, [1, 1], **end) for own, end in ends]
+        ranks = [make_rank([rank_updates], metric, 2, [1, 1], **end) for rank_updates, end in ends]
         decide(ranks, metric, seeks_repeated=True)
         for outcome in combine(ranks):
             wanted = alone(metric, [[hit, last, miss]])
@@ -318,11 +328,11 @@ def test_an_empty_query_raises_the_error_of_torchmetrics_on_every_rank(
 ) -> None:
     metric = kind(empty_target_action="error")
     updates = [[FINE], [bad]] if bad_rank else [[bad], [FINE]]
-    with pytest.raises(ValueError, match=wanted) as own:
+    with pytest.raises(ValueError, match=wanted) as raised:
         alone(metric, updates)
     for outcome in outcomes(metric, updates):
         assert isinstance(outcome.error, EmptyQueryError)
-        assert str(own.value) in str(outcome.error)
+        assert str(raised.value) in str(outcome.error)
         assert outcome.value is None
 
 
@@ -349,9 +359,12 @@ def scattered(world_size: int, queries: int, rows: int, seed: int = 0, per_rank:
     query = rng.permutation(np.repeat(np.arange(queries), rows))
     score = ((rng.permutation(len(query)) + 1.0) / (len(query) + 1)).astype(np.float32)
     relevance = (rng.random(len(query)) < 0.3).astype(np.int64)
-    place = rng.integers(0, world_size * per_rank, len(query))
-    columns = [[column[place == number] for column in (query, score, relevance)] for number in range(place.max() + 1)]
-    updates = [tuple(map(torch.from_numpy, own)) for own in columns]
+    update_of_row = rng.integers(0, world_size * per_rank, len(query))
+    columns = [
+        [column[update_of_row == number] for column in (query, score, relevance)]
+        for number in range(update_of_row.max() + 1)
+    ]
+    updates = [tuple(map(torch.from_numpy, update_columns)) for update_columns in columns]
     return [updates[rank::world_size] for rank in range(world_size)]
 
 
@@ -359,7 +372,7 @@ PANEL = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3), "map": Retri
 
 
 def together(metrics: dict[str, Metric], updates: list[list[Update]], **options: Any) -> list[Rank]:
-    ranks = [make_rank([own], metrics, len(updates), **options) for own in updates]
+    ranks = [make_rank([rank_updates], metrics, len(updates), **options) for rank_updates in updates]
     decide(ranks, metrics)
     for name, metric in metrics.items():
         for outcome in combine(ranks, name):
@@ -391,7 +404,7 @@ def test_only_split_queries_send_rows() -> None:
 def test_a_rank_without_rows_scores_split_queries_in_the_precision_of_the_others(dtype: torch.dtype) -> None:
     """Ties are those of the dtype, and the value is rounded to it."""
     close = torch.tensor([0.5, 0.5 + 1e-3, 0.25], dtype=torch.float64)
-    parts = [(torch.tensor([7]), close[place : place + 1].to(dtype), torch.tensor([place])) for place in (0, 1)]
+    parts = [(torch.tensor([7]), close[row : row + 1].to(dtype), torch.tensor([row])) for row in (0, 1)]
     metric = RetrievalMRR()
     ranks = [make_rank([[part]], metric, 3) for part in parts] + [make_rank([], metric, 3)]
     decide(ranks, metric)
@@ -407,8 +420,8 @@ def test_whole_queries_cost_a_constant_number_of_bytes_for_a_mean(queries: int) 
     parts = [[], []]
     for ids, scores, relevance in updates:
         for rank, part in enumerate(parts):
-            own = ids % 2 == rank
-            part.append((ids[own], scores[own], relevance[own]))
+            of_rank = ids % 2 == rank
+            part.append((ids[of_rank], scores[of_rank], relevance[of_rank]))
     metrics = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3)}
     ranks = together(metrics, parts)
     for rank in ranks:
@@ -428,18 +441,18 @@ def test_repeated_queries_count_once(spread: Spread, seeks: bool, action: Any, a
     wanted = [[sample, *first], *others] if seeks else doubled
     ranks = [
         make_rank(
-            [own] if own else [],
+            [rank_updates] if rank_updates else [],
             metric,
             len(doubled),
-            [1 if part is sample else len(own) + 9 for part in own],
+            [1 if part is sample else len(rank_updates) + 9 for part in rank_updates],
             is_repeated=rank == 0,
             repeats=0 if rank == len(doubled) - 1 else None,
         )
-        for rank, own in enumerate(doubled)
+        for rank, rank_updates in enumerate(doubled)
     ]
     assume(not decide(ranks, metric, seeks_repeated=seeks).replicated)
-    for outcome, own in zip(combine(ranks), doubled, strict=True):
-        if own:
+    for outcome, rank_updates in zip(combine(ranks), doubled, strict=True):
+        if rank_updates:
             assert outcome.value == pytest.approx(float(alone(metric, wanted)), abs=1e-6)
 
 

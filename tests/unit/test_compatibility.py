@@ -57,9 +57,9 @@ def test_a_result_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compatibility, "RESULTS", tmp_path / "kept")
     (tmp_path / "result.xml").write_text(RESULT, encoding="utf-8")
     note(tmp_path / "result.xml", "newest")
-    told = json.loads((tmp_path / "kept" / "newest.json").read_text(encoding="utf-8"))
-    [row] = [line for line in render([told]).splitlines() if line.startswith("| 2.")]
+    result = json.loads((tmp_path / "kept" / "newest.json").read_text(encoding="utf-8"))
+    [row] = [line for line in render([result]).splitlines() if line.startswith("| 2.")]
     assert row.split(" | ")[-3:] == ["1", "1", "2 |"]
     assert row.startswith(f"| {PAIRS['newest'][0]} | {PAIRS['newest'][1]} | ")
-    assert "- `tests/launch/test_launchers.py`\n- `tests/unit/test_score.py`\n" in render([told])
-    assert "| integer weights are floored (Lightning-AI/pytorch-lightning#21859) | >=2.0.7 |" in render([told])
+    assert "- `tests/launch/test_launchers.py`\n- `tests/unit/test_score.py`\n" in render([result])
+    assert "| integer weights are floored (Lightning-AI/pytorch-lightning#21859) | >=2.0.7 |" in render([result])

@@ -63,14 +63,14 @@ def test_another_number_of_ranks_is_refused() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_messages_come_in_order_of_rank(world_size: int) -> None:
-    ranks, told = on_ranks(world_size, lambda exchange: exchange.meet("here", {"rank": exchange.rank}))
-    assert told == [[{"rank": rank} for rank in range(world_size)]] * world_size
+    ranks, results = on_ranks(world_size, lambda exchange: exchange.meet("here", {"rank": exchange.rank}))
+    assert results == [[{"rank": rank} for rank in range(world_size)]] * world_size
     assert ranks.collectives == ["new_group", "all_gather"]
 
 
 def test_each_rank_knows_its_number_and_all_ranks() -> None:
-    _, told = on_ranks(3, lambda exchange: (exchange.rank, exchange.ranks_of(None)))
-    assert told == [(rank, [0, 1, 2]) for rank in range(3)]
+    _, results = on_ranks(3, lambda exchange: (exchange.rank, exchange.ranks_of(None)))
+    assert results == [(rank, [0, 1, 2]) for rank in range(3)]
 
 
 @pytest.mark.parametrize(("size", "collectives"), [(9000, 1), (10_500, 2), (20_000, 2)])
@@ -81,8 +81,8 @@ def test_a_long_message_takes_a_second_collective_once(size: int, collectives: i
     def body(exchange: Exchange) -> list[Any]:
         return [exchange.meet("here", {"text": text[exchange.rank :]}) for _ in range(2)]
 
-    ranks, told = on_ranks(2, body)
-    assert told == [[[{"text": text}, {"text": text[1:]}]] * 2] * 2
+    ranks, results = on_ranks(2, body)
+    assert results == [[[{"text": text}, {"text": text[1:]}]] * 2] * 2
     assert ranks.collectives == ["new_group", *["all_gather"] * (collectives + 1)]
 
 
@@ -93,14 +93,14 @@ def test_blocks_of_unequal_sizes_are_gathered() -> None:
         block = torch.full((sizes[exchange.rank],), exchange.rank + 1, dtype=torch.uint8)
         return [part.tolist() for part in exchange.gather_blocks(block, sizes)]
 
-    _, told = on_ranks(3, body)
-    assert told == [[[1, 1], [], [3, 3, 3]]] * 3
+    _, results = on_ranks(3, body)
+    assert results == [[[1, 1], [], [3, 3, 3]]] * 3
 
 
 def test_nothing_at_all_takes_no_collective() -> None:
     empty = torch.zeros(0, dtype=torch.uint8)
-    ranks, told = on_ranks(2, lambda exchange: [part.numel() for part in exchange.gather_blocks(empty, [0, 0])])
-    assert told == [[0, 0]] * 2
+    ranks, results = on_ranks(2, lambda exchange: [part.numel() for part in exchange.gather_blocks(empty, [0, 0])])
+    assert results == [[0, 0]] * 2
     assert ranks.collectives == ["new_group"]
 
 
@@ -108,8 +108,8 @@ def test_ranks_at_different_points_hear_of_it() -> None:
     def body(exchange: Exchange) -> Any:
         return exchange.meet("there" if exchange.rank == 2 else "here", {})
 
-    _, told = on_ranks(3, body)
-    for error in told:
+    _, results = on_ranks(3, body)
+    for error in results:
         assert str(error) == (
             "the ranks are at different points of the program: rank 0 at 'here', rank 1 at 'here', rank 2 at 'there'"
         )
@@ -125,8 +125,8 @@ def test_a_rank_that_does_not_come_is_named_with_what_it_has_started(finishes: b
             exchange.finish()
         return None if exchange.rank == 1 else exchange.meet("second", {})
 
-    _, told = on_ranks(3, body)
-    for error in (told[0], told[2]):
+    _, results = on_ranks(3, body)
+    for error in (results[0], results[2]):
         assert str(error) == "rank(s) 1 did not come to 'second' (time-out 7 s): all_gather: connection closed by peer"
         assert error.elsewhere == {1: "" if finishes else "validate/compute/mrr"}
 
@@ -139,8 +139,8 @@ def test_a_rank_that_left_is_not_waited_for() -> None:
             return None
         return exchange.start("validate/compute/mrr", waits=True)
 
-    _, told = on_ranks(2, body)
-    assert str(told[1]) == "rank(s) 0 left the run before 'validate/compute/mrr': out of memory"
+    _, results = on_ranks(2, body)
+    assert str(results[1]) == "rank(s) 0 left the run before 'validate/compute/mrr': out of memory"
 
 
 def test_what_only_some_start_is_named_on_all_ranks() -> None:
@@ -148,8 +148,8 @@ def test_what_only_some_start_is_named_on_all_ranks() -> None:
         exchange.meet("first", {})
         return exchange.meet("second", {}) if exchange.rank == 0 else exchange.start("validate/compute/mrr", waits=True)
 
-    _, told = on_ranks(3, body)
-    for error in told:
+    _, results = on_ranks(3, body)
+    for error in results:
         assert isinstance(error, ExchangeError)
         assert str(error).endswith(" waited for the others")
         assert 1 in error.elsewhere
@@ -166,8 +166,8 @@ def test_who_does_not_wait_goes_on_at_once_and_the_others_hear_of_it() -> None:
             exchange.agree(False)  # of nobody: the others are elsewhere
         return exchange.meet("second", {})
 
-    _, told = on_ranks(3, body)
-    for error in told:
+    _, results = on_ranks(3, body)
+    for error in results:
         assert isinstance(error, ExchangeError)
         assert error.elsewhere == {1: "validate/compute/mrr"}
 
@@ -180,8 +180,8 @@ def test_who_started_alone_and_came_all_the_same_is_named() -> None:
             exchange.finish()
         return exchange.meet("second", {})
 
-    _, told = on_ranks(2, body)
-    for error in told:
+    _, results = on_ranks(2, body)
+    for error in results:
         assert str(error) == "rank(s) 1 waited for the others"
         assert [*error.elsewhere] == [1]
 
@@ -198,9 +198,9 @@ def test_a_rank_that_has_left_meets_no_more() -> None:
 
 def test_a_rank_that_never_came_anywhere_is_named() -> None:
     """What its start has left in the store tells where the others are to look."""
-    _, told = on_ranks(2, lambda exchange: None if exchange.rank == 1 else exchange.meet("first", {}))
-    assert "rank(s) 1 did not come to 'first'" in str(told[0])
-    assert told[0].elsewhere == {1: ""}
+    _, results = on_ranks(2, lambda exchange: None if exchange.rank == 1 else exchange.meet("first", {}))
+    assert "rank(s) 1 did not come to 'first'" in str(results[0])
+    assert results[0].elsewhere == {1: ""}
 
 
 def test_a_rank_that_is_lost_between_is_missed() -> None:
@@ -210,8 +210,8 @@ def test_a_rank_that_is_lost_between_is_missed() -> None:
         exchange.meet("first", {})
         return None if exchange.rank == 1 else exchange.gather_blocks(block, [1, 1])
 
-    _, told = on_ranks(2, body)
-    assert str(told[0]).startswith("a rank was lost on the way to 'rows' (time-out 7 s): all_gather")
+    _, results = on_ranks(2, body)
+    assert str(results[0]).startswith("a rank was lost on the way to 'rows' (time-out 7 s): all_gather")
 
 
 def test_closing_twice_gives_up_the_group_once() -> None:
@@ -223,8 +223,8 @@ def test_closing_twice_gives_up_the_group_once() -> None:
 
 
 def test_ranks_agree_on_what_each_of_them_answers() -> None:
-    _, told = on_ranks(3, lambda exchange: exchange.agree(exchange.rank == 1))
-    assert told == [[False, True, False]] * 3
+    _, results = on_ranks(3, lambda exchange: exchange.agree(exchange.rank == 1))
+    assert results == [[False, True, False]] * 3
 
 
 @pytest.mark.parametrize("failed", [True, False])
@@ -236,12 +236,12 @@ def test_who_waits_for_a_rank_that_left_hears_why(failed: bool) -> None:
             return None
         return exchange.meet("second", {})
 
-    _, told = on_ranks(2, body)
+    _, results = on_ranks(2, body)
     if failed:
-        assert isinstance(told[0], RanksFailedError)
-        assert (str(told[0]), told[0].ranks) == ("out of memory", [1])
+        assert isinstance(results[0], RanksFailedError)
+        assert (str(results[0]), results[0].ranks) == ("out of memory", [1])
     else:
-        assert str(told[0]) == "rank(s) 1 left the run before 'second': out of memory"
+        assert str(results[0]) == "rank(s) 1 left the run before 'second': out of memory"
 
 
 def test_a_rank_that_is_not_ready_keeps_all_from_starting() -> None:

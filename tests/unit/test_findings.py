@@ -94,8 +94,8 @@ def test_a_finding_that_changes_nothing_is_a_note() -> None:
 
 
 def test_the_report_form_has_the_fields_of_schema_version_1() -> None:
-    told = FINDING.with_effect(EFFECT).to_dict()
-    assert told == {
+    fields = FINDING.with_effect(EFFECT).to_dict()
+    assert fields == {
         "code": "LRG201",
         "rule": "gathered-before-sync",
         "severity": "error",
@@ -111,7 +111,7 @@ def test_the_report_form_has_the_fields_of_schema_version_1() -> None:
         "corrected": False,
         "effect": {"logged": 27 / 128, "reference": 27 / 64},
     }
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(fields)) == fields
     assert FINDING.to_dict()["effect"] is None
 
 

@@ -67,7 +67,7 @@ def table_of(updates: list[Update]) -> RowTable:
 
 def value_of(table: RowTable, metric: Metric) -> tuple[Any, Any]:
     """The facts, and the value as one tensor."""
-    rows = SharedRows(table, lambda own: gather_facts(own.table, (), 1))
+    rows = SharedRows(table, lambda shared: gather_facts(shared.table, (), 1))
     rows.metrics.append(metric)
     rank = Rank(rows)
     decide([rank], metric, "global")
@@ -115,11 +115,11 @@ def test_many_narrow_rows_in_several_blocks(metric: Metric) -> None:
 def test_what_does_not_fit_stays_as_wide_as_it_came(change: Any, query: torch.dtype, target: torch.dtype) -> None:
     *others, (ids, preds, hits) = updates_of(400, 1)
     ids, hits = change(ids, hits)
-    others = [(own, scores, relevance.to(hits.dtype)) for own, scores, relevance in others]
+    others = [(other_ids, scores, relevance.to(hits.dtype)) for other_ids, scores, relevance in others]
     table = table_of([*others, (ids, preds, hits)])
     assert (table.query.dtype, table.target.dtype) == (query, target)
-    assert torch.equal(table.query, torch.cat([*(own[0] for own in others), ids]))
-    assert torch.equal(table.target.to(hits.dtype), torch.cat([*(own[2] for own in others), hits]))
+    assert torch.equal(table.query, torch.cat([*(other_ids[0] for other_ids in others), ids]))
+    assert torch.equal(table.target.to(hits.dtype), torch.cat([*(other_ids[2] for other_ids in others), hits]))
 
 
 def test_rows_of_one_update_are_no_copy() -> None:

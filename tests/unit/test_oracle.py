@@ -52,6 +52,6 @@ def test_it_agrees_with_trec_eval(measure: str, spread: Spread) -> None:
     spread = replace(spread, signed=False)
     updates = spread.updates()
     wanted = oracle(measure, spread)
-    for outcome, own in zip(outcomes(MEASURES[measure], updates), updates, strict=True):
-        if own:
+    for outcome, rank_updates in zip(outcomes(MEASURES[measure], updates), updates, strict=True):
+        if rank_updates:
             assert float(torch.as_tensor(outcome.value)) == pytest.approx(wanted, abs=1e-6)

@@ -47,11 +47,11 @@ def test_a_method_of_an_object_is_replaced_and_restored(patches: Patches) -> Non
 
 def test_what_stood_on_the_object_before_comes_back(patches: Patches) -> None:
     thing = Base()
-    thing.greet = own = lambda name: f"hi {name}"
+    thing.greet = on_object = lambda name: f"hi {name}"
     patches.put(thing, "greet", louder)
     assert thing.greet("Ada") == "HI ADA"
     patches.undo()
-    assert thing.greet is own
+    assert thing.greet is on_object
 
 
 @pytest.mark.parametrize("owner", [Base, Child], ids=["own", "inherited"])
@@ -77,9 +77,9 @@ def test_undo_may_be_called_twice(patches: Patches) -> None:
     thing = Base()
     patches.put(thing, "greet", louder)
     patches.undo()
-    thing.greet = own = lambda name: name
+    thing.greet = on_object = lambda name: name
     patches.undo()
-    assert thing.greet is own
+    assert thing.greet is on_object
 
 
 @pytest.mark.parametrize("owner", [Base(), Child], ids=["object", "class"])

@@ -25,7 +25,7 @@ from lightning_retrieval_guard.run.synchronize import RankSources
 
 from .simulated import decide, make_rank, update
 
-ROWS = RowFacts(updates=2, rows=9, queries=4, pieces=5, id_min=3, id_max=8)
+ROWS = RowFacts(updates=2, rows=9, queries=4, chunks=5, id_min=3, id_max=8)
 SOURCE = SourceFacts(rows=0, metric="RetrievalMRR", path="a.py", line=3, group=(0, 1), suppressed=("LRG203",))
 FRAME = 384
 KEY = KeyFacts("validation_step.mrr", "mrr", "validation_step", "a.py", 3, "metric", value=0.5, weight=2.0)
@@ -33,7 +33,7 @@ KEY = KeyFacts("validation_step.mrr", "mrr", "validation_step", "a.py", 3, "metr
 
 def message(**changed: Any) -> dict[str, Any]:
     """What a rank tells, as JSON gives it to the others."""
-    told = {
+    payload = {
         "batches": 2,
         "samples": 8,
         "repeated": 0,
@@ -43,7 +43,7 @@ def message(**changed: Any) -> dict[str, Any]:
         "rows": [ROWS.to_payload()],
         "sources": {"mrr": SOURCE.to_payload()},
     }
-    return json.loads(json.dumps(told | changed))
+    return json.loads(json.dumps(payload | changed))
 
 
 def read(messages: list[Any]) -> list[RankSources]:
@@ -79,8 +79,8 @@ def test_what_a_rank_tells_is_read() -> None:
 def test_spoilt_bytes_are_refused(changes: list[tuple[int, int]]) -> None:
     def spoil(frame: bytes) -> bytes:
         spoilt = bytearray(frame)
-        for place, change in changes:
-            spoilt[place % len(spoilt)] ^= change
+        for index, change in changes:
+            spoilt[index % len(spoilt)] ^= change
         return bytes(spoilt)
 
     check(spoil)
@@ -100,12 +100,12 @@ def test_any_text_is_refused(text: bytes) -> None:
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text(),
-        lambda own: st.lists(own) | st.dictionaries(st.text(), own),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
         max_leaves=8,
     )
 )
-def test_any_json_is_refused(told: Any) -> None:
-    check(lambda frame: framed(json.dumps(["here", told]).encode()))
+def test_any_json_is_refused(payload: Any) -> None:
+    check(lambda frame: framed(json.dumps(["here", payload]).encode()))
 
 
 def framed(text: bytes) -> bytes:
@@ -118,12 +118,12 @@ def check(spoil: Any) -> None:
     wire = Wire()
     wire.spoil = spoil
     try:
-        told = wire.meet("here", message())
-        read(told)
+        messages = wire.meet("here", message())
+        read(messages)
     except (ProtocolError, ExchangeError):
         pass
     else:
-        assert told[1] == message()
+        assert messages[1] == message()
     assert wire.longest <= exchanging._MOST_BYTES + 4
 
 
@@ -158,9 +158,9 @@ def test_deep_nesting_is_refused() -> None:
         ({"rows": [ROWS.to_payload() | {"queries": -1}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"rows": 2**50}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"queries": 10}]}, "a number of rows or queries is out of range"),
-        ({"rows": [ROWS.to_payload() | {"pieces": 3}]}, "a number of rows or queries is out of range"),
+        ({"rows": [ROWS.to_payload() | {"chunks": 3}]}, "a number of rows or queries is out of range"),
         ({"rows": [ROWS.to_payload() | {"longest_query": 10}]}, "a query has more rows than there are"),
-        ({"rows": [ROWS.to_payload() | {"longest_piece": 10}]}, "a query has more rows than there are"),
+        ({"rows": [ROWS.to_payload() | {"longest_chunk": 10}]}, "a query has more rows than there are"),
         ({"rows": [ROWS.to_payload() | {"extra": 1}]}, "extra"),
         ({"rows": [ROWS.to_payload() | {"rows": "9"}]}, "not supported between"),
         ({"rows": [1]}, "not a mapping"),

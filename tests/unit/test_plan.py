@@ -31,30 +31,30 @@ OTHER_AB = joined(OTHER_A, D_AS_B)
 
 
 def plan(*ranks: list[Update], samples: list[int | None] | None = None, **options) -> Plan:
-    told = {"scope": options.pop("scope", "auto")}
+    scope = {"scope": options.pop("scope", "auto")}
     repeated = options.pop("repeated", 0)
     metric = RetrievalRecall()
     made = [
         make_rank(
-            [own] if own else [],
+            [rank_updates] if rank_updates else [],
             metric,
             len(ranks),
-            ([1] * len(own) if samples is None else samples[: len(own)]),
+            ([1] * len(rank_updates) if samples is None else samples[: len(rank_updates)]),
             repeats=number - (len(ranks) - repeated) if number >= len(ranks) - repeated else None,
             is_repeated=number < repeated,
-            **told,
+            **scope,
             **options,
         )
-        for number, own in enumerate(ranks)
+        for number, rank_updates in enumerate(ranks)
     ]
-    return decide(made, metric, seeks_repeated=repeated > 0, **told)
+    return decide(made, metric, seeks_repeated=repeated > 0, **scope)
 
 
 def test_whole_queries_on_their_ranks_need_no_comparing() -> None:
-    found = plan([A, B], [C, D])
-    assert (found.replicated, found.ids_restart, found.compares) == (False, False, False)
-    assert (found.split, found.left_out) == (0, 0)
-    assert not found.is_ambiguous
+    decided = plan([A, B], [C, D])
+    assert (decided.replicated, decided.ids_restart, decided.compares) == (False, False, False)
+    assert (decided.split, decided.left_out) == (0, 0)
+    assert not decided.is_ambiguous
 
 
 def test_the_same_rows_on_every_rank_are_gathered_in_any_order() -> None:
@@ -93,17 +93,17 @@ def test_any_other_row_is_not_gathered(other: list[Update]) -> None:
     ids=str,
 )
 def test_ranks_fall_into_classes_of_equal_size_or_into_none(ranks: list, classes: tuple[int, ...]) -> None:
-    found = plan(*ranks)
-    assert found.classes == classes
-    assert found.counted == (sorted(set(classes)) or list(range(len(ranks))))
-    assert found.replicated is (len(set(classes)) == 1)
-    assert [found.first_like(rank) for rank in range(len(ranks))] == list(classes or range(len(ranks)))
+    decided = plan(*ranks)
+    assert decided.classes == classes
+    assert decided.counted == (sorted(set(classes)) or list(range(len(ranks))))
+    assert decided.replicated is (len(set(classes)) == 1)
+    assert [decided.first_like(rank) for rank in range(len(ranks))] == list(classes or range(len(ranks)))
 
 
 def test_the_classes_queries_are_compared_among_the_ranks_that_count() -> None:
     assert not plan([A], [A], [B], [B]).split
-    found = plan([A, B], [OTHER_A], [B, A], [OTHER_A], samples=[None, None])
-    assert (found.classes, found.compares, found.split) == ((0, 1, 0, 1), True, 1)
+    decided = plan([A, B], [OTHER_A], [B, A], [OTHER_A], samples=[None, None])
+    assert (decided.classes, decided.compares, decided.split) == ((0, 1, 0, 1), True, 1)
     restarts = plan([AB, OTHER_A], [AB, OTHER_A], [OTHER_AB], [OTHER_AB], samples=[2, 1])
     assert (restarts.classes, restarts.ids_restart, restarts.split) == ((0, 0, 2, 2), True, 0)
 
@@ -126,8 +126,8 @@ def test_minus_zero_is_zero() -> None:
 
 def seen_of(*ranks: list[Update], **options) -> tuple[bool, bool]:
     """Whether ids are certain to restart, and whether they may."""
-    found = plan(*ranks, **options)
-    return found.ids_restart, found.ids_may_restart
+    decided = plan(*ranks, **options)
+    return decided.ids_restart, decided.ids_may_restart
 
 
 CERTAIN, IN_DOUBT, SILENT = (True, False), (False, True), (False, False)
@@ -193,9 +193,9 @@ def test_gathered_ids_hold_those_of_this_rank() -> None:
 
 @pytest.mark.parametrize("samples", [[3, 2], [1, 1], [None, 1], [2]])
 def test_without_one_query_a_sample_a_query_goes_on_from_update_to_update(samples: list[int | None]) -> None:
-    found = plan([AB, OTHER_A], samples=samples)
-    assert (found.ids_restart, found.ids_may_restart) == SILENT
-    assert found.is_ambiguous
+    decided = plan([AB, OTHER_A], samples=samples)
+    assert (decided.ids_restart, decided.ids_may_restart) == SILENT
+    assert decided.is_ambiguous
 
 
 @pytest.mark.parametrize(
@@ -211,18 +211,18 @@ def test_one_rank_without_the_evidence_is_enough() -> None:
 
 def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
     gathered = [AB, OTHER_AB, update([0, 0, 1, 1, 2, 2, 3, 3], [0.9, 0.1] * 4, [1, 0] * 4)]
-    found = plan(gathered, gathered, samples=[1, 1, 2])
-    assert found.replicated
-    assert found.ids_restart
+    decided = plan(gathered, gathered, samples=[1, 1, 2])
+    assert decided.replicated
+    assert decided.ids_restart
 
 
 def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
-    found = plan([AB], [OTHER_A], samples=[2])
-    assert not found.ids_restart  # the second rank has one query for two samples
-    found = plan([A, B], [OTHER_A, D_AS_B])
-    assert found.compares
-    assert found.ids_restart  # as many ids as samples, in two batches, on both ranks
-    assert not found.split
+    decided = plan([AB], [OTHER_A], samples=[2])
+    assert not decided.ids_restart  # the second rank has one query for two samples
+    decided = plan([A, B], [OTHER_A, D_AS_B])
+    assert decided.compares
+    assert decided.ids_restart  # as many ids as samples, in two batches, on both ranks
+    assert not decided.split
 
 
 def test_the_ids_of_one_batch_on_each_rank_may_restart() -> None:
@@ -246,23 +246,23 @@ def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -
 
 
 def test_a_query_over_two_ranks_is_split() -> None:
-    found = plan([A, B], [OTHER_A, D], samples=[2, 2])
-    assert found.compares
-    assert found.split == 1
-    assert found.is_ambiguous
+    decided = plan([A, B], [OTHER_A, D], samples=[2, 2])
+    assert decided.compares
+    assert decided.split == 1
+    assert decided.is_ambiguous
 
 
 def test_the_repeated_query_is_found_on_both_ranks_and_left_out() -> None:
-    found = plan([A, C], [B, A], repeated=1)
-    assert (found.padded, found.left_out, found.split) == (((1, 0),), 1, 0)
+    decided = plan([A, C], [B, A], repeated=1)
+    assert (decided.padded, decided.left_out, decided.split) == (((1, 0),), 1, 0)
     assert plan([A, C], [B, A]).left_out == 0
 
 
 def test_its_scores_may_be_rounded_otherwise_and_its_batch_be_sorted() -> None:
     rounded = update([0, 0], [0.9000001, 0.1], [1, 0])
     first, last = joined(B, A), joined(rounded, D)
-    found = plan([first, CD], [update([7, 7], [0.3, 0.2], [1, 0]), last], repeated=1, samples=[2, 2])
-    assert found.padded == ((1, 0),)
+    decided = plan([first, CD], [update([7, 7], [0.3, 0.2], [1, 0]), last], repeated=1, samples=[2, 2])
+    assert decided.padded == ((1, 0),)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_where_each_sample_is_several_rows_it_is_as_many() -> None:
     first = update([0, 1] * 3, [0.9, 0.3, 0.2, 0.8, 0.4, 0.7], [1, 0, 0, 0, 0, 1])
     other = update([0, 1] * 3, [0.1, 0.35, 0.25, 0.85, 0.45, 0.75], [1, 0, 0, 0, 0, 1])
     ends = (([first], [3], FIRST_END), ([other, update([0, 1], [0.9, 0.3], [1, 0])], [3, 1], LAST_END))
-    ranks = [make_rank([own], RetrievalMRR(), 2, samples, **end) for own, samples, end in ends]
+    ranks = [make_rank([rank_updates], RetrievalMRR(), 2, samples, **end) for rank_updates, samples, end in ends]
     assert decide(ranks, RetrievalMRR(), seeks_repeated=True).padded == ((1, 0),)
     assert len(ranks[1].local.table) == 6
 
@@ -297,16 +297,19 @@ def test_several_that_it_may_be_are_left_alone() -> None:
 
 def test_a_query_that_the_data_hold_twice_is_not_the_repeated_one() -> None:
     """It stands on both ranks, but not where the sampler has put the repeated sample."""
-    found = plan([A, B, C], [B, D, A], repeated=1)
-    assert (found.padded, found.split) == (((2 - 1, 0),), 1)
+    decided = plan([A, B, C], [B, D, A], repeated=1)
+    assert (decided.padded, decided.split) == (((2 - 1, 0),), 1)
     assert plan([A, B, C], [B, D, update([9, 9], [0.2, 0.1], [1, 0])], repeated=1).left_out == 0
 
 
 def test_where_each_sample_is_a_row_it_is_one_row() -> None:
     first, last = update([0, 1], [0.9, 0.3], [1, 0]), update([1, 0], [0.6, 0.9], [1, 1])
-    ranks = [make_rank([own], RetrievalMRR(), 2, [2], **end) for own, end in (([first], FIRST_END), ([last], LAST_END))]
-    found = decide(ranks, RetrievalMRR(), seeks_repeated=True)
-    assert found.padded == ((1, 1),)
+    ranks = [
+        make_rank([rank_updates], RetrievalMRR(), 2, [2], **end)
+        for rank_updates, end in (([first], FIRST_END), ([last], LAST_END))
+    ]
+    decided = decide(ranks, RetrievalMRR(), seeks_repeated=True)
+    assert decided.padded == ((1, 1),)
     assert ranks[1].local.table.query.tolist() == [1]
 
 
@@ -318,31 +321,31 @@ def test_a_sample_that_is_neither_a_query_nor_a_row_is_not_sought(samples: list)
 def test_only_a_rank_that_ends_on_a_repeated_sample_leaves_it_out() -> None:
     metric = RetrievalMRR()
     ends = (([A, B], FIRST_END), ([C, A], LAST_END))
-    ranks = [make_rank([own], metric, 2, [1, 1], **end) for own, end in ends]
-    found = decide(ranks, metric, seeks_repeated=True)
-    assert found.left_out == 1
+    ranks = [make_rank([rank_updates], metric, 2, [1, 1], **end) for rank_updates, end in ends]
+    decided = decide(ranks, metric, seeks_repeated=True)
+    assert decided.left_out == 1
     assert [len(rank.local.table) for rank in ranks] == [4, 2]
     assert ranks[1].local.table.query.tolist() == [2, 2]
 
 
 def test_ids_that_restart_say_nothing_of_the_repeated_sample() -> None:
     again = update([1, 1], [0.9, 0.1], [1, 0])  # the first sample of the first rank, under the number that is due
-    found = plan([A, D_AS_B], [update([0, 0], [0.6, 0.5], [0, 1]), again], repeated=1)
-    assert found.ids_restart
-    assert found.padded == ((1, 0),)
+    decided = plan([A, D_AS_B], [update([0, 0], [0.6, 0.5], [0, 1]), again], repeated=1)
+    assert decided.ids_restart
+    assert decided.padded == ((1, 0),)
 
 
 def test_ranks_without_rows_leave_the_decision_to_the_others() -> None:
-    found = plan([AB, OTHER_A], [], samples=[2, 1])
-    assert found.ids_restart
-    assert found.uneven
-    assert found.has_rows
-    assert not found.compares
+    decided = plan([AB, OTHER_A], [], samples=[2, 1])
+    assert decided.ids_restart
+    assert decided.uneven
+    assert decided.has_rows
+    assert not decided.compares
 
 
 def compared(*facts: RowFacts, synchronises: bool = True) -> bool:
-    told = [replace(own, fingerprint=number + 1) for number, own in enumerate(facts)]
-    return make_plan(told, "auto", False, synchronises).compares
+    distinct = [replace(rank_facts, fingerprint=number + 1) for number, rank_facts in enumerate(facts)]
+    return make_plan(distinct, "auto", False, synchronises).compares
 
 
 def test_ids_that_do_not_overlap_are_not_compared() -> None:
@@ -368,11 +371,11 @@ def test_ids_that_do_not_overlap_are_not_compared() -> None:
     ],
 )
 def test_ids_that_interleave_in_equal_steps_are_not_compared(first: list, second: list, apart: bool) -> None:
-    told = []
+    facts = []
     for ids in (first, second):
         rows = update(ids, [0.5] * len(ids), [1] * len(ids))
-        told.append(make_rank([[rows]], RetrievalRecall(), 2).facts)
-    assert compared(*told) is not apart
+        facts.append(make_rank([[rows]], RetrievalRecall(), 2).facts)
+    assert compared(*facts) is not apart
 
 
 def test_ids_further_apart_than_int64_can_tell_are_compared() -> None:
@@ -437,7 +440,7 @@ def test_what_is_known_of_ids_that_come_again(
 
 @pytest.mark.parametrize(("updates", "uneven"), [((2, 2), False), ((2, 3), True), ((2, 2, 0), True)])
 def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...], uneven: bool) -> None:
-    assert Plan(tuple(RowFacts(updates=own) for own in updates)).uneven is uneven
+    assert Plan(tuple(RowFacts(updates=count) for count in updates)).uneven is uneven
 
 
 @pytest.mark.parametrize(
@@ -446,7 +449,7 @@ def test_ranks_that_updated_unequally_often_are_uneven(updates: tuple[int, ...],
 )
 def test_the_longest_query(properties: dict, longest: int) -> None:
     """Where queries may lie on several ranks, their parts come together."""
-    facts = (RowFacts(longest_query=5, longest_piece=3), RowFacts(longest_query=7, longest_piece=2))
+    facts = (RowFacts(longest_query=5, longest_chunk=3), RowFacts(longest_query=7, longest_chunk=2))
     assert Plan(facts, **properties).longest == longest
 
 
@@ -456,7 +459,7 @@ def test_the_longest_query(properties: dict, longest: int) -> None:
 def test_the_first_rank_counts_where_others_have_its_rows_in_another_order(
     gathered: bool, arrangements: tuple[int, int], counts: bool
 ) -> None:
-    facts = tuple(RowFacts(arrangement=own) for own in arrangements)
+    facts = tuple(RowFacts(arrangement=arrangement) for arrangement in arrangements)
     assert Plan(facts, (0, 0) if gathered else ()).first_counts is counts
 
 
@@ -464,8 +467,13 @@ def test_rows_that_differ_from_rank_to_rank_are_judged_by_the_samples_of_their_r
     """As many queries as all ranks have samples do not tell that ids restart, if the ranks hold different rows."""
     batch = tuple(torch.cat(parts) for parts in zip(A, B, strict=True))
     others = tuple(torch.cat(parts) for parts in zip(OTHER_A, update([1, 1], [0.77, 0.66], [1, 0]), strict=True))
-    found = plan([batch], [others])
-    assert (found.compares, found.replicated, found.ids_restart, found.ids_may_restart) == (True, False, False, False)
+    decided = plan([batch], [others])
+    assert (decided.compares, decided.replicated, decided.ids_restart, decided.ids_may_restart) == (
+        True,
+        False,
+        False,
+        False,
+    )
 
 
 def test_a_plan_takes_nothing_for_granted() -> None:

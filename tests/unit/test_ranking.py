@@ -33,10 +33,10 @@ def expected_order(query: Tensor, preds: Tensor) -> list[int]:
     return sorted(range(len(scores)), key=lambda row: (query[row].item(), not missing[row], -scores[row], row))
 
 
-def check_blocks(found: list[Block], query: Tensor, preds: Tensor) -> None:
+def check_blocks(cut: list[Block], query: Tensor, preds: Tensor) -> None:
     """Each query is in one block, with its rows in order of arrival, and ranked as Python sorts."""
     by_id: dict[int, list[int]] = {}
-    for block in found:
+    for block in cut:
         ranked = rank(block, None)
         assert torch.equal(block.sizes, block.number.bincount(minlength=len(block)))
         assert torch.equal(query[block.target - 2], block.query[block.number])
@@ -76,10 +76,10 @@ def test_many_blocks(monkeypatch: pytest.MonkeyPatch, grouped: str) -> None:
         query = query.sort().values
     elif grouped == "far":
         query = query * 10**12
-    found = blocks(query, preds)
-    assert len(found) > 10
-    assert all(block.length == (100 if grouped == "equal" else None) for block in found)
-    check_blocks(found, query, preds)
+    cut = blocks(query, preds)
+    assert len(cut) > 10
+    assert all(block.length == (100 if grouped == "equal" else None) for block in cut)
+    check_blocks(cut, query, preds)
 
 
 @given(

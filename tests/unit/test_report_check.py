@@ -115,7 +115,9 @@ def test_version_1_is_read_too_and_what_is_not_finite_is_not_a_number(
     old: dict[str, Any] = {name: new[name] for name in ("mode", "world_size", "findings")} | {"version": 1}
     for finding in old["findings"]:
         del finding["group"]
-    old["keys"] = {name: {"logged": own["logged"], "reference": own["reference"]} for name, own in new["keys"].items()}
+    old["keys"] = {
+        name: {"logged": entry["logged"], "reference": entry["reference"]} for name, entry in new["keys"].items()
+    }
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old))
     assert main(["check", str(path)]) == 1
@@ -123,7 +125,7 @@ def test_version_1_is_read_too_and_what_is_not_finite_is_not_a_number(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "words"),
     [
         (None, "report.json' cannot be read: No such file or directory. Give the file that RetrievalGuard(report="),
         ("<!doctype html>", "JSONDecodeError"),
@@ -136,7 +138,7 @@ def test_version_1_is_read_too_and_what_is_not_finite_is_not_a_number(
     ],
 )
 def test_what_is_no_report_ends_with_2(
-    content: str | bytes | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str | bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "report.json"
     if content is not None:
@@ -145,4 +147,4 @@ def test_what_is_no_report_ends_with_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
-    assert told in err
+    assert words in err

@@ -33,11 +33,11 @@ def report(**keys: Numbers) -> Report:
 
 
 def test_the_document_has_all_of_version_1_with_the_same_meaning() -> None:
-    told = build_document(report(val_recall=BOTH, val_loss=Numbers(None, None)))
-    assert (told["mode"], told["world_size"]) == ("warn", 2)
-    [finding] = told["findings"]
+    document = build_document(report(val_recall=BOTH, val_loss=Numbers(None, None)))
+    assert (document["mode"], document["world_size"]) == ("warn", 2)
+    [finding] = document["findings"]
     assert finding == FINDING.with_effect(EFFECT).to_dict() | {"group": "LRG201-1"}
-    shown = {name: {"logged": key["logged"], "reference": key["reference"]} for name, key in told["keys"].items()}
+    shown = {name: {"logged": key["logged"], "reference": key["reference"]} for name, key in document["keys"].items()}
     assert shown == {
         "val_recall": {"logged": 27 / 128, "reference": 27 / 64},
         "val_loss": {"logged": None, "reference": None},
@@ -45,23 +45,28 @@ def test_the_document_has_all_of_version_1_with_the_same_meaning() -> None:
 
 
 def test_version_2_tells_where_it_comes_from() -> None:
-    told = build_document(report())
-    assert list(told) == [
+    document = build_document(report())
+    assert list(document) == [
         *("version", "mode", "world_size", "when", "command", "versions", "epoch", "global_step"),
         *("stopped", "findings", "keys"),
     ]
-    assert told["version"] == 2
-    assert (told["when"], told["command"], told["epoch"], told["global_step"]) == (RUN.when, RUN.command, 4, 500)
-    assert told["versions"] == {"torch": "2.13.0"}
-    assert told["stopped"] == []
+    assert document["version"] == 2
+    assert (document["when"], document["command"], document["epoch"], document["global_step"]) == (
+        RUN.when,
+        RUN.command,
+        4,
+        500,
+    )
+    assert document["versions"] == {"torch": "2.13.0"}
+    assert document["stopped"] == []
     assert build_document(replace(report(), stopped=("LRG301",)))["stopped"] == ["LRG301"]
     assert build_document(replace(report(), run=None))["when"] is None
 
 
 def test_version_2_has_the_history_of_every_key() -> None:
     epochs = (EpochNumbers("validate", 0, 10, Numbers(0.1, math.nan)), EpochNumbers("validate", 1, 20, BOTH))
-    told = build_document(replace(report(), history={"k": epochs}))["keys"]["k"]
-    assert told == {
+    document = build_document(replace(report(), history={"k": epochs}))["keys"]["k"]
+    assert document == {
         "logged": 27 / 128,
         "reference": 27 / 64,
         "history": [
@@ -73,8 +78,8 @@ def test_version_2_has_the_history_of_every_key() -> None:
 
 def test_findings_of_one_cause_have_the_same_group() -> None:
     findings = (FINDING, replace(FINDING, key="other"), replace(FINDING, line=1))
-    told = build_document(replace(report(), findings=findings))
-    assert [finding["group"] for finding in told["findings"]] == ["LRG201-1", "LRG201-1", "LRG201-2"]
+    document = build_document(replace(report(), findings=findings))
+    assert [finding["group"] for finding in document["findings"]] == ["LRG201-1", "LRG201-1", "LRG201-2"]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
-from lightning_retrieval_guard.report.faults import KeyVerdict, State, group, judge_keys, ratio_text, verdict
+from lightning_retrieval_guard.report.faults import KeyState, KeyVerdict, group, judge_keys, ratio_text, verdict
 
 from .test_findings import EFFECT, FINDING
 
 KEY = FINDING.key
 NOTE = replace(FINDING, severity=Severity.NOTE)
-WRONG, CORRECTED, RIGHT, UNCHECKED = State
+WRONG, CORRECTED, RIGHT, UNCHECKED = KeyState
 
 
 def judged(numbers: Numbers, *findings: Finding) -> KeyVerdict:
@@ -47,7 +47,7 @@ def judged(numbers: Numbers, *findings: Finding) -> KeyVerdict:
         (Numbers(None, None), (), UNCHECKED),
     ],
 )
-def test_numbers_and_findings_decide(numbers: Numbers, findings: tuple[Finding, ...], state: State) -> None:
+def test_numbers_and_findings_decide(numbers: Numbers, findings: tuple[Finding, ...], state: KeyState) -> None:
     key = judged(numbers, *findings)
     assert (key.state, key.earlier) == (state, False)
 
@@ -63,7 +63,7 @@ def test_a_key_has_the_codes_of_what_is_more_than_a_note_once() -> None:
 
 
 @pytest.mark.parametrize(("corrected", "state"), [(False, WRONG), (True, CORRECTED)])
-def test_what_an_earlier_epoch_logged_wrong_stays_so(corrected: bool, state: State) -> None:
+def test_what_an_earlier_epoch_logged_wrong_stays_so(corrected: bool, state: KeyState) -> None:
     # as the log keeps it: the severity of the first epoch with the effect of the last
     kept = replace(FINDING, effect=Effect(0.5, 0.5), corrected=corrected)
     key = judged(Numbers(0.5, 0.5, corrected), kept)
@@ -112,7 +112,7 @@ def test_a_fault_is_corrected_where_every_wrong_number_was_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scales", "effect", "world_size", "told"),
+    ("scales", "effect", "world_size", "words"),
     [
         (True, Effect(0.25, 0.5), 2, "1/2: the number of ranks"),
         (True, Effect(1.5, 0.5), 3, "3 times: the number of ranks"),
@@ -122,10 +122,10 @@ def test_a_fault_is_corrected_where_every_wrong_number_was_replaced() -> None:
     ],
 )
 def test_a_ratio_is_told_where_the_rule_says_that_it_is_the_mechanism(
-    scales: bool, effect: Effect | None, world_size: int, told: str
+    scales: bool, effect: Effect | None, world_size: int, words: str
 ) -> None:
     finding = replace(FINDING, scales_by_ranks=scales, effect=effect, world_size=world_size)
-    assert ratio_text(finding) == told
+    assert ratio_text(finding) == words
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------
@@ -156,6 +156,6 @@ def test_a_ratio_is_told_where_the_rule_says_that_it_is_the_mechanism(
         ([WRONG, RIGHT], [], "1 of 2 keys wrong"),  # the rule is ignored
     ],
 )
-def test_the_verdict_counts_faults_and_keys(states: list[State], findings: list[Finding], sentence: str) -> None:
+def test_the_verdict_counts_faults_and_keys(states: list[KeyState], findings: list[Finding], sentence: str) -> None:
     keys = [KeyVerdict(str(index), Numbers(None, None), state, False, ()) for index, state in enumerate(states)]
     assert verdict(keys, findings) == sentence

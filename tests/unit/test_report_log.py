@@ -57,11 +57,11 @@ SANITY = replace(WRONG, stage="sanity_check", effect=Effect(0.0, 0.125))
 def test_the_sanity_check_names_a_fault_and_the_first_epoch_has_the_numbers() -> None:
     log = FindingLog()
     (named,) = said([SANITY], [SANITY], log=log)
-    told = "seen in the sanity check; the numbers follow after the first epoch."
-    assert on_one_line(named) == f"LRG201 gathered-before-sync: {told}"
+    words = "seen in the sanity check; the numbers follow after the first epoch."
+    assert on_one_line(named) == f"LRG201 gathered-before-sync: {words}"
     assert [finding.effect for finding in log.findings] == [None]
-    (told,) = said([WRONG], [WRONG], log=log)
-    assert "0.2109" in str(told.message)
+    (warning,) = said([WRONG], [WRONG], log=log)
+    assert "0.2109" in str(warning.message)
     assert log.findings == [replace(WRONG, count=2)]
 
 

@@ -65,7 +65,7 @@ def read(report: Report) -> _Reader:
 
 def texts(report: Report, tag: str, **attributes: str) -> list[str]:
     wanted = attributes.items()
-    return [text for name, own, text in read(report).closed if name == tag and wanted <= own.items()]
+    return [text for name, given, text in read(report).closed if name == tag and wanted <= given.items()]
 
 
 def page_of(finding: Finding, **changed: Any) -> Report:
@@ -85,10 +85,10 @@ def test_a_run_that_was_stopped_says_so() -> None:
 
 
 def test_the_head_says_where_the_report_comes_from() -> None:
-    told = texts(replace(page_of(WRONG), run=RUN), "p")
-    assert "Mode warn, 2 ranks, epoch 4, step 500; 2026-01-02 03:04:05+00:00." in told
-    assert "train.py --lr 1" in told
-    assert "torch 2.13.0, python 3.11" in told
+    paragraphs = texts(replace(page_of(WRONG), run=RUN), "p")
+    assert "Mode warn, 2 ranks, epoch 4, step 500; 2026-01-02 03:04:05+00:00." in paragraphs
+    assert "train.py --lr 1" in paragraphs
+    assert "torch 2.13.0, python 3.11" in paragraphs
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_without_a_reason_there_is_nothing_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "told"),
+    ("ranks", "ranges"),
     [((), "none"), ((1,), "1"), ((0, 1, 2, 3), "all 4"), ((3, 1, 0), "0\u20131, 3"), ((0, 2), "0, 2")],
 )
-def test_ranks_are_told_as_ranges(ranks: tuple[int, ...], told: str) -> None:
+def test_ranks_are_told_as_ranges(ranks: tuple[int, ...], ranges: str) -> None:
     report = Report("warn", 4, (replace(FINDING, ranks=ranks),))
-    assert texts(report, "dd")[3] == told
+    assert texts(report, "dd")[3] == ranges
 
 
 def test_one_rank_is_not_all() -> None:
@@ -203,10 +203,10 @@ def lines(*numbers: tuple[float | None, float | None]) -> tuple[dict[str, list[t
     """The points of the logged and the reference line, and the words."""
     series = tuple(EpochNumbers("validate", index, index, Numbers(*pair)) for index, pair in enumerate(numbers))
     page = render_page(Report("warn", 2, history={"k": series}))
-    found = re.findall(r'<polyline class="(\w+)" points="([^"]*)"', page)
-    points = {name: [tuple(map(float, pair.split(","))) for pair in text.split()] for name, text in found}
-    found = re.findall(r'<circle class="(\w+)" cx="([^"]*)" cy="([^"]*)"', page)
-    points |= {name: [(float(x), float(y))] for name, x, y in found}
+    matches = re.findall(r'<polyline class="(\w+)" points="([^"]*)"', page)
+    points = {name: [tuple(map(float, pair.split(","))) for pair in text.split()] for name, text in matches}
+    matches = re.findall(r'<circle class="(\w+)" cx="([^"]*)" cy="([^"]*)"', page)
+    points |= {name: [(float(x), float(y))] for name, x, y in matches}
     [label] = re.findall('<svg[^>]*aria-label="([^"]*)"', page) or [""]
     return points, label
 
@@ -350,7 +350,7 @@ def test_the_page_needs_nothing_else_and_may_load_nothing() -> None:
 
 
 def counted(samples: tuple[int | None, ...], **metrics: tuple[tuple[int, int], ...]) -> Report:
-    rows = {name: tuple(RowCounts(*own) for own in counts) for name, counts in metrics.items()}
+    rows = {name: tuple(RowCounts(*rank_counts) for rank_counts in counts) for name, counts in metrics.items()}
     return Report("warn", len(samples), stages={"validate": StageCounts(samples, rows)})
 
 
@@ -372,14 +372,14 @@ def test_an_empty_rank_stands_out() -> None:
 
 def test_equal_ranks_are_a_sentence() -> None:
     report = counted((16, 16), recall=((2, 16), (2, 16)))
-    [told] = texts(report, "p", **{"class": "evenness"})
-    assert told == "validate: recall : 16 samples on every rank; 2 updates on every rank; 16 queries on every rank."
+    [sentence] = texts(report, "p", **{"class": "evenness"})
+    assert sentence == "validate: recall : 16 samples on every rank; 2 updates on every rank; 16 queries on every rank."
     assert texts(report, "tr") == []
     assert texts(counted((16,)), "p", **{"class": "evenness"}) == ["validate: 16 samples."]
 
 
 @pytest.mark.parametrize(
-    ("samples", "told", "rows"),
+    ("samples", "sentence", "rows"),
     [
         ((None, None), "samples not known.", []),
         ((None, 5), "5 samples, not known on 1.", ["0 not known", "1 5"]),
@@ -390,29 +390,29 @@ def test_equal_ranks_are_a_sentence() -> None:
         ),
     ],
 )
-def test_what_is_not_known_is_said(samples: tuple[int | None, ...], told: str, rows: list[str]) -> None:
+def test_what_is_not_known_is_said(samples: tuple[int | None, ...], sentence: str, rows: list[str]) -> None:
     report = counted(samples)
-    assert texts(report, "p", **{"class": "evenness"}) == [f"validate: {told}"]
+    assert texts(report, "p", **{"class": "evenness"}) == [f"validate: {sentence}"]
     assert texts(report, "tr")[1:] == rows
 
 
 def test_metrics_with_equal_counts_share_a_sentence() -> None:
     report = counted((4, 4), mrr=((1, 4), (1, 4)), ndcg=((1, 4), (1, 4)), recall=((2, 4), (2, 4)))
-    told = texts(report, "p", **{"class": "evenness"})
-    assert [sentence.split(" : ")[0] for sentence in told] == ["validate: mrr , ndcg", "validate: recall"]
+    sentences = texts(report, "p", **{"class": "evenness"})
+    assert [sentence.split(" : ")[0] for sentence in sentences] == ["validate: mrr , ndcg", "validate: recall"]
 
 
 def test_of_many_metrics_with_equal_counts_the_first_are_named() -> None:
     report = counted((4, 4), **{f"m{number}": ((1, 4), (1, 4)) for number in range(6)})
-    [told] = texts(report, "p", **{"class": "evenness"})
-    assert told.startswith("validate: m0 , m1 , m2 , m3 and 2 more: 4 samples on every rank;")
+    [sentence] = texts(report, "p", **{"class": "evenness"})
+    assert sentence.startswith("validate: m0 , m1 , m2 , m3 and 2 more: 4 samples on every rank;")
 
 
 def test_the_sanity_check_is_left_out_where_the_validation_followed() -> None:
     stages = {"sanity_check": StageCounts((1, 1)), "validate": StageCounts((4, 4))}
-    for shown, told in ((stages, ["validate"]), ({"sanity_check": StageCounts((1, 1))}, ["sanity_check"])):
+    for shown, stages_named in ((stages, ["validate"]), ({"sanity_check": StageCounts((1, 1))}, ["sanity_check"])):
         sentences = texts(Report("warn", 2, stages=shown), "p", **{"class": "evenness"})
-        assert [sentence.partition(":")[0] for sentence in sentences] == told
+        assert [sentence.partition(":")[0] for sentence in sentences] == stages_named
 
 
 def test_many_uneven_ranks_are_folded() -> None:

@@ -48,7 +48,7 @@ def shown_warnings() -> Iterator[None]:
         yield
 
 
-def told(*epochs: list[Finding], width: int = 80, monkeypatch: pytest.MonkeyPatch, keys: int = 0) -> str:
+def printed(*epochs: list[Finding], width: int = 80, monkeypatch: pytest.MonkeyPatch, keys: int = 0) -> str:
     """What a run of so many epochs puts on the terminal."""
     monkeypatch.setenv("COLUMNS", str(width))
     terminal = io.StringIO()
@@ -101,7 +101,7 @@ TWENTY_KEYS = """\
 
 @pytest.mark.parametrize(("width", "text"), [(80, ONE_KEY_80), (120, ONE_KEY_120)])
 def test_one_key(width: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told(wrong(1), width=width, monkeypatch=monkeypatch) == text
+    assert printed(wrong(1), width=width, monkeypatch=monkeypatch) == text
 
 
 @WIDTHS
@@ -113,7 +113,7 @@ def test_more_keys(width: int, count: int, table: str, last: str, monkeypatch: p
     one = ONE_KEY_80 if width == 80 else ONE_KEY_120
     key = "".join(THREE_KEYS.splitlines(keepends=True)[:2])
     expected = one.replace(key, table).replace("1 fault, 1 of 1 key wrong", last)
-    text = told(wrong(count), width=width, keys=2, monkeypatch=monkeypatch)
+    text = printed(wrong(count), width=width, keys=2, monkeypatch=monkeypatch)
     assert text == expected
     assert len(text.splitlines()) <= 15
 
@@ -121,22 +121,22 @@ def test_more_keys(width: int, count: int, table: str, last: str, monkeypatch: p
 def test_three_faults_come_errors_first(monkeypatch: pytest.MonkeyPatch) -> None:
     warning = wrong(1, severity=Severity.WARNING, code="LRG102")
     note = wrong(1, severity=Severity.NOTE, code="LRG207")
-    text = told([*warning, *note, *wrong(2), *wrong(1, code="LRG301")], monkeypatch=monkeypatch)
+    text = printed([*warning, *note, *wrong(2), *wrong(1, code="LRG301")], monkeypatch=monkeypatch)
     assert re.findall(r"GuardWarning: (LRG\d+)", text) == ["LRG201", "LRG301", "LRG102"]
     assert text.endswith("RetrievalGuard: 3 faults, 2 of 2 keys wrong, 1 note\n")
 
 
 def test_a_clean_run_says_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told([], [], keys=22, monkeypatch=monkeypatch) == "RetrievalGuard: 22 keys watched, nothing found\n"
+    assert printed([], [], keys=22, monkeypatch=monkeypatch) == "RetrievalGuard: 22 keys watched, nothing found\n"
 
 
 def test_a_fault_of_the_second_epoch_is_told_then_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     grown = [replace(one, severity=Severity.NOTE) for one in wrong(1)]
     for first in ([], grown):
-        text = told(first, wrong(1), wrong(1), monkeypatch=monkeypatch)
+        text = printed(first, wrong(1), wrong(1), monkeypatch=monkeypatch)
         assert text == ONE_KEY_80
-    assert told(wrong(3), wrong(3), monkeypatch=monkeypatch).count("GuardWarning") == 1
-    text = told(wrong(1), wrong(2), wrong(2), monkeypatch=monkeypatch)
+    assert printed(wrong(3), wrong(3), monkeypatch=monkeypatch).count("GuardWarning") == 1
+    text = printed(wrong(1), wrong(2), wrong(2), monkeypatch=monkeypatch)
     assert text.count("GuardWarning") == 2
     assert text.count("val_recall@1") == text.count("val_recall@2") == 1
 

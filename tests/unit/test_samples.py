@@ -154,10 +154,10 @@ def test_the_last_samples_of_the_padded_ranks_are_the_repeated_ones(world_size: 
         return
     assert padding == Padding(repeated, len(shares[0]), world_size)
     first = [padding.first_with_last_of(rank) for rank in range(world_size)]
-    kept = [own if first[rank] is None else own[:-1] for rank, own in enumerate(shares)]
-    assert sorted(sample for own in kept for sample in own) == list(range(samples))
-    for rank, own in enumerate(shares):
-        assert first[rank] is None or own[-1] == shares[first[rank]][0]
+    kept = [share if first[rank] is None else share[:-1] for rank, share in enumerate(shares)]
+    assert sorted(sample for share in kept for sample in share) == list(range(samples))
+    for rank, share in enumerate(shares):
+        assert first[rank] is None or share[-1] == shares[first[rank]][0]
         assert padding.is_first_repeated(rank) is (rank in first)
 
 

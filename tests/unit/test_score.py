@@ -85,19 +85,19 @@ def torchmetrics_value(metric: Any, rows: Rows) -> Any:
 
 def check(metrics: list[Any], rows: Rows, *, alone: bool = True, theirs: Rows | None = None) -> None:
     """Ours equal torchmetrics' for all metrics at once, and for each alone."""
-    measures = [known(metric) for metric in metrics]
+    measures = [measure_for(metric) for metric in metrics]
     together = score(measures, *rows)[1]
     for metric, measure, values in zip(metrics, measures, together, strict=True):
         expected = tensors(torchmetrics_value(metric, theirs or rows))
         for scores in [values, *(score([measure], *rows)[1] if alone else [])]:
-            found = tensors(aggregate(measure, scores.values))
-            for value, right in zip(found, expected, strict=True):
+            numbers = tensors(aggregate(measure, scores.values))
+            for value, right in zip(numbers, expected, strict=True):
                 torch.testing.assert_close(
                     value, right, atol=1e-6, rtol=1e-6, equal_nan=True, msg=lambda text, m=metric: f"{m} {text}"
                 )
 
 
-def known(metric: Any) -> Measure:
+def measure_for(metric: Any) -> Measure:
     measure = measure_of(metric)
     assert measure is not None
     return measure
@@ -126,7 +126,7 @@ def test_lists_of_one_length(relevant: str, scores: str, top_k: int | None) -> N
     query = torch.randperm(50).repeat_interleave(40)
     if relevant == "diagonal":
         target = (torch.arange(2000) % 40 == torch.arange(2000) // 40 % 40).long()
-    metrics = [metric for metric in all_metrics(top_k) if known(metric).formula != "auroc"]
+    metrics = [metric for metric in all_metrics(top_k) if measure_for(metric).formula != "auroc"]
     check(metrics, (query, preds, target))
 
 
@@ -165,7 +165,7 @@ def test_empty_queries(action: str, relevant: float) -> None:
 def test_empty_query_as_an_error(relevant: float) -> None:
     rows = random_rows(30, 2, relevant=relevant)
     for metric in all_metrics(3, empty_target_action="error"):
-        measure = known(metric)
+        measure = measure_for(metric)
         if measure.needs_irrelevant == (relevant == 1.0):
             with pytest.raises(ValueError, match="compute") as theirs:
                 torchmetrics_value(metric, rows)
@@ -234,7 +234,7 @@ def test_single_rows() -> None:
 
 def test_float_targets() -> None:
     rows = random_rows(300, 20)
-    metrics = [metric for metric in all_metrics(3) if known(metric).formula != "r_precision"]
+    metrics = [metric for metric in all_metrics(3) if measure_for(metric).formula != "r_precision"]
     check(metrics, (*rows[:2], rows[2].float()))
     check(metrics, (*rows[:2], rows[2] * torch.rand(300)))
 
@@ -246,7 +246,7 @@ def test_scores_that_are_no_number(top_k: int | None) -> None:
     preds[5::23] = float("inf")
     preds[7::29] = -float("inf")
     # A query counts as logits or not; a score that is no number makes it so.
-    check([metric for metric in all_metrics(top_k) if known(metric).formula != "auroc"], (query, preds, target))
+    check([metric for metric in all_metrics(top_k) if measure_for(metric).formula != "auroc"], (query, preds, target))
     check([build("AUROC", top_k=top_k)] if HAS_AUROC else [], (query, preds, target))
 
 
@@ -321,10 +321,10 @@ def test_scores_that_only_double_precision_tells_apart() -> None:
     query = torch.arange(8).repeat_interleave(50)
     mixed = torch.randperm(400)
     for order in (torch.arange(400), mixed):
-        _, found = score(
+        _, all_scores = score(
             measures, query[order], torch.tensor(preds).view(-1)[order], torch.tensor(target).view(-1)[order].long()
         )
-        for scores, values in zip(found, expected, strict=True):
+        for scores, values in zip(all_scores, expected, strict=True):
             np.testing.assert_allclose(scores.values.numpy(), values, atol=1e-12)
 
 
@@ -384,7 +384,7 @@ def test_values_stand_in_the_order_of_the_ids_whatever_the_order_of_the_queries(
 def test_r_precision_refuses_float_relevance() -> None:
     metric = build("RPrecision")
     with pytest.raises(TypeError, match="index"):
-        score([known(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor([1.0, 0.0]))
+        score([measure_for(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor([1.0, 0.0]))
 
 
 class GetsRelevance(RetrievalMetric):
@@ -395,7 +395,7 @@ class GetsRelevance(RetrievalMetric):
 @pytest.mark.parametrize(("target", "value"), [([1.0, 0.0], 1.0), ([1, 0], 2.0), ([True, False], 2.0)])
 def test_a_formula_of_its_own_gets_relevance_in_torchmetrics_dtype(target: list[float], value: float) -> None:
     metric = GetsRelevance()
-    [scores] = score([known(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor(target))[1]
+    [scores] = score([measure_for(metric)], torch.tensor([0, 0]), torch.tensor([0.1, 0.2]), torch.tensor(target))[1]
     assert scores.values.tolist() == [value]
 
 

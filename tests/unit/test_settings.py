@@ -159,16 +159,16 @@ def test_the_environment_says_what_code_leaves_open(name: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "words"),
     [
         ("SELECT", "LRG9x", f"{VARIABLE}_SELECT holds 'LRG9x', which no rule code starts with."),
         ("QUERY_SCOPE", "rank", f"{VARIABLE}_QUERY_SCOPE='rank' is not one of 'auto', 'global', 'batch'."),
         ("REPORT", "r.txt", f"{VARIABLE}_REPORT='r.txt' must end in .json or .html."),
     ],
 )
-def test_a_wrong_variable_is_named(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_variable_is_named(name: str, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{VARIABLE}_{name}", text)
-    with pytest.raises(ValueError, match=re.escape(told)):
+    with pytest.raises(ValueError, match=re.escape(words)):
         build()
 
 

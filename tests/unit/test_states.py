@@ -207,13 +207,13 @@ SCORE = torch.tensor(0.25)
 )
 def test_a_repeated_sample_is_found_by_its_inputs(first: Any, last: Any, reason: str) -> None:
     ranks = [facts(2), facts(2, last_of=0)]
-    found = seek_repeated([sent(first), sent(last=last)], ranks, repeated=1)
-    assert reason in found if reason else not found
+    problem = seek_repeated([sent(first), sent(last=last)], ranks, repeated=1)
+    assert reason in problem if reason else not problem
 
 
 def test_all_repeated_samples_must_have_been_fed() -> None:
-    found = seek_repeated([sent([[SCORE]]), sent(last=[[SCORE]])], [facts(2), facts(2, last_of=0)], repeated=2)
-    assert found == "it was fed 1 of 2 repeated samples"
+    problem = seek_repeated([sent([[SCORE]]), sent(last=[[SCORE]])], [facts(2), facts(2, last_of=0)], repeated=2)
+    assert problem == "it was fed 1 of 2 repeated samples"
 
 
 # --- a metric holds other states for a moment -------------------------------------------------------------------

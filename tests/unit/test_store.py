@@ -77,9 +77,9 @@ def test_who_waits_for_a_rank_that_left_hears_of_it_at_once() -> None:
 
     start = time.monotonic()
     connections = stores(3)
-    told = on_stores(connections, body)
+    results = on_stores(connections, body)
     assert time.monotonic() - start < SOON
-    assert [str(told[0]), told[1], str(told[2])] == ["a rank has left", None, "a rank has left"]
+    assert [str(results[0]), results[1], str(results[2])] == ["a rank has left", None, "a rank has left"]
     state = RankStore(connections[0], "guard", 0, 3).statuses()[1]
     assert (state.left, state.failed) == ("out of memory", True)
 
@@ -153,20 +153,20 @@ def test_who_starts_alone_hears_of_it_at_once(waits_first: bool, leaves: bool) -
     """After a start together, too, and in a later meeting again."""
 
     def body(rank: int, store: RankStore) -> Any:
-        told = []
+        results = []
         for meeting in (1, 2):
             store.come(meeting)
             store.agree(False, LONG)
-            told.append(store.start("compute", LONG, waits=True))
+            results.append(store.start("compute", LONG, waits=True))
             if (rank == 1) == waits_first:
                 time.sleep(0.3)
             if rank == 0 and (meeting == 2 or not leaves):
-                told.append(store.start("compute", LONG, waits=True))
+                results.append(store.start("compute", LONG, waits=True))
         if rank == 1 and leaves:
             store.leave("out of memory", failed=False)
         elif rank == 1:
             store.come(3)
-        return told
+        return results
 
     start = time.monotonic()
     alone, other = on_stores(stores(2), body)
@@ -191,9 +191,9 @@ def test_who_does_not_wait_for_a_start_is_heard_of_by_whoever_comes_to_a_meeting
         store.come(1)
         store.agree(False, LONG)
         if rank == 0:
-            told = store.start("compute", LONG, waits=False)
+            results = store.start("compute", LONG, waits=False)
             store.agree(False, LONG)
-            return told
+            return results
         store.agree(False, LONG)
         return store.come(2), waiting_alone(store.statuses())
 
@@ -203,9 +203,9 @@ def test_who_does_not_wait_for_a_start_is_heard_of_by_whoever_comes_to_a_meeting
 def test_who_starts_what_others_have_gone_past_hears_of_it_without_a_wait() -> None:
     def body(rank: int, store: RankStore) -> Any:
         store.come(1)
-        told = store.come(2) if rank == 1 else None
+        results = store.come(2) if rank == 1 else None
         store.agree(False, LONG)
-        return told if rank == 1 else (store.start("compute", LONG, waits=False), waiting_alone(store.statuses()))
+        return results if rank == 1 else (store.start("compute", LONG, waits=False), waiting_alone(store.statuses()))
 
     assert on_stores(stores(2), body) == [(False, {0: "compute"}), False]
 

@@ -102,39 +102,39 @@ def test_a_file_that_is_no_python_has_no_comments(write: Write, source: str) -> 
 
 
 def test_blocks_nest_and_end_under_exceptions() -> None:
-    own, other = Suppressions(CODES), Suppressions(CODES)
+    suppressions, other = Suppressions(CODES), Suppressions(CODES)
     here = CallSite("nowhere.py", 1)
-    with own.block(["LRG203"]):
-        with contextlib.suppress(KeyError), own.block(["LRG1", "LRG3"]):
-            assert patterns_of(own.at(here)) == ("LRG1", "LRG203", "LRG3")
+    with suppressions.block(["LRG203"]):
+        with contextlib.suppress(KeyError), suppressions.block(["LRG1", "LRG3"]):
+            assert patterns_of(suppressions.at(here)) == ("LRG1", "LRG203", "LRG3")
             assert other.at(here) == ()
             raise KeyError
-        assert patterns_of(own.at(here)) == ("LRG203",)
-    assert own.at(here) == ()
+        assert patterns_of(suppressions.at(here)) == ("LRG203",)
+    assert suppressions.at(here) == ()
 
 
 def test_a_block_may_be_entered_again_also_within_itself() -> None:
-    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
-    block = own.block(["LRG203"])
+    suppressions, here = Suppressions(CODES), CallSite("nowhere.py", 1)
+    block = suppressions.block(["LRG203"])
     for _ in range(2):
         with block:
             with block:
                 pass
-            assert patterns_of(own.at(here)) == ("LRG203",)
-        assert own.at(here) == ()
+            assert patterns_of(suppressions.at(here)) == ("LRG203",)
+        assert suppressions.at(here) == ()
 
 
 def test_what_does_not_hold_for_every_call_does_not_hold_for_the_key(write: Write) -> None:
-    own, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101]\n"), 1)
-    block = own.block(["LRG203"])
+    suppressions, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101]\n"), 1)
+    block = suppressions.block(["LRG203"])
     with block:
-        first = own.at(site)
-        assert patterns_of(own.still(first)) == ("LRG101", "LRG203")
-    assert patterns_of(own.still(first)) == ("LRG101",)
+        first = suppressions.at(site)
+        assert patterns_of(suppressions.still(first)) == ("LRG101", "LRG203")
+    assert patterns_of(suppressions.still(first)) == ("LRG101",)
 
 
 @pytest.mark.parametrize(
-    ("codes", "error", "told"),
+    ("codes", "error", "words"),
     [
         ([], ValueError, "ignore() needs rule codes or prefixes, such as 'LRG101'; 'LRG' means all."),
         (
@@ -146,13 +146,13 @@ def test_what_does_not_hold_for_every_call_does_not_hold_for_the_key(write: Writ
         (["LRG901"], ValueError, "LRG9xx is about the guard itself. Pass that to RetrievalGuard(ignore=[...])."),
     ],
 )
-def test_other_codes_are_refused(codes: list[str], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=re.escape(told)):
+def test_other_codes_are_refused(codes: list[str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=re.escape(words)):
         Suppressions(CODES).block(codes)
 
 
 @pytest.mark.parametrize(
-    ("told", "silent"),
+    ("patterns_of_ranks", "silent"),
     [
         ([("LRG203",), ("LRG2", "LRG301")], True),
         ([("LRG203",), ()], False),
@@ -161,8 +161,8 @@ def test_other_codes_are_refused(codes: list[str], error: type[Exception], told:
         ([], False),
     ],
 )
-def test_every_rank_must_silence_it(told: list[tuple[str, ...]], silent: bool) -> None:
-    assert all_silence(told, "LRG203") == silent
+def test_every_rank_must_silence_it(patterns_of_ranks: list[tuple[str, ...]], silent: bool) -> None:
+    assert all_silence(patterns_of_ranks, "LRG203") == silent
 
 
 # --- what was of no use -----------------------------------------------------------------------------------------
@@ -182,49 +182,49 @@ def other(self):
 """
 
 
-def unused(own: Suppressions) -> dict[int, list[str]]:
-    return {suppression.line: patterns for suppression, patterns in own.unused()}
+def unused(suppressions: Suppressions) -> dict[int, list[str]]:
+    return {suppression.line: patterns for suppression, patterns in suppressions.unused()}
 
 
 def test_comments_that_silenced_nothing(write: Write) -> None:
-    own = Suppressions(CODES)
-    at_call = own.at(CallSite(write(MODULE), 4))
-    assert unused(own) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG203", "LRG999"]}
-    own.use(at_call, "LRG203")
-    assert unused(own) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG999"]}
+    suppressions = Suppressions(CODES)
+    at_call = suppressions.at(CallSite(write(MODULE), 4))
+    assert unused(suppressions) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG203", "LRG999"]}
+    suppressions.use(at_call, "LRG203")
+    assert unused(suppressions) == {1: ["LRG101"], 3: ["LRG203"], 4: ["LRG999"]}
 
 
 def test_a_file_without_log_calls_of_the_run_is_not_judged(write: Write) -> None:
-    own = Suppressions(CODES)
+    suppressions = Suppressions(CODES)
     write(MODULE)
-    assert unused(own) == {}
+    assert unused(suppressions) == {}
 
 
 def test_blocks_that_silenced_nothing() -> None:
-    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
-    own.block(["LRG101"])  # never entered
-    with own.block(["LRG203", "LRG3"]):
-        own.use(own.at(here), "LRG301")
-    [(suppression, idle)] = own.unused()
+    suppressions, here = Suppressions(CODES), CallSite("nowhere.py", 1)
+    suppressions.block(["LRG101"])  # never entered
+    with suppressions.block(["LRG203", "LRG3"]):
+        suppressions.use(suppressions.at(here), "LRG301")
+    [(suppression, idle)] = suppressions.unused()
     assert (suppression.text, idle) == ("ignore(LRG203, LRG3)", ["LRG203"])
     assert suppression.path == __file__
 
 
 def test_the_next_run_starts_afresh_but_what_was_of_use_stays_known(write: Write) -> None:
-    own, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101, LRG203]\n"), 1)
-    open_block = own.block(["LRG3"])
+    suppressions, site = Suppressions(CODES), CallSite(write("self.log('a', 1)  # lrg: ignore[LRG101, LRG203]\n"), 1)
+    open_block = suppressions.block(["LRG3"])
     with open_block:
-        own.use(own.at(site), "LRG101")
-        own.start_over()
-        assert [suppression.text for suppression, _ in own.unused()] == ["ignore(LRG3)"]
-        own.at(site)
-    assert [idle for _, idle in own.unused()] == [["LRG3"], ["LRG203"]]
-    own.start_over()
-    assert unused(own) == {}
+        suppressions.use(suppressions.at(site), "LRG101")
+        suppressions.start_over()
+        assert [suppression.text for suppression, _ in suppressions.unused()] == ["ignore(LRG3)"]
+        suppressions.at(site)
+    assert [idle for _, idle in suppressions.unused()] == [["LRG3"], ["LRG203"]]
+    suppressions.start_over()
+    assert unused(suppressions) == {}
 
 
 def test_a_copy_goes_its_own_way() -> None:
-    own, here = Suppressions(CODES), CallSite("nowhere.py", 1)
-    other = deepcopy(own)
-    with own.block(["LRG203"]):
+    suppressions, here = Suppressions(CODES), CallSite("nowhere.py", 1)
+    other = deepcopy(suppressions)
+    with suppressions.block(["LRG203"]):
         assert other.at(here) == ()

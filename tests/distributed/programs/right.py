@@ -119,8 +119,8 @@ class GatheredAtEnd(QueryProgram):
         self.kept.append(batch)
 
     def on_validation_epoch_end(self) -> None:
-        own = {name: torch.cat([batch[name] for batch in self.kept]) for name in self.kept[0]}
-        whole = {name: column.flatten(0, 1) for name, column in self.all_gather(own).items()}
+        rows = {name: torch.cat([batch[name] for batch in self.kept]) for name in self.kept[0]}
+        whole = {name: column.flatten(0, 1) for name, column in self.all_gather(rows).items()}
         for name, metric in grid_of(self.names, sync_on_compute=False).items():
             metric.update(*rows_of(whole))
             self.log(name, metric.compute(), prog_bar=True)

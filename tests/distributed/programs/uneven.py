@@ -20,8 +20,8 @@ class UnevenLoader(QueryProgram):
         others = self.count // 4
         first = self.count - others * (self.trainer.world_size - 1)
         start = first + others * (self.global_rank - 1)
-        own = range(first) if self.global_rank == 0 else range(start, start + others)
-        return DataLoader(Subset(self.dataset(), own), batch_size=2)
+        indexes = range(first) if self.global_rank == 0 else range(start, start + others)
+        return DataLoader(Subset(self.dataset(), indexes), batch_size=2)
 
 
 class UnevenObject(UnevenLoader, ObjectLogged):
@@ -45,10 +45,10 @@ class Conditional(QueryProgram):
         return data
 
     def update(self, batch: Batch) -> None:
-        found = (batch["target"] * batch["mask"]).any(1)
-        if found.any():
+        has_hit = (batch["target"] * batch["mask"]).any(1)
+        if has_hit.any():
             for metric in self.metrics.values():
-                metric.update(*rows_of({name: column[found] for name, column in batch.items()}))
+                metric.update(*rows_of({name: column[has_hit] for name, column in batch.items()}))
 
 
 class ConditionalObject(Conditional, ObjectLogged):

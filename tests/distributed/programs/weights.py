@@ -95,8 +95,8 @@ class UnequalTotals(LossProgram):
     count = 11
 
     def val_dataloader(self) -> DataLoader[Any]:
-        own = range(self.global_rank, self.count, self.trainer.world_size)
-        return DataLoader(Subset(self.dataset(), own), batch_size=2)
+        indexes = range(self.global_rank, self.count, self.trainer.world_size)
+        return DataLoader(Subset(self.dataset(), indexes), batch_size=2)
 
 
 class Floored(UnequalTotals, TrueSize):

@@ -59,10 +59,10 @@ def test_modules_with_a_similar_name_are_the_users(run: Callable[..., dict], mod
 
 
 def test_a_callback_into_the_users_code_is_the_innermost(run: Callable[..., dict]) -> None:
-    own = run(ASK, "project.inner")
-    library = run(CALL, "torch.nn.modules.module", ask=own["ask"])
+    user = run(ASK, "project.inner")
+    library = run(CALL, "torch.nn.modules.module", ask=user["ask"])
     site = run(CALL, "project.outer", ask=library["step"])["step"]()
-    assert site == CallSite(own["ask"].__code__.co_filename, 2)
+    assert site == CallSite(user["ask"].__code__.co_filename, 2)
 
 
 def names(tmp_path: Path, source: str, line: int | None = None) -> bool:

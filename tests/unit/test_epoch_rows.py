@@ -11,7 +11,7 @@ from torchmetrics.classification import BinaryF1Score
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard.epoch.query_ids import Batch
-from lightning_retrieval_guard.run.epoch_rows import part_of
+from lightning_retrieval_guard.run.epoch_rows import epoch_rows_of
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import UpdateContext
@@ -28,10 +28,10 @@ def is_of_another(feed: Feed, dataloader: int | None) -> tuple[bool, bool]:
 def shared_rows(feed: Feed, dataloader: int | None) -> int:
     metric = RetrievalMRR()
     metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
-    segment = record_of(metric, feed, is_rows=True).life
-    part = part_of([segment], lambda _: (segment.infos, segment.feeds), NOW, dataloader)
-    assert len(part.lives[0].states()[0]) == (not part.shared and not part.stale)
-    return part.shared
+    life = record_of(metric, feed, is_rows=True).life
+    rows = epoch_rows_of([life], lambda _: (life.infos, life.feeds), NOW, dataloader)
+    assert len(rows.lives[0].states()[0]) == (not rows.shared and not rows.stale)
+    return rows.shared
 
 
 def shared_updates(feed: Feed, dataloader: int | None) -> int:

@@ -22,7 +22,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, Pearson
 from torchmetrics.text import WordErrorRate
 
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
-from lightning_retrieval_guard.watch.metric_history import MetricHistory, ask, is_mean_of_batches
+from lightning_retrieval_guard.watch.metric_history import MetricHistory, compute_value, is_mean_of_batches
 from lightning_retrieval_guard.watch.metric_lives import Dropped, Feed, MetricRecord
 from lightning_retrieval_guard.watch.update_context import UpdateContext
 
@@ -60,9 +60,9 @@ def test_which_metrics_are_means(metric: Any, is_mean: bool) -> None:
     assert is_mean_of_batches(metric) is is_mean
 
 
-def record_of(metric: Any, feeds: dict[Feed, int], **known: Any) -> MetricRecord:
+def record_of(metric: Any, feeds: dict[Feed, int], **fields: Any) -> MetricRecord:
     metric._update_count = sum(feeds.values())
-    return MetricRecord(weakref.ref(metric), False, None, feeds=feeds, **known)
+    return MetricRecord(weakref.ref(metric), False, None, feeds=feeds, **fields)
 
 
 def described(
@@ -72,10 +72,10 @@ def described(
     calls: int = 3,
     dataloader: int | None = None,
     world_size: int = 1,
-    **known: Any,
+    **fields: Any,
 ) -> SourceMetricFacts:
     lives = MetricHistory()
-    lives.note(record_of(metric, feeds, **known))
+    lives.note(record_of(metric, feeds, **fields))
     return lives.describe(kind, calls, dataloader, NOW, world_size)
 
 
@@ -119,20 +119,25 @@ def test_a_reset_begins_another_life() -> None:
     lives.note(record)
     record.start_over()
     lives.note(record)
-    told = lives.describe("compute", 2, None, NOW, 1)
-    assert (lives.count, told.running, told.whole) == (2, False, False)
+    described_facts = lives.describe("compute", 2, None, NOW, 1)
+    assert (lives.count, described_facts.running, described_facts.whole) == (2, False, False)
 
 
 def test_stale_and_shared_updates() -> None:
     metric = BinaryF1Score()
     old, sanity, train = Feed(OVER, "validate", 0), Feed(OVER, "sanity_check", 0), Feed(6, "train", None)
-    told = described(metric, {old: 4, sanity: 2, train: 5, HERE: 1})
-    assert (told.stale, told.sanity, told.shared, told.dropped) == (6, False, 5, False)
+    described_facts = described(metric, {old: 4, sanity: 2, train: 5, HERE: 1})
+    assert (described_facts.stale, described_facts.sanity, described_facts.shared, described_facts.dropped) == (
+        6,
+        False,
+        5,
+        False,
+    )
     assert described(metric, {sanity: 2}).sanity
     assert described(metric, {HERE: 1, HERE._replace(dataloader=1): 2}, dataloader=0).shared == 2
     assert described(metric, {old: 4, train: 5}, kind="forward") == SourceMetricFacts("BinaryF1Score", mean=False)
-    told = described(metric, {HERE: 1}, dropped=Dropped(7, 9, True))
-    assert (told.stale, told.sanity, told.dropped) == (9, True, True)
+    described_facts = described(metric, {HERE: 1}, dropped=Dropped(7, 9, True))
+    assert (described_facts.stale, described_facts.sanity, described_facts.dropped) == (9, True, True)
     assert described(metric, {HERE: 1}, dropped=Dropped(6, 9, True)).stale == 0
 
 
@@ -156,7 +161,7 @@ def test_asking_leaves_the_metric_and_chance_as_they_were() -> None:
     metric = BinaryF1Score()
     metric.update(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
     before = torch.random.get_rng_state()
-    assert ask(metric, alone=True) == pytest.approx(2 / 3)
+    assert compute_value(metric, alone=True) == pytest.approx(2 / 3)
     assert metric._computed is None
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert ask(MulticlassPrecision(3, average=None), alone=True) is None
+    assert compute_value(MulticlassPrecision(3, average=None), alone=True) is None
