@@ -40,7 +40,7 @@ from lightning_retrieval_guard.distributed.payload import ProtocolError, as_entr
 from lightning_retrieval_guard.distributed.store import RankStatus, RankStore, waiting_alone
 
 # The second number changes with whatever travels.
-VERSION = f"{__version__}/2"
+VERSION = f"{__version__}/3"
 _FRAME_BYTES = 8 << 10
 _LENGTH_BYTES = 4
 _SIZE_BYTES = 8

@@ -25,6 +25,11 @@ def is_ours(value: Any) -> bool:
     return str(type(value).__module__).startswith("lightning_retrieval_guard")
 
 
+def is_guard(owner: Any) -> bool:
+    """Whether it is the guard itself, which is the user's, or a part of it."""
+    return is_ours(owner) or isinstance(owner, lightning_retrieval_guard.RetrievalGuard)
+
+
 def marks_on(owner: Any) -> list[str]:
     """The attributes of a class or an object that are the guard's."""
     return [f"{owner!r}.{name}" for name, value in vars(owner).items() if is_ours(value)]
@@ -47,6 +52,6 @@ def owners_of(trainer: Any, module: Any) -> Iterator[Any]:
 def traces(trainer: Any, module: Any) -> list[str]:
     """The guard's attributes, and its parts that are still alive; the guard itself is the user's."""
     gc.collect()
-    marks = [mark for owner in owners_of(trainer, module) for mark in marks_on(owner) if not is_ours(owner)]
+    marks = [mark for owner in owners_of(trainer, module) for mark in marks_on(owner) if not is_guard(owner)]
     parts = [thing for thing in gc.get_objects() if type(thing).__name__ in ("Session", "MetricWatch", "LogWatch")]
     return marks + [repr(part) for part in parts if is_ours(part)]
