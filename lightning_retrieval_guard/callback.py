@@ -21,8 +21,7 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
-from lightning_retrieval_guard.report.contents import Report, RunFacts, StageCounts
-from lightning_retrieval_guard.report.document import set_aside, write_report
+from lightning_retrieval_guard.report.document import Report, RunFacts, StageCounts, set_aside, write_report
 from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.report.loggers import attach_report

@@ -27,7 +27,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
 from lightning_retrieval_guard import RetrievalGuard
 from lightning_retrieval_guard.findings import Numbers
-from lightning_retrieval_guard.report.contents import EpochNumbers
+from lightning_retrieval_guard.report.document import EpochNumbers
 from tests.distributed.evaluate import make_trainer, recorded_warnings
 from tests.distributed.harness import Pool
 from tests.lifecycle.traces import is_ours, marks_on, owners_of

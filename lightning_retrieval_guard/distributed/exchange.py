@@ -224,7 +224,7 @@ class GroupExchange(Exchange):
     @override
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         self._meetings += 1
-        text = _compress(json.dumps([label, message], separators=(",", ":")).encode())
+        text = zlib.compress(json.dumps([label, message], separators=(",", ":")).encode(), level=9)
         try:
             if self._store.come(self._meetings):
                 raise RuntimeError("others wait elsewhere")
@@ -366,10 +366,6 @@ def _differing_versions(statuses: Mapping[int, RankStatus]) -> RanksFailedError 
 
 def _joined(ranks: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
-
-
-def _compress(text: bytes) -> bytes:
-    return zlib.compress(text, level=9)
 
 
 def _read(block: bytes) -> tuple[str, dict[str, Any]]:

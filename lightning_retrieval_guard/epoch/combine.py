@@ -15,10 +15,9 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
-from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
 from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
-from lightning_retrieval_guard.epoch.row_table import RowTable
+from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.epoch.values import MetricOutcome, Panel, Sum, Tally, Values, join_values, total
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
-from lightning_retrieval_guard.epoch.payload import to_payload
+
+def to_payload(facts: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not what they are by default."""
+    payload = {}
+    for field in fields(facts):
+        value = getattr(facts, field.name)
+        if field.default is MISSING or value != field.default:
+            payload[field.name] = value
+    return payload
+
 
 MergedHow = Literal["", "rows", "update", "setting"]
 Kind = Literal["metric", "compute", "forward", "plain"]

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.payload import to_payload
+from lightning_retrieval_guard.epoch.facts import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, is_diagonal, look_at_ids
-from lightning_retrieval_guard.epoch.query_keys import QueryKeys
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
-from lightning_retrieval_guard.epoch.row_table import RowTable
+from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.epoch.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 

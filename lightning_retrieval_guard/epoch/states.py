@@ -13,8 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.payload import to_payload
+from lightning_retrieval_guard.epoch.facts import KeyFacts, to_payload
 
 Reduction = Literal["sum", "mean", "max", "min", "cat"] | Callable[[Any], Any] | None
 Fault = Literal["absent", "lists", "joined", "weights"]

@@ -14,7 +14,7 @@ from lightning_retrieval_guard.lint.interpreter import Interpreter
 from lightning_retrieval_guard.lint.modules import ClassInfo, Module, asks_for_devices
 from lightning_retrieval_guard.lint.values import UNKNOWN, Callee, Origin, Reference, Value, origin_of
 from lightning_retrieval_guard.rules import static
-from lightning_retrieval_guard.watch.comments import comments_in
+from lightning_retrieval_guard.watch.suppressions import comments_in
 
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
 # An attribute is known when the methods that fill it have run, and those that fill what they fill it with.

@@ -8,7 +8,7 @@ from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
-from lightning_retrieval_guard.report.contents import EpochNumbers
+from lightning_retrieval_guard.report.document import EpochNumbers
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
 from lightning_retrieval_guard.report.loggers import count
 from lightning_retrieval_guard.report.terminal import render_error, say, warn_at, warn_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.report.contents import Report
+from lightning_retrieval_guard.report.document import Report
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
 from lightning_retrieval_guard.report.terminal import render_error
 

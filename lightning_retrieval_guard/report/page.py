@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lightning_retrieval_guard.findings import show_number
-from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, StageCounts
+from lightning_retrieval_guard.report.document import EpochNumbers, Report, RowCounts, StageCounts
 from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, several, verdict
 from lightning_retrieval_guard.report.source import excerpts
 

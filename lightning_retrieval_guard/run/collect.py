@@ -10,10 +10,9 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import ExchangeError
-from lightning_retrieval_guard.epoch.documents import Message
-from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts
-from lightning_retrieval_guard.epoch.payload import to_payload
+from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts, to_payload
 from lightning_retrieval_guard.epoch.plan import Plan
+from lightning_retrieval_guard.epoch.views import Message
 from lightning_retrieval_guard.report.text import printable
 from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.run.context import RunContext

@@ -13,8 +13,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.run.context import Verdict
 from lightning_retrieval_guard.run.epoch import RunningEpoch
-from lightning_retrieval_guard.run.suppression_filter import Verdict
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.documents import Message, make_key_views
 from lightning_retrieval_guard.epoch.source_view import SourceView
-from lightning_retrieval_guard.epoch.views import KeyView
-from lightning_retrieval_guard.report.contents import StageCounts
+from lightning_retrieval_guard.epoch.views import KeyView, Message, make_key_views
+from lightning_retrieval_guard.report.document import StageCounts
 from lightning_retrieval_guard.run.collect import FactCollector, refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.correct import compose
-from lightning_retrieval_guard.run.epoch import RunningEpoch
-from lightning_retrieval_guard.run.judgement import Judgement
-from lightning_retrieval_guard.run.known_values import KnownValues
+from lightning_retrieval_guard.run.epoch import KnownValues, RunningEpoch
+from lightning_retrieval_guard.run.judgement import Judgement, counts_of
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import StateMerger
-from lightning_retrieval_guard.run.summary import counts_of
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import compute_value

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
-from lightning_retrieval_guard.epoch.documents import repeated_samples
 from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.views import EpochView, KeyView
-from lightning_retrieval_guard.findings import Finding
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message, repeated_samples
+from lightning_retrieval_guard.findings import Finding, Numbers
+from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.judge import judge
 from lightning_retrieval_guard.rules.spec import RuleSpec
 from lightning_retrieval_guard.run.collect import collect_key, refusing
-from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.context import RunContext, Verdict
 from lightning_retrieval_guard.run.correct import (
     Fixes,
     composed_targets,
@@ -27,8 +28,6 @@ from lightning_retrieval_guard.run.correct import (
 )
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.states import StateMerger
-from lightning_retrieval_guard.run.summary import numbers_of
-from lightning_retrieval_guard.run.suppression_filter import Verdict
 from lightning_retrieval_guard.watch.functionals import flattened_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.unregistered import unregistered_of
@@ -194,3 +193,41 @@ def _spec_of(finding: Finding) -> RuleSpec:
 def _serious(findings: Sequence[Finding]) -> list[Finding]:
     """The findings that change a number, or stop the run."""
     return [finding for finding in findings if finding.is_serious]
+
+
+# --- what the report needs of an epoch ------------------------------------------------------------------------
+
+
+def numbers_of(epoch: EpochView, left: Collection[str]) -> dict[str, Numbers]:
+    """Logged number and reference of every key, each where it is known; no reference where a fault is ignored."""
+    return {
+        key.first.name: Numbers(
+            key.logged,
+            key.reference if epoch.knows_reference(key) and _is_result(key) and not is_left(key, left) else None,
+            key.first.storage in epoch.corrected,
+        )
+        for key in epoch.keys
+    }
+
+
+def _is_result(key: KeyView) -> bool:
+    """Whether a value is meant for all ranks. A plain one of the training that a rank has for itself is not."""
+    return key.evaluates or key.source is not None or key.first.sync_dist or key.first.synced
+
+
+def counts_of(exchanges: Sequence[Sequence[Message]]) -> StageCounts:
+    """What each rank saw of a stage up to the last exchange."""
+    metrics: dict[str, tuple[RowCounts, ...]] = {}
+    for messages in exchanges:
+        for name in sorted({name for message in messages for name in message["sources"]}):
+            # metrics of steps go by the key that shows them
+            metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
+    return StageCounts(tuple(message["samples"] for message in exchanges[-1]), metrics)
+
+
+def _row_counts(message: Message, name: str) -> RowCounts:
+    source = message["sources"].get(name)
+    if source is None:
+        return RowCounts()
+    facts = RowFacts.from_payload(message["rows"][source["rows"]])
+    return RowCounts(facts.updates, facts.queries)

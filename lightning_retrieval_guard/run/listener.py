@@ -9,16 +9,14 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.run.compute import ComputeDispatcher, Plain
-from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.run.context import RunContext, may_correct
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.protection import Protection
-from lightning_retrieval_guard.run.suppression_filter import may_correct
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord, UpdateContext
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.unregistered import move_to_module_device
-from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 

@@ -24,7 +24,7 @@ from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, Pack
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.values import MetricOutcome, Sum
-from lightning_retrieval_guard.run.shared_rows import SharedRows
+from lightning_retrieval_guard.run.epoch_rows import SharedRows
 
 _WORD_BYTES = 8
 # A dtype travels as its index in this list; it decides in which precision split queries are scored.

@@ -10,7 +10,7 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.report.contents import StageCounts
+from lightning_retrieval_guard.report.document import StageCounts
 from lightning_retrieval_guard.run.collect import END_HOOKS
 from lightning_retrieval_guard.run.compute import ComputeDispatcher
 from lightning_retrieval_guard.run.context import RunContext

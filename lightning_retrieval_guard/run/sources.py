@@ -16,8 +16,7 @@ from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import RowTable
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.run.epoch_rows import EpochRows, epoch_rows_of
-from lightning_retrieval_guard.run.shared_rows import SharedRows, SharedRowSets
+from lightning_retrieval_guard.run.epoch_rows import EpochRows, SharedRows, SharedRowSets, epoch_rows_of
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.merged import Merged

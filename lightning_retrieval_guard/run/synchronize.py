@@ -21,11 +21,11 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard.distributed.exchange import Exchange, RanksFailedError
 from lightning_retrieval_guard.distributed.payload import ProtocolError, read_all
-from lightning_retrieval_guard.epoch.documents import Message
 from lightning_retrieval_guard.epoch.facts import SourceFacts
 from lightning_retrieval_guard.epoch.plan import Plan, make_plan
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
+from lightning_retrieval_guard.epoch.views import Message
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
 from lightning_retrieval_guard.run.sources import LocalSource
 from lightning_retrieval_guard.settings import QueryScope

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
-from lightning_retrieval_guard.watch.metric_lives import MetricRecord
-from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, UpdateContext
 
 
 @dataclass

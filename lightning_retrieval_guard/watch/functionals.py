@@ -13,9 +13,8 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.watch.call_site import user_call_site
-from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.listener import WatchListener
-from lightning_retrieval_guard.watch.patches import Patches
+from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
 from lightning_retrieval_guard.watch.suppressions import patterns_of
 
 

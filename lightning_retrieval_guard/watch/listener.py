@@ -11,9 +11,8 @@ from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.keys import KeyRecord
-    from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+    from lightning_retrieval_guard.watch.metric_lives import MetricRecord, UpdateContext
     from lightning_retrieval_guard.watch.stage import StageRecord
-    from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 
 class WatchListener(Protocol):

@@ -11,12 +11,10 @@ from torchmetrics import Metric
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Kind, LogCall
 from lightning_retrieval_guard.watch.call_site import LOG_METHODS, user_call_site
-from lightning_retrieval_guard.watch.compiled import BesideGraphs
-from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.keys import KeyRecord, Origin
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metrics import MetricWatch
-from lightning_retrieval_guard.watch.origins import Origin
-from lightning_retrieval_guard.watch.patches import Patches
+from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
 from lightning_retrieval_guard.watch.stage import StageRecord
 
 # among the arguments of `log` after name and value

@@ -20,14 +20,13 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.watch.beside import BesideFeeder
 from lightning_retrieval_guard.watch.call_site import user_call_site
-from lightning_retrieval_guard.watch.compiled import BesideGraphs
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
+from lightning_retrieval_guard.watch.keys import How, Origin, Origins, tensors_in
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.merged import rows_given
+from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
-from lightning_retrieval_guard.watch.origins import How, Origin, Origins, tensors_in
-from lightning_retrieval_guard.watch.patches import Patches
-from lightning_retrieval_guard.watch.stale import drop_stale
+from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")

@@ -12,15 +12,16 @@ from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.watch.batches import (
     BatchSize,
     Padding,
+    ShardEdges,
     id_columns_of,
+    is_dealt_by_data_set,
     keeps_order,
     measure_batch,
     padding_of,
 )
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.shards import ShardEdges, is_dealt_by_data_set
-from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
 # of what the guard may hold, for the columns that ids can have come from

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.facts import Unregistered
-from lightning_retrieval_guard.epoch.payload import to_payload
+from lightning_retrieval_guard.epoch.facts import Unregistered, to_payload
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord

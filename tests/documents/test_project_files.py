@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 import lightning_retrieval_guard
-from lightning_retrieval_guard.report.contents import Report
-from lightning_retrieval_guard.report.document import build_document
+from lightning_retrieval_guard.report.document import Report, build_document
 from tests.report.samples import LIKE_A_RUN
 
 from .pages import ROOT

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
-from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
+from lightning_retrieval_guard.report.document import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.documentation import reason
 

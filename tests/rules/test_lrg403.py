@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard.epoch.documents import repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
-from lightning_retrieval_guard.epoch.views import KeyView
+from lightning_retrieval_guard.epoch.views import KeyView, repeated_samples
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import update
 

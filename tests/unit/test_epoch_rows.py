@@ -13,8 +13,7 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.run.epoch_rows import epoch_rows_of
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateInfo
-from lightning_retrieval_guard.watch.update_context import UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateContext, UpdateInfo
 
 OVER = 3
 NOW = UpdateContext("validate", 7, None, None, None, lambda epoch: epoch == OVER)

@@ -12,8 +12,7 @@ import pytest
 
 from lightning_retrieval_guard.cli import main
 from lightning_retrieval_guard.findings import Effect, Finding, Numbers, Severity
-from lightning_retrieval_guard.report.contents import EpochNumbers, Report
-from lightning_retrieval_guard.report.document import build_document, write_report
+from lightning_retrieval_guard.report.document import EpochNumbers, Report, build_document, write_report
 
 from .test_findings import EFFECT, FINDING
 

@@ -12,8 +12,16 @@ import pytest
 
 from lightning_retrieval_guard.findings import Effect, Numbers
 from lightning_retrieval_guard.report import document
-from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
-from lightning_retrieval_guard.report.document import build_document, set_aside, write_report
+from lightning_retrieval_guard.report.document import (
+    EpochNumbers,
+    Report,
+    RowCounts,
+    RunFacts,
+    StageCounts,
+    build_document,
+    set_aside,
+    write_report,
+)
 
 from .test_findings import EFFECT, FINDING
 

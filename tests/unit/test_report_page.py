@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity
-from lightning_retrieval_guard.report.contents import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
+from lightning_retrieval_guard.report.document import EpochNumbers, Report, RowCounts, RunFacts, StageCounts
 from lightning_retrieval_guard.report.page import render_page
 
 from .test_findings import EFFECT, FINDING
