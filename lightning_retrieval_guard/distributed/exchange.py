@@ -5,12 +5,10 @@ How ranks meet:
 0. Before the first meeting every rank writes to the store what it runs and whether it is ready; the group comes to be
    if all are ready and run the same version.
 1. Each rank writes to the store that it has come; writing waits for nobody.
-2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out.
-   A frame holds a label and a message, compressed. Where one message is too long, a second gather of the longest
-   length follows, and the frame is larger from then on, on all ranks.
+2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out. A frame
+   holds a label and a message, compressed. Where one is too long, a second gather follows, with larger frames from then.
 3. The labels must agree; otherwise the ranks are at different points of the program.
-4. What the messages call for follows: ``gather_blocks`` from each rank to all, one ``all_gather`` each time; every
-   rank knows all sizes beforehand.
+4. What the messages call for follows, one ``all_gather`` each time; every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
 6. Before anything is done, all wait until the store has counted every rank (``agree``). Rank zero, whose process may
    hold the store, goes on last.
@@ -224,7 +222,7 @@ class GroupExchange(Exchange):
     @override
     def meet(self, label: str, message: dict[str, Any]) -> list[dict[str, Any]]:
         self._meetings += 1
-        text = zlib.compress(json.dumps([label, message], separators=(",", ":")).encode(), level=9)
+        text = _compress(json.dumps([label, message], separators=(",", ":")).encode())
         try:
             if self._store.come(self._meetings):
                 raise RuntimeError("others wait elsewhere")
@@ -313,8 +311,8 @@ class GroupExchange(Exchange):
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
         dist.all_gather(blocks, block, group=self._own_group())
         results = [part.clone() for part in blocks]
-        # A thread of gloo may let go of them later than this one. It would then wait for Python's lock, which whoever
-        # ends the group holds while waiting for the thread (torch 2.1 to 2.6): so they live on, without their memory.
+        # gloo's thread may let go of them last and needs Python's lock for that, which torch 2.1 to 2.6 hold while they
+        # wait for the thread at the group's end: so they live on, without their memory
         for part in (block, *blocks):
             part.untyped_storage().resize_(0)
             self._sent.append(part)
@@ -366,6 +364,10 @@ def _differing_versions(statuses: Mapping[int, RankStatus]) -> RanksFailedError 
 
 def _joined(ranks: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
+
+
+def _compress(text: bytes) -> bytes:
+    return zlib.compress(text, level=9)
 
 
 def _read(block: bytes) -> tuple[str, dict[str, Any]]:
