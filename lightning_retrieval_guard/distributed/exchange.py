@@ -5,13 +5,12 @@ How ranks meet:
 0. Before the first meeting every rank writes to the store what it runs and whether it is ready; the group comes to be
    if all are ready and run the same version.
 1. Each rank writes to the store that it has come; writing waits for nobody.
-2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own, with that group's time-out. A frame
-   holds a label and a message, compressed. Where one is too long, a second gather follows, with larger frames from then.
+2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own: a label and a message, compressed.
+   Where one is too long, a second gather follows, and frames are larger from then on.
 3. The labels must agree; otherwise the ranks are at different points of the program.
 4. What the messages call for follows, one ``all_gather`` each time; every rank knows all sizes beforehand.
 5. On a time-out or a lost connection the store tells which ranks did not come.
-6. Before anything is done, all wait until the store has counted every rank (``agree``). Rank zero, whose process may
-   hold the store, goes on last.
+6. Before anything is done, all wait until the store has counted every rank (``agree``); rank zero goes on last.
 7. Before a metric of the program combines ranks by itself outside of steps, ranks write that to the store (``start``).
    A rank that goes to a meeting instead, or finds there that others have started something, gets an error at once.
 8. A rank that cannot go on writes why and closes its end of the group. All who wait for it, or come to wait, get an
