@@ -197,8 +197,8 @@ def rows_in_memory(ranks: int, memory: float) -> float:
 
 
 def _sums_bytes(job: Job) -> float:
-    """Three words about the queries, then a sum and a count for each metric."""
-    return WORD_BYTES * (3 + 2 * job.metrics)
+    """Three words about the queries, then a sum and four words about it for each metric."""
+    return WORD_BYTES * (3 + 5 * job.metrics)
 
 
 def _with_frames(job: Job, calls: Counter[str], sent: float, received: float, facts: float = FACTS_BYTES) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class LocalRows:
         self.plan = plan
         self.rank = rank
         self.copies = 1
-        self.table, self.chunks = _leave_out_repeated(table, chunks, plan, rank)
+        self.table, self.chunks, self._left_out = _leave_out_repeated(table, chunks, plan, rank)
 
     def with_plan(self, plan: Plan) -> LocalRows:
         """The same rows under a plan that was completed."""
@@ -146,6 +147,10 @@ class LocalRows:
             width: The columns of a value.
             counted: A boolean mask over the queries; ``None`` for all.
         """
+        counted_once = self._sums(name, mean, width, counted)
+        return replace(counted_once, tally=replace(counted_once.tally, twice=self._twice(name)))
+
+    def _sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
         if self.table is None or self.scored_queries is None or self.queries is None:
             return Sum.nothing(mean, width)
         if counted is None:
@@ -156,6 +161,21 @@ class LocalRows:
             return self._score_counted(self.table, self.queries, counted).sums(name, mean, width)
         # the queries are ordered by id, what was scored by life and id
         return self.scored_queries.sums(name, mean, width, counted[torch.argsort(self.queries.life, stable=True)])
+
+    def _twice(self, name: str) -> float:
+        """What the rows that the plan leaves out would add, if they counted beside the same rows of another rank."""
+        if self._left_out is None:
+            return 0.0
+        if self.plan.ids_restart or not all(facts.one_query_a_sample for facts in self.plan.facts if facts.rows):
+            return math.nan
+        sums = []
+        for copies in (1, 2):
+            table = self._left_out.repeated(copies)
+            _, values = self.panel.score(table.query, table.preds, table.target)
+            if name not in values or values[name].error is not None or values[name].values.shape[1] > 1:
+                return math.nan
+            sums.append(float(values[name].values.sum()))
+        return sums[1] - sums[0]
 
     def _score_counted(self, table: RowTable, queries: Queries, counted: Tensor) -> Scored:
         """The queries that a boolean mask selects, as if there were no others."""
@@ -284,14 +304,17 @@ def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Except
 
 def _leave_out_repeated(
     table: RowTable | None, chunks: QueryChunks | None, plan: Plan, rank: int
-) -> tuple[RowTable | None, QueryChunks | None]:
+) -> tuple[RowTable | None, QueryChunks | None, RowTable | None]:
+    """The rows that count, their chunks, and the rows that do not."""
     samples = dict(plan.padded)
     if table is None or chunks is None or rank not in samples:
-        return table, chunks
+        return table, chunks, None
     facts = plan.facts[rank]
-    kept = table.without(rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch))
-    left = len(kept) or kept.scored
-    return (kept, cut_chunks(kept, may_fold=chunks.folded)) if left else (None, None)
+    repeated = rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch)
+    kept, left_out = table.without(repeated), replace(table.without(~repeated), scored={})
+    if not len(kept) and not kept.scored:
+        return None, None, left_out
+    return kept, cut_chunks(kept, may_fold=chunks.folded), left_out
 
 
 def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -102,8 +103,9 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
-    # torchmetrics' number holds the rows of other epochs too, which are not here
-    return replace(view, as_combined=_as_combined(view, local)) if alone and not view.holds_others else view
+    if view.holds_others:  # torchmetrics' number holds their rows too, which are not here
+        return view
+    return replace(view, as_combined=_as_combined(view, local) if alone else _with_repeated(view))
 
 
 def _tally(scored: MetricOutcome, combined: bool, plan: Plan) -> Tally | None:
@@ -118,6 +120,15 @@ def _as_combined(view: SourceView, local: LocalRows) -> float | None:
         return view.value
     outcome = local.as_combined.outcome(view.name)
     return None if view.plan.first_counts and outcome.tally.tied else _number(outcome.value)
+
+
+def _with_repeated(view: SourceView) -> float | None:
+    """What torchmetrics makes of all rows where the plan leaves some out, each of which it gathers from two ranks."""
+    plan, tally = view.plan, view.outcome.tally
+    if not plan.padded or not view.mean or not view.synchronises or plan.ids_restart or view.value is None:
+        return None
+    known = not tally.tied and math.isfinite(tally.twice) and tally.queries
+    return view.value + tally.twice / tally.queries if known else None
 
 
 def _number(value: Any) -> float | None:

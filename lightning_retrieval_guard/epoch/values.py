@@ -16,6 +16,7 @@ from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 _FAILED = -1
 _HALF = 32  # bits of a word
+_HEAD_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,21 @@ class Tally:
         tied: Queries whose value depends on the order of rows with equal scores.
         low: Queries whose value would be another one if relevant rows with a score of zero or less counted.
         shift: The sum of what these values would be more.
+        twice: The sum of what the values of queries whose sample the sampler repeated would be more, had their rows
+            counted twice; NaN where that is not known.
     """
 
     queries: int = 0
     tied: int = 0
     low: int = 0
     shift: float = 0.0
+    twice: float = 0.0
 
     @classmethod
     def together(cls, parts: Sequence[Tally]) -> Tally:
         """Several as one."""
-        return cls(*(sum(getattr(part, name) for part in parts) for name in ("queries", "tied", "low", "shift")))
+        names = ("queries", "tied", "low", "shift", "twice")
+        return cls(*(sum(getattr(part, name) for part in parts) for name in names))
 
 
 @dataclass(frozen=True)
@@ -238,13 +243,12 @@ class Sum:
             return cls(numbers.sum(dim=0, keepdim=True), lives[:1], count, failed, tally)
         return cls(numbers, lives, count, failed, tally)
 
-    def pack(self, mean: bool, limit: int, lows: bool = False) -> Tensor:
+    def pack(self, mean: bool, limit: int) -> Tensor:
         """As int64 words in the size that ``words`` gives."""
         # one word for two counts, each below 2**32
-        head = torch.tensor([_FAILED if self.failed else self.count | self.tally.tied << _HALF])
-        if lows:
-            shift = torch.tensor([self.tally.shift], dtype=torch.float64).view(torch.int64)
-            head = torch.cat([head, torch.tensor([self.tally.low]), shift])
+        counts = [_FAILED if self.failed else self.count | self.tally.tied << _HALF, self.tally.low]
+        sums = torch.tensor([self.tally.shift, self.tally.twice], dtype=torch.float64)
+        head = torch.cat([torch.tensor(counts), sums.view(torch.int64)])
         numbers = self.numbers.contiguous().view(torch.int64)
         if mean:
             return torch.cat([head, numbers.reshape(-1)])
@@ -253,28 +257,24 @@ class Sum:
         return torch.cat([head, body.reshape(-1)])
 
     @classmethod
-    def unpack(cls, words: Tensor, mean: bool, width: int, lows: bool = False) -> Sum:
+    def unpack(cls, words: Tensor, mean: bool, width: int) -> Sum:
         """Read what ``pack`` wrote."""
-        first = int(words[0])
+        first, low = words[:2].tolist()
         count, tied = (0, 0) if first == _FAILED else (first & ((1 << _HALF) - 1), first >> _HALF)
-        low, shift = (int(words[1]), float(words[2:3].view(torch.float64))) if lows else (0, 0.0)
-        rest = words[_head_words(lows) :]
+        shift, twice = words[2:_HEAD_WORDS].view(torch.float64).tolist()
+        rest = words[_HEAD_WORDS:]
         if mean:
             numbers, lives = rest.reshape(1, width), torch.zeros(1, dtype=torch.int64)
         else:
             body = rest.reshape(-1, width + 1)[:count]
             numbers, lives = body[:, :-1], body[:, -1]
-        tally = Tally(count, tied, low, shift)
+        tally = Tally(count, tied, low, shift, twice)
         return cls(numbers.contiguous().view(torch.float64), lives, count, first == _FAILED, tally)
 
     @staticmethod
-    def words(mean: bool, width: int, limit: int, lows: bool = False) -> int:
-        """The number of words that travel for at most ``limit`` queries, with or without what low scores would add."""
-        return _head_words(lows) + (width if mean else limit * (width + 1))
-
-
-def _head_words(lows: bool) -> int:
-    return 3 if lows else 1
+    def words(mean: bool, width: int, limit: int) -> int:
+        """The number of words that travel for at most ``limit`` queries."""
+        return _HEAD_WORDS + (width if mean else limit * (width + 1))
 
 
 def total(measure: Measure | None, sums: Sequence[Sum], mean: bool, length: int | None) -> Any:

@@ -60,7 +60,7 @@ class Listener:
     def may_drop_stale(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
         suppressed = (*record.suppressed, *record.suppressed_where_shown)
-        return self.routes and may_correct("stale_state", suppressed, self._run.settings)
+        return may_correct("stale_state", suppressed, self._run.settings)
 
     def stage(self) -> StageRecord | None:
         """The stage that runs now."""
@@ -78,8 +78,7 @@ class Listener:
 
     def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
         """Before an update with ``inputs``: a metric outside of the module comes to where the module is."""
-        if self.stage() is not None:
-            move_to_module_device(record, self._run.module, inputs)
+        move_to_module_device(record, self._run.module, inputs)
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""

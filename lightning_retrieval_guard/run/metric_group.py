@@ -181,19 +181,14 @@ class MetricGroup:
         facts = self.plan.facts[index]
         return facts.chunks if self.plan.ids_restart else facts.queries
 
-    @property
-    def _lows(self) -> bool:
-        """Whether any rank holds a relevant row with a score of zero or less, so that its effect travels too."""
-        return any(facts.low for facts in self.plan.facts)
-
     def _width(self, name: str) -> int:
         # a curve without a cut-off has precision and recall at every rank of the longest query
         return self._members[name].columns or 2 * self.plan.longest
 
     def _sizes(self, index: int) -> list[int]:
         """The bytes of the parts of a rank's block: the head, what each metric made of its queries, rows."""
-        limit, lows = self._limit(index), self._lows
-        words = [Sum.words(self._members[name].mean, self._width(name), limit, lows) for name in self._wanted]
+        limit = self._limit(index)
+        words = [Sum.words(self._members[name].mean, self._width(name), limit) for name in self._wanted]
         rows = 0 if self._split is None else int(self._split.rows[self._split.rank == index].sum())
         return [*(_WORD_BYTES * size for size in (ValueHead.WORDS, *words)), ROW_BYTES * rows]
 
@@ -205,8 +200,8 @@ class MetricGroup:
         """What this rank has scored, uint8; read by ``_unpack_values``."""
         if not self._counts(self._rank):
             return torch.zeros(0, dtype=torch.uint8)
-        limit, lows = self._limit(self._index), self._lows
-        sums = [self._sum(name).pack(self._members[name].mean, limit, lows) for name in self._wanted]
+        limit = self._limit(self._index)
+        sums = [self._sum(name).pack(self._members[name].mean, limit) for name in self._wanted]
         words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
         if self._compared is None or self._split is None:
             return words
@@ -231,7 +226,7 @@ class MetricGroup:
         return ValueBlock(
             ValueHead(*_words(head).tolist()),
             {
-                name: Sum.unpack(_words(part), self._members[name].mean, self._width(name), self._lows)
+                name: Sum.unpack(_words(part), self._members[name].mean, self._width(name))
                 for name, part in zip(self._wanted, sums, strict=True)
             },
             PackedQueries.unpack(rows),

@@ -48,11 +48,15 @@ class BatchSize:
 
 
 def measure_batch(
-    batch: Any, batch_index: int, loader: Any | None, batch_size_fn: Callable[[Any], int] | None
+    batch: Any,
+    tensors: Iterable[Tensor],
+    batch_index: int,
+    loader: Any | None,
+    batch_size_fn: Callable[[Any], int] | None,
 ) -> BatchSize:
-    """Count the samples in a batch: by the user's function, else the loader and its sampler, else the tensors."""
+    """Count the samples in a batch: by the user's function, else the loader and its sampler, else its tensors."""
     nominal, by_loader = _by_loader(loader, batch_index)
-    shapes = tuple(_shapes(batch))
+    shapes = tuple(tuple(tensor.shape[:2]) for tensor in tensors if tensor.ndim)
     if batch_size_fn is not None:
         return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes)
     leading = {shape[0] for shape in shapes}
@@ -97,8 +101,8 @@ def keeps_order(loader: Any) -> bool:
     return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
 
 
-def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
-    """Where a program can have taken query ids from; ``None`` where that is not known.
+def id_columns_of(leaves: Mapping[str, Tensor], loader: Any | None) -> IdColumns | None:
+    """Where in a batch a program can have taken query ids from; ``None`` where that is not known.
 
     What a collate function of the program's own put into the batch, it may have made itself.
     """
@@ -106,16 +110,11 @@ def id_columns_of(batch: Any, loader: Any | None) -> IdColumns | None:
         return None
     if not keeps_order(loader):
         return IdColumns(())
-    leaves = dict(leaves_of(batch))
     return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
 
 
 def _is_column(tensor: Tensor) -> bool:
     return tensor.ndim > 0 and tensor.numel() == len(tensor) and tensor.dtype in (torch.int64, torch.int32)
-
-
-def _shapes(batch: Any) -> Iterator[tuple[int, ...]]:
-    return (tuple(leaf.shape[:2]) for _, leaf in leaves_of(batch) if leaf.ndim)
 
 
 def leaves_of(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -188,9 +187,9 @@ class ShardEdges:
     first: list[Tensor] = field(default_factory=list)
     last: list[Tensor] = field(default_factory=list)
 
-    def note(self, batch: Any, samples: int | None) -> None:
+    def note(self, tensors: Iterable[Tensor], samples: int | None) -> None:
         """Take in a batch, without a wait for its device."""
-        columns = [leaf for _, leaf in leaves_of(batch) if leaf.ndim and len(leaf) == samples]
+        columns = [tensor for tensor in tensors if tensor.ndim and len(tensor) == samples]
         if not self.first:
             self.first = [column[0].clone() for column in columns]
         self.last = [column[-1].clone() for column in columns]

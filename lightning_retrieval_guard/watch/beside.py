@@ -60,7 +60,7 @@ class BesideFeeder:
     def take(
         self,
         record: MetricRecord,
-        feeding: UpdateContext | None,
+        feeding: UpdateContext,
         inputs: tuple[tuple[Any, ...], dict[str, Any]],
         running: Callable[[MetricRecord], AbstractContextManager[None]],
     ) -> None:
@@ -73,7 +73,7 @@ class BesideFeeder:
             running: Where updates belong to a metric.
         """
         metric = record.metric()
-        if feeding is None or metric is None or _compat.is_composition(metric):
+        if metric is None or _compat.is_composition(metric):
             return
         repeats, beside = feeding.repeats, record.beside
         if beside is None or (beside.epoch, beside.dataloader) != (feeding.epoch, feeding.dataloader):

@@ -75,7 +75,8 @@ class LogWatch:
         elif key.suppressed:
             key.suppressed = self._listener.suppressions.still(key.suppressed)
         if is_object:
-            stage.logs_by_dataloader = stage.logs_by_dataloader or key.call.dataloader is not None
+            if key.call.dataloader is not None:
+                stage.note_dataloader_of_object()
             origin = self._origin_of_object(value)
             key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
         if origin is not None:

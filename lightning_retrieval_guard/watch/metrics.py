@@ -267,22 +267,20 @@ class MetricWatch:
         return stays
 
     def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
-        # what was fed nothing holds nothing of another epoch
-        if record.feeds:
-            self._listener.protect(lambda: self._drop_stale(record))
         if self._listener.routes:
-            self._listener.protect(lambda: self._listener.move_to_module_device(record, tensors_in((args, kwargs))))
-            self._listener.protect(lambda: self._feed_beside(record, (args, kwargs)))
+            self._listener.protect(lambda: self._prepare(record, (args, kwargs)))
 
-    def _feed_beside(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        if not record.is_rows:
-            self._beside.take(record, self._listener.feeding(), inputs, self._running)
-
-    def _drop_stale(self, record: MetricRecord) -> None:
-        """Make a metric forget what it was fed in earlier epochs, before the first update of another one."""
+    def _prepare(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Before an update: a metric forgets earlier epochs, comes to where the module is, and is fed beside."""
         feeding = self._listener.feeding()
-        if feeding is not None and self._listener.may_drop_stale(record):
+        if feeding is None:
+            return
+        # what was fed nothing holds nothing of another epoch
+        if record.feeds and self._listener.may_drop_stale(record):
             drop_stale(record, feeding, self.row_records())
+        self._listener.move_to_module_device(record, tensors_in(inputs))
+        if not record.is_rows:
+            self._beside.take(record, feeding, inputs, self._running)
 
     def _note_update(self, record: MetricRecord, rows: int | None) -> None:
         metric: Any = record.metric()

@@ -16,6 +16,7 @@ from lightning_retrieval_guard.watch.batches import (
     id_columns_of,
     is_dealt_by_data_set,
     keeps_order,
+    leaves_of,
     measure_batch,
     padding_of,
 )
@@ -67,6 +68,7 @@ class StageRecord:
     _edges: dict[int | None, ShardEdges] = field(default_factory=dict)
     # of every batch; None once one is not known, or where they would take too much memory
     _columns: list[IdColumns] | None = field(default_factory=list)
+    _feeding: UpdateContext | None = None
     _column_bytes: int = 0
     _in_batch: IdColumns | None = None
     # samples seen, or None once a batch had an unknown size
@@ -82,17 +84,18 @@ class StageRecord:
         max_held_mb: float,
     ) -> None:
         """Take in a batch before the step sees it."""
-        loader = _compat.loader_at(trainer, dataloader)
+        loader, leaves = _compat.loader_at(trainer, dataloader), dict(leaves_of(batch))
+        self._feeding = None
         self.in_step = self.fresh = True
         self.dataloader = dataloader
         self.batches += 1
-        self.batch = measure_batch(batch, index, loader, batch_size_fn)
-        self._keep_columns(id_columns_of(batch, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
+        self.batch = measure_batch(batch, leaves.values(), index, loader, batch_size_fn)
+        self._keep_columns(id_columns_of(leaves, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
         if trainer.world_size > 1 and self.stage != "train" and is_dealt_by_data_set(loader):
-            self._edges.setdefault(dataloader, ShardEdges()).note(batch, size)
+            self._edges.setdefault(dataloader, ShardEdges()).note(leaves.values(), size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
         self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
 
@@ -117,7 +120,7 @@ class StageRecord:
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
-        self.batch, self.repeats = _NO_BATCH, None
+        self.batch, self.repeats, self._feeding = _NO_BATCH, None, None
         columns = self._columns
         batches = None if columns is None else [batch for one_batch in columns for batch in one_batch.batches]
         self._in_batch = None if batches is None else IdColumns(batches)
@@ -130,11 +133,13 @@ class StageRecord:
 
     @property
     def feeding(self) -> UpdateContext:
-        """What feeds metrics now."""
+        """What feeds metrics now; the same for a whole batch."""
+        if self._feeding is not None:
+            return self._feeding
         samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
         # the count holds the batch at hand already
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
-        return UpdateContext(
+        self._feeding = UpdateContext(
             self.stage,
             self.epoch,
             self.dataloader,
@@ -146,6 +151,12 @@ class StageRecord:
             repeats=self.repeats,
             logs_by_dataloader=self.logs_by_dataloader,
         )
+        return self._feeding
+
+    def note_dataloader_of_object(self) -> None:
+        """A metric object was logged for one of several dataloaders."""
+        if not self.logs_by_dataloader:
+            self.logs_by_dataloader, self._feeding = True, None
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

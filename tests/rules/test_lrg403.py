@@ -8,7 +8,7 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView, repeated_samples
 from lightning_retrieval_guard.findings import Severity, show_number
-from tests.unit.simulated import update
+from tests.unit.simulated import Update, update
 
 from .factories import PATH, facts, findings_of, source, stage, steps, the_finding
 
@@ -34,6 +34,21 @@ def test_a_repeated_query_counts_once() -> None:
         " number. Logged 0.7500, reference 0.6667."
         " Use mode='correct', a dataset whose size the world size divides, or one device for final numbers."
     )
+
+
+@pytest.mark.parametrize("twice", [HIT, MISS, LAST], ids=["hit", "miss", "last"])
+def test_the_number_with_the_repeated_query_is_known_before_it_is_computed(twice: Update) -> None:
+    others = [one for one in (HIT, MISS, LAST) if one is not twice]
+    ranks = [[twice, others[0]], [others[1], twice]]
+    metric = RetrievalMRR()
+    for update_of_rank in (*ranks[0], *ranks[1]):
+        metric.update(update_of_rank[1], update_of_rank[2], update_of_rank[0])
+    plain = float(metric.compute())
+    own = facts("val_mrr", kind="metric", source="recall")
+    key = KeyView((own, own), source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1), replaced=True)
+    [finding] = findings_of("LRG403", stage(key, repeated=1))
+    assert (finding.effect.logged, finding.effect.reference) == pytest.approx((plain, (1 + 0.5 + 0.5) / 3))
+    assert (finding.severity is Severity.NOTE) == (twice is HIT)  # whose first row is relevant, however often it stands
 
 
 def test_a_plain_value_keeps_its_number() -> None:

@@ -15,6 +15,7 @@ from lightning_retrieval_guard.watch.batches import (
     BatchSize,
     Padding,
     gives_equal_batches,
+    leaves_of,
     measure_batch,
     padding_of,
 )
@@ -34,7 +35,8 @@ def loader(samples: int = 10, batch_size: int | None = 4, **changed: Any) -> Dat
 
 
 def size(batch: Any = None, index: int = 0, loader: Any = None, count: Any = None) -> BatchSize:
-    return measure_batch(torch.zeros(0) if batch is None else batch, index, loader, count)
+    given = torch.zeros(0) if batch is None else batch
+    return measure_batch(given, [leaf for _, leaf in leaves_of(given)], index, loader, count)
 
 
 @pytest.mark.parametrize(("index", "samples"), [(0, 4), (1, 4), (2, 2), (3, None)])
