@@ -17,8 +17,8 @@ FEW = 300
 MAKERS = {"unequal": unequal, "equal": equal}
 OTHERS = {"ranx": ways.ranx, "pytrec_eval": ways.pytrec_eval}
 TARGETS = {
-    "unequal": {"torchmetrics": 300, "ranx": 2, "pytrec_eval": 8},
-    "equal": {"torchmetrics": 1500, "ranx": 8, "pytrec_eval": 35},
+    "unequal": {"torchmetrics": 200, "ranx": 3, "pytrec_eval": 10},
+    "equal": {"torchmetrics": 500, "ranx": 6, "pytrec_eval": 35},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import check_model, growth, issue_2852, lint, log_calls, memory, others, scoring, states, sync
+from bench import growth, issue_2852, lint, log_calls, memory, others, scoring, states, sync
 from bench.declare import Bench
 
 _IN_ORDER = (
@@ -12,7 +12,6 @@ _IN_ORDER = (
     growth.BENCH,
     memory.BENCH,
     sync.BENCH,
-    check_model.BENCH,
     issue_2852.BENCH,
     states.BENCH,
     log_calls.BENCH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bench.collected import Work, evaluate
@@ -10,6 +11,7 @@ from bench.ranks import Call, ranks
 from bench.turns import medians, ratio
 
 WORLD_SIZES = (2, 4)
+OTHER_IDS = ("shuffled", "split")
 
 
 def run(scale: Scale) -> Result:
@@ -33,13 +35,36 @@ def _measure(call: Call, world_size: int, scale: Scale, data: dict[str, Any]) ->
             taken.append(max(epoch["end_seconds"] for epoch in epochs))
             told[mode] = epochs[0]
     _check_equal(told["correct"]["values"], told["plain"]["values"])
+    others = {
+        ids: call(evaluate, work=replace(work, queries=800, updates=4, ids=ids), mode="correct")[0] for ids in OTHER_IDS
+    }
     kept = {mode: {key: told[mode][key] for key in ("end_collectives", "sent")} for mode in told}
     kept["plain"]["end_collectives"] = len(kept["plain"]["end_collectives"])
     data[f"W={world_size}"] = {"seconds": medians(seconds), **kept}
     return {
+        **{f"{ids}-{world_size}": Figure(len(epoch["end_collectives"])) for ids, epoch in others.items()},
+        **_logged_as_objects(call, world_size, scale, data),
         f"collectives-{world_size}": Figure(len(told["correct"]["end_collectives"])),
         f"bytes-{world_size}": Figure(told["correct"]["sent"]),
         f"faster-{world_size}": ratio(seconds["plain"], seconds["correct"]),
+    }
+
+
+def _logged_as_objects(call: Call, world_size: int, scale: Scale, data: dict[str, Any]) -> dict[str, Figure]:
+    """The whole epoch where the collection is logged in every step, as the documentation of torchmetrics does."""
+    work = Work(queries=scale.pick(2_000, 400), updates=scale.pick(50, 4), ids="apart", way="object")
+    seconds: dict[str, list[float]] = {"plain": [], "warn": [], "correct": []}
+    in_steps = 0
+    for _ in range(scale.pick(3, 1)):
+        for mode, taken in seconds.items():
+            epochs = call(evaluate, work=work, mode=mode)
+            taken.append(max(epoch["seconds"] for epoch in epochs))
+            in_steps = max(in_steps, epochs[0]["step_collectives"])
+    data[f"objects, W={world_size}"] = medians(seconds)
+    return {
+        f"object-warn-{world_size}": ratio(seconds["warn"], seconds["plain"]),
+        f"object-correct-{world_size}": ratio(seconds["correct"], seconds["plain"]),
+        f"object-steps-{world_size}": Figure(in_steps),
     }
 
 
@@ -51,11 +76,15 @@ def _check_equal(guarded: dict[str, float], plain: dict[str, float]) -> None:
 
 
 def _lines(world_size: int) -> dict[str, Line]:
-    what = f"epoch end, 12 metrics, W={world_size}"
+    what, objects = f"epoch end, 12 metrics, W={world_size}", f"12 metrics logged as objects, W={world_size}"
     return {
         f"collectives-{world_size}": Line(f"{what}: collectives", at_most(4), ""),
-        f"bytes-{world_size}": Line(f"{what}: bytes sent by a rank", at_most(1000), "B"),
+        f"bytes-{world_size}": Line(f"{what}: bytes sent by a rank", at_most(16_000), "B"),
         f"faster-{world_size}": Line(f"{what}: faster than the plain collection", at_least(50)),
+        **{f"{ids}-{world_size}": Line(f"{what}, ids {ids}: collectives", at_most(4), "") for ids in OTHER_IDS},
+        f"object-warn-{world_size}": Line(f"{objects}: whole epoch, warn / plain", at_most(1.05)),
+        f"object-correct-{world_size}": Line(f"{objects}: whole epoch, correct / plain", at_most(0.4)),
+        f"object-steps-{world_size}": Line(f"{objects}: collectives in steps", at_most(0), ""),
     }
 
 

@@ -38,7 +38,7 @@ from lightning_retrieval_guard.distributed.store import RankStatus, RankStore, w
 
 # The second number changes with whatever travels.
 VERSION = f"{__version__}/3"
-_FRAME_BYTES = 8 << 10
+_FRAME_BYTES = 7 << 10
 _LENGTH_BYTES = 4
 _SIZE_BYTES = 8
 # No message is nearly as long; what claims to be is not one, and memory is not spent on it.

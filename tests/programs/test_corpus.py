@@ -118,7 +118,7 @@ def test_correct_changes_a_number_where_it_says_so_and_nowhere_else(runs: Runs, 
     changed = {key for key in off(program, corrected, numbers_of(plain)) if key not in own}
     found = [one for one in corrected["findings"] if one["severity"] != "note"]
     assert changed <= {one["key"] for one in found}
-    # of a sample that is a part of queries nobody works out what they come to with its rows twice, which may be the same
+    # of a sample that is a part of queries nobody works out what they come to with its rows twice
     worked_out = [one for one in found if one["code"] != "LRG403" or one["effect"]]
     corrected_keys = {one["key"] for one in worked_out if one["corrected"]}
     assert changed >= corrected_keys & numbers_of(plain).keys()
