@@ -368,6 +368,7 @@ def scattered(world_size: int, queries: int, rows: int, seed: int = 0, per_rank:
     return [updates[rank::world_size] for rank in range(world_size)]
 
 
+HEAD, METRIC_HEAD = 3, 4  # words before the values of all metrics, and before those of each
 PANEL = {"mrr": RetrievalMRR(), "recall": RetrievalRecall(top_k=3), "map": RetrievalMAP(aggregation="median")}
 
 
@@ -384,9 +385,8 @@ def together(metrics: dict[str, Metric], updates: list[list[Update]], **options:
 def test_the_rows_of_split_queries_go_to_everyone_with_the_values(world_size: int) -> None:
     for rank in together(PANEL, scattered(world_size, 40, 30)):
         assert rank.sent["summary"] == 32 * rank.facts.queries
-        values = 8 * (
-            3 + 2 + 2 + 1 + 2 * rank.facts.queries
-        )  # a head, two means, and a value and a life for each query
+        # two means, and a value and a life for each query
+        values = 8 * (HEAD + 3 * METRIC_HEAD + 1 + 1 + 2 * rank.facts.queries)
         assert rank.sent["values"] == values + 12 * rank.facts.rows
 
 
@@ -397,7 +397,10 @@ def test_only_split_queries_send_rows() -> None:
         update([5, 5], [0.7, 0.1], [0, 0]),
     )
     ranks = together({"mrr": RetrievalMRR()}, [[whole, first], [second]])
-    assert [rank.sent["values"] for rank in ranks] == [8 * (3 + 2) + 12, 8 * (3 + 2) + 24]
+    assert [rank.sent["values"] for rank in ranks] == [
+        8 * (HEAD + METRIC_HEAD + 1) + 12,
+        8 * (HEAD + METRIC_HEAD + 1) + 24,
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -426,7 +429,7 @@ def test_whole_queries_cost_a_constant_number_of_bytes_for_a_mean(queries: int) 
     ranks = together(metrics, parts)
     for rank in ranks:
         assert not rank.group.plan.compares  # even and odd ids cannot meet
-        assert rank.sent == {"values": 8 * (3 + 2 + 2)}
+        assert rank.sent == {"values": 8 * (HEAD + 2 * (METRIC_HEAD + 1))}
 
 
 @quick
