@@ -18,7 +18,7 @@ MAKERS = {"unequal": unequal, "equal": equal}
 OTHERS = {"ranx": ways.ranx, "pytrec_eval": ways.pytrec_eval}
 TARGETS = {
     "unequal": {"torchmetrics": 200, "ranx": 3, "pytrec_eval": 10},
-    "equal": {"torchmetrics": 500, "ranx": 6, "pytrec_eval": 35},
+    "equal": {"torchmetrics": 500, "ranx": 6, "pytrec_eval": None},
 }
 
 
@@ -63,7 +63,9 @@ def check_equal(rows: Rows) -> None:
 
 
 LINES = {
-    f"{rows}-{other}": Line(f"12 metrics, {rows} lengths: faster than {other}", at_least(limit))
+    f"{rows}-{other}": Line(
+        f"12 metrics, {rows} lengths: faster than {other}", None if limit is None else at_least(limit)
+    )
     for rows, limits in TARGETS.items()
     for other, limit in limits.items()
 }
