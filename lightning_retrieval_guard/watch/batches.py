@@ -180,24 +180,24 @@ class ShardEdges:
     """The first and the last sample that an iterable data set gave this rank, as they came in their batches.
 
     Attributes:
-        first: Of the first sample.
+        first: Of the first sample; ``None`` before it has come.
         last: Of the last one so far.
     """
 
-    first: list[Tensor] = field(default_factory=list)
+    first: list[Tensor] | None = None
     last: list[Tensor] = field(default_factory=list)
 
     def note(self, tensors: Iterable[Tensor], samples: int | None) -> None:
         """Take in a batch, without a wait for its device."""
         columns = [tensor for tensor in tensors if tensor.ndim and len(tensor) == samples]
-        if not self.first:
+        if self.first is None:
             self.first = [column[0].clone() for column in columns]
         self.last = [column[-1].clone() for column in columns]
 
     @property
     def fingerprints(self) -> list[str]:
-        """Of the first and the last sample; nothing where they hold no tensor. Waits for the device."""
-        return [_fingerprint(sample) for sample in (self.first, self.last) if sample]
+        """Of the first and the last sample; nothing where either holds no tensor. Waits for the device."""
+        return [_fingerprint(self.first), _fingerprint(self.last)] if self.first and self.last else []
 
 
 def _fingerprint(tensors: Sequence[Tensor]) -> str:

@@ -14,6 +14,7 @@ from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.watch.batches import (
     BatchSize,
     Padding,
+    ShardEdges,
     gives_equal_batches,
     leaves_of,
     measure_batch,
@@ -183,3 +184,15 @@ def test_lightnings_wrapper_deals_in_turns() -> None:
     unrepeated = UnrepeatedDistributedSampler(range(7), 2, 0)
     assert padding_of(loader(7, sampler=unrepeated)) is None
     assert not gives_equal_batches(loader(7, sampler=unrepeated))
+
+
+@pytest.mark.parametrize(
+    ("batches", "count"),
+    [([(4, 4), (4, 3)], 2), ([(4, 4), (4, None)], 0), ([(4, None), (4, 4)], 0), ([], 0)],
+    ids=["known", "last of unknown size", "first of unknown size", "none"],
+)
+def test_a_shard_is_known_by_both_of_its_ends_or_by_none(batches: list[tuple[int, int | None]], count: int) -> None:
+    edges = ShardEdges()
+    for size, samples in batches:
+        edges.note([torch.rand(size if samples is None else samples, 2)], samples)
+    assert len(edges.fingerprints) == count
