@@ -50,7 +50,7 @@ class BesideFeeder:
     """Feeds metrics beside the program.
 
     Args:
-        limit: The bytes of states that may be kept, where these are no lists.
+        limit: The bytes of states that may be kept beside what metrics hold.
     """
 
     def __init__(self, limit: float) -> None:
@@ -102,8 +102,7 @@ class BesideFeeder:
             beside.last_of = repeats.last_of
             if not beside.is_apart:
                 beside.states = self._copy(metric, _compat.held_states)
-            if self._bytes > self._limit:
-                beside.states, beside.problem = {}, "its states take more than max_held_mb"
+            self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
         if not _is_cut(inputs, repeats.size):
             beside.problem = "none of what it was updated with has one entry a sample"
@@ -121,9 +120,15 @@ class BesideFeeder:
             ):
                 metric.update(*args, **kwargs)
                 held = {path: Held(part.update_count, _compat.held_states(part)) for path, part in parts.items()}
+            self._bytes += sum(_grown(before.states, held[path].states) for path, before in beside.states.items())
             beside.states = held
+            self._heed_limit(beside)
         except Exception as error:  # whatever a metric says of other states, the program never had it hold these
             beside.problem = f"its update beside the program raises {type(error).__name__}"
+
+    def _heed_limit(self, beside: Beside) -> None:
+        if self._bytes > self._limit:
+            beside.states, beside.problem = {}, "its states take more than max_held_mb"
 
     def _copy(self, metric: Any, states_of: Callable[[Any], dict[str, Any]]) -> States:
         copies = {}
@@ -141,6 +146,15 @@ class BesideFeeder:
 
 def _bytes(state: Tensor) -> int:
     return state.numel() * state.element_size()
+
+
+def _grown(before: dict[str, Any], after: dict[str, Any]) -> int:
+    """The bytes of what an update has appended to lists, which were empty or shared with the metric before."""
+    lists = [state for state in after.values() if isinstance(state, list)]
+    earlier = {id(part) for state in before.values() if isinstance(state, list) for part in state[-1:]}
+    return sum(
+        _bytes(state[-1]) for state in lists if state and isinstance(state[-1], Tensor) and id(state[-1]) not in earlier
+    )
 
 
 def _copied(state: Any) -> Any:

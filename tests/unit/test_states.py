@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import BinaryAUROC
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import (
@@ -22,6 +25,8 @@ from lightning_retrieval_guard.epoch.states import (
     seek_repeated,
     unpack_states,
 )
+from lightning_retrieval_guard.watch.beside import BesideFeeder
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateContext
 
 DTYPES = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -266,3 +271,21 @@ def test_nothing_is_blank_that_was_changed_without_an_update() -> None:
     assert _compat.is_blank(metric)
     metric.mean_value = metric.mean_value + 1
     assert not _compat.is_blank(metric)
+
+
+# --- beside the program -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "is_kept"), [(10_000, True), (1_000, False)])
+def test_what_goes_beside_a_metric_stays_within_its_limit(limit: float, is_kept: bool) -> None:
+    metric = BinaryAUROC()
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    record.feeds[Feed(1, "validate", 0)] = 1
+    second = UpdateContext("validate", 1, 1, None, None, lambda epoch: False, logs_by_dataloader=True)
+    feeder = BesideFeeder(limit)
+    for _ in range(20):  # 12 bytes a sample
+        inputs = torch.rand(10), torch.ones(10, dtype=torch.long)
+        feeder.take(record, second, (inputs, {}), lambda _: contextlib.nullcontext())
+    assert record.beside is not None
+    assert bool(record.beside.states) == is_kept
+    assert record.beside.problem == ("" if is_kept else "its states take more than max_held_mb")
