@@ -74,6 +74,7 @@ class Fault:
 FLOORED_WEIGHTS = Fault("integer weights are floored (Lightning-AI/pytorch-lightning#21859)", SpecifierSet(">=2.0.7"))
 ORDER_PAIRS_KEYS = Fault("keys are combined by their order alone", SpecifierSet(">=2.0"))
 REFUSED_CALLBACKS = Fault("callbacks of the other package are refused", SpecifierSet("<2.6"))
+TRACED_MODES = Fault("torch.compile traces the code of a function mode, and fails at it", SpecifierSet("<2.6"))
 UNEVEN_LISTS = Fault("every update is gathered by itself (Lightning-AI/torchmetrics#3336)", SpecifierSet(">=1.0"))
 
 
@@ -245,6 +246,10 @@ def stage_name(trainer: Any) -> str | None:
     """``"train"``, ``"sanity_check"``, ``"validate"``, ``"test"``, ``"predict"``, or ``None`` outside of them."""
     stage = trainer.state.stage
     return None if stage is None else str(stage.value)
+
+
+# what a strategy calls for a batch of an evaluation
+EVALUATION_STEPS = ("validation_step", "test_step")
 
 
 def evaluation_loops(trainer: Any) -> tuple[Any, ...]:

@@ -138,7 +138,9 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
-        last_batch: That over the last batch, where it ends on a repeated sample.
+        first_sample: What that sample adds to it, where the value is a mean over samples.
+        last_batch: The sum over the last batch, where it ends on a repeated sample.
+        last_sample: What that sample adds to it.
         last_of: The rank that has this sample first.
         names_devices: Whether the source of the ``batch_size`` argument names the number of devices.
         lacks_value: What ``value`` lacks to be weighted by samples.
@@ -156,7 +158,9 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     value: float | None = None
     weight: float | None = None
     first_batch: float | None = None
+    first_sample: float | None = None
     last_batch: float | None = None
+    last_sample: float | None = None
     last_of: int | None = None
     names_devices: bool = False
     lacks_value: float = 0.0

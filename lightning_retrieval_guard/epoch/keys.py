@@ -28,6 +28,8 @@ class LoggedKey:
         composed: What the composition behind it comes to of the reference values of its parts.
         composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
         batches: The batches that each rank has seen; empty where that is not known.
+        repeated: What the repeated samples add to the sum over samples, each where it came again; empty where that is
+            not known.
     """
 
     facts: tuple[KeyFacts | None, ...]
@@ -41,6 +43,7 @@ class LoggedKey:
     composed: float | None = None
     composed_plain: float | None = None
     batches: tuple[int, ...] = ()
+    repeated: tuple[float, ...] = ()
 
     @property
     def present(self) -> list[KeyFacts]:
@@ -172,6 +175,21 @@ class LoggedKey:
     def is_no_mean(self) -> bool:
         """Whether the mean of the logged values is not the value of the metric behind them, which keeps no rows."""
         return self.source is None and (self.shows_running or (self.averages_batches and not self.first.mean))
+
+    @property
+    def repeated_pairs(self) -> list[tuple[float, float]]:
+        """What each repeated sample adds to a plain mean where it came again, and where it came first.
+
+        Empty where that is not known of all. Values of metrics are left to what is known of the metrics.
+        """
+        first = self.first
+        weighs_samples = self.weight_fault is not None or all(facts.equal == facts.calls for facts in self.present)
+        if first.kind != "plain" or first.reduction != "mean" or None in self.facts or not weighs_samples:
+            return []
+        again = [(facts.last_sample, facts.last_of) for facts in self.present if facts.last_of is not None]
+        pairs = [(last, self.present[rank].first_sample) for last, rank in again]
+        known = [(last, earlier) for last, earlier in pairs if last is not None and earlier is not None]
+        return known if len(known) == len(pairs) else []
 
     @property
     def weight_fault(self) -> WeightFault | None:

@@ -21,7 +21,7 @@ from lightning_retrieval_guard.epoch.row_table import RowTable
 # of a batch that is larger only these samples are described, the first or the last ones
 _MOST_SAMPLES = 256
 # how far a sum of scores may be off, as a share of the sum of their absolute values
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 _COARSE_ROUNDING = 4.0  # in units of the smallest step of a dtype that is coarser than float32
 _COUNTS, _IDS, _SUMS = 2, 3, 4
 
@@ -40,7 +40,7 @@ class SampleFacts:
     samples: int = 0
     ids: str = ""
     sums: str = ""
-    rounding: float = _ROUNDING
+    rounding: float = ROUNDING
 
 
 NO_SAMPLES = SampleFacts()
@@ -74,7 +74,7 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
         samples=samples,
         ids=_as_text(torch.stack([*counts, ids])[:, chosen]),
         sums=_as_text(sums[:, chosen]),
-        rounding=_COARSE_ROUNDING * step if coarse else _ROUNDING,
+        rounding=_COARSE_ROUNDING * step if coarse else ROUNDING,
     )
 
 

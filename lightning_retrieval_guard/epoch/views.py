@@ -6,18 +6,30 @@ Below stands how the keys come from what every rank reports.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, KeyFacts, Unregistered
 from lightning_retrieval_guard.epoch.keys import LoggedKey
+from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect
 from lightning_retrieval_guard.settings import QueryScope
 
-RepeatedBy = Literal["sampler", "data set"]
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Samples that were repeated, so that each rank has the same number.
+
+    Attributes:
+        count: How many, over all ranks.
+        by: What repeated them.
+    """
+
+    count: int = 0
+    by: Literal["sampler", "data set"] = "sampler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,8 @@ class KeyView(LoggedKey):
         if not self.first.in_step:
             # logged once an epoch: a number that all ranks have, one device has too
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
+        if self.repeated:
+            return self.once_mean
         if not self.first.sync_dist and self.ranks_agree:
             return self.batch_mean if self.weight_fault else self.present[0].own_value
         if self.first.reduction == "mean":
@@ -121,6 +135,12 @@ class KeyView(LoggedKey):
         """The mean of the logged values, weighted by samples."""
         value = self.total("value") + self.total("lacks_value")
         return _ratio(value, self.total("weight") + self.total("lacks_weight"))
+
+    @property
+    def once_mean(self) -> float:
+        """The mean over samples that counts repeated ones once."""
+        value = self.total("value") + self.total("lacks_value") - sum(self.repeated)
+        return _ratio(value, self.total("weight") + self.total("lacks_weight") - len(self.repeated))
 
     @property
     def batch_mean(self) -> float:
@@ -180,8 +200,8 @@ class EpochView:
         states: The other metrics that were fed, where several ranks combine them.
         orders: For every rank the storage keys that Lightning combines over ranks, in the order of logging.
         batches: The number of batches that each rank has seen.
-        repeated: How many samples were repeated over all ranks, so that each has the same number.
-        repeated_by: What repeated them.
+        repeated: The samples that came again, of all dataloaders that of which most did.
+        repeated_in: Those of each dataloader.
         declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are not part of the module.
@@ -200,8 +220,8 @@ class EpochView:
     states: tuple[StateView, ...] = ()
     orders: tuple[tuple[str, ...], ...] = ()
     batches: tuple[int, ...] = ()
-    repeated: int = 0
-    repeated_by: RepeatedBy = "sampler"
+    repeated: Repeated = Repeated()
+    repeated_in: Mapping[int, Repeated] = field(default_factory=dict)
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: tuple[Unregistered, ...] = ()
@@ -214,10 +234,15 @@ class EpochView:
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the reference is what one process would have logged: where samples came again, these were found."""
-        if not self.repeated:
+        count = self.repeated_at(key).count
+        if not count or key.repeated:
             return True
         is_known = bool(key.parts) or key.shows_source
-        return is_known and all(source.plan.left_out == self.repeated for source in key.sources)
+        return is_known and all(source.plan.left_out == count for source in key.sources)
+
+    def repeated_at(self, key: KeyView) -> Repeated:
+        """The samples that came again in what a key shows."""
+        return self.repeated if key.first.dataloader is None else self.repeated_in.get(key.first.dataloader, _NONE)
 
     def keys_of(self, source: SourceView) -> list[KeyView]:
         """The keys that show a metric, or a composition of it and others."""
@@ -238,6 +263,9 @@ class EpochView:
     def orders_that_meet(self) -> list[tuple[str, ...]]:
         """The orders of the ranks that take part in reductions; one that skipped the loop has nothing to reduce."""
         return [order for order, seen in zip(self.orders, self.batches, strict=True) if order or seen]
+
+
+_NONE = Repeated()
 
 
 def _ratio(value: float, weight: float) -> float:
@@ -273,7 +301,25 @@ def make_key_views(
         replaced = corrects and any(_is_replaced(facts, shown) for shown in (source, *parts))
         evaluates = stage != "train"
         views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
-    return views
+    return with_repeated(views, min(message["repeated"] for message in messages))
+
+
+def with_repeated(keys: list[KeyView], repeated: int) -> list[KeyView]:
+    """The keys, with what repeated samples add to plain means, where both ranks have the same for each of them.
+
+    A step may reorder its samples, and then it is another sample that both have. A whole number, such as a hit, may be
+    the same by chance. It counts where means of the same step show the order: all are the same, and one is not whole.
+    """
+    taken_apart = {key.first.storage: key.repeated_pairs for key in keys if len(key.repeated_pairs) == repeated > 0}
+    same = {storage: tuple(again for again, _ in pairs) for storage, pairs in taken_apart.items() if _agree(pairs)}
+    whole = {storage for storage, numbers in same.items() if all(number.is_integer() for number in numbers)}
+    if len(same) < len(taken_apart) or len(whole) == len(same):
+        same = {storage: numbers for storage, numbers in same.items() if storage not in whole}
+    return [replace(key, repeated=same.get(key.first.storage, ())) for key in keys]
+
+
+def _agree(pairs: Sequence[tuple[float, float]]) -> bool:
+    return all(math.isclose(*pair, rel_tol=ROUNDING, abs_tol=ROUNDING) for pair in pairs)
 
 
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
@@ -305,13 +351,21 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 
 
-def repeated_samples(exchanges: Sequence[Sequence[Message]]) -> tuple[int, RepeatedBy]:
-    """How many samples were repeated over all ranks, and by what: the sampler says so, a data set's are seen."""
-    # a rank that has not seen all of its samples reports none, and then nothing is known of any
-    by_sampler = max((min(message["repeated"] for message in messages) for messages in exchanges), default=0)
-    if by_sampler:
-        return by_sampler, "sampler"
-    return max(map(_repeated_by_data_set, exchanges), default=0), "data set"
+def repeated_samples(exchanges: Sequence[Sequence[Message]]) -> dict[int, Repeated]:
+    """For each dataloader the samples that came again: a sampler says so, those of a data set are seen."""
+    repeated: dict[int, Repeated] = {}
+    for messages in exchanges:
+        # a rank that has not seen all of its samples reports none, and then nothing is known of any
+        count = min(message["repeated"] for message in messages)
+        of_exchange = Repeated(count) if count else Repeated(_repeated_by_data_set(messages), "data set")
+        dataloader = max(message.get("dataloader", 0) for message in messages)
+        repeated[dataloader] = most_repeated([repeated.get(dataloader, _NONE), of_exchange])
+    return repeated
+
+
+def most_repeated(repeated: Iterable[Repeated]) -> Repeated:
+    """Those that are most."""
+    return max(repeated, key=lambda samples: samples.count, default=_NONE)
 
 
 def _repeated_by_data_set(messages: Sequence[Message]) -> int:

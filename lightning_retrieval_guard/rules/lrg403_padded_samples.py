@@ -20,9 +20,9 @@ One device for final numbers, or a data set whose size the number of devices div
 
 ## What correct mode does
 It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
-as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the last
-sample, and that counts if its inputs are those of the other rank's first sample. Otherwise the number stays, as it does
-where a data set repeated samples. A plain value stays too; the message says how far off a mean can be.
+as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the
+sample, if both ranks fed it the same for it. A plain mean over samples, such as a loss, is taken apart, if both have
+the same for it. Otherwise the number stays; for a mean the message says how far off it can be.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Repeated
 
 
 class PaddedSamples(Rule):
@@ -51,44 +51,50 @@ class PaddedSamples(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         # in training every sample comes again anyway
-        if not epoch.repeated or epoch.stage == "train":
+        if not epoch.repeated.count or epoch.stage == "train":
             return
         for key in epoch.keys:
-            if not key.sources and not key.first.in_step and key.first.kind == "plain":
-                said = f"'{key.first.name}' may count {_twice(epoch)} Nothing tells what it was made of."
-                yield self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
-                continue
-            message = f"'{key.first.name}' counts {_twice(epoch)}"
-            if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
-                message += f" It stays: {problems[0]}."
-            if bound := _bound(epoch, key):
-                message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
-            by_rows = [source.plan.left_out == epoch.repeated for source in key.sources]
-            by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
-            counted_once = all(by_rows + by_states)
-            corrected = "mode='correct', " if counted_once else ""
-            fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
-            is_known = counted_once and (key.source is not None or key.recomputed is not None)
-            effect = key.effect if is_known else None
-            yield self.at_key(epoch, key, message, fix=fix, effect=effect, is_mended=counted_once)
+            if epoch.repeated_at(key).count:
+                yield self._of_key(epoch, key, epoch.repeated_at(key))
+        twice = _twice(epoch, epoch.repeated)
         for source in epoch.sources:
             if not epoch.keys_of(source) and source.plan.has_rows:
-                message = f"{source.metric} {source.name!r} counts {_twice(epoch)}"
+                message = f"{source.metric} {source.name!r} counts {twice}"
                 yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
             if states.counts_once and states.name not in shown:
-                message = f"{states.metric} {states.name!r} counts {_twice(epoch)}"
+                message = f"{states.metric} {states.name!r} counts {twice}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
 
+    def _of_key(self, epoch: EpochView, key: KeyView, repeated: Repeated) -> Finding:
+        twice = _twice(epoch, repeated)
+        if not key.sources and not key.first.in_step and key.first.kind == "plain":
+            said = f"'{key.first.name}' may count {twice} Nothing tells what it was made of."
+            return self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
+        message = f"'{key.first.name}' counts {twice}"
+        if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
+            message += f" It stays: {problems[0]}."
+        if bound := _bound(key, repeated.count):
+            message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
+        by_rows = [source.plan.left_out == repeated.count for source in key.sources]
+        by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
+        counted_once = bool(key.repeated) or all(by_rows + by_states)
+        corrected = "mode='correct', " if counted_once else ""
+        fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
+        is_known = counted_once and bool(key.repeated or key.source or key.recomputed is not None)
+        return self.at_key(
+            epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once
+        )
 
-def _bound(epoch: EpochView, key: KeyView) -> float | None:
+
+def _bound(key: KeyView, repeated: int) -> float | None:
     """How far a mean over samples can be off, none of which is negative; ``None`` where that is not known.
 
     A sample has no more than the whole batch that it came in, on either rank.
     """
     first = key.first
-    if first.kind != "plain" or first.reduction != "mean" or not key.is_shared or None in key.facts:
+    if key.repeated or first.kind != "plain" or first.reduction != "mean" or not key.is_shared or None in key.facts:
         return None
     most = []
     for facts in key.present:
@@ -96,15 +102,15 @@ def _bound(epoch: EpochView, key: KeyView) -> float | None:
         if first_batch is not None and facts.last_batch is not None:
             most.append(min(first_batch, facts.last_batch))
     samples, mean = key.total("weight") + key.total("lacks_weight"), key.by_samples
-    if len(most) != epoch.repeated or min(most) < 0 or samples <= epoch.repeated:
+    if len(most) != repeated or min(most) < 0 or samples <= repeated:
         return None
-    total, once = mean * samples, samples - epoch.repeated
+    total, once = mean * samples, samples - repeated
     return max(total / once - mean, mean - (total - sum(most)) / once)
 
 
-def _twice(epoch: EpochView) -> str:
-    them = "it" if epoch.repeated == 1 else "them"
+def _twice(epoch: EpochView, repeated: Repeated) -> str:
+    them = "it" if repeated.count == 1 else "them"
     return (
-        f"{several(epoch.repeated, 'sample')} twice: the {epoch.repeated_by} repeated {them} to give"
+        f"{several(repeated.count, 'sample')} twice: the {repeated.by} repeated {them} to give"
         f" {several(epoch.world_size, 'rank')} the same number."
     )

@@ -9,7 +9,7 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
-from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message, repeated_samples
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message, most_repeated, repeated_samples
 from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
@@ -49,7 +49,7 @@ class Judgement:
 
     def _view(self, epoch: RunningEpoch) -> EpochView:
         last = epoch.exchanges[-1] if epoch.exchanges else []
-        repeated, repeated_by = repeated_samples(epoch.exchanges)
+        repeated = repeated_samples(epoch.exchanges)
         return EpochView(
             stage=epoch.record.stage,
             world_size=self._run.world_size,
@@ -58,8 +58,8 @@ class Judgement:
             states=tuple(epoch.states),
             orders=epoch.orders,
             batches=tuple(message["batches"] for message in last),
-            repeated=repeated,
-            repeated_by=repeated_by,
+            repeated=most_repeated(repeated.values()),
+            repeated_in=repeated,
             declared_scope=self._run.settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
             unregistered=tuple(unregistered_of(epoch.exchanges)),

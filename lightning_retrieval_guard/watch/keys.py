@@ -24,6 +24,7 @@ from lightning_retrieval_guard.watch.metric_lives import (
     Repeats,
     life_of,
 )
+from lightning_retrieval_guard.watch.sample_means import BatchMean, SampleMeans
 from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 How = Literal["compute", "forward"]
@@ -176,8 +177,8 @@ class KeyRecord:
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
         suppressed: What silences rules at all of its log calls.
         program_value: What the program would have logged last, where the guard gave it another value.
-        first_batch: The sum over the first batch, where the sampler repeats its first sample.
-        last_batch: That over the last batch, where it ends on a repeated sample.
+        first_batch: The mean of the first batch, where the sampler repeats its first sample.
+        last_batch: That of the last batch, where it ends on a repeated sample.
         last_of: The rank that has this sample first.
         is_written: Whether the program wrote to a value between the metric and a log call.
     """
@@ -196,9 +197,10 @@ class KeyRecord:
     suppressed: Suppressed = ()
     program_value: Any = None
     is_written: Tensor | bool = False
-    first_batch: Any = None
-    last_batch: Any = None
+    first_batch: BatchMean | None = None
+    last_batch: BatchMean | None = None
     last_of: int | None = None
+    _repeated_in: SampleMeans | None = None
 
     @property
     def shown_metrics(self) -> list[Any]:
@@ -222,13 +224,15 @@ class KeyRecord:
             return []
         return [part for _, part in _compat.named_modules(metric) if part is not metric]
 
-    def note_repeated(self, repeats: Repeats, value: Any) -> None:
+    def note_repeated(self, repeats: Repeats, value: Any, means: SampleMeans) -> None:
         """Take in the mean of a batch, one sample of which the sampler repeats."""
-        total = (value.detach() if isinstance(value, Tensor) else value) * repeats.size
+        again, self._repeated_in = means is self._repeated_in, means
         if repeats.is_first:
-            self.first_batch = total
+            self.first_batch = means.mean(value, is_last=False)
         if repeats.last_of is not None:
-            self.last_batch, self.last_of = total, repeats.last_of
+            self.last_batch, self.last_of = means.mean(value, is_last=True), repeats.last_of
+        if again:  # the sample is in both values
+            self.first_batch, self.last_batch = None, None
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""

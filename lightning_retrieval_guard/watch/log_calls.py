@@ -114,8 +114,8 @@ class LogWatch:
         return Origin(record, "compute", False, record.life if record.is_rows else None)
 
     def _note_weight(self, key: KeyRecord, stage: StageRecord, results: Any, value: Any, given: Any) -> None:
-        if stage.repeats is not None:
-            key.note_repeated(stage.repeats, value)
+        if stage.repeats is not None and stage.means is not None:
+            key.note_repeated(stage.repeats, value, stage.means)
         used = given if given is not None else _compat.inferred_batch_size(results)
         if used is None:
             return

@@ -23,6 +23,7 @@ from lightning_retrieval_guard.watch.batches import (
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import Repeats, UpdateContext
+from lightning_retrieval_guard.watch.sample_means import SampleMeans
 
 _NO_BATCH = BatchSize(None, None, ())
 # of what the guard may hold, for the columns that ids can have come from
@@ -41,6 +42,7 @@ class StageRecord:
         batch: The size of the batch at hand.
         dataloader: The dataloader at hand, where there are several.
         repeats: What of the batch at hand the sampler repeats.
+        means: Notes numbers of the batch at hand, where one of its samples is repeated.
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
@@ -58,6 +60,7 @@ class StageRecord:
     batch: BatchSize = _NO_BATCH
     dataloader: int | None = None
     repeats: Repeats | None = None
+    means: SampleMeans | None = None
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
@@ -98,6 +101,7 @@ class StageRecord:
             self._edges.setdefault(dataloader, ShardEdges()).note(leaves.values(), size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
         self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
+        self.means = None if self.repeats is None else SampleMeans(self.repeats.size)
 
     def _find_repeats(self, rank: int, size: int | None, before: int | None, loader: Any) -> Repeats | None:
         """What of the batch at hand the sampler repeats; a collate function of the program's may order samples anew."""
@@ -120,7 +124,7 @@ class StageRecord:
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
         self.in_step = self.fresh = False
-        self.batch, self.repeats, self._feeding = _NO_BATCH, None, None
+        self.batch, self.repeats, self.means, self._feeding = _NO_BATCH, None, None, None
         columns = self._columns
         batches = None if columns is None else [batch for one_batch in columns for batch in one_batch.batches]
         self._in_batch = None if batches is None else IdColumns(batches)

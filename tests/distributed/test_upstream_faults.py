@@ -5,8 +5,11 @@ A test that fails here says that the installed version has been put right: give 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import lightning.pytorch
 import pytest
@@ -15,6 +18,7 @@ import torch
 from lightning.pytorch import LightningModule
 from packaging.specifiers import SpecifierSet
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
 
@@ -137,3 +141,20 @@ def test_callbacks_of_the_other_package_are_refused() -> None:
     else:
         refused = False
     assert refused == _compat.REFUSED_CALLBACKS.shown_by("pytorch_lightning")
+
+
+class Passes(TorchFunctionMode):
+    """Calls every function as it is."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_compiled_code_fails_under_a_function_mode() -> None:
+    @functools.partial(torch.compile, fullgraph=True, backend="eager")
+    def mean_of_rows(rows: Tensor) -> Tensor:
+        return rows.sum() / rows.size(0)
+
+    expected = pytest.raises(Exception, match="torch") if _compat.TRACED_MODES.shown_by("torch") else nullcontext()
+    with expected, Passes():
+        mean_of_rows(torch.ones(3))

@@ -11,7 +11,7 @@ from torchmetrics.retrieval import RetrievalRecall
 from lightning_retrieval_guard.epoch.facts import KeyFacts
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
-from lightning_retrieval_guard.epoch.views import EpochView, KeyView
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Repeated
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.run.correct import mark_corrected
@@ -75,12 +75,13 @@ def steps(
     return facts(**{**seen, **sums, **changed})
 
 
-def stage(*keys: KeyView, world_size: int | None = None, **changed: Any) -> EpochView:
+def stage(*keys: KeyView, world_size: int | None = None, repeated: int = 0, **changed: Any) -> EpochView:
     """A validation epoch; by default every rank has seen a batch and logged the keys in the order given."""
     size = world_size or (keys[0].world_size if keys else 1)
     orders = tuple(tuple(key.facts[rank].storage for key in keys if key.facts[rank]) for rank in range(size))
     sources = tuple({id(key.source): key.source for key in keys if key.source is not None}.values())
     fields = {"keys": keys, "sources": sources, "orders": orders, "batches": (1,) * size}
+    fields |= {"repeated": Repeated(repeated)}
     return EpochView(stage="validate", world_size=size, **{**fields, **changed})
 
 

@@ -1,12 +1,13 @@
 """The distributed sampler repeated samples."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
-from lightning_retrieval_guard.epoch.views import KeyView, repeated_samples
+from lightning_retrieval_guard.epoch.views import KeyView, Repeated, most_repeated, repeated_samples, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import Update, update
 
@@ -74,10 +75,54 @@ def test_how_far_a_mean_can_be_off(first_batch: float) -> None:
     assert "off by" not in unknown.message
 
 
+def mean_with(again: float | None, first: float | None, **words: Any) -> KeyView:
+    """A plain mean of 8 samples, one of which both ranks have, as either finds it in the mean of a batch."""
+    once, twice = steps((2.0, 2, 2), (3.0, 2, 2), sync_dist=True), steps((5.0, 2, 2), (6.0, 2, 2), sync_dist=True)
+    ranks = replace(once, first_sample=first, **words), replace(twice, last_sample=again, last_of=0, **words)
+    return KeyView(ranks, batches=(2, 2))
+
+
+def test_a_mean_over_samples_counts_a_repeated_one_once() -> None:
+    [key] = with_repeated([mean_with(7.5, 7.5 + 1e-6)], repeated=1)
+    finding = the_finding("LRG403", stage(key, repeated=1))
+    assert finding.effect is not None
+    assert (finding.effect.logged, finding.effect.reference) == pytest.approx((4.0, (32 - 7.5) / 7))
+    assert (finding.severity, finding.corrects) == (Severity.WARNING, "value")
+    assert "mode='correct'" in finding.fix
+    assert "off by" not in finding.message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param([mean_with(7.5, 7.4)], id="another number"),
+        pytest.param([mean_with(7.5, None)], id="known of one rank"),
+        pytest.param([mean_with(7.5, 7.5, kind="forward")], id="of a metric"),
+        pytest.param([mean_with(7.5, 7.5, equal=1)], id="weights that are no samples"),
+        # a step that reorders its samples has the same hits now and then
+        pytest.param([mean_with(1.0, 1.0)], id="whole numbers"),
+        pytest.param([mean_with(1.0, 1.0), mean_with(7.5, 7.4, storage="other")], id="no order is shown"),
+    ],
+)
+def test_a_mean_in_which_the_sample_is_not_found_stays(keys: list[KeyView]) -> None:
+    for key in with_repeated(keys, repeated=1):
+        assert not key.repeated
+        finding = the_finding("LRG403", stage(key, repeated=1))
+        assert (finding.effect, finding.corrects) == (None, None)
+
+
+def test_a_hit_counts_once_where_another_mean_shows_the_order_of_samples() -> None:
+    keys = with_repeated([mean_with(1.0, 1.0), mean_with(7.5, 7.5, storage="other")], repeated=1)
+    assert [key.repeated for key in keys] == [(1.0,), (7.5,)]
+    # of a loss against the rest of its batch, a sample has another share on each rank
+    doubtful = [*keys, mean_with(3.0, 3.1, storage="in_batch")]
+    assert [key.repeated for key in with_repeated(doubtful, repeated=1)] == [(), (7.5,), ()]
+
+
 def test_a_data_set_that_repeats_samples_leaves_the_number() -> None:
     key_facts = facts("val_mrr", kind="metric", source="recall")
     key = KeyView((key_facts, key_facts), source([[HIT, LAST], [MISS, HIT]], RetrievalMRR()))
-    finding = the_finding("LRG403", stage(key, repeated=1, repeated_by="data set"))
+    finding = the_finding("LRG403", replace(stage(key), repeated=Repeated(1, "data set")))
     assert (finding.effect, finding.corrects) == (None, None)
     assert "counts 1 sample twice: the data set repeated it to give 2 ranks the same number." in finding.message
 
@@ -99,7 +144,20 @@ def test_what_a_data_set_repeats_is_seen(edges: list[list[str]], samples: list[i
     ranks = [
         {"repeated": 0, "samples": size, "edges": rank_edges} for rank_edges, size in zip(edges, samples, strict=True)
     ]
-    assert repeated_samples([ranks]) == (repeated, "data set")
+    assert repeated_samples([ranks]) == {0: Repeated(repeated, "data set") if repeated else Repeated()}
+
+
+def test_each_dataloader_has_repeated_samples_of_its_own() -> None:
+    keys = [
+        KeyView((steps((1.0, 4, 4), sync_dist=True, dataloader=number, storage=f"loss/{number}"),) * 2)
+        for number in range(3)
+    ]
+    exchanges = [[{"repeated": count, "dataloader": number}] * 2 for number, count in enumerate([0, 1])]
+    samples = repeated_samples([[{**message, "samples": 2} for message in messages] for messages in exchanges])
+    assert samples == {0: Repeated(), 1: Repeated(1)}
+    view = replace(stage(*keys), repeated=most_repeated(samples.values()), repeated_in=samples)
+    assert the_finding("LRG403", view).target == "loss/1"
+    assert [view.knows_reference(key) for key in keys] == [True, False, True]
 
 
 def test_every_key_that_it_touches_is_named() -> None:
