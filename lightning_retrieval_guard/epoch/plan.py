@@ -185,24 +185,39 @@ def judge_ids(holders: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fa
     """
     numbered = _one_query_a_sample(holders, replicated) and all(facts.ids_consecutive for facts in holders)
     # all ranks run the same program: what was made on one of them was made on all
-    origins = {facts.ids_origin for facts in holders}
-    if not numbered or origins == {"data"}:
+    origins, counted = {facts.ids_origin for facts in holders}, all(facts.ids_counted for facts in holders)
+    if not numbered or (origins == {"data"} and not counted):
         return "no"
+    again = all(facts.ids_same for facts in holders)
+    overlap = any(facts.ids_overlap for facts in holders)
+    diagonal = all(facts.is_diagonal for facts in holders)
+    # a collate function sees one batch, and cannot count on from the one before
+    on_ranks = on_ranks and origins != {"collated"} and _count_on_ranks(holders)
+    # every query against every sample: a corpus that is dealt over batches or ranks
+    again = again and not all(facts.lists_samples for facts in holders)
+    if not (overlap or diagonal or on_ranks or again):
+        return "no"
+    if counted:
+        return "yes"
+    # data in which each question comes twice, dealt to two ranks, looks as if it were counted on them
+    proof = overlap or diagonal or (on_ranks and not any(facts.in_steps for facts in holders))
+    return "yes" if (proof and "made" in origins) or (overlap and origins & {"collated", "opaque"}) else "perhaps"
+
+
+def _count_on_ranks(holders: Sequence[RowFacts]) -> bool:
+    """Whether ids look as if every rank had counted its samples, or those of its batch."""
     ranges = {(facts.id_min, facts.id_max) for facts in holders}
-    advance = all(facts.ids_number_samples for facts in holders)
+    # a single id in each update is always a range, so all of them together must be one
+    ranges_show = all(facts.chunks > facts.updates or _is_range(facts) for facts in holders)
+    advance = all(facts.ids_number_samples for facts in holders) and ranges_show
     again = all(facts.ids_same for facts in holders)
     # a query with as many rows as the rank saw samples may be one of all ranks, against this rank's share of a corpus
     one_pool = all(facts.lists_samples and not facts.in_steps for facts in holders)
-    shown = (
-        any(facts.ids_overlap for facts in holders)
-        or all(facts.is_diagonal for facts in holders)
-        or (on_ranks and (advance or again) and (len(ranges) > 1 or (advance and not one_pool)))
-    )
-    if shown:
-        return "yes" if "made" in origins else "perhaps"
-    # every query against every sample: a corpus that is dealt over batches or ranks
-    corpus = all(facts.lists_samples for facts in holders)
-    return "perhaps" if again and not corpus else "no"
+    return (advance or again) and (len(ranges) > 1 or (advance and not one_pool))
+
+
+def _is_range(facts: RowFacts) -> bool:
+    return facts.queries == facts.id_max - facts.id_min + 1
 
 
 def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
-IdOrigin = Literal["data", "made", "unknown"]
+IdOrigin = Literal["data", "made", "collated", "opaque", "unknown"]
 
 # relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
 _ON_DIAGONAL = 6
@@ -23,8 +23,11 @@ class IdFacts:
     """What one rank has seen of its query ids, where every update holds whole queries, one for each sample.
 
     Attributes:
-        ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update,
-            ``"made"`` where none does, so that the step or a collate function made them.
+        ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update;
+            ``"made"`` where nothing in the batches does, so that the program made them; ``"collated"`` where a column
+            holds them that a collate function of the program's own may have made; ``"opaque"`` where such a function
+            made batches of which not everything can be read.
+        ids_counted: Whether the ids of the first update were seen to be counted from zero by the program.
         ids_consecutive: Whether the ids of every update are consecutive numbers.
         ids_same: Whether they are the same in every update.
         ids_overlap: Whether the ids of two updates are different ranges of consecutive numbers that overlap.
@@ -32,6 +35,7 @@ class IdFacts:
     """
 
     ids_origin: IdOrigin = "unknown"
+    ids_counted: bool = False
     ids_consecutive: bool = False
     ids_same: bool = False
     ids_overlap: bool = False
@@ -43,23 +47,38 @@ class IdColumns:
     """The columns of one or more batches that a program can have taken ids from.
 
     Attributes:
-        batches: For each batch its integer columns by their path.
+        batches: For each batch its columns by their path.
+        is_own: Whether a collate function of the program's own made the batches.
+        is_opaque: Whether they hold more than tensors in which ids can be.
     """
 
     batches: Sequence[Mapping[str, Tensor]]
+    is_own: bool = False
+    is_opaque: bool = False
 
-    def read(self, path: str) -> Tensor | None:
-        """The distinct numbers of a column, ascending, on the CPU; ``None`` where a batch has no such column."""
-        parts = [batch[path] for batch in self.batches if path in batch]
+    @classmethod
+    def joined(cls, columns: Sequence[IdColumns]) -> IdColumns:
+        """Those of several batches."""
+        batches = [batch for one in columns for batch in one.batches]
+        return cls(batches, any(one.is_own for one in columns), any(one.is_opaque for one in columns))
+
+    def holds(self, path: str, ids: Tensor, world_size: int) -> bool:
+        """Whether a column holds all of some distinct ids, or these, gathered from all ranks, all of the column."""
+        parts = [batch[path].detach().reshape(-1).cpu() for batch in self.batches if path in batch]
         if len(parts) != len(self.batches) or not parts:
-            return None
-        numbers: Tensor = torch.cat([part.detach().reshape(-1).long().cpu() for part in parts]).unique()
-        return numbers
+            return False
+        column = torch.cat(parts)
+        column, ids = (column.double(), ids.double()) if column.is_floating_point() else (column.long(), ids)
+        if ids.numel() <= column.numel():
+            return bool(torch.isin(ids, column).all())
+        # a step may have gathered the ids of all ranks, while the batch holds those of this one
+        return ids.numel() <= world_size * column.numel() and bool(torch.isin(column, ids).all())
 
     @property
     def bytes(self) -> int:
         """What they keep in memory; a view keeps all that it is a part of."""
-        return sum(column.untyped_storage().nbytes() for batch in self.batches for column in batch.values())
+        storages = [column.untyped_storage() for batch in self.batches for column in batch.values()]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     @property
     def paths(self) -> list[str]:
@@ -75,11 +94,13 @@ class Batch:
         samples: The samples that this rank saw since the update before; ``None`` for unknown.
         columns: Where ids can have come from; ``None`` for unknown.
         in_step: Whether a step ran.
+        counted: Whether the ids were seen to be counted from zero there.
     """
 
     samples: int | None = None
     columns: IdColumns | None = None
     in_step: bool = True
+    counted: bool = False
 
 
 def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
@@ -99,6 +120,7 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
     samples = sum(batch.samples for batch in batches if batch.samples is not None)
     return IdFacts(
         ids_origin=_origin(chunks, batches, world_size),
+        ids_counted=batches[int(chunks.update.min())].counted,
         ids_consecutive=True,
         ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
         ids_overlap=_overlap(low, high),
@@ -148,26 +170,17 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
 
 def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:
     """Whether one column held the ids of every update."""
-    columns = [batch.columns for batch in batches]
-    if None in columns:
+    columns = [batch.columns for batch in batches if batch.columns is not None]
+    if len(columns) < len(batches):
         return "unknown"
+    is_own, is_opaque = any(batch.is_own for batch in columns), any(batch.is_opaque for batch in columns)
     order = torch.argsort(chunks.update, stable=True)
     counts = torch.bincount(chunks.update, minlength=len(batches)).tolist()
     holding: set[str] | None = None
     for id_columns, ids in zip(columns, chunks.query[order].split(counts), strict=True):
-        assert id_columns is not None
         if ids.numel():
             paths = id_columns.paths if holding is None else holding
-            holding = {path for path in paths if _holds(id_columns.read(path), ids, world_size)}
+            holding = {path for path in paths if id_columns.holds(path, ids, world_size)}
             if not holding:
-                return "made"
-    return "data"
-
-
-def _holds(column: Tensor | None, ids: Tensor, world_size: int) -> bool:
-    """Whether a column holds all ids, or the ids, gathered from all ranks, all of the column."""
-    if column is None or not column.numel():
-        return False
-    # a step may have gathered the ids of all ranks, while the batch holds those of this one
-    gathered = world_size * column.numel() >= ids.numel() > column.numel()
-    return bool(torch.isin(column, ids).all() if gathered else torch.isin(ids, column).all())
+                return "opaque" if is_opaque else "made"
+    return "collated" if is_own else "data"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
+
+from torch.overrides import TorchFunctionMode
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
@@ -37,7 +38,7 @@ class Session:
         self._listener = Listener(run, self._protection)
         self._patches = Patches()
         self._metrics = MetricWatch(self._listener, run.settings.max_held_mb)
-        self._means: AbstractContextManager[Any] = contextlib.nullcontext()
+        self._modes: list[TorchFunctionMode] = []
         # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
 
@@ -98,23 +99,31 @@ class Session:
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
         watch_functionals(self._listener, self._patches)
         for step in _compat.EVALUATION_STEPS:
-            self._patches.put(trainer.strategy, step, self._noting_means)
+            self._patches.put(trainer.strategy, step, self._under_modes)
         connector = _compat.logger_connector(trainer)
         # between these two Lightning combines and computes what was logged
-        self._patches.put(connector, "epoch_end_reached", _before(meet, self._epochs.end_batches))
+        self._patches.put(connector, "epoch_end_reached", _before(meet, self._end_batches))
         self._patches.put(connector, "on_epoch_end", _after(self.protect, self._epochs.end))
         for hook in END_HOOKS.values():
             self._patches.put(module, hook, _after(meet, self._epochs.end_hooks))
+            self._patches.put(module, hook, self._under_modes)
         for loop in _compat.evaluation_loops(trainer):
             self._patches.put(loop, "run", _after(meet, functools.partial(self._end_loop, loop)))
 
-    def _noting_means(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(step)
-        def run_step(*args: Any, **kwargs: Any) -> Any:
-            with self._means:
-                return step(*args, **kwargs)
+    def _under_modes(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with contextlib.ExitStack() as stack:
+                for mode in self._modes:
+                    stack.enter_context(mode)
+                return original(*args, **kwargs)
 
-        return run_step
+        return run
+
+    def _end_batches(self) -> None:
+        self._epochs.end_batches()
+        stage = self._listener.stage()
+        self._modes = [] if stage is None else stage.modes
 
     def close(self) -> None:
         """Take off the patches. May be called twice."""
@@ -151,12 +160,11 @@ class Session:
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         stage = self._listener.stage()
         self._metrics.start_batch()
-        self._means = contextlib.nullcontext()
+        self._modes = []
         if stage is not None:
             settings = self._run.settings
             stage.start_batch(self._run.trainer, batch, index, dataloader, settings.batch_size_fn, settings.max_held_mb)
-            if stage.means is not None and not _compat.TRACED_MODES.shown_by("torch"):
-                self._means = stage.means
+            self._modes = stage.modes
 
     def _end_loop(self, loop: Any) -> None:
         # such a rank never comes to the hooks in which the others wait for it

@@ -20,6 +20,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 
+_MOST_COLUMNS = 16  # side by side; more are features, not ids
+
 
 @dataclass(frozen=True)
 class BatchSize:
@@ -101,20 +103,53 @@ def keeps_order(loader: Any) -> bool:
     return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
 
 
-def id_columns_of(leaves: Mapping[str, Tensor], loader: Any | None) -> IdColumns | None:
-    """Where in a batch a program can have taken query ids from; ``None`` where that is not known.
-
-    What a collate function of the program's own put into the batch, it may have made itself.
-    """
+def id_columns_of(batch: Any, leaves: Mapping[str, Tensor], loader: Any | None) -> IdColumns | None:
+    """Where in a batch a program can have taken query ids from; ``None`` where that is not known."""
     if not isinstance(loader, DataLoader):
         return None
-    if not keeps_order(loader):
-        return IdColumns(())
-    return IdColumns(({path: leaf for path, leaf in leaves.items() if _is_column(leaf)},))
+    columns = {path: column for leaf_path, leaf in leaves.items() for path, column in _columns_of(leaf_path, leaf)}
+    is_own = not keeps_order(loader)
+    return IdColumns((columns,), is_own, is_opaque=is_own and not _is_readable(batch))
 
 
-def _is_column(tensor: Tensor) -> bool:
-    return tensor.ndim > 0 and tensor.numel() == len(tensor) and tensor.dtype in (torch.int64, torch.int32)
+def _columns_of(path: str, leaf: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The numbers of samples: one for each, or a few that stand side by side, such as a user's and an item's."""
+    if leaf.is_complex() or leaf.dtype is torch.bool or leaf.layout is not torch.strided or not leaf.numel():
+        return
+    if leaf.ndim and leaf.numel() == len(leaf):
+        yield path, leaf
+    elif leaf.ndim == 2 and leaf.shape[1] <= _MOST_COLUMNS:
+        for index, column in enumerate(leaf.unbind(1)):
+            yield f"{path}[:, {index}]", column
+
+
+def _is_readable(part: Any) -> bool:
+    """Whether a batch holds tensors and texts alone: ids may stand in any other object."""
+    if isinstance(part, Mapping):
+        return all(map(_is_readable, part.values()))
+    if isinstance(part, (list, tuple)):
+        return all(map(_is_readable, part))
+    return part is None or isinstance(part, (Tensor, str, bool))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested dictionaries, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _in_each(value.values())
+    elif isinstance(value, (list, tuple)):
+        yield from _in_each(value)
+
+
+def _in_each(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        yield from tensors_in(value)
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """The bytes of a tensor's elements."""
+    return tensor.numel() * tensor.element_size()
 
 
 def leaves_of(batch: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

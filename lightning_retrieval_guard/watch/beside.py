@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
+from lightning_retrieval_guard.watch.batches import bytes_of
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, UpdateContext
 
 
@@ -134,7 +135,7 @@ class BesideFeeder:
         copies = {}
         for path, part in _compat.metrics_in(metric).items():
             states, is_blank = states_of(part), states_of is _compat.default_states
-            self._bytes += sum(_bytes(state) for state in states.values() if isinstance(state, Tensor))
+            self._bytes += sum(bytes_of(state) for state in states.values() if isinstance(state, Tensor))
             updates = 0 if is_blank else part.update_count
             copies[path] = Held(updates, {name: _copied(state) for name, state in states.items()})
         return copies
@@ -144,16 +145,14 @@ class BesideFeeder:
         self._bytes = 0
 
 
-def _bytes(state: Tensor) -> int:
-    return state.numel() * state.element_size()
-
-
 def _grown(before: dict[str, Any], after: dict[str, Any]) -> int:
     """The bytes of what an update has appended to lists, which were empty or shared with the metric before."""
     lists = [state for state in after.values() if isinstance(state, list)]
     earlier = {id(part) for state in before.values() if isinstance(state, list) for part in state[-1:]}
     return sum(
-        _bytes(state[-1]) for state in lists if state and isinstance(state[-1], Tensor) and id(state[-1]) not in earlier
+        bytes_of(state[-1])
+        for state in lists
+        if state and isinstance(state[-1], Tensor) and id(state[-1]) not in earlier
     )
 
 

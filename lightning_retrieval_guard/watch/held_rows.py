@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.scored_updates import score_update
 from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.watch.batches import bytes_of
 from lightning_retrieval_guard.watch.metric_lives import MetricLife
 
 MEBIBYTE = 1 << 20
@@ -67,7 +68,7 @@ class HeldRows:
         if may_wait:
             # room is made first, so that the budget holds at every moment
             new = [part for column, copies in columns for part in column if _find(part, copies) is None]
-            self._make_room(sum(map(_size, new)))
+            self._make_room(sum(map(bytes_of, new)))
         kept = [[self._copy(part, copies, may_wait) for part in column] for column, copies in columns]
         life.capture((kept[0], kept[1], kept[2]), self._settings_of(metric))
         self._lives.append(weakref.ref(life))
@@ -85,8 +86,8 @@ class HeldRows:
         return copy
 
     def _count(self, tensor: Tensor) -> None:
-        self._bytes += _size(tensor)
-        weakref.finalize(tensor, self._discount, _size(tensor)).atexit = False
+        self._bytes += bytes_of(tensor)
+        weakref.finalize(tensor, self._discount, bytes_of(tensor)).atexit = False
 
     def _discount(self, size: int) -> None:
         self._bytes -= size
@@ -116,10 +117,6 @@ class HeldRows:
         if key not in self._settings:
             self._settings[key] = _compat.detached_clone(metric)
         return self._settings[key]
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:

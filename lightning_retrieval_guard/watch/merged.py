@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -51,10 +51,25 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
     return None
 
 
-def rows_given(args: Any, kwargs: dict[str, Any]) -> int | None:
-    """The rows that an update of a retrieval metric was given, where its arguments are as torchmetrics names them."""
-    given = kwargs["preds"] if "preds" in kwargs else next(iter(args), None)
-    return given.numel() if isinstance(given, Tensor) else None
+class Given(NamedTuple):
+    """What an update of a retrieval metric was given, where its arguments are as torchmetrics names them.
+
+    Attributes:
+        rows: The number of rows.
+        ids: The query ids.
+    """
+
+    rows: int | None
+    ids: Any
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
+        """From the arguments."""
+        preds, _, ids = (kwargs.get(name, args[i] if i < len(args) else None) for i, name in enumerate(_ARGUMENTS))
+        return cls(preds.numel() if isinstance(preds, Tensor) else None, ids)
+
+
+_ARGUMENTS = ("preds", "target", "indexes")
 
 
 def _is_torchmetrics(function: Any) -> bool:

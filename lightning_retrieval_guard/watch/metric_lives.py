@@ -20,6 +20,7 @@ from lightning_retrieval_guard.watch.suppressions import Suppressed
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.beside import Beside
+    from lightning_retrieval_guard.watch.counted_ids import CountedIds
 from collections.abc import Callable
 
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
@@ -171,6 +172,8 @@ class MetricRecord:
     # the batch in which it was made in a step
     made_in_batch: int | None = None
     resets_in_steps: bool = False
+    # the last epoch in a step of which it was reset
+    reset_in_epoch: int | None = None
     dropped: Dropped | None = None
     # what compute() returned in place of which the guard gave its own value
     program_value: Any = None
@@ -310,8 +313,9 @@ class UpdateContext:
 
     ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
     ``is_over`` says of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, ``in_step`` says whether a step runs, ``repeats`` what of its batch the sampler repeats, and
-    ``logs_by_dataloader`` whether metric objects are logged for each of several dataloaders.
+    have come from, ``in_step`` says whether a step runs, ``repeats`` what of its batch the sampler repeats,
+    ``counted_ids`` knows ids that were counted from zero, and ``logs_by_dataloader`` says whether metric objects are
+    logged for each of several dataloaders.
     """
 
     stage: str
@@ -323,17 +327,23 @@ class UpdateContext:
     columns: IdColumns | None = None
     in_step: bool = True
     repeats: Repeats | None = None
+    counted_ids: CountedIds | None = None
     logs_by_dataloader: bool = False
 
-    def feed(self, record: MetricRecord) -> tuple[Feed, Batch]:
-        """A metric is updated now: what feeds it, and what is known of the batches since its update before."""
+    def feed(self, record: MetricRecord, counted: bool) -> tuple[Feed, Batch]:
+        """A metric is updated now: what feeds it, and what is known of the batches since its update before.
+
+        Args:
+            record: The metric.
+            counted: Whether its query ids were seen to be counted from zero.
+        """
         record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
         samples, source = None, (self.stage, self.dataloader)
         if self.samples is not None:
             # those since its last update by the same dataloader of the same stage
             samples = self.samples - record.samples_at_update.get(source, 0)
             record.samples_at_update[source] = self.samples
-        return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step)
+        return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step, counted)
 
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.

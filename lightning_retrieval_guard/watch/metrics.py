@@ -18,12 +18,13 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
+from lightning_retrieval_guard.watch.batches import tensors_in
 from lightning_retrieval_guard.watch.beside import BesideFeeder
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
-from lightning_retrieval_guard.watch.keys import How, Origin, Origins, tensors_in
+from lightning_retrieval_guard.watch.keys import How, Origin, Origins
 from lightning_retrieval_guard.watch.listener import WatchListener
-from lightning_retrieval_guard.watch.merged import rows_given
+from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
@@ -156,7 +157,7 @@ class MetricWatch:
         self._before_update(record, args, kwargs)
         with self._running(record):
             result = original(*args, **kwargs)
-        self._listener.protect(lambda: self._note_update(record, rows_given(args, kwargs)))
+        self._listener.protect(lambda: self._note_update(record, Given.of(args, kwargs)))
         return result
 
     def _compute(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -180,7 +181,7 @@ class MetricWatch:
             value, synced = self._listener.forward(record, plain)
 
         def note() -> None:
-            self._note_update(record, rows_given(args, kwargs))
+            self._note_update(record, Given.of(args, kwargs))
             self._note_value(record, value, "forward", synced)
 
         self._listener.protect(note)
@@ -282,7 +283,7 @@ class MetricWatch:
         if not record.is_rows:
             self._beside.take(record, feeding, inputs, self._running)
 
-    def _note_update(self, record: MetricRecord, rows: int | None) -> None:
+    def _note_update(self, record: MetricRecord, given: Given) -> None:
         metric: Any = record.metric()
         if metric is not None and _compat.is_composition(metric):
             return  # its parts were updated
@@ -292,9 +293,13 @@ class MetricWatch:
         if record.made_in_batch != self._batch:
             record.made_in_batch = None
         feeding = self._listener.feeding()
-        record.note_update(*((Feed(), Batch()) if feeding is None else feeding.feed(record)))
-        if record.is_rows and rows is not None:
-            record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < rows
+        if feeding is None:
+            record.note_update(Feed(), Batch())
+        else:
+            counted_ids = feeding.counted_ids
+            record.note_update(*feeding.feed(record, counted_ids is not None and counted_ids.hold(given.ids)))
+        if record.is_rows and given.rows is not None:
+            record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < given.rows
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
@@ -324,6 +329,8 @@ class MetricWatch:
         if record is None or any(caller is record for caller in self._calls.records):
             return
         if record.is_rows:
+            feeding = self._listener.feeding() if self._listener.in_step else None
+            record.reset_in_epoch = record.reset_in_epoch if feeding is None else feeding.epoch
             ids = _compat.row_states(metric)[0]
             for other, sharer in self.row_records():
                 # members of a compute group share one list, which the reset of the first of them empties

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
+from lightning_retrieval_guard.watch.batches import bytes_of, tensors_in
 
 
 class _Call(NamedTuple):
@@ -68,11 +69,13 @@ class SampleMeans(TorchFunctionMode):
 
     Args:
         size: The samples in the batch.
+        limit: The most bytes of what functions got that may be kept until the batch is over.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, limit: float) -> None:
         super().__init__()
         self._size = size
+        self._room = limit
         self._calls: dict[int, _Call] = {}
         self._notes = True
 
@@ -80,7 +83,9 @@ class SampleMeans(TorchFunctionMode):
         """Call a torch function, and note it if it returns one number."""
         result = func(*args, **(kwargs or {}))
         if not _compat.is_compiling() and self._notes and _is_number(result):
-            self._calls.setdefault(id(result), _Call(result, func, args, kwargs or {}))
+            self._room -= sum(map(bytes_of, tensors_in([args, kwargs])))
+            if self._room >= 0:
+                self._calls.setdefault(id(result), _Call(result, func, args, kwargs or {}))
         return result
 
     def mean(self, value: Any, is_last: bool) -> BatchMean:
@@ -128,5 +133,6 @@ class SampleMeans(TorchFunctionMode):
 
 
 def _is_number(result: Any) -> bool:
-    # integers are not told apart by identity
-    return result.ndim == 0 if isinstance(result, Tensor) else isinstance(result, float)
+    if isinstance(result, Tensor):
+        return result.ndim == 0 and not result.requires_grad  # which would keep its whole graph alive
+    return isinstance(result, float)  # integers are not told apart by identity

@@ -6,6 +6,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch.overrides import TorchFunctionMode
+
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
@@ -20,6 +22,7 @@ from lightning_retrieval_guard.watch.batches import (
     measure_batch,
     padding_of,
 )
+from lightning_retrieval_guard.watch.counted_ids import CountedIds
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import Repeats, UpdateContext
@@ -43,6 +46,7 @@ class StageRecord:
         dataloader: The dataloader at hand, where there are several.
         repeats: What of the batch at hand the sampler repeats.
         means: Notes numbers of the batch at hand, where one of its samples is repeated.
+        counted_ids: Knows ids that the first batch, or the hook after the batches, has counted from zero.
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
@@ -61,6 +65,7 @@ class StageRecord:
     dataloader: int | None = None
     repeats: Repeats | None = None
     means: SampleMeans | None = None
+    counted_ids: CountedIds | None = None
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
@@ -93,15 +98,16 @@ class StageRecord:
         self.dataloader = dataloader
         self.batches += 1
         self.batch = measure_batch(batch, leaves.values(), index, loader, batch_size_fn)
-        self._keep_columns(id_columns_of(leaves, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
+        self._keep_columns(id_columns_of(batch, leaves, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
         if dataloader not in self._padding:
             self._padding[dataloader] = padding_of(loader)
         size, seen = self.batch.samples, self._samples.get(dataloader, 0)
         if trainer.world_size > 1 and self.stage != "train" and is_dealt_by_data_set(loader):
             self._edges.setdefault(dataloader, ShardEdges()).note(leaves.values(), size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
+        self.counted_ids = CountedIds() if self.batches == 1 and self.stage != "train" else None
         self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
-        self.means = None if self.repeats is None else SampleMeans(self.repeats.size)
+        self.means = None if self.repeats is None else SampleMeans(self.repeats.size, max_held_mb * MEBIBYTE)
 
     def _find_repeats(self, rank: int, size: int | None, before: int | None, loader: Any) -> Repeats | None:
         """What of the batch at hand the sampler repeats; a collate function of the program's may order samples anew."""
@@ -123,11 +129,10 @@ class StageRecord:
 
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
+        self.counted_ids = CountedIds() if self.stage != "train" else None
         self.in_step = self.fresh = False
         self.batch, self.repeats, self.means, self._feeding = _NO_BATCH, None, None, None
-        columns = self._columns
-        batches = None if columns is None else [batch for one_batch in columns for batch in one_batch.batches]
-        self._in_batch = None if batches is None else IdColumns(batches)
+        self._in_batch = None if self._columns is None else IdColumns.joined(self._columns)
 
     @property
     def samples(self) -> int | None:
@@ -153,6 +158,7 @@ class StageRecord:
             columns=self._in_batch,
             in_step=self.in_step,
             repeats=self.repeats,
+            counted_ids=self.counted_ids,
             logs_by_dataloader=self.logs_by_dataloader,
         )
         return self._feeding
@@ -161,6 +167,14 @@ class StageRecord:
         """A metric object was logged for one of several dataloaders."""
         if not self.logs_by_dataloader:
             self.logs_by_dataloader, self._feeding = True, None
+
+    @property
+    def modes(self) -> list[TorchFunctionMode]:
+        """What has to be entered while the program runs, to see what it makes."""
+        # older versions of torch trace the modes' code where a program compiles its own
+        if _compat.TRACED_MODES.shown_by("torch"):
+            return []
+        return [mode for mode in (self.means, self.counted_ids) if mode is not None]
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

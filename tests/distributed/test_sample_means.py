@@ -115,11 +115,12 @@ def run(
     batch_size: int,
     sync_dist: bool = True,
     weight: int | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """What this rank shows."""
     torch.manual_seed(0)
     module = Program(program, samples, batch_size, {"sync_dist": sync_dist, "batch_size": weight})
-    guard = guards(mode, {})
+    guard = guards(mode, settings)
     trainer = make_trainer(guard, Recorder())
     with recorded_warnings():
         trainer.validate(module, verbose=False)
@@ -173,6 +174,13 @@ def test_what_is_no_mean_over_samples_stays(pools: Mapping[int, Pool], program: 
     for one, other in zip(plain, shown(pools, 2, mode="correct", **case), strict=True):
         assert other["values"] == one["values"]
         assert other["found"] == dict.fromkeys(one["values"], ("warning", False, False))
+
+
+def test_what_takes_too_much_memory_is_not_kept(pools: Mapping[int, Pool]) -> None:
+    case = {"program": "means", "samples": 11, "batch_size": 4}
+    plain = shown(pools, 2, mode="none", **case)
+    for one, other in zip(plain, shown(pools, 2, mode="correct", **case, max_held_mb=1e-6), strict=True):
+        assert other["values"] == one["values"]
 
 
 def test_each_dataloader_is_padded_by_itself(pools: Mapping[int, Pool]) -> None:

@@ -108,6 +108,7 @@ def sources(
     scope: Any = "auto",
     columns: IdColumns | None = MADE_IN_STEP,
     in_steps: bool = True,
+    counted: bool = False,
 ) -> dict[str, SourceView]:
     """The same for several metrics that saw the same rows, by name."""
     ranks = [
@@ -119,6 +120,7 @@ def sources(
             synchronises=synchronises,
             columns=columns,
             in_steps=in_steps,
+            counted=counted,
             **padding_options(rank, len(updates), repeated),
         )
         for rank, rank_updates in enumerate(updates)

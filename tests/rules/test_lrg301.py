@@ -41,7 +41,8 @@ def test_ids_that_restart_in_each_batch_merge_queries_on_one_device() -> None:
 
 
 def test_ids_that_restart_on_each_rank_merge_queries() -> None:
-    finding = the_finding("LRG301", stage(logged(restarting(DATASET_IDS, [SECOND, ONE], samples=[1, 1]), 1.0)))
+    ranks = restarting(DATASET_IDS, [SECOND, ONE], samples=[1, 1], counted=True)
+    finding = the_finding("LRG301", stage(logged(ranks, 1.0)))
     assert finding.ranks == (0, 1)
     assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.625)
     assert "got 4 queries, one for each sample, under at most 2 ids that" in finding.message

@@ -67,6 +67,7 @@ def make_rank(
     scope: QueryScope = "auto",
     columns: IdColumns | None = MADE_IN_STEP,
     in_steps: bool = True,
+    counted: bool = False,
     **properties: Any,
 ) -> Rank:
     """A rank with the updates of one or more metric lives, each of a batch of its own."""
@@ -74,7 +75,7 @@ def make_rank(
     options = {"single_life": len(lives) <= 1, **properties}
 
     def collect_facts(rows: SharedRows) -> Any:
-        batches = [Batch(size, columns, in_steps) for size in samples]
+        batches = [Batch(size, columns, in_steps, counted) for size in samples]
         words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **options}
         return gather_facts(rows.table, batches, world_size, **words)
 

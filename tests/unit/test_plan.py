@@ -169,13 +169,27 @@ def test_relevant_rows_on_the_diagonal_show_that_ids_number_samples() -> None:
 @pytest.mark.parametrize(
     ("columns", "seen"),
     [
+        (IdColumns(({"qid": torch.tensor([1.0, 0.0, 2.0])},)), SILENT),
+        (IdColumns(({"qid": torch.tensor([0.5, 0.0, 1.5])},)), CERTAIN),
+        (IdColumns(({"qid": torch.tensor([0, 1])},), is_own=True), CERTAIN),
+        (IdColumns(({},), is_own=True, is_opaque=True), CERTAIN),
         (IdColumns(({"qid": torch.tensor([1, 0, 2])},)), SILENT),
         (IdColumns(({"label": torch.tensor([5, 0, 2])}, {"label": torch.tensor([6])})), CERTAIN),
         (IdColumns(({"batch/qid": torch.tensor([0])}, {"batch/qid": torch.tensor([1])})), SILENT),
         (IdColumns(({"qid": torch.tensor([0, 1])}, {})), CERTAIN),
         (None, IN_DOUBT),
     ],
-    ids=["of-the-data", "another-column", "of-several-batches", "not-in-every-batch", "unknown"],
+    ids=[
+        "floats",
+        "no-numbers",
+        "own-collate",
+        "unreadable",
+        "of-the-data",
+        "another-column",
+        "of-several-batches",
+        "not-in-every-batch",
+        "unknown",
+    ],
 )
 def test_ids_that_stand_in_a_column_of_the_batch_are_of_the_data(columns: IdColumns | None, seen: tuple) -> None:
     assert seen_of([AB, OTHER_A], samples=[2, 1], columns=columns) == seen
@@ -219,10 +233,19 @@ def test_gathered_rows_are_judged_by_the_samples_of_all_ranks() -> None:
 def test_ids_that_restart_on_each_rank_are_seen_when_queries_are_compared() -> None:
     decided = plan([AB], [OTHER_A], samples=[2])
     assert not decided.ids_restart  # the second rank has one query for two samples
-    decided = plan([A, B], [OTHER_A, D_AS_B])
+    decided = plan([A, B], [OTHER_A, D_AS_B], counted=True)
     assert decided.compares
     assert decided.ids_restart  # as many ids as samples, in two batches, on both ranks
     assert not decided.split
+
+
+def test_ids_that_were_seen_to_be_counted_restart_for_certain() -> None:
+    """Else the data may hold each question twice, which a sampler deals to two ranks."""
+    assert seen_of([A, B], [OTHER_A, D_AS_B]) == IN_DOUBT
+    assert seen_of([A, B], [OTHER_A, D_AS_B], in_steps=False) == CERTAIN
+    assert seen_of([A, OTHER_A], counted=True) == CERTAIN
+    assert seen_of([A, A], counted=True) == SILENT  # the same query twice
+    assert seen_of([AB, OTHER_AB], samples=[2, 2], counted=True) == SILENT  # as for a corpus that is dealt over batches
 
 
 def test_the_ids_of_one_batch_on_each_rank_may_restart() -> None:
@@ -242,7 +265,7 @@ def test_ids_of_the_hook_number_the_samples_of_all_batches() -> None:
 @pytest.mark.parametrize(("scope", "restarting"), [("global", False), ("batch", True), ("auto", True)])
 def test_a_declared_scope_overrides_the_evidence(scope: str, restarting: bool) -> None:
     assert plan([AB, OTHER_A], [CD, A], scope=scope, samples=[2, 1]).ids_restart is restarting
-    assert plan([A, B], [OTHER_A, D_AS_B], scope=scope).ids_restart is restarting
+    assert plan([A, B], [OTHER_A, D_AS_B], scope=scope, counted=True).ids_restart is restarting
 
 
 def test_a_query_over_two_ranks_is_split() -> None:
@@ -330,7 +353,7 @@ def test_only_a_rank_that_ends_on_a_repeated_sample_leaves_it_out() -> None:
 
 def test_ids_that_restart_say_nothing_of_the_repeated_sample() -> None:
     again = update([1, 1], [0.9, 0.1], [1, 0])  # the first sample of the first rank, under the number that is due
-    decided = plan([A, D_AS_B], [update([0, 0], [0.6, 0.5], [0, 1]), again], repeated=1)
+    decided = plan([A, D_AS_B], [update([0, 0], [0.6, 0.5], [0, 1]), again], repeated=1, counted=True)
     assert decided.ids_restart
     assert decided.padded == ((1, 0),)
 

@@ -22,8 +22,9 @@ class OwnIds(QueryProgram):
         return torch.arange(len(batch["query"]))
 
     def update(self, batch: Batch) -> None:
+        ids = self.ids(batch)
         for metric in self.metrics.values():
-            metric.update(*rows_of(batch, self.ids(batch)))
+            metric.update(*rows_of(batch, ids))
 
 
 class ArangeObject(OwnIds, ObjectLogged):

@@ -1,6 +1,7 @@
 """One user with all candidates a batch, and batch_idx as the id: ranks number their users alike.
 
 Kind: colliding ids
+Stays: nothing shows that the number of the batch is not an id of the data
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""21 samples on two devices: the sampler repeats one, and a mean of the batch cannot be taken apart again.
+"""21 samples on two devices: the sampler repeats one, and a loss counts it twice.
 
 Kind: one for each other rule
-Stays: a plain value is averaged over its batch already
 """
 
 from collections.abc import Callable

@@ -1,0 +1,184 @@
+"""Query ids of the data stay as they are, whatever they look like; those that were counted are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.retrieval import RetrievalMRR
+
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
+from .harness import Outcome, Pool
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLES, CANDIDATES, BATCH = 24, 5, 4
+_random = torch.Generator().manual_seed(11)
+SCORES = torch.rand(SAMPLES, CANDIDATES, generator=_random)
+RELEVANT = torch.randint(CANDIDATES, (SAMPLES,), generator=_random)
+# each question stands in two samples, which the sampler deals to two ranks
+QUESTION = torch.arange(SAMPLES) // 2
+NAMES = [f"question {number}" for number in QUESTION.tolist()]
+
+
+class Program(LightningModule):
+    """Scores the candidates of each sample; how the samples come and what their ids are is its subclasses' business."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mrr, self.seen = RetrievalMRR(), 0
+
+    def sample(self, index: int) -> Any:
+        return index
+
+    def val_dataloader(self) -> Any:
+        return DataLoader([self.sample(index) for index in range(SAMPLES)], batch_size=BATCH)
+
+    def ids(self, batch: Any) -> Tensor:
+        raise NotImplementedError
+
+    def index(self, batch: Any) -> Tensor:
+        return batch
+
+    def update(self, index: Tensor, ids: Tensor) -> None:
+        relevance = torch.nn.functional.one_hot(RELEVANT[index], CANDIDATES)
+        self.mrr.update(SCORES[index].flatten(), relevance.flatten(), indexes=ids.repeat_interleave(CANDIDATES))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.update(self.index(batch), self.ids(batch))
+        self.seen += len(self.index(batch))
+        self.log("mrr", self.mrr)
+
+
+class Pair(Program):
+    """A question and an item side by side."""
+
+    def sample(self, index: int) -> Any:
+        return torch.tensor([QUESTION[index], index])
+
+    def index(self, batch: Tensor) -> Tensor:
+        return batch[:, 1]
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return batch[:, 0]
+
+
+class Small(Program):
+    """Ids in a dtype of few bits."""
+
+    def sample(self, index: int) -> Any:
+        return {"index": index, "question": QUESTION[index].to(torch.int16)}
+
+    def index(self, batch: Any) -> Tensor:
+        return batch["index"]
+
+    def ids(self, batch: Any) -> Tensor:
+        return batch["question"].long()
+
+
+class Floats(Small):
+    """Ids that came as floats, as from a table."""
+
+    def sample(self, index: int) -> Any:
+        return {"index": index, "question": QUESTION[index].double()}
+
+
+class OwnCollate(Small):
+    """A collate function of the program's own."""
+
+    def val_dataloader(self) -> Any:
+        samples = [self.sample(index) for index in range(SAMPLES)]
+        return DataLoader(samples, batch_size=BATCH, collate_fn=lambda items: torch.utils.data.default_collate(items))
+
+
+class Derived(Program):
+    """Ids that are worked out in the step."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return batch // 2
+
+
+class Texts(Program):
+    """Ids that are looked up by a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {name: number for number, name in enumerate(dict.fromkeys(NAMES))}
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.tensor([self.numbers[NAMES[index]] for index in batch])
+
+
+class InBatch(Program):
+    """Numbers of the samples in their batch; all batches are of one size, and nothing is on a diagonal."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.arange(len(batch))
+
+
+class OnRank(Program):
+    """Numbers of the samples on their rank."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.arange(len(batch)) + self.seen
+
+
+OF_THE_DATA: dict[str, type[Program]] = {
+    program.__name__: program for program in (Pair, Small, Floats, OwnCollate, Derived, Texts)
+}
+COUNTED: dict[str, type[Program]] = {program.__name__: program for program in (InBatch, OnRank)}
+
+
+def run(mode: str, program: str) -> dict[str, Any]:
+    """What this rank shows."""
+    module = (OF_THE_DATA | COUNTED)[program]()
+    guard = guards(mode, {})
+    trainer = make_trainer(guard, Recorder())
+    with recorded_warnings():
+        trainer.validate(module, verbose=False)
+    findings = [one for each in guard for one in each.findings if one.is_serious]
+    return {
+        "mrr": float(trainer.callback_metrics["mrr"]),
+        "found": {one.code: one.severity.value for one in findings},
+        "corrected": any(one.corrected for one in findings),
+    }
+
+
+@pytest.fixture
+def shown(pools: Mapping[int, Pool]) -> Callable[[int, str, str], dict[str, Any]]:
+    """What rank zero shows, where no rank failed."""
+
+    def show(ranks: int, mode: str, program: str) -> dict[str, Any]:
+        outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", mode=mode, program=program)
+        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+        result: dict[str, Any] = outcomes[0].value
+        return result
+
+    return show
+
+
+@pytest.mark.parametrize("program", OF_THE_DATA)
+def test_ids_of_the_data_stay(shown: Callable[..., dict[str, Any]], program: str) -> None:
+    plain = shown(1, "none", program)["mrr"]
+    for ranks in (1, 2):
+        result = shown(ranks, "correct", program)
+        assert result["mrr"] == pytest.approx(plain, rel=1e-6)
+        assert not result["corrected"]
+        # nothing shows that numbers made in a step are not counted
+        in_doubt = ranks == 2 and program in ("Derived", "Texts")
+        assert result["found"] == ({"LRG301": "warning"} if in_doubt else {})
+
+
+@pytest.mark.parametrize("program", COUNTED)
+def test_ids_that_were_counted_are_told_apart(shown: Callable[..., dict[str, Any]], program: str) -> None:
+    rank = 1 + (SCORES.gather(1, RELEVANT[:, None]) < SCORES).sum(dim=1)
+    for ranks in (1, 2):
+        result = shown(ranks, "correct", program)
+        assert result["mrr"] == pytest.approx(float((1 / rank).mean()), rel=1e-6)
+        if ranks == 2 or program == "InBatch":
+            assert result["found"] == {"LRG301": "error"}
