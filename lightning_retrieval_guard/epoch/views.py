@@ -323,15 +323,15 @@ def _agree(pairs: Sequence[tuple[float, float]]) -> bool:
 
 
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
-    """The rows behind a key, under the name that the lowest rank has for them."""
+    """The rows behind a key."""
     present = [key for key in facts if key is not None]
     # values of different kinds are no value of any one metric
     if any(key.mixed for key in present):
         return None
     names = dict.fromkeys(key.source for key in present if key.source is not None)
     views = [sources[name] for name in names if name in sources]
-    # where some ranks show a part of a metric's rows and others all of them, nothing is known of them together
-    return None if not views or (len(views) > 1 and any(view.shared for view in views)) else views[0]
+    # where ranks show different rows, nothing is known of them together
+    return views[0] if len(views) == 1 else None
 
 
 def _parts_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> tuple[SourceView, ...]:

@@ -11,6 +11,7 @@ from lightning_retrieval_guard.epoch.facts import ComputeCall
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import KeyView, Message, order_of_reductions
+from lightning_retrieval_guard.ranking.measures import Measure, measure_of
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import LocalStates
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -100,10 +101,12 @@ class _RememberedSource(NamedTuple):
 
     Attributes:
         stamp: Of the metric's record then.
+        measure: What the metric asked for.
         source: What the ranks know of them.
     """
 
     stamp: tuple[int, int]
+    measure: Measure | None
     source: SourceView
 
 
@@ -125,9 +128,11 @@ class KnownValues:
         return None if entry is None else entry.source
 
     def current(self, record: MetricRecord) -> SourceView | None:
-        """What is known of a metric that was not fed since."""
+        """What is known of a metric that was not fed since, and has the settings of then."""
         entry = self._entries.get(id(record))
-        return None if entry is None or entry.stamp != record.stamp else entry.source
+        if entry is None or entry.stamp != record.stamp or entry.measure != measure_of(record.metric()):
+            return None
+        return entry.source
 
     def remember(self, epoch: RunningEpoch) -> None:
         """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
@@ -139,4 +144,4 @@ class KnownValues:
             if name is None and not _compat.row_states(metric)[0]:
                 name = self._finder.name(record)
             if name in epoch.sources:
-                self._entries[id(record)] = _RememberedSource(record.stamp, epoch.sources[name])
+                self._entries[id(record)] = _RememberedSource(record.stamp, measure_of(metric), epoch.sources[name])

@@ -141,8 +141,10 @@ class SourceFinder:
         """The source that a key shows, if it is among ``sources``."""
         if not key.lives:
             return None
-        lives = self.epoch_rows(key.lives, stage, key.call.dataloader).lives
-        return next((name for name, source in sources.items() if source.shows(lives)), None)
+        epoch_rows, by_key = self.epoch_rows(key.shown_lives, stage, key.call.dataloader), f"key:{key.call.storage}"
+        # a rank may have had one life where others had several, so that only the key has the same name on all
+        names = [by_key] if _was_reset(key, stage) else sources
+        return next((name for name in names if name in sources and sources[name].shows(epoch_rows.lives)), None)
 
     def behind_keys(
         self, stage: StageRecord, keys: Iterable[KeyRecord], earlier: Mapping[str, LocalSource]
@@ -151,19 +153,20 @@ class SourceFinder:
         sources: dict[str, LocalSource] = {}
         for key in keys:
             if key.lives and not key.mixed and self.name_of(key, stage, {**earlier, **sources}) is None:
-                epoch_rows = self.epoch_rows(key.lives, stage, key.call.dataloader)
-                name = self._name_for(key)
+                epoch_rows = self.epoch_rows(key.shown_lives, stage, key.call.dataloader)
+                name = self._name_for(key, stage)
                 name = f"{name} of dataloader {key.call.dataloader}" if epoch_rows.shared else name
                 name = _free_name(name, {**earlier, **sources})
                 sources[name] = self._build(name, epoch_rows, stage, shown_by_forward=key.call.kind == "forward")
         self._sets.clear()
         return sources
 
-    def _name_for(self, key: KeyRecord) -> str:
+    def _name_for(self, key: KeyRecord, stage: StageRecord) -> str:
         """The name of a lasting metric, so that ranks without rows find it; else a name by the key."""
-        life = key.lives[-1]
+        life = key.shown_lives[-1]
         lasting = isinstance(life, MetricLife) and life.is_current and life.record.created_in_hook not in STEP_HOOKS
-        return self.name(life.record) if lasting and len(key.lives) == 1 else f"key:{key.call.storage}"
+        by_metric = lasting and len(key.lives) == 1 and not _was_reset(key, stage)
+        return self.name(life.record) if by_metric else f"key:{key.call.storage}"
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, if this rank has it."""
@@ -265,6 +268,11 @@ class SourceFinder:
                     # the path within the module goes before one in a list or in a callback
                     names.setdefault(id(part), path)
         return names
+
+
+def _was_reset(key: KeyRecord, stage: StageRecord) -> bool:
+    """Whether a metric that steps show was reset in steps of the epoch."""
+    return key.call.in_step and any(life.record.reset_in_epoch == stage.epoch for life in key.lives)
 
 
 def _name_by_site(record: MetricRecord) -> str:

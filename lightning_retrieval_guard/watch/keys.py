@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Kind, LogCall, WeightCounts
-from lightning_retrieval_guard.ranking.measures import score_alike
-from lightning_retrieval_guard.watch.batches import BatchSize
+from lightning_retrieval_guard.ranking.measures import Measure, measure_of
+from lightning_retrieval_guard.watch.batches import BatchSize, tensors_in
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
 from lightning_retrieval_guard.watch.metric_lives import (
     AnyLife,
@@ -22,6 +22,7 @@ from lightning_retrieval_guard.watch.metric_lives import (
     MetricLife,
     MetricRecord,
     Repeats,
+    SomeUpdates,
     life_of,
 )
 from lightning_retrieval_guard.watch.sample_means import BatchMean, SampleMeans
@@ -81,21 +82,6 @@ class Origins:
 
 def _differ(one: Tensor, other: Tensor) -> Tensor:
     return ((one != other) & ~(one.isnan() & other.isnan())).any()
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested dictionaries, lists and tuples."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _in_each(value.values())
-    elif isinstance(value, (list, tuple)):
-        yield from _in_each(value)
-
-
-def _in_each(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        yield from tensors_in(value)
 
 
 @dataclass
@@ -174,7 +160,8 @@ class KeyRecord:
 
     Attributes:
         call: The first log call.
-        mixed: Whether it shows values of different kinds, or of metrics with different settings.
+        lives: The metric lives behind its values.
+        counts: For each of them how many updates its value was made of; ``None`` for all that it has in the end.
         suppressed: What silences rules at all of its log calls.
         program_value: What the program would have logged last, where the guard gave it another value.
         first_batch: The mean of the first batch, where the sampler repeats its first sample.
@@ -187,8 +174,8 @@ class KeyRecord:
     on_epoch: bool = True
     calls: int = 0
     synced: bool = False
-    mixed: bool = False
     lives: list[AnyLife] = field(default_factory=list)
+    counts: list[int | None] = field(default_factory=list)
     # of metrics that keep no rows
     history: MetricHistory = field(default_factory=MetricHistory)
     # the metric whose value was logged last
@@ -201,6 +188,27 @@ class KeyRecord:
     last_batch: BatchMean | None = None
     last_of: int | None = None
     _repeated_in: SampleMeans | None = None
+    _differs: bool = False
+    _measure: Measure | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its values are of different kinds or settings, or a metric was fed on in a step that showed it."""
+        if self._differs or (self.call.in_step and any(life is not shown for life, shown in self._lives_shown)):
+            return True
+        # settings that have changed since are those of no value here
+        return bool(self.lives) and self._measure != measure_of(life_of(self.lives[-1]).metric)
+
+    @property
+    def shown_lives(self) -> list[AnyLife]:
+        """The metric lives, with the updates that the values were made of."""
+        return [shown for _, shown in self._lives_shown]
+
+    @property
+    def _lives_shown(self) -> Iterator[tuple[AnyLife, AnyLife]]:
+        for life, count in zip(self.lives, self.counts, strict=True):
+            is_whole = count is None or not isinstance(life, MetricLife) or len(life.states()[0]) <= count
+            yield life, (life if is_whole else SomeUpdates(life_of(life), list(range(count or 0))))
 
     @property
     def shown_metrics(self) -> list[Any]:
@@ -236,7 +244,7 @@ class KeyRecord:
 
     def note_origin(self, kind: Kind, origin: Origin | None) -> None:
         """Take in where the value of one log call came from."""
-        self.mixed = self.mixed or kind != self.call.kind
+        self._differs = self._differs or kind != self.call.kind
         self.synced = self.synced or (origin is not None and origin.synced)
         if origin is not None and not origin.record.is_rows:
             self.history.note(origin.record)
@@ -245,24 +253,29 @@ class KeyRecord:
         if origin is None or origin.life is None or origin.life.metric is None:
             return
         origin.life.hold()
+        self._compare_settings(origin.life)
         last = self.lives[-1] if self.lives else None
         if kind == "forward":
             self._note_forward(last, origin.life, origin.update)
         elif last is not origin.life:
-            self._compare_settings(origin.life)
-            self.lives.append(origin.life)
+            self._append(origin.life, origin.update + 1 if kind == "compute" else None)
+        else:
+            self.counts[-1] = None
+
+    def _append(self, life: AnyLife, count: int | None) -> None:
+        self.lives.append(life)
+        self.counts.append(count)
 
     def _compare_settings(self, life: MetricLife) -> None:
-        """Another life is shown from now on."""
-        if self.lives:
-            last = life_of(self.lives[-1])
-            self.mixed = self.mixed or not score_alike(last.metric, life.metric)
+        """A value of this life is shown."""
+        measure, last = measure_of(life.metric), life_of(self.lives[-1]) if self.lives else life
+        self._differs |= bool(self.lives) and (measure != self._measure or type(last.metric) is not type(life.metric))
+        self._measure = measure
 
     def _note_forward(self, last: AnyLife | None, life: MetricLife, update: int) -> None:
         if not isinstance(last, ForwardUpdates) or last.life is not life:
-            self._compare_settings(life)
             last = ForwardUpdates(life, [])
-            self.lives.append(last)
+            self._append(last, None)
         # one value may be logged twice under a key
         if not last.updates or last.updates[-1] != update:
             last.updates.append(update)

@@ -1,0 +1,163 @@
+"""A key shows the rows and settings that its value was made of, whatever becomes of the metric afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
+from .harness import Outcome, Pool
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLES, CANDIDATES, BATCH = 24, 5, 4
+_random = torch.Generator().manual_seed(13)
+SCORES = torch.rand(SAMPLES, CANDIDATES, generator=_random)
+RELEVANCE = functional.one_hot(torch.randint(CANDIDATES, (SAMPLES,), generator=_random), CANDIDATES)
+
+
+class Program(LightningModule):
+    """Queries of one sample each, whose ids are those of the data."""
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(range(SAMPLES), batch_size=BATCH)
+
+    def feed(self, metric: Any, index: Tensor) -> Any:
+        ids = index.repeat_interleave(CANDIDATES)
+        metric.update(SCORES[index].flatten(), RELEVANCE[index].flatten(), indexes=ids)
+        return metric.compute()
+
+
+class Hook(Program):
+    """Feeds its metric at the end of the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric: Any = RetrievalRecall(top_k=1)
+        self.batches: list[Tensor] = []
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.batches.append(batch)
+
+
+class GrowsInHook(Hook):
+    """Two values of one metric, which is fed on between them."""
+
+    def on_validation_epoch_end(self) -> None:
+        index = torch.cat(self.batches)
+        self.log("some", self.feed(self.metric, index[index % 4 < 2]))
+        self.log("all", self.feed(self.metric, index[index % 4 >= 2]))
+
+
+class ChangesInHook(Hook):
+    """One metric for each cut-off in turn."""
+
+    def on_validation_epoch_end(self) -> None:
+        for top_k in (1, 2, 4):
+            self.metric.top_k = top_k
+            self.log(f"recall@{top_k}", self.feed(self.metric, torch.cat(self.batches)))
+            self.metric.reset()
+
+
+class ChangesUnfed(Hook):
+    """The same rows at each cut-off."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.feed(self.metric, torch.cat(self.batches))
+        for top_k in (1, 2, 4):
+            self.metric.top_k, self.metric._computed = top_k, None
+            self.log(f"recall@{top_k}", self.metric.compute())
+
+
+class ChangesInStep(Program):
+    """The value of `forward()` at each cut-off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric: Any = RetrievalRecall(top_k=1)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        ids = batch.repeat_interleave(CANDIDATES)
+        for top_k in (1, 2, 4):
+            self.metric.top_k = top_k
+            value = self.metric(SCORES[batch].flatten(), RELEVANCE[batch].flatten(), indexes=ids)
+            self.log(f"recall@{top_k}", value, sync_dist=True, batch_size=len(batch))
+
+
+class ResetFirst(Program):
+    """Resets its metric before it is fed in a step, and one rank has a single batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR(sync_on_compute=False)
+
+    def val_dataloader(self) -> Any:
+        size, rank = self.trainer.world_size, self.global_rank
+        chosen = range(12) if size == 1 else range(4) if rank == 0 else range(4, 12)
+        return DataLoader(Subset(range(SAMPLES), chosen), batch_size=BATCH)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.metric.reset()
+        self.log("mrr", self.feed(self.metric, batch), sync_dist=True, batch_size=float(len(batch)))
+
+
+class OnceInTheMiddle(Program):
+    """Logs a value of a growing metric in one batch only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = RetrievalMRR()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        value = self.feed(self.metric, batch)
+        if batch_idx == 1:
+            self.log("part", value)
+
+
+RIGHT: dict[str, type[Program]] = {
+    program.__name__: program for program in (GrowsInHook, ChangesInHook, ChangesUnfed, ChangesInStep, ResetFirst)
+}
+
+
+def run(mode: str, program: str) -> dict[str, Any]:
+    """What this rank shows."""
+    guard = guards(mode, {})
+    trainer = make_trainer(guard, Recorder(), use_distributed_sampler=program != "ResetFirst")
+    with recorded_warnings():
+        trainer.validate((RIGHT | {OnceInTheMiddle.__name__: OnceInTheMiddle})[program](), verbose=False)
+    return {
+        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        "found": {one.code for each in guard for one in each.findings if one.is_serious},
+    }
+
+
+def shown(pools: Mapping[int, Pool], ranks: int, **case: Any) -> dict[str, Any]:
+    """What rank zero shows, where no rank failed."""
+    outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", **case)
+    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+    result: dict[str, Any] = outcomes[0].value
+    return result
+
+
+@pytest.mark.parametrize("program", RIGHT)
+def test_a_right_number_stays(pools: Mapping[int, Pool], program: str) -> None:
+    plain = shown(pools, 1, mode="none", program=program)["values"]
+    for ranks in (1, 2):
+        for mode in ("warn", "correct"):
+            result = shown(pools, ranks, mode=mode, program=program)
+            assert result["values"] == pytest.approx(plain, rel=1e-6)
+            assert not result["found"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_one_device_would_have_seen_by_then_is_not_known(pools: Mapping[int, Pool], ranks: int) -> None:
+    plain, corrected = (shown(pools, ranks, mode=mode, program="OnceInTheMiddle") for mode in ("none", "correct"))
+    assert corrected == plain
