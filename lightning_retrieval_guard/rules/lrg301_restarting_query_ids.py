@@ -3,9 +3,9 @@
 ## What it flags
 Query ids that count the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
 Each update has consecutive ids, one for each sample. They are certain to count where they were seen to come from
-`torch.arange`. Else no column of the batch holds them, and their number follows that of the samples, or the one
-relevant row of each query is on the diagonal of its batch, or the hook fed them. With less, the rule warns, and the
-number stays. Ids that a column holds are of the data. With `query_scope="batch"` every id that comes again is evidence.
+`torch.arange`. Else no column of the batch may hold them, and one thing more must show it. Their number follows that of
+the samples, the relevant row of each query is on the diagonal of its batch, or the hook fed them. With less, the rule
+warns, and the number stays. With `query_scope="batch"` every id that comes again is evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
