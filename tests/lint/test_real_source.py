@@ -7,7 +7,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from lightning_retrieval_guard.lint import modules
+from lightning_retrieval_guard.lint.source import _read
 
 from .snippets import HEAD, expected, in_module, places
 
@@ -410,7 +410,7 @@ def test_a_base_class_of_another_file_is_followed(tmp_path: Path, imported: str)
     assert places(source, str(path)) == expected(source)
     assert places(source) == []
     (tmp_path / "own" / "base.py").write_text(BASE.replace("torch.cat(", "self.all_gather("))
-    modules._read.cache_clear()
+    _read.cache_clear()
     assert [code for _, code in places(source, str(path))] == ["LRG201"]
 
 
