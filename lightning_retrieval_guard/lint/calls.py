@@ -9,25 +9,7 @@ from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.lint import tensors, values
 from lightning_retrieval_guard.lint.source import Function
-from lightning_retrieval_guard.lint.values import (
-    NONE,
-    SELF,
-    UNKNOWN,
-    Arguments,
-    Const,
-    Data,
-    Listing,
-    Mapping,
-    Metric,
-    Text,
-    Value,
-    as_data,
-    contents,
-    item_of,
-    joined,
-    made_of,
-    many,
-)
+from lightning_retrieval_guard.lint.values import NONE, SELF, UNKNOWN, Arguments, Const, Data, Listing, Mapping, Value
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.lint.interpreter import Interpreter
@@ -50,24 +32,11 @@ _TALKING = ("gather", "reduce", "sync", "broadcast", "dist", "collective")
 # Functions of other packages that keep the samples first.
 _KEEPS_SAMPLES = frozenset({"torch_geometric.utils.to_dense_batch", "torch_geometric.utils.dense.to_dense_batch"})
 # Classes that hold other metrics, or are no metric by themselves.
-_NO_METRICS = frozenset(
-    [
-        "BootStrapper",
-        "ClasswiseWrapper",
-        "CompositionalMetric",
-        "FeatureShare",
-        "Metric",
-        "MetricInputTransformer",
-        "MetricTracker",
-        "MinMaxMetric",
-        "MultioutputWrapper",
-        "MultitaskWrapper",
-        "Running",
-        "RunningMean",
-        "RunningSum",
-        "WrapperMetric",
-    ]
+_HOLDERS = (
+    "BootStrapper ClasswiseWrapper CompositionalMetric FeatureShare Metric MetricInputTransformer MetricTracker"
+    " MinMaxMetric MultioutputWrapper MultitaskWrapper Running RunningMean RunningSum WrapperMetric"
 )
+_NO_METRICS = frozenset(_HOLDERS.split())
 # Arguments that may change how ranks are combined.
 _OWN_SYNC = ("process_group", "dist_sync_fn", "distributed_available_fn", None)
 
@@ -84,21 +53,21 @@ def call(run: Interpreter, node: ast.Call) -> Value:
     if name == "log_metrics" and owner != SELF:
         run.note("logger", node, _arguments(run, node), name=name)
         return NONE
+    if name == "reset" and owner != SELF and not isinstance(owner, values.Metric):
+        run.note("reset", node, Arguments([], {}))  # of something that may be a metric
     if isinstance(owner, values.Reference):
         return _apply(run, node, run.eval(function))
     arguments = _arguments(run, node)
-    if isinstance(owner, Metric):
+    if isinstance(owner, values.Metric):
         return _call_metric(run, node, owner, name, arguments)
     if isinstance(owner, Mapping):
         return _call_mapping(run, owner, function, arguments)
     if isinstance(owner, Listing):
         return _call_list(run, owner, function, arguments)
-    if name == "reset":
-        run.note("reset", node, arguments)  # of something that may be a metric
     if isinstance(owner, Data):
         return _call_tensor(run, owner, function, arguments)
     maybe_metric = name in _HOLDING | _SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
-    return UNKNOWN if maybe_metric or owner != UNKNOWN else made_of(owner)
+    return UNKNOWN if maybe_metric or owner != UNKNOWN else values.made_of(owner)
 
 
 def _arguments(run: Interpreter, node: ast.Call) -> Arguments:
@@ -109,7 +78,7 @@ def _arguments(run: Interpreter, node: ast.Call) -> Arguments:
         value = run.eval(argument)
         items = run.items_of(value) if isinstance(argument, ast.Starred) else [value]
         is_complete &= items is not None
-        given += [item_of(value)] if items is None else items
+        given += [values.item_of(value)] if items is None else items
     for keyword in node.keywords:
         value = run.eval(keyword.value)
         if keyword.arg is not None:
@@ -123,7 +92,7 @@ def _arguments(run: Interpreter, node: ast.Call) -> Arguments:
 
 def _apply(run: Interpreter, node: ast.Call, callee: Value) -> Value:
     arguments = _arguments(run, node)
-    if isinstance(callee, Metric):
+    if isinstance(callee, values.Metric):
         return _feed(run, node, callee, "bare" if node is run.bare_call else "forward", arguments)
     if isinstance(callee, Function):
         return run.call(callee, arguments) if arguments.is_complete else UNKNOWN
@@ -136,12 +105,12 @@ def _apply(run: Interpreter, node: ast.Call, callee: Value) -> Value:
 
 def _assumed(name: str, arguments: Arguments) -> Value:
     """What a module returns that is not known: it is taken to keep the samples first if it gets nothing else."""
-    given = [value if contents(value) is None else made_of(value) for value in arguments.all]
+    given = [value if values.contents(value) is None else values.made_of(value) for value in arguments.all]
     talks = any(part in name.lower() for part in (*_TALKING, "metric"))
     if talks or name[:1].isupper() or not any(isinstance(value, Data) and value.origin for value in given):
         return UNKNOWN
     rows = {value.rows for value in given}
-    return Data(made_of(*given).origin, rows=rows.pop() if len(rows) == 1 else None)
+    return Data(values.made_of(*given).origin, rows=rows.pop() if len(rows) == 1 else None)
 
 
 # --- methods --------------------------------------------------------------------------------------------------------
@@ -149,21 +118,18 @@ def _assumed(name: str, arguments: Arguments) -> Value:
 
 def _call_tensor(run: Interpreter, owner: Data, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
-    if owner.is_batch and name in ("items", "values", "keys", "get", "pop"):
-        listed = {"items": Listing((Data(), owner)), "values": owner, "keys": Data()}
-        return many(listed[name]) if name in listed else owner
     if name.endswith("_") and not name.endswith("__"):
-        run.replace_value(function.value, made_of(owner, *arguments.values))
+        run.replace_value(function.value, values.made_of(owner, *arguments.values))
     return tensors.tensor_method(owner, name, arguments)
 
 
 def _call_list(run: Interpreter, owner: Listing, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
     if name in ("append", "extend", "insert") and arguments.values:
-        added = contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
+        added = values.contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
         run.replace_value(function.value, run.extended(function.value, owner, added or [UNKNOWN]))
         return NONE
-    return owner if name == "copy" or name in _SAME_OBJECT else UNKNOWN
+    return UNKNOWN
 
 
 def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arguments: Arguments) -> Value:
@@ -177,10 +143,10 @@ def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arg
     if name == "keys":
         return Listing(tuple(run.items_of(owner) or ()))
     if name not in ("items", "values"):
-        return owner if name == "copy" or name in _SAME_OBJECT else UNKNOWN
+        return UNKNOWN
     if owner.rest is not None:
-        item = joined(owner.values)
-        return many(item if name == "values" else Listing((Text(), item)))
+        item = values.joined(owner.values)
+        return values.many(item if name == "values" else Listing((values.Text(), item)))
     pairs = owner.items.items()
     return Listing(tuple(item if name == "values" else Listing((Const(key), item)) for key, item in pairs))
 
@@ -195,21 +161,16 @@ def _call_reference(run: Interpreter, node: ast.Call, dotted: str, arguments: Ar
         return _call_builtin(run, node, last, arguments)
     if root == "torchmetrics":
         return _call_torchmetrics(run, node, dotted, arguments)
-    if root in ("torch", "numpy", "jax"):
+    if root == "torch":
         return _call_torch(node, dotted, arguments)
     if _is_of_lightning(run, dotted):
         return _call_lightning(run, node, last, arguments)
     if root == "self":
-        if last == "reset":
-            run.note("reset", node, arguments)  # of something that may be a metric
         return _assumed(last, arguments)
-    if dotted in ("copy.deepcopy", "copy.copy"):
-        return arguments.first
-    if last in ("defaultdict", "OrderedDict"):
-        factory = getattr(node.args[0], "id", "") if node.args else ""
-        return Mapping(rest=many() if factory == "list" else UNKNOWN if node.args else None)
+    if last == "defaultdict" and node.args:
+        return Mapping(rest=values.many() if getattr(node.args[0], "id", "") == "list" else UNKNOWN)
     if dotted in _KEEPS_SAMPLES:
-        return Listing((as_data(arguments.first), as_data(arguments.first)))
+        return Listing((values.as_data(arguments.first), values.as_data(arguments.first)))
     function = source.imported(dotted)
     return run.call(function, arguments) if isinstance(function, Function) else UNKNOWN
 
@@ -241,26 +202,24 @@ def _call_builtin(run: Interpreter, node: ast.Call, name: str, arguments: Argume
     if name == "getattr" and len(given) > 1 and first == SELF:
         return _get_attribute(run, given[1])
     if name == "setattr" and len(given) == 3 and first == SELF:
-        key, value = given[1], UNKNOWN if given[2] == NONE else given[2]
-        run.store(str(key.value) if isinstance(key, Const) else repr(key), value, node)
+        if isinstance(given[1], Const):
+            run.store(str(given[1].value), UNKNOWN if given[2] == NONE else given[2], node)
         return NONE
     if name == "len":
-        return Data(made_of(first).origin, size=first.rows)
+        return Data(values.made_of(first).origin, size=first.rows)
     if name == "range":
         counted = tensors.arange(node.lineno, given)
-        return many(Data(counted.origin, ids=counted.ids, line=counted.line), rows=counted.rows)
+        return values.many(Data(counted.origin, ids=counted.ids, line=counted.line), rows=counted.rows)
     if name == "enumerate":
         items = run.items_of(first)
-        numbers = many(Data(ids=first.rows, line=node.lineno), rows=first.rows)
+        numbers = values.many(Data(ids=first.rows, line=node.lineno), rows=first.rows)
         return _zipped(run, numbers if items is None else Listing((Data(),) * len(items)), first)
     if name == "zip" and given:
         return _zipped(run, *given)
     if name in ("list", "tuple", "sorted", "reversed", "set"):
-        return first if contents(first) is not None or isinstance(first, Metric) else many()
-    if name == "sum" and (items := contents(first)) is not None:
-        return tensors.kept(as_data(joined(items)) if items else Data(), "sum")
+        return first if values.contents(first) is not None or isinstance(first, values.Metric) else values.many()
     if name in ("int", "float", "round", "abs", "min", "max", "sum"):
-        return replace(first, rows=None) if isinstance(first, Data) and len(given) == 1 else made_of(*given)
+        return replace(first, rows=None) if isinstance(first, Data) and len(given) == 1 else values.made_of(*given)
     return Data() if name in ("isinstance", "hasattr", "str", "id", "type", "bool") else UNKNOWN
 
 
@@ -269,17 +228,15 @@ def _zipped(run: Interpreter, *columns: Value) -> Listing:
     known = [items for column in columns if (items := run.items_of(column)) is not None]
     if len(known) == len(columns) and len(set(map(len, known))) == 1:
         return Listing(tuple(map(Listing, zip(*known, strict=True))))
-    return many(Listing(tuple(map(item_of, columns))), rows=columns[0].rows)
+    return values.many(Listing(tuple(map(values.item_of, columns))), rows=columns[0].rows)
 
 
 def _get_attribute(run: Interpreter, name: Value) -> Value:
     """``getattr(self, name)``."""
     if isinstance(name, Const):
         return run.attribute(str(name.value))
-    if isinstance(name, Text) and name.pattern:
-        # setattr() with a name that is not known either leaves its pattern as the name
-        attributes = run.attributes.items()
-        return joined(value for key, value in attributes if re.fullmatch(name.pattern, key) or key == repr(name))
+    if isinstance(name, values.Text) and name.pattern:
+        return values.joined(value for key, value in run.attributes.items() if re.fullmatch(name.pattern, key))
     return UNKNOWN
 
 
@@ -287,9 +244,9 @@ def _call_torch(node: ast.Call, dotted: str, arguments: Arguments) -> Value:
     last, first = dotted.rpartition(".")[2], arguments.first
     if last in _DISTRIBUTED and not arguments.values:
         return _DISTRIBUTED[last]
-    if last in ("ModuleList", "Sequential") and arguments.values:
-        modules = first if isinstance(first, Listing) else many(*(contents(first) or ()))
-        return UNKNOWN if contents(first) is None else replace(modules, is_module=True)
+    if last == "ModuleList" and arguments.values:
+        modules = first if isinstance(first, Listing) else values.many(*(values.contents(first) or ()))
+        return UNKNOWN if values.contents(first) is None else replace(modules, is_module=True)
     if last == "ModuleDict":
         mapping = first if arguments.values else Mapping(arguments.keywords)
         return replace(mapping, is_module=True) if isinstance(mapping, Mapping) else UNKNOWN
@@ -307,7 +264,7 @@ def _call_torch(node: ast.Call, dotted: str, arguments: Arguments) -> Value:
 def _call_torchmetrics(run: Interpreter, node: ast.Call, dotted: str, arguments: Arguments) -> Value:
     last = dotted.rpartition(".")[2]
     if ".functional" in dotted:
-        origin = made_of(*arguments.all).origin
+        origin = values.made_of(*arguments.all).origin
         if last.startswith("pairwise_"):
             return Data(origin, rows=arguments.first.rows, ndim=2)
         run.note("functional", node, arguments, name=last)
@@ -315,16 +272,17 @@ def _call_torchmetrics(run: Interpreter, node: ast.Call, dotted: str, arguments:
         return Data(origin, scores=(score,) if last.startswith("retrieval_") else ())
     if last == "MetricCollection":
         members = tuple(member for metric in values.metrics_in(*arguments.values) for member in metric.members)
-        return Metric((members,), is_collection=True, identity=node) if members else UNKNOWN
+        return values.Metric((members,), is_collection=True, identity=node) if members else UNKNOWN
     if not last[:1].isupper() or last in _NO_METRICS:
         return UNKNOWN
     source = run.frame.function.source
     options = values.constant_keywords(node)
     is_plain = options.keys().isdisjoint(_OWN_SYNC) and options.get("sync_on_compute") in (None, True)
-    return Metric(((values.MetricCall(last, is_plain and not source.switches_sync, node, source),),), identity=node)
+    member = values.MetricCall(last, is_plain and not source.switches_sync, node, source)
+    return values.Metric(((member,),), identity=node)
 
 
-def _call_metric(run: Interpreter, node: ast.Call, metric: Metric, name: str, arguments: Arguments) -> Value:
+def _call_metric(run: Interpreter, node: ast.Call, metric: values.Metric, name: str, arguments: Arguments) -> Value:
     if name in ("update", "forward"):
         is_bare = name == "forward" and node is run.bare_call
         return _feed(run, node, metric, "bare" if is_bare else name, arguments)
@@ -334,14 +292,14 @@ def _call_metric(run: Interpreter, node: ast.Call, metric: Metric, name: str, ar
         run.note(name, node, arguments, metric)
         value = Data(values.UNSURE, scores=(values.Score("compute", metric),), line=node.lineno)
         return NONE if name == "reset" else Mapping(rest=value) if metric.is_collection else value
-    pairs = {"items": Listing((Text(), metric.single)), "values": metric.single, "keys": Text()}
-    return many(pairs[name]) if metric.is_collection and name in pairs else UNKNOWN
+    pairs = {"items": Listing((values.Text(), metric.single)), "values": metric.single, "keys": values.Text()}
+    return values.many(pairs[name]) if metric.is_collection and name in pairs else UNKNOWN
 
 
-def _feed(run: Interpreter, node: ast.Call, metric: Metric, name: str, arguments: Arguments) -> Value:
+def _feed(run: Interpreter, node: ast.Call, metric: values.Metric, name: str, arguments: Arguments) -> Value:
     run.note("feed", node, arguments, metric, name)
     if name == "update":
         return NONE
-    origin = made_of(*arguments.all).origin
+    origin = values.made_of(*arguments.all).origin
     value = Data(origin, scores=(values.Score("forward", metric, origin >= values.RANK),))
     return Mapping(rest=value) if metric.is_collection else value

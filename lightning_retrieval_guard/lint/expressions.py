@@ -53,8 +53,8 @@ def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
         return values.Shape(owner)
     if owner.is_batch:
         return Data(owner.origin, size=owner.rows) if name in _BATCH_COUNTS else owner
-    if name in ("T", "mT", "H"):
-        return Data(owner.origin, ndim=2 if name == "T" else owner.ndim, line=owner.line)
+    if name == "T":
+        return Data(owner.origin, ndim=2, line=owner.line)
     return Data() if name in ("device", "dtype") else kept(owner, name)
 
 
@@ -73,8 +73,6 @@ def _binary(run: Interpreter, node: ast.BinOp) -> Value:
         if isinstance(node.op, ast.Mult):
             return many(*left.items, rows=right.size)
         return values.join(many(*left.items), right) if isinstance(right, Listing) else UNKNOWN
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.merged(right)
     one, other = values.as_data(left), values.as_data(right)
     symbol = _symbol_of(node, one, other)
     if symbol is not None:
@@ -102,8 +100,6 @@ def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
     value = run.eval(node.operand)
     if isinstance(value, Const) and isinstance(node.op, ast.USub) and isinstance(value.value, (int, float)):
         return Const(-value.value)
-    if isinstance(value, Const) and isinstance(node.op, ast.Not):
-        return Const(not value.value)
     return kept(value, "neg") if isinstance(value, Data) else UNKNOWN
 
 
@@ -121,17 +117,15 @@ def _boolean(run: Interpreter, node: ast.BoolOp) -> Value:
     with run.guarded(set()):
         for part in node.values:
             options.append(run.eval(part))
-            run.guards += guards_of(run, part, isinstance(node.op, ast.And))
+            run.guards += _guards_of(run, part, isinstance(node.op, ast.And))
     return values.joined(options)
 
 
 def _conditional(run: Interpreter, node: ast.IfExp) -> Value:
-    test = run.eval(node.test)
     options = []
-    for outcome, part in ((True, node.body), (False, node.orelse)):
-        if not isinstance(test, Const) or bool(test.value) is outcome:
-            with run.guarded(guards_of(run, node.test, outcome)):
-                options.append(run.eval(part))
+    for outcome, guards in outcomes_of(run, node.test):
+        with run.guarded(guards):
+            options.append(run.eval(node.body if outcome else node.orelse))
     return values.joined(options)
 
 
@@ -230,8 +224,14 @@ _EXPRESSIONS: dict[type[ast.expr], Callable[[Interpreter, Any], Value]] = {
 # --- tests ----------------------------------------------------------------------------------------------------------
 
 
-def guards_of(run: Interpreter, test: ast.expr, outcome: bool) -> set[str]:
-    """What holds where a test comes out like this."""
+def outcomes_of(run: Interpreter, test: ast.expr) -> list[tuple[bool, set[str]]]:
+    """How a test may come out, and what holds then."""
+    value = run.eval(test)
+    outcomes = [bool(value.value)] if isinstance(value, Const) else [True, False]
+    return [(outcome, _guards_of(run, test, outcome)) for outcome in outcomes]
+
+
+def _guards_of(run: Interpreter, test: ast.expr, outcome: bool) -> set[str]:
     guards = {BATCH} if _names_batch(test) else set()
     return guards | ({RANK_ZERO} if _implies_rank_zero(run, test, outcome) else set())
 

@@ -16,18 +16,7 @@ from lightning_retrieval_guard.lint.calls import SYMBOLS
 from lightning_retrieval_guard.lint.events import RANK_ZERO, Event, Story
 from lightning_retrieval_guard.lint.source import ClassInfo, Function
 from lightning_retrieval_guard.lint.tensors import subscript
-from lightning_retrieval_guard.lint.values import (
-    NONE,
-    SELF,
-    UNKNOWN,
-    Arguments,
-    Const,
-    Data,
-    Listing,
-    Mapping,
-    Metric,
-    Value,
-)
+from lightning_retrieval_guard.lint.values import NONE, SELF, UNKNOWN, Arguments, Const, Data, Listing, Mapping, Value
 
 _MOST_ITEMS = 60
 _MOST_CALLS = 6
@@ -93,7 +82,7 @@ class Interpreter:
             raise TooLong
 
     def note(
-        self, kind: str, node: ast.Call, arguments: Arguments, metric: Metric | None = None, name: str = ""
+        self, kind: str, node: ast.Call, arguments: Arguments, metric: values.Metric | None = None, name: str = ""
     ) -> None:
         """Notes what happens here."""
         if self.is_recording:
@@ -183,12 +172,10 @@ class Interpreter:
         return False
 
     def _if(self, statement: ast.If, rest: Sequence[ast.stmt]) -> bool:
-        test = self.eval(statement.test)
         branches = []
-        for outcome, body in ((True, statement.body), (False, statement.orelse)):
-            if not isinstance(test, Const) or bool(test.value) is outcome:
-                guards = expressions.guards_of(self, statement.test, outcome)
-                branches.append((body if _leaves(body) else [*body, *rest], guards))
+        for outcome, guards in expressions.outcomes_of(self, statement.test):
+            body = statement.body if outcome else statement.orelse
+            branches.append((body if _leaves(body) else [*body, *rest], guards))
         return self._branches(branches)
 
     def _branches(self, branches: Sequence[tuple[Sequence[ast.stmt], set[str]]]) -> bool:
@@ -225,7 +212,7 @@ class Interpreter:
                 for item in node.items:
                     value = self.eval(item.context_expr)
                     if item.optional_vars is not None:
-                        self.assign(item.optional_vars, UNKNOWN if isinstance(value, Metric) else value)
+                        self.assign(item.optional_vars, value)
                 return self._block(node.body)
             case ast.Try():
                 bodies = [[*node.body, *node.orelse], *(handler.body for handler in node.handlers)]
@@ -305,7 +292,7 @@ class Interpreter:
         item = value if values.contents(value) is None else values.item_of(value)
         if isinstance(item, Data):
             item = replace(item, ndim=None, ids=None, scores=item.scores if len(item.scores) == 1 else ())
-        return [item if isinstance(item, (Data, Metric, Mapping)) else UNKNOWN] * len(targets)
+        return [item if isinstance(item, (Data, values.Metric, Mapping)) else UNKNOWN] * len(targets)
 
     def _put(self, target: ast.Subscript, value: Value) -> None:
         """``holder[key] = value``."""
@@ -335,7 +322,7 @@ class Interpreter:
             self.story.stores.setdefault(name, []).append((node, self.frame.function.source, value))
 
         def held(item: Value) -> Value:
-            if isinstance(item, Metric):
+            if isinstance(item, values.Metric):
                 return replace(item, name=item.name or f"self.{name}", identity=name)
             return item
 

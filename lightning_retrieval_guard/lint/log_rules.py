@@ -5,22 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at
-from lightning_retrieval_guard.lint.values import (
-    NONE,
-    RANK,
-    Const,
-    Data,
-    Mapping,
-    MetricCall,
-    Reference,
-    Score,
-    Value,
-    leaves,
-    made_of,
-    scores_of,
-)
+from lightning_retrieval_guard.lint.values import NONE, RANK, Const, Data, Mapping, MetricCall, Score, Value
 from lightning_retrieval_guard.rules import static
 
 # Metrics that are no mean over samples, so that no mean over batches gives their value; all tasks alike.
@@ -73,7 +61,7 @@ def _keeps_mean(event: Event) -> bool:
 
 def _is_plain(value: Value) -> bool:
     """Whether a value is surely no Metric object, for which Lightning ignores most arguments."""
-    items = list(leaves(value))
+    items = list(values.leaves(value))
     return bool(items) and all(isinstance(item, (Data, Const)) for item in items)
 
 
@@ -81,7 +69,7 @@ def _reduces_by(event: Event, name: str) -> bool:
     reduction = event.arguments.keywords.get("reduce_fx", Const("mean"))
     if isinstance(reduction, Const):
         return str(reduction.value).lower() == name
-    return reduction == Reference(f"torch.{name}")
+    return reduction == values.Reference(f"torch.{name}")
 
 
 def _names(*scores: Score) -> str:
@@ -92,7 +80,7 @@ def _names(*scores: Score) -> str:
 def _all_scores(value: Value) -> tuple[Score, ...]:
     """The metric values that a value consists of, or those among the items of a dictionary."""
     items = value.values if isinstance(value, Mapping) else []
-    return scores_of(value) or tuple(score for item in items for score in scores_of(item))
+    return values.scores_of(value) or tuple(score for item in items for score in values.scores_of(item))
 
 
 # --- weights and reductions -----------------------------------------------------------------------------------------
@@ -139,7 +127,7 @@ def _reduced_twice(event: Event, value: Value) -> Iterator[LintFinding]:
             " of rank 0."
         )
         yield at(event, static.LRG204, problem, edit=Edit(event.node, drop=("rank_zero_only",)))
-    scores = scores_of(value)
+    scores = values.scores_of(value)
     if (
         "rank_zero_only" not in event.arguments.keywords
         and _reduces_by(event, "sum")
@@ -195,7 +183,7 @@ def _is_local(story: Story, score: Score) -> bool:
         return metric is None and score.is_local
     if score.how == "forward":
         return score.is_local and all(member.option("dist_sync_on_step") is None for member in metric.members)
-    fed = [RANK & made_of(*event.arguments.all).origin for event in story.of("feed", metric=metric)]
+    fed = [RANK & values.made_of(*event.arguments.all).origin for event in story.of("feed", metric=metric)]
     return all(member.option("sync_on_compute") is False for member in metric.members) and bool(fed) and all(fed)
 
 

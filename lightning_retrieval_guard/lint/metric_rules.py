@@ -5,20 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
 from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at, fix_of
 from lightning_retrieval_guard.lint.source import SourceFile
-from lightning_retrieval_guard.lint.values import (
-    GATHERED,
-    Listing,
-    Mapping,
-    Metric,
-    MetricCall,
-    Value,
-    leaves,
-    made_of,
-    metrics_in,
-)
+from lightning_retrieval_guard.lint.values import GATHERED, Listing, Mapping, Metric, MetricCall, Value, made_of
 from lightning_retrieval_guard.rules import static
 
 # Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
@@ -29,7 +20,7 @@ _CHANGED_WITHOUT_CUT = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG"
 
 def _is_logged(story: Story, metric: Metric) -> bool:
     """Whether the metric is logged as an object, which leaves its value behind for later calls."""
-    return any(metric.is_same(other) for event in story.of("log") for other in metrics_in(*event.arguments.all))
+    return any(metric.is_same(other) for event in story.of("log") for other in values.metrics_in(*event.arguments.all))
 
 
 def _accumulates(story: Story, event: Event, metric: Metric) -> bool:
@@ -163,7 +154,7 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
 
 def _is_made_of_new_metrics(value: Value) -> bool:
     """Whether a value holds metrics only, all of them made for it."""
-    items = list(leaves(value))
+    items = list(values.leaves(value))
     return bool(items) and all(
         isinstance(item, Metric) and not item.name and isinstance(item.identity, ast.Call) for item in items
     )

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.lint.files import files_of, read_configuration
+from lightning_retrieval_guard.lint.files import files_of, ignored_codes, read_configuration
 from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
@@ -73,7 +73,7 @@ def _check(options: Namespace) -> None:
 def _run(options: Namespace) -> int:
     configuration = read_configuration(Path.cwd())
     results = [
-        _lint_file(path, options, (*options.ignore, *configuration.ignored(path)))
+        _lint_file(path, options, (*options.ignore, *ignored_codes(path, configuration)))
         for path in files_of(options.paths, configuration)
     ]
     if options.diff:

@@ -27,7 +27,7 @@ _MOST_BYTES = 1_000_000
 _MOST_FOLDERS = 6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Function(Value):
     """A function or method of the sources."""
 

@@ -7,20 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning_retrieval_guard.lint import values
-from lightning_retrieval_guard.lint.values import (
-    SAME,
-    UNKNOWN,
-    UNSURE,
-    Arguments,
-    Const,
-    Data,
-    Listing,
-    Shape,
-    Value,
-    as_data,
-    item_of,
-    made_of,
-)
+from lightning_retrieval_guard.lint.values import UNKNOWN, UNSURE, Const, Data, Listing, Value, as_data, made_of
 
 # What is kept of the first argument; whatever is not named here keeps the origin alone.
 _EVERYTHING = frozenset({"rows", "ids", "ndim", "scores", "size", "symbol", "is_batch", "factor"})
@@ -28,7 +15,7 @@ _SHAPE = frozenset({"rows", "ndim"})
 _KEPT: dict[str, frozenset[str]] = {
     name: kept
     for kept, names in {
-        _EVERYTHING: "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data"
+        _EVERYTHING: "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data get pop"
         " requires_grad_",
         _SHAPE: "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow"
         " sqrt logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_",
@@ -62,18 +49,16 @@ def subscript(value: Value, key: Value, node: ast.expr | None = None) -> Value:
             return values.many(*value.items, rows=value.rows)
         if value.is_exact and isinstance(index, int) and abs(index) < len(value.items):
             return value.items[index]
-        return item_of(value)
+        return values.item_of(value)
     if isinstance(value, values.Metric):
         return value.single if value.is_collection else UNKNOWN
-    if isinstance(value, Shape):
-        is_first = index == 0 or (value.of.ndim is not None and index == -value.of.ndim)
-        return Data(value.of.origin, size=value.of.rows if is_first else None)
+    if isinstance(value, values.Shape):
+        return Data(value.of.origin, size=value.of.rows if index == 0 else None)
     return _indexed(value, key, node) if isinstance(value, Data) else UNKNOWN
 
 
 def _indexed(value: Data, key: Value, node: ast.expr | None) -> Data:
-    is_slice = isinstance(node, ast.Slice)
-    if value.is_batch and isinstance(key, (Const, values.Text)) and not is_slice:
+    if value.is_batch and isinstance(key, (Const, values.Text)):
         return value
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
     added = sum(isinstance(part, ast.Constant) and part.value is None for part in parts)
@@ -82,7 +67,7 @@ def _indexed(value: Data, key: Value, node: ast.expr | None) -> Data:
     result = Data(made_of(value, key).origin, ids=value.ids, scores=value.scores, line=value.line)
     if whole[0]:
         return replace(result, rows=value.rows, ndim=value.ndim + added if value.ndim and only_adds else None)
-    return replace(result, ids=value.ids if is_slice or only_adds else None, ndim=value.ndim if is_slice else None)
+    return replace(result, ids=value.ids if only_adds else None)
 
 
 # --- functions ------------------------------------------------------------------------------------------------------
@@ -100,7 +85,7 @@ def arange(line: int, bounds: Sequence[Value]) -> Data:
     return replace(result, ids=end.size, rows=end.size) if is_fixed else result
 
 
-def tensor_function(line: int, name: str, arguments: Arguments) -> Value:
+def tensor_function(line: int, name: str, arguments: values.Arguments) -> Value:
     """A function of torch."""
     given, keywords, _ = arguments
     others = {key: value for key, value in keywords.items() if key not in ("dtype", "device", "requires_grad")}
@@ -112,13 +97,13 @@ def tensor_function(line: int, name: str, arguments: Arguments) -> Value:
         return Data(filled.origin, ids=filled.ids, line=filled.line or line)
     if name in _MADE:
         ndim = first.ndim if name.endswith("_like") else len(given) if given[1:] else None
-        return Data(UNSURE if _is_random(name) else SAME, ndim=2 if name == "eye" else ndim)
+        return Data(UNSURE if _is_random(name) else values.SAME, ndim=2 if name == "eye" else ndim)
     if name in _CONCATENATING or name in _FROM_LISTS:
         return _stacked(name, first, len(given) > 1 or "dim" in keywords)
     if name == "einsum" and isinstance(first, Const):
         result = str(first.value).partition("->")[2].strip()
         return Data(made_of(*given).origin, ndim=len(result) if result.isalpha() else None)
-    return tensor_method(as_data(first), name, Arguments(given[1:], others if given else {}))
+    return tensor_method(as_data(first), name, values.Arguments(given[1:], others if given else {}))
 
 
 def _is_random(name: str) -> bool:
@@ -132,28 +117,24 @@ def _stacked(name: str, value: Value, has_dimension: bool) -> Data:
     if not items:
         return made_of(value)
     item = as_data(values.joined(items))
-    rows, ndim = value.rows, item.ndim
+    rows, ndim = value.rows, None
     if name in _CONCATENATING:
         is_exact = isinstance(value, Listing) and value.is_exact
-        rows = item.rows if is_exact or item.rows is None else rows
-    elif ndim is not None:
-        ndim += 1
+        rows, ndim = item.rows if is_exact or item.rows is None else rows, item.ndim
     scores = values.scores_of(value)
     rows = None if has_dimension else rows
     return Data(made_of(value).origin, rows=rows, ids=item.ids, ndim=ndim, scores=scores, line=item.line)
 
 
-def tensor_method(data: Data, name: str, arguments: Arguments) -> Value:
+def tensor_method(data: Data, name: str, arguments: values.Arguments) -> Value:
     """A method of a tensor, or the same function with the tensor as its first argument."""
     given = arguments.values
     if name == "size":
-        return subscript(Shape(data), given[0]) if given else Shape(data)
+        return subscript(values.Shape(data), given[0]) if given else values.Shape(data)
     if name in ("matmul", "mm", "bmm") and given:
         return matmul(data, as_data(given[0]), is_flat=name == "mm")
     if name in ("t", "transpose", "permute"):
         return Data(data.origin, ndim=2 if name == "t" else data.ndim, line=data.line)
-    if name in ("add", "sub", "mul", "div") and given:
-        return arithmetic(data, as_data(given[0]), name)
     return kept(data, name, arguments.all, arguments.keywords.get("dim"))
 
 

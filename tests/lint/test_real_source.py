@@ -108,6 +108,13 @@ AT_EPOCH_END = {
         "self.log('m', m.compute())",
         SEEN,
     ),
+    "a dictionary that makes its lists": epoch_end(
+        "s = torch.cat(self.held['s'])\nself.val_mrr.update(s, s, torch.arange(len(s)))  # lint: LRG301\n"
+        "self.log('m', self.val_mrr)",
+        "self.held['s'].append(scores)",
+    )
+    .replace("import torch", "import torch\nfrom collections import defaultdict", 1)
+    .replace("self.seen = []", "self.seen, self.held = [], defaultdict(list)"),
     "outputs of old hooks": module(
         "def validation_epoch_end(self, outputs):\n    n = torch.cat([o['n'] for o in outputs])\n"
         "    ids = torch.arange(n.shape[0]).repeat_interleave(n)\n    self.val_mrr(n, n, indexes=ids)  # lint: LRG301\n"
@@ -222,6 +229,9 @@ HOLDERS = {
     "a loop": step(
         FEED + "for name, metric in self.val_metrics.items():\n    metric.update(s, s, indexes=ids)  # lint: LRG301\n"
         "    self.log(name, metric)"
+    ),
+    "a counted loop": step(
+        FEED + "for i, m in enumerate(self.by_loader):\n    m.update(s, s, indexes=ids)  # lint: LRG301"
     ),
     "a loop over a list": step(FEED + "for m in self.by_loader:\n    m.update(s, s, ids)  # lint: LRG301"),
     "a helper that builds": step(FEED + "self.made.update(s, s, indexes=ids)  # lint: LRG301"),
