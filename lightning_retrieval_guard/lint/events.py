@@ -6,22 +6,22 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lightning_retrieval_guard.lint.modules import ClassInfo, Module
-from lightning_retrieval_guard.lint.values import Arguments, Data, Lead, Many, Metric, Origin, Value
+from lightning_retrieval_guard.lint.source import ClassInfo, Function, SourceFile
+from lightning_retrieval_guard.lint.values import RANK, Arguments, Data, Metric, Value, many
 
 # What a test says of the code under it.
 RANK_ZERO, BATCH = "rank zero", "batch"
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
-_OUTPUT = Data(frozenset({Origin.RANK}), Lead.BATCH, is_batch=True)
-_BATCH = (_OUTPUT, Data(ids=Lead.RANK), Data())
+_OUTPUT = Data(RANK, rows="batch", is_batch=True)
+_BATCH = (_OUTPUT, Data(ids="rank"), Data())
 # What Lightning passes to hooks after ``self``, by position.
 HOOKS: dict[str, tuple[Value, ...]] = {
     **dict.fromkeys(STEPS, _BATCH),
     **{f"on_{stage}_batch_start": _BATCH for stage in ("train", "validation", "test", "predict")},
     **{f"on_{stage}_batch_end": (_OUTPUT, *_BATCH) for stage in ("train", "validation", "test", "predict")},
     **{f"on_{stage}_epoch_{end}": () for stage in ("train", "validation", "test") for end in ("start", "end")},
-    **{f"{stage}_epoch_end": (Many(_OUTPUT, Lead.RANK),) for stage in ("training", "validation", "test")},
+    **{f"{stage}_epoch_end": (many(_OUTPUT, rows="rank"),) for stage in ("training", "validation", "test")},
     **{f"{stage}_step_end": (_OUTPUT,) for stage in ("training", "validation", "test")},
     **{f"on_{stage}_{end}": () for stage in ("fit", "train", "validation", "test") for end in ("start", "end")},
 }
@@ -33,18 +33,17 @@ class Event:
 
     kind: str  # "feed", "compute", "reset", "log", "logger" or "functional"
     node: ast.Call
-    module: Module  # the file it stands in
     hook: str  # the hook or function that Lightning or the user calls
-    functions: tuple[ast.AST, ...]  # those around it, outermost first
+    functions: tuple[Function, ...]  # those around it, outermost first
     guards: frozenset[str]  # what the tests around it say
     arguments: Arguments
     metric: Metric | None = None  # where the kind has one; None where it is not known
     name: str = ""  # of the method or function
 
     @property
-    def keywords(self) -> dict[str, Value]:
-        """What is passed by name."""
-        return self.arguments.keywords
+    def source(self) -> SourceFile:
+        """The file it stands in."""
+        return self.functions[-1].source
 
     @property
     def is_in_step(self) -> bool:
@@ -71,16 +70,16 @@ class Event:
     def makes_metric(self) -> bool:
         """Whether the metric is made by the function that this happens in, or by one around it."""
         call = self.metric.identity if self.metric else None
-        return isinstance(call, ast.Call) and any(call in ast.walk(function) for function in self.functions)
+        return isinstance(call, ast.Call) and any(call in ast.walk(function.node) for function in self.functions)
 
 
 @dataclass
 class Story:
-    """All that was seen of one class, or of the functions of a file, in order."""
+    """All that was seen of one class, in order."""
 
-    cls: ClassInfo | None = None
+    cls: ClassInfo
     events: list[Event] = field(default_factory=list)
-    stores: dict[str, list[tuple[ast.AST, Module, Value]]] = field(default_factory=dict)  # of attributes
+    stores: dict[str, list[tuple[ast.expr, SourceFile, Value]]] = field(default_factory=dict)  # of attributes
 
     def of(self, *kinds: str, metric: Metric | None = None) -> Iterator[Event]:
         """The events of some kinds, all of them or those of one metric."""

@@ -1,13 +1,12 @@
-"""Which files a path stands for, and what flake8's own configuration leaves out of them."""
+"""Which files a path stands for, and what flake8's own configuration leaves out, so that command and plugin agree."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser, Error
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,22 +19,7 @@ _SKIPPED = (
 )
 _SKIPPED_FOLDERS = frozenset(_SKIPPED.split())
 
-
-@dataclass(frozen=True)
-class Configuration:
-    """The part of flake8's configuration that is about files and codes, so that command and plugin show the same."""
-
-    exclude: tuple[str, ...] = ()  # patterns of files and folders
-    ignore: tuple[str, ...] = ()  # codes or prefixes
-    per_file: tuple[tuple[str, str], ...] = ()  # a pattern of files, and a code that is not reported in them
-
-    def excludes(self, path: str) -> bool:
-        """Whether a file that was found in a folder is left out."""
-        return any(_fits(path, pattern) for pattern in self.exclude)
-
-    def ignored(self, path: str) -> tuple[str, ...]:
-        """The codes and prefixes that are not reported in a file."""
-        return (*self.ignore, *(code for pattern, code in self.per_file if _fits(path, pattern)))
+Configuration = Mapping[str, str]  # options of flake8, with hyphens, as they are written
 
 
 def read_configuration(folder: Path) -> Configuration:
@@ -47,35 +31,37 @@ def read_configuration(folder: Path) -> Configuration:
         except (Error, UnicodeDecodeError):
             continue
         if parser.has_section("flake8"):
-            options = {key.replace("_", "-"): value for key, value in parser["flake8"].items()}
-            exclude = _split(options.get("exclude", ""), options.get("extend-exclude", ""))
-            ignore = _split(options.get("ignore", ""), options.get("extend-ignore", ""))
-            return Configuration(exclude, ignore, tuple(_pairs(options.get("per-file-ignores", ""))))
-    return Configuration()
+            return {key.replace("_", "-"): value for key, value in parser["flake8"].items()}
+    return {}
 
 
-def _split(*texts: str) -> tuple[str, ...]:
-    lines = (line.partition("#")[0] for text in texts for line in text.splitlines())
-    return tuple(part for line in lines for part in re.split(r"[,\s]+", line) if part)
+def ignored_codes(path: str, configuration: Configuration) -> tuple[str, ...]:
+    """The codes and prefixes that are not reported in a file."""
+    ignored = [*_split(configuration.get("ignore", "")), *_split(configuration.get("extend-ignore", ""))]
+    per_file = r"([^\s:,][^:]*):\s*([A-Z]+\d*(?:[,\s]+[A-Z]+\d*\b(?!\s*:))*)"
+    for patterns, codes in re.findall(per_file, configuration.get("per-file-ignores", "")):
+        ignored += _split(codes) if _fits(path, patterns) else []
+    return tuple(ignored)
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    for match in re.finditer(r"([^\s:,][^:]*):\s*([A-Z]+\d*(?:[,\s]+[A-Z]+\d*\b(?!\s*:))*)", text):
-        for pattern in _split(match[1]):
-            yield from ((pattern, code) for code in _split(match[2]))
+def _split(text: str) -> list[str]:
+    lines = [line.partition("#")[0] for line in text.splitlines()]
+    return [entry for line in lines for entry in re.split(r"[,\s]+", line) if entry]
 
 
-def _fits(path: str, pattern: str) -> bool:
-    pattern = pattern.rstrip("/")
-    return any(fnmatch(part, pattern) for part in (Path(path).as_posix(), *Path(path).parts))
+def _fits(path: str, patterns: str) -> bool:
+    """Whether one of some patterns fits a path or a folder in it."""
+    names = (Path(path).as_posix(), *Path(path).parts)
+    return any(fnmatch(name, pattern.rstrip("/")) for pattern in _split(patterns) for name in names)
 
 
 def files_of(paths: Sequence[str], configuration: Configuration) -> list[str]:
     """Files by name, and those in folders that neither git nor flake8 ignores; what is named itself always counts."""
+    excluded = f"{configuration.get('exclude', '')}\n{configuration.get('extend-exclude', '')}"
     files: dict[str, None] = {}
     for path in paths:
         inner = _files_in(path) if Path(path).is_dir() else [path]
-        files |= dict.fromkeys(file for file in inner if file in paths or not configuration.excludes(file))
+        files |= dict.fromkeys(file for file in inner if file in paths or not _fits(file, excluded))
     return list(files)
 
 
@@ -94,9 +80,6 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _listed_by_git(folder: str) -> list[str] | None:
     """The files of a folder that git does not ignore; ``None`` where it cannot say, or ignores the folder itself."""
-    above = Path(folder).absolute()
-    if not any((parent / ".git").exists() for parent in (above, *above.parents)):
-        return None
     if _git(folder, "check-ignore", "-q", ".") is not None:
         return None
     listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -106,10 +89,9 @@ def _listed_by_git(folder: str) -> list[str] | None:
 
 
 def _git(folder: str, *arguments: str) -> str | None:
+    command = ["git", "-C", folder, *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, check=False, encoding="utf-8", errors="replace"
-        )
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
-from lightning_retrieval_guard.lint.modules import Module
+from lightning_retrieval_guard.lint.source import Function, SourceFile
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 # What the source alone asks for, where the run can offer more.
@@ -31,35 +31,19 @@ class Edit:
 class LintFinding:
     """One finding."""
 
-    node: ast.AST  # what it stands at
-    module: Module
+    node: ast.expr  # what it stands at
+    source: SourceFile
     rule: RuleSpec
-    problem: str
-    fix: str | None = None  # what to type instead; by default the rule's
+    message: str  # what is wrong, and the fix
     edit: Edit | None = None  # the change that does it, where there is one safe form
-    functions: tuple[ast.AST, ...] = ()  # those around it
+    functions: tuple[Function, ...] = ()  # those around it
 
     @property
     def line(self) -> int:
         """From 1."""
-        return self.node.lineno  # type: ignore[attr-defined, no-any-return]  # it is an expression or a statement
-
-    @property
-    def column(self) -> int:
-        """From 0."""
-        return self.node.col_offset  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def message(self) -> str:
-        """What is wrong, and the fix."""
-        return f"{self.problem} {self.fix or fix_of(self.rule)}"
-
-    @property
-    def text(self) -> str:
-        """Code, name, what is wrong, and the fix."""
-        return f"{self.rule.code} {self.rule.slug}: {self.message}"
+        return self.node.lineno
 
 
-def at(event: Event, rule: RuleSpec, problem: str, fix: str | None = None, edit: Edit | None = None) -> LintFinding:
+def at(event: Event, rule: RuleSpec, problem: str, fix: str = "", edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
-    return LintFinding(event.node, event.module, rule, problem, fix, edit, event.functions)
+    return LintFinding(event.node, event.source, rule, f"{problem} {fix or fix_of(rule)}", edit, event.functions)

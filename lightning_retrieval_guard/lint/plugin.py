@@ -11,12 +11,13 @@ from lightning_retrieval_guard.lint import log_rules, metric_rules
 from lightning_retrieval_guard.lint.events import HOOKS, Story
 from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.interpreter import Interpreter
-from lightning_retrieval_guard.lint.modules import ClassInfo, Module, asks_for_devices
-from lightning_retrieval_guard.lint.values import UNKNOWN, Callee, Origin, Reference, Value, origin_of
+from lightning_retrieval_guard.lint.source import ClassInfo, SourceFile
+from lightning_retrieval_guard.lint.values import GATHERED, UNKNOWN, Reference, Value, made_of
 from lightning_retrieval_guard.rules import static
 from lightning_retrieval_guard.watch.suppressions import comments_in
 
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
+_FILLING = ("__init__", "setup", "configure_model")
 # An attribute is known when the methods that fill it have run, and those that fill what they fill it with.
 _PASSES = 3
 
@@ -39,11 +40,12 @@ class Plugin:
     def run(self) -> Iterator[tuple[int, int, str, type]]:
         """Line from 1, column from 0, text and plugin of each finding, in order."""
         for finding in findings(*self._arguments):
-            yield finding.line, finding.column, finding.text, type(self)
+            text = f"{finding.rule.code} {finding.rule.slug}: {finding.message}"
+            yield finding.line, finding.node.col_offset, text, type(self)
 
 
 def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list[LintFinding]:
-    """What the source of one file makes certain, without what its comments keep quiet.
+    """What the source of one file makes certain, without what its comments suppress.
 
     Args:
         tree: The file's syntax tree.
@@ -53,17 +55,18 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
     text = "".join(lines)
     if not _is_of_interest(text):
         return []
-    module = Module(tree, Path(filename) if filename else None, text)
-    by_place: dict[tuple[int, int, str], LintFinding] = {}
-    for story in _stories(module):
-        for finding in _judge(story):
-            if finding.module is module:
-                by_place.setdefault((finding.line, finding.column, finding.rule.code), finding)
-    quiet = [(comment.line, comment.patterns) for comment in comments_in(lines)] if by_place else []
+    source = SourceFile(tree, Path(filename) if filename else None, text)
+    # several methods may lead to one call, and derived classes repeat what their bases do
+    distinct: dict[tuple[int, int, str], LintFinding] = {}
+    for cls in source.all_classes:
+        for finding in _judge(_story_of(cls)) if _may_use_metrics(cls) else ():
+            if finding.source is source:
+                distinct.setdefault((finding.line, finding.node.col_offset, finding.rule.code), finding)
+    comments = comments_in(lines) if distinct else []
     return [
         finding
-        for (_, _, code), finding in sorted(by_place.items())
-        if not any(line in _lines(finding) and code.startswith(patterns) for line, patterns in quiet)
+        for (_, _, code), finding in sorted(distinct.items())
+        if not any(comment.line in _lines(finding) and code.startswith(comment.patterns) for comment in comments)
     ]
 
 
@@ -75,39 +78,32 @@ def _is_of_interest(text: str) -> bool:
 
 def _lines(finding: LintFinding) -> range:
     """The lines whose comments count: those of the statement, or of the node alone in the head of a block."""
-    node = finding.node
-    while not isinstance(node, ast.stmt):
-        node = finding.module.parents[node]
-    span = finding.node if isinstance(node, _COMPOUND) else node
-    return range(span.lineno, (span.end_lineno or span.lineno) + 1)  # type: ignore[attr-defined]
+    statement: ast.AST = finding.node
+    while not isinstance(statement, ast.stmt):
+        statement = finding.source.parents[statement]
+    span = finding.node if isinstance(statement, _COMPOUND) else statement
+    return range(span.lineno, (span.end_lineno or span.lineno) + 1)
 
 
-def _stories(module: Module) -> Iterator[Story]:
-    """What happens in each class of the file, and in its functions."""
-    for cls in module.all_classes:
-        has_metrics = any(ancestor.module.builds_metrics for ancestor in cls.lineage)
-        if cls.lineage and (has_metrics or cls.derives("LightningModule", "Callback")):
-            yield _story_of_class(cls)
-    if module.builds_metrics:
-        story = Story()
-        for function in module.functions.values():
-            Interpreter(story).run(Callee(function, module), function.name, [])
-        yield story
+def _may_use_metrics(cls: ClassInfo) -> bool:
+    has_metrics = any(ancestor.source.builds_metrics for ancestor in cls.lineage)
+    return has_metrics or cls.derives("LightningModule", "Callback")
 
 
-def _story_of_class(cls: ClassInfo) -> Story:
-    story = Story(cls)
-    interpreter = Interpreter(story)
+def _story_of(cls: ClassInfo) -> Story:
+    """What happens in a class."""
+    interpreter = Interpreter(Story(cls))
     methods = [name for ancestor in reversed(cls.lineage) for name in ancestor.methods]
-    first = [name for name in ("__init__", "setup", "configure_model") if name in methods]
+    first = [name for name in _FILLING if name in methods]
     for number in range(_PASSES):
         interpreter.is_recording = number == _PASSES - 1
         interpreter.all_steps = 0
         for name in dict.fromkeys([*first, *methods]):
-            callee = interpreter.method(name)
-            if callee and (name in HOOKS or name in first or callee.function not in interpreter.called):
-                interpreter.run(callee, name, _given(cls, name))
-    return story
+            method = interpreter.method(name)
+            # what another method calls ran with what that one passes
+            if method and (name in HOOKS or name in first or method not in interpreter.called):
+                interpreter.run(method, name, _given(cls, name))
+    return interpreter.story
 
 
 def _given(cls: ClassInfo, name: str) -> list[Value]:
@@ -118,10 +114,25 @@ def _given(cls: ClassInfo, name: str) -> list[Value]:
     return given if cls.derives("LightningModule") else [UNKNOWN] * len(given)
 
 
+_FINDERS = {
+    "log": log_rules.find_in_log,
+    "logger": log_rules.find_in_logger,
+    "compute": metric_rules.find_in_compute,
+    "feed": metric_rules.find_in_feed,
+    "functional": metric_rules.find_in_function,
+}
+
+
 def _judge(story: Story) -> list[LintFinding]:
     """All findings of one class."""
-    findings = [finding for rule in (*log_rules.RULES, *metric_rules.RULES) for finding in rule(story)]
-    gathers = any(Origin.GATHERED in origin_of(value) for event in story.of("feed") for value in event.arguments.all)
-    if gathers and static.LRG201 not in [finding.rule for finding in findings]:
+    findings = [
+        finding
+        for event in story.events
+        for finding in (_FINDERS[event.kind](story, event) if event.kind in _FINDERS else ())
+    ]
+    findings += metric_rules.find_in_attributes(story)
+    # a program that gathers by hand may weigh what it gathered with the samples of all ranks
+    gathers = any(GATHERED & made_of(*event.arguments.all).origin for event in story.of("feed"))
+    if gathers and not any(finding.rule is static.LRG201 for finding in findings):
         findings = [finding for finding in findings if finding.rule is not static.LRG101]
-    return [finding for finding in findings if not any(map(asks_for_devices, finding.functions))]
+    return [finding for finding in findings if not any(function.asks_for_devices for function in finding.functions)]

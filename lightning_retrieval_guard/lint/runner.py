@@ -12,12 +12,12 @@ import re
 import sys
 import tokenize
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.lint.files import files_of, read_configuration
+from lightning_retrieval_guard.lint.files import files_of, ignored_codes, read_configuration
 from lightning_retrieval_guard.lint.finding import LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
@@ -27,6 +27,7 @@ _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
 _NOQA = re.compile(rf"#\s*noqa{_CODES}", re.IGNORECASE)
 _NOQA_FILE = re.compile(rf"\s*#\s*flake8[:=]\s*noqa{_CODES}\s*$", re.IGNORECASE)
+# An edit may make another one possible; none makes many.
 _MOST_PASSES = 4
 
 
@@ -70,17 +71,14 @@ def _check(options: Namespace) -> None:
 
 
 def _run(options: Namespace) -> int:
-    records: list[Record] = []
-    changed = False
     configuration = read_configuration(Path.cwd())
-    for path in files_of(options.paths, configuration):
-        file_records, diff = _lint_file(path, options, (*options.ignore, *configuration.ignored(path)))
-        records += file_records
-        changed |= bool(diff)
-        print(diff, end="")
+    results = [
+        _lint_file(path, options, (*options.ignore, *ignored_codes(path, configuration)))
+        for path in files_of(options.paths, configuration)
+    ]
     if options.diff:
-        return int(changed and not options.exit_zero)
-    records.sort(key=lambda record: (record.path, record.cell, record.line, record.column, record.code))
+        return int(any(changed for _, changed in results) and not options.exit_zero)
+    records = sorted((record for file_records, _ in results for record in file_records), key=_position)
     text = FORMATS[options.format](records)
     print(text, end="\n" if text else "")
     if options.format == "text" and not options.quiet and records:
@@ -90,54 +88,54 @@ def _run(options: Namespace) -> int:
     return int(fails and not options.exit_zero)
 
 
+def _position(record: Record) -> tuple[str, int, int, int, str]:
+    return record.path, record.cell, record.line, record.column, record.code
+
+
 def _summary(records: Sequence[Record]) -> str:
     count = sum(record.is_finding for record in records)
     fixable = sum(record.is_fixable for record in records)
-    parts = [f"{count} finding{'s' if count != 1 else ''}"]
-    parts += [f"{fixable} fixable with --fix"] if fixable else []
-    parts += [f"{len(records) - count} not read"] if count < len(records) else []
-    return f"{', '.join(parts)}."
+    texts = [f"{count} finding{'s' if count != 1 else ''}"]
+    texts += [f"{fixable} fixable with --fix"] if fixable else []
+    texts += [f"{len(records) - count} not read"] if count < len(records) else []
+    return f"{', '.join(texts)}."
 
 
 # --- one file -------------------------------------------------------------------------------------------------------
 
 
-def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[list[Record], str]:
-    """What was found in a file, and the change that is shown."""
+def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[list[Record], bool]:
+    """What was found in a file, and whether it was changed or would be."""
     name = options.stdin_filename if path == _STDIN else path
-
-    def lint(text: str) -> list[LintFinding]:
-        lines = text.splitlines(keepends=True)
-        heard = (finding for finding in findings(ast.parse(text), lines, name) if _is_heard(finding, lines))
-        chosen = (finding for finding in heard if finding.rule.code.startswith(options.select or ""))
-        return [finding for finding in chosen if not (ignore and finding.rule.code.startswith(ignore))]
-
     try:
         source = sys.stdin.buffer.read() if path == _STDIN else Path(path).read_bytes()
         if name.endswith(".ipynb"):
-            text, places = read_notebook(source.decode("utf-8"))
-            return [_record(name, finding, *places[finding.line - 1]) for finding in lint(text)], ""
-        result = lint(_decoded(source))
-        after = source
+            text, positions = read_notebook(source.decode("utf-8"))
+            result = _lint(text, name, options.select, ignore)
+            return [_record(name, finding, *positions[finding.line - 1]) for finding in result], False
+        fixed, result = source, _lint(_decoded(source), name, options.select, ignore)
         if options.fix or options.diff:
-            from lightning_retrieval_guard.lint.fixing import apply_edits
-
-            for _ in range(_MOST_PASSES):
-                edits = [finding.edit for finding in result if finding.edit is not None]
-                if not edits:
-                    break
-                after = apply_edits(after, edits)
-                result = lint(_decoded(after))
-        records = [_record(name, finding) for finding in result]
-        if options.diff:
-            return records, _diff(name, source, after)
-        if options.fix and path == _STDIN:
-            sys.stdout.write(_decoded(after))
-        elif after != source:
-            Path(path).write_bytes(after)
-        return records, ""
+            fixed, result = _fixed(source, result, lambda text: _lint(text, name, options.select, ignore))
+            _write(path, name, source, fixed, options.diff)
+        return [_record(name, finding) for finding in result], fixed != source
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        return [_unread(name, error)], ""
+        return [_unread(name, error)], False
+
+
+def _lint(text: str, name: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> list[LintFinding]:
+    lines = text.splitlines(keepends=True)
+    file_codes = [codes for line in lines for codes in _codes(_NOQA_FILE.match(line))]
+    result = []
+    for finding in findings(ast.parse(text), lines, name):
+        ignored = (*ignore, *file_codes, *_codes(_NOQA.search(lines[finding.line - 1])))
+        if finding.rule.code.startswith(select or "") and not finding.rule.code.startswith(ignored):
+            result.append(finding)
+    return result
+
+
+def _codes(noqa: re.Match[str] | None) -> list[str]:
+    """The codes and prefixes of a comment; without one it means all, which the empty one is the start of."""
+    return re.split(r"[,\s]+", (noqa["codes"] or "").upper()) if noqa else []
 
 
 def _decoded(source: bytes) -> str:
@@ -145,19 +143,36 @@ def _decoded(source: bytes) -> str:
     return source.decode(encoding)
 
 
-def _is_heard(finding: LintFinding, lines: Sequence[str]) -> bool:
-    """Whether no ``noqa`` keeps a finding quiet."""
-    matches = [_NOQA.search(lines[finding.line - 1]), *(_NOQA_FILE.match(line) for line in lines)]
-    codes = (re.split(r"[,\s]+", (match["codes"] or "").upper()) for match in matches if match)
-    return not any(finding.rule.code.startswith(tuple(prefixes)) for prefixes in codes)
+def _fixed(
+    source: bytes, result: list[LintFinding], lint: Callable[[str], list[LintFinding]]
+) -> tuple[bytes, list[LintFinding]]:
+    """The changed file, and what is found in it."""
+    from lightning_retrieval_guard.lint.fixing import apply_edits
+
+    for _ in range(_MOST_PASSES):
+        edits = [finding.edit for finding in result if finding.edit is not None]
+        if not edits:
+            break
+        source = apply_edits(source, edits)
+        result = lint(_decoded(source))
+    return source, result
+
+
+def _write(path: str, name: str, before: bytes, after: bytes, is_diff: bool) -> None:
+    if is_diff:
+        old, new = (source.decode("utf-8", "replace").splitlines(keepends=True) for source in (before, after))
+        print("".join(difflib.unified_diff(old, new, name, name)), end="")
+    elif path == _STDIN:
+        sys.stdout.write(_decoded(after))
+    elif after != before:
+        Path(path).write_bytes(after)
 
 
 def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
-    rule = finding.rule
-    column, is_fixable = finding.column + 1, finding.edit is not None and not cell
-    return Record(
-        rule.code, rule.slug, rule.severity, finding.message, name, line or finding.line, column, cell, is_fixable
-    )
+    rule, node = finding.rule, finding.node
+    is_fixable = finding.edit is not None and not cell
+    position = (line or finding.line, node.col_offset + 1)
+    return Record(rule.code, rule.slug, rule.severity, finding.message, name, *position, cell, is_fixable)
 
 
 def _unread(name: str, error: Exception) -> Record:
@@ -167,12 +182,6 @@ def _unread(name: str, error: Exception) -> Record:
         code, line, column = "E999", max(error.lineno, 1), max(error.offset or 1, 1)
         text = f"SyntaxError: {error.msg} (read by Python {platform.python_version()})"
     return Record(code, "not-read", Severity.ERROR, text, name, line, column)
-
-
-def _diff(path: str, before: bytes, after: bytes) -> str:
-    """The change in the unified form."""
-    old, new = (source.decode("utf-8", "replace").splitlines(keepends=True) for source in (before, after))
-    return "".join(difflib.unified_diff(old, new, path, path))
 
 
 # --- notebooks ------------------------------------------------------------------------------------------------------
@@ -194,17 +203,12 @@ def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError("this is not a notebook") from error
     lines: list[str] = []
-    places: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     for number, source in sources:
-        code = [_without_magic(line) for line in source.splitlines()]
+        code = [re.sub(r"^(\s*)(%(?!%)|[!?]).*", r"\1pass", line) for line in source.splitlines()]
         lines += code if _is_python("\n".join(code)) else [""] * len(code)
-        places += [(number, line) for line in range(1, len(code) + 1)]
-    return "\n".join(lines) + "\n", places
-
-
-def _without_magic(line: str) -> str:
-    code = line.lstrip()
-    return line[: len(line) - len(code)] + "pass" if code.startswith(("%", "!", "?")) and code[:2] != "%%" else line
+        positions += [(number, line) for line in range(1, len(code) + 1)]
+    return "\n".join(lines) + "\n", positions
 
 
 def _is_python(source: str) -> bool:

@@ -7,7 +7,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from lightning_retrieval_guard.lint import modules
+from lightning_retrieval_guard.lint.source import _read
 
 from .snippets import HEAD, expected, in_module, places
 
@@ -108,6 +108,13 @@ AT_EPOCH_END = {
         "self.log('m', m.compute())",
         SEEN,
     ),
+    "a dictionary that makes its lists": epoch_end(
+        "s = torch.cat(self.held['s'])\nself.val_mrr.update(s, s, torch.arange(len(s)))  # lint: LRG301\n"
+        "self.log('m', self.val_mrr)",
+        "self.held['s'].append(scores)",
+    )
+    .replace("import torch", "import torch\nfrom collections import defaultdict", 1)
+    .replace("self.seen = []", "self.seen, self.held = [], defaultdict(list)"),
     "outputs of old hooks": module(
         "def validation_epoch_end(self, outputs):\n    n = torch.cat([o['n'] for o in outputs])\n"
         "    ids = torch.arange(n.shape[0]).repeat_interleave(n)\n    self.val_mrr(n, n, indexes=ids)  # lint: LRG301\n"
@@ -222,6 +229,9 @@ HOLDERS = {
     "a loop": step(
         FEED + "for name, metric in self.val_metrics.items():\n    metric.update(s, s, indexes=ids)  # lint: LRG301\n"
         "    self.log(name, metric)"
+    ),
+    "a counted loop": step(
+        FEED + "for i, m in enumerate(self.by_loader):\n    m.update(s, s, indexes=ids)  # lint: LRG301"
     ),
     "a loop over a list": step(FEED + "for m in self.by_loader:\n    m.update(s, s, ids)  # lint: LRG301"),
     "a helper that builds": step(FEED + "self.made.update(s, s, indexes=ids)  # lint: LRG301"),
@@ -410,7 +420,7 @@ def test_a_base_class_of_another_file_is_followed(tmp_path: Path, imported: str)
     assert places(source, str(path)) == expected(source)
     assert places(source) == []
     (tmp_path / "own" / "base.py").write_text(BASE.replace("torch.cat(", "self.all_gather("))
-    modules._read.cache_clear()
+    _read.cache_clear()
     assert [code for _, code in places(source, str(path))] == ["LRG201"]
 
 

@@ -54,6 +54,8 @@ RESTARTING = [
     SCORES + UPDATE.format(ids="torch.arange(0, scores.shape[0]).repeat_interleave(4).to(self.device)"),
     SCORES + UPDATE.format(ids="torch.repeat_interleave(torch.arange(scores.size(0)), 4)"),
     SCORES + "n, k = scores.shape\n" + UPDATE.format(ids="torch.arange(n).unsqueeze(1).expand(n, k)"),
+    "scores = (self.q(batch) * self.d(batch)).sum(dim=-1)\n" + UPDATE.format(ids="torch.arange(len(scores))"),
+    "scores = batch.get('scores')\n" + UPDATE.format(ids="torch.arange(len(scores))"),
     "x, y = batch\nscores = F.normalize(self(x)) @ self.documents.T\n" + UPDATE.format(ids="torch.arange(len(scores))"),
     "scores = self.model(batch.q).sigmoid() / 0.1\nids = torch.arange(len(scores))\n" + UPDATE.format(ids="ids"),
     SCORES + "self.recall(scores, batch['y'], torch.arange(len(scores)))  # lint: LRG301",
