@@ -17,6 +17,7 @@ _T = TypeVar("_T")
 REPORT_SUFFIXES = (".json", ".html")
 VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
 VARIABLES = (VARIABLE, *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")))
+LARGEST_SEED = 2**32 - 1  # that torch takes
 # What stands in a report's path for the folder of the trainer's logger.
 LOG_DIR = "{log_dir}"
 

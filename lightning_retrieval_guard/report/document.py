@@ -124,7 +124,7 @@ def build_document(report: Report) -> dict[str, Any]:
         "findings": [{**finding.to_dict(), "group": groups[finding.identity]} for finding in report.findings],
         "keys": {name: _key(epochs) for name, epochs in report.history.items()},
     }
-    return {name: _finite(part) for name, part in document.items()}
+    return {name: finite(part) for name, part in document.items()}
 
 
 def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
@@ -139,12 +139,12 @@ def _numbers(numbers: Numbers) -> dict[str, float | None]:
     return {"logged": numbers.logged, "reference": numbers.reference}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: null takes their place."""
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
