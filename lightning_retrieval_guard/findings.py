@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 # Numbers that agree to this much, relative to the reference above 1, count as the same number.
@@ -165,23 +165,19 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""
-        effect = None if self.effect is None else {"logged": self.effect.logged, "reference": self.effect.reference}
         return {
-            "code": self.code,
-            "rule": self.rule,
+            **{name: getattr(self, name) for name in _REPORTED},
             "severity": self.severity.value,
-            "key": self.key,
-            "stage": self.stage,
-            "hook": self.hook,
-            "path": self.path,
-            "line": self.line,
-            "message": self.message,
-            "fix": self.fix,
             "ranks": list(self.ranks),
-            "count": self.count,
-            "corrected": self.corrected,
-            "effect": effect,
+            "effect": None if self.effect is None else asdict(self.effect),
         }
+
+
+# The fields of schema version 1, in their order.
+_REPORTED = (
+    *("code", "rule", "severity", "key", "stage", "hook", "path", "line", "message", "fix"),
+    *("ranks", "count", "corrected", "effect"),
+)
 
 
 def show_number(value: float) -> str:
