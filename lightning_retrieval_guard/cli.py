@@ -11,7 +11,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.settings import LARGEST_SEED, REPORT_SUFFIXES, path_refusal
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 # Longer lines are hard to read, however wide the terminal is.
 MAX_COLUMNS = 100
 
-
-class Command(NamedTuple):
-    """One subcommand: what `--help` says, its options and what it does."""
-
-    help: str
-    add_options: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], int]
+Run = Callable[[Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 when an argument is refused, with code 0 after `--help`.
     """
     options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
-    command: Command = options.command
-    return command.run(options)
+    run: Run = options.run
+    return run(options)
 
 
 def _parser(arguments: Sequence[str]) -> ArgumentParser:
@@ -55,11 +49,10 @@ def _parser(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+    for name, (text, add_options) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text, description=text)
         if name in arguments:
-            command.add_options(subparser)
-        subparser.set_defaults(command=command)
+            subparser.set_defaults(run=add_options(subparser))
     return parser
 
 
@@ -68,11 +61,11 @@ def _refused(error: Exception) -> int:
     return 2
 
 
-# --- the commands -----------------------------------------------------------------------------------------------
+# --- the commands: each adds its options, and returns what it does with them ------------------------------------
 
 
-def _add_demo_options(parser: ArgumentParser) -> None:
-    from lightning_retrieval_guard.demo import MAX_DEVICES
+def _demo(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
 
     parser.add_argument(
         "--devices",
@@ -88,41 +81,38 @@ def _add_demo_options(parser: ArgumentParser) -> None:
         metavar="PATH",
         help="write what the warn run finds to PATH, as .json or .html",
     )
+    return lambda options: run_demo(devices=options.devices, seed=options.seed, report=options.report)
 
 
-def _run_demo(options: Namespace) -> int:
-    from lightning_retrieval_guard.demo import run_demo
+def _explain(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import render_list, render_rule
 
-    return run_demo(devices=options.devices, seed=options.seed, report=options.report)
-
-
-def _add_explain_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "rule",
+        "rules",
         nargs="?",
         type=_rules,
+        default=REGISTRY,
         metavar="RULE",
         help="a code, a name or the beginning of codes, such as LRG201, gathered-before-sync or LRG2, which lists its"
         " family; without it all rules are listed",
     )
 
+    def run(options: Namespace) -> int:
+        width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
+        first, *others = options.rules.values()
+        try:
+            print(render_list(options.rules, width) if others else render_rule(first, width))
+        except ValueError as error:  # python -OO
+            return _refused(error)
+        return 0
 
-def _run_explain(options: Namespace) -> int:
-    from lightning_retrieval_guard.rules import REGISTRY
-    from lightning_retrieval_guard.rules.explain import render_list, render_rule
-
-    width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
-    try:
-        rules = REGISTRY if options.rule is None else options.rule
-        first, *others = rules.values()
-        print(render_list(rules, width) if others else render_rule(first, width))
-    except ValueError as error:  # python -OO
-        return _refused(error)
-    return 0
+    return run
 
 
-def _add_parity_options(parser: ArgumentParser) -> None:
-    from lightning_retrieval_guard.parity.options import CHOICES, Options
+def _parity(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.parity import Options, ParityError, build_options, run_parity
+    from lightning_retrieval_guard.parity.options import CHOICES
 
     parser.add_argument(
         "target",
@@ -137,20 +127,15 @@ def _add_parity_options(parser: ArgumentParser) -> None:
         metavar="N,N",
         help=f"the numbers of processes; 1 is always among them (default: {','.join(map(str, Options.world_sizes))})",
     )
-    meanings = {
-        "stage": "what is run",
-        "mode": "of the guard",
-        "keep": "global: all processes together have the batch of one; per-rank: each has the batch that the program"
-        " makes",
-    }
-    for name, meaning in meanings.items():
-        parser.add_argument(
-            f"--{name}", choices=CHOICES[name], default=CHOICES[name][0], help=f"{meaning} (default: %(default)s)"
-        )
-    for name, default, kind in (("rtol", Options.rtol, "relative"), ("atol", Options.atol, "absolute")):
-        parser.add_argument(
-            f"--{name}", type=float, default=default, help=f"{kind} difference that is none (default: %(default)s)"
-        )
+    batches = (
+        "global: all processes together have the batch of one; per-rank: each has the batch that the program makes"
+    )
+    for name, text in (("stage", "what is run"), ("mode", "of the guard"), ("keep", batches)):
+        default = getattr(Options, name)
+        parser.add_argument(f"--{name}", choices=CHOICES[name], default=default, help=f"{text} (default: %(default)s)")
+    for name, kind in (("rtol", "relative"), ("atol", "absolute")):
+        text = f"{kind} difference that is none (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=float, default=getattr(Options, name), help=text)
     parser.add_argument(
         "--timeout",
         type=float,
@@ -161,18 +146,20 @@ def _add_parity_options(parser: ArgumentParser) -> None:
     _add_seed(parser, "of every process (default: 0)")
     parser.add_argument("--json", type=_path_ending_in(".json"), metavar="PATH", help="write the result to PATH too")
 
+    def run(options: Namespace) -> int:
+        try:
+            checked = build_options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+        except (ParityError, ValueError) as error:
+            return _refused(error)
+        return run_parity(checked, options.json)
 
-def _run_parity(options: Namespace) -> int:
-    from lightning_retrieval_guard.parity import Options, ParityError, build_options, run_parity
-
-    try:
-        parity = build_options(**{field.name: getattr(options, field.name) for field in fields(Options)})
-    except (ParityError, ValueError) as error:
-        return _refused(error)
-    return run_parity(parity, options.json)
+    return run
 
 
-def _add_check_options(parser: ArgumentParser) -> None:
+def _check(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.report.check import FORMATS, ReportError, check_report
+    from lightning_retrieval_guard.rules import REGISTRY
+
     parser.add_argument("report", type=Path, metavar="REPORT.json", help="what RetrievalGuard(report=...) wrote")
     parser.add_argument(
         "--fail-on",
@@ -181,49 +168,40 @@ def _add_check_options(parser: ArgumentParser) -> None:
         help="what is at least so bad fails the check, unless it was corrected (default: %(default)s)",
     )
     parser.add_argument(
-        "--format",
-        choices=("text", "github", "sarif"),
-        default="text",
-        help="how to show what was found (default: %(default)s)",
+        "--format", choices=FORMATS, default="text", help="how to show what was found (default: %(default)s)"
     )
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also where the check fails")
 
+    def run(options: Namespace) -> int:
+        scaled = {code for code, rule in REGISTRY.items() if rule.spec.scales_by_ranks}
+        try:
+            text, passed = check_report(options.report, options.fail_on, options.format, scaled)
+        except ReportError as error:
+            return _refused(error)
+        if text:
+            print(text)
+        return 0 if passed or options.exit_zero else 1
 
-def _run_check(options: Namespace) -> int:
-    from lightning_retrieval_guard.report.check import ReportError, check_report
-    from lightning_retrieval_guard.rules import REGISTRY
-
-    scaled = {code for code, rule in REGISTRY.items() if rule.spec.scales_by_ranks}
-    try:
-        text, passed = check_report(options.report, options.fail_on, options.format, scaled)
-    except ReportError as error:
-        return _refused(error)
-    if text:
-        print(text)
-    return 0 if passed or options.exit_zero else 1
+    return run
 
 
-def _add_lint_options(parser: ArgumentParser) -> None:
+def _lint(parser: ArgumentParser) -> Run:
     from lightning_retrieval_guard.lint.formats import FORMATS
+    from lightning_retrieval_guard.lint.runner import run_lint
 
     parser.add_argument(
         "paths", nargs="*", default=["."], metavar="PATH", help="files, folders, or - for standard input (default: .)"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to show what was found (default: text)")
-    for name, meaning in (("select", "report these codes or prefixes alone"), ("ignore", "do not report these")):
-        parser.add_argument(f"--{name}", type=_codes, default=(), metavar="CODES", help=meaning)
+    for name, text in (("select", "report these codes or prefixes alone"), ("ignore", "do not report these")):
+        parser.add_argument(f"--{name}", type=_codes, default=(), metavar="CODES", help=text)
     parser.add_argument("--fix", action="store_true", help="change what has one safe form; needs libcst")
     parser.add_argument("--diff", action="store_true", help="show these changes and make none")
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also where something was found")
     parser.add_argument("--strict-notes", action="store_true", help="count notes as findings")
     parser.add_argument("--quiet", "-q", action="store_true", help="leave out the line that counts")
     parser.add_argument("--stdin-filename", default="<stdin>", metavar="PATH", help="the name of what - reads")
-
-
-def _run_lint(options: Namespace) -> int:
-    from lightning_retrieval_guard.lint.runner import run_lint
-
-    return run_lint(options)
+    return run_lint
 
 
 # --- the types of arguments -------------------------------------------------------------------------------------
@@ -278,24 +256,14 @@ def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     return parse
 
 
-COMMANDS = {
-    "demo": Command(
-        "Train a small retriever, evaluate it on one and on N processes, and compare the numbers.",
-        _add_demo_options,
-        _run_demo,
-    ),
-    "explain": Command(
-        "Say what a rule flags, why that is wrong, and what to type instead.", _add_explain_options, _run_explain
-    ),
-    "parity": Command(
+# What `--help` says of each command, and what adds its options.
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], Run]]] = {
+    "demo": ("Train a small retriever, evaluate it on one and on N processes, and compare the numbers.", _demo),
+    "explain": ("Say what a rule flags, why that is wrong, and what to type instead.", _explain),
+    "parity": (
         "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
-        _add_parity_options,
-        _run_parity,
+        _parity,
     ),
-    "check": Command(
-        "Fail on what a JSON report of a run holds; for continuous integration.", _add_check_options, _run_check
-    ),
-    "lint": Command(
-        "Find in source what it alone makes certain, and fix what has one safe form.", _add_lint_options, _run_lint
-    ),
+    "check": ("Fail on what a JSON report of a run holds; for continuous integration.", _check),
+    "lint": ("Find in source what it alone makes certain, and fix what has one safe form.", _lint),
 }

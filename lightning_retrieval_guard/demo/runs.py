@@ -53,7 +53,7 @@ def train(pairs: TensorDataset, held_out: Loader, seed: int) -> DualEncoder:
     """Trains an encoder on one process, with a progress bar; equal seeds give equal weights and order of batches."""
     order = torch.Generator().manual_seed(seed)
     loader = DataLoader(pairs, held_out.batch_size, shuffle=True, drop_last=True, generator=order)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DualEncoder()
         # Where nothing can overwrite a line, once an epoch is often enough.
@@ -67,7 +67,7 @@ def evaluate(label: str, model: DualEncoder, held_out: Loader, devices: int, gua
     """Evaluates the same weights once more, on `devices` processes, and never raises what a run raises."""
     callbacks = [guard] if guard else []
     try:
-        with quiet():
+        with silenced():
             trainer = _trainer(devices, *callbacks, enable_progress_bar=False)
             trainer.validate(model, held_out, verbose=False)
     except Exception as error:  # a run that fails is a row of the table, not the end of the demo
@@ -107,7 +107,7 @@ def _strategy(devices: int) -> Strategy | str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silences what Lightning and torch say about a small run, and computes on one thread.
 
     After the with block log levels, warning filters, environment and thread count are as before.

@@ -128,12 +128,10 @@ def _other_findings(parity: Parity) -> Iterator[str]:
 
 def _merged(findings: Iterable[tuple[int, Finding]]) -> list[tuple[Finding, str]]:
     """Each finding once, with the numbers of processes on which it was made."""
-    sizes: dict[tuple[str, str, str, int], list[int]] = {}
-    first: dict[tuple[str, str, str, int], Finding] = {}
+    merged: dict[tuple[str, str, str, int], tuple[Finding, list[int]]] = {}
     for world_size, finding in findings:
-        first.setdefault(finding.identity, finding)
-        sizes.setdefault(finding.identity, []).append(world_size)
-    return [(finding, processes_text(*sizes[identity])) for identity, finding in first.items()]
+        merged.setdefault(finding.identity, (finding, []))[1].append(world_size)
+    return [(finding, processes_text(*sizes)) for finding, sizes in merged.values()]
 
 
 def _location(finding: Finding) -> str:

@@ -99,8 +99,7 @@ def build(target: Target) -> Built:
         names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
         existing = f"It has {', '.join(names)}." if names else "It has no functions."
         raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {existing}")
-    with contextlib.suppress(ValueError):  # some built-in callables have no signature
-        _refuse_arguments(target, inspect.signature(function))
+    _refuse_arguments(target, function)
     with _import_errors(target):
         returned = function()
     return _check(target, returned)
@@ -151,9 +150,9 @@ def _import_file(name: str, path: str) -> ModuleType:
     return module
 
 
-def _refuse_arguments(target: Target, signature: inspect.Signature) -> None:
+def _refuse_arguments(target: Target, function: Callable[..., Any]) -> None:
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = signature.parameters.values()
+    parameters = inspect.signature(function).parameters.values()
     needed = [entry.name for entry in parameters if entry.default is entry.empty and entry.kind not in collecting]
     if needed:
         raise ParityError(

@@ -57,7 +57,7 @@ def evaluate(options: Options, batch_sizes: tuple[int, ...] | None, weights: Pat
     Raises:
         ParityError: The function, what it returned or its weights are of no use; the text says why.
     """
-    os.chdir(folder)
+    os.chdir(folder)  # processes are kept, and may have been started in another one
     _seed(options.seed)
     built = build(options.target)
     exchange = save_weights if os.environ["WORLD_SIZE"] == "1" else load_weights  # one process runs first
@@ -78,18 +78,17 @@ def _seed(seed: int) -> None:
 
 def _trainer(built: Built, options: Options) -> tuple[Any, RetrievalGuard]:
     """The trainer of the module's package, and the guard in it."""
-    package = importlib.import_module(built.package)
-    strategies = importlib.import_module(f"{built.package}.strategies")
-    environments = importlib.import_module(f"{built.package}.plugins.environments")
-    loggers = importlib.import_module(f"{built.package}.loggers.logger")
+    package, strategies, environments, loggers = (
+        importlib.import_module(f"{built.package}{name}")
+        for name in ("", ".strategies", ".plugins.environments", ".loggers.logger")
+    )
     given = built.trainer.get("callbacks") or []
     callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
     guard = _guard(callbacks, options)
     others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
     # One process too has a process group, as programs that are written for several of them expect.
-    strategy = strategies.DDPStrategy(
-        cluster_environment=environments.TorchElasticEnvironment(), process_group_backend="gloo"
-    )
+    torchrun = environments.TorchElasticEnvironment()
+    strategy = strategies.DDPStrategy(cluster_environment=torchrun, process_group_backend="gloo")
     defaults = {
         "logger": loggers.DummyLogger(),
         "enable_checkpointing": False,
@@ -108,6 +107,7 @@ def _trainer(built: Built, options: Options) -> tuple[Any, RetrievalGuard]:
 
 def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
     """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
+    # What that guard would write, a report or counts, belongs to the program's own runs.
     brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
     settings = {name: getattr(given, name) for given in brought for name in _TAKEN_FROM_GUARD}
     return RetrievalGuard(options.mode, **settings, log_findings=False)
@@ -129,6 +129,7 @@ def save_weights(module: Any, folder: Path) -> None:
 
 def load_weights(module: Any, folder: Path) -> None:
     """Give a module the weights that another process has written; raises ParityError where it has other tensors."""
+    # Mapped, so that the processes of a large model share its pages.
     written: dict[str, Tensor] = torch.load(str(folder / _FILE), weights_only=True, mmap=True)
     kinds, written_kinds = (
         {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}

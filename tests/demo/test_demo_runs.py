@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_retrieval_guard.demo.corpus import Pair
 from lightning_retrieval_guard.demo.encoder import HELD_OUT, DualEncoder, split_pairs
-from lightning_retrieval_guard.demo.runs import evaluate, quiet, raised, train
+from lightning_retrieval_guard.demo.runs import evaluate, raised, silenced, train
 
 Split = tuple[TensorDataset, TensorDataset]
 
@@ -92,25 +92,25 @@ def test_the_error_of_a_process_is_read_from_its_traceback() -> None:
     assert raised(ValueError("plain")) == "ValueError: plain"
 
 
-@quiet()
-def _interrupted_inside_quiet() -> None:
+@silenced()
+def _interrupted_inside_silenced() -> None:
     os.environ["MASTER_PORT"] = "1"
     assert "LIGHTNING_RETRIEVAL_GUARD" not in os.environ
     assert torch.get_num_threads() == 1
     raise KeyboardInterrupt
 
 
-def test_quiet_puts_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silenced_puts_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_RETRIEVAL_GUARD", "strict")
     monkeypatch.delenv("MASTER_PORT", raising=False)
     level = logging.getLogger("lightning.pytorch").level
     before = dict(os.environ), list(warnings.filters), torch.get_num_threads(), level
     with pytest.raises(KeyboardInterrupt):
-        _interrupted_inside_quiet()
+        _interrupted_inside_silenced()
     level = logging.getLogger("lightning.pytorch").level
     assert (dict(os.environ), list(warnings.filters), torch.get_num_threads(), level) == before
 
 
-def test_quiet_lets_other_warnings_through() -> None:
-    with pytest.warns(UserWarning, match="LRG201"), quiet():
+def test_silenced_lets_other_warnings_through() -> None:
+    with pytest.warns(UserWarning, match="LRG201"), silenced():
         warnings.warn("LRG201 gathered-before-sync", UserWarning, stacklevel=1)
