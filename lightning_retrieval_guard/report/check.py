@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.annotations import Annotation, RuleEntry, as_github, as_sarif
-from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, verdict
+from lightning_retrieval_guard.report.faults import Fault, failing, group, judge_keys, ratio_text, verdict
 from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
@@ -39,12 +39,10 @@ def check_report(path: Path, fail_on: str, form: str, scaled: Collection[str]) -
     """
     findings, keys = _read(path, scaled)
     faults = [fault for fault in group(findings) if fault.serious]
-    bad = (Severity.ERROR,) if fail_on == "error" else (Severity.ERROR, Severity.WARNING)
-    passed = not any(finding.severity in bad and not finding.corrected for finding in findings)
     text = FORMATS[form](faults)
     if form == "text":
         text = "\n".join(filter(None, [text, f"RetrievalGuard: {verdict(judge_keys(keys, findings), findings)}"]))
-    return text, passed
+    return text, not failing(findings, fail_on)
 
 
 def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str, Numbers]]:
@@ -66,6 +64,7 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
 
 
 def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -> Finding:
+    # Whether a rule scales by ranks is not in the report: the registry has it.
     effect = fields["effect"]
     if effect is not None:  # what is not finite, JSON cannot hold
         effect = {name: math.nan if value is None else value for name, value in effect.items()}

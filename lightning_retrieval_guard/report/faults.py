@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity, same_number
 
-_SEVERITIES = list(Severity)
+_SEVERITIES = list(Severity)  # the worst first
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ def _order(finding: Finding) -> int:
     return _SEVERITIES.index(finding.severity)
 
 
+def failing(findings: Iterable[Finding], at_least: str) -> list[Finding]:
+    """Those that are as bad as ``"error"`` or ``"warning"``; a number that was corrected is right."""
+    bad = _SEVERITIES[: _SEVERITIES.index(Severity(at_least)) + 1]
+    return [finding for finding in findings if finding.severity in bad and not finding.corrected]
+
+
 def ratio_text(finding: Finding) -> str:
     """Such as ``"1/2: the number of ranks"``, where that is why the number is wrong; else nothing."""
     if finding.effect is None or not finding.scales_by_ranks:
@@ -94,6 +100,7 @@ def judge_keys(keys: Mapping[str, Numbers], findings: Iterable[Finding]) -> list
     for finding in findings:
         if finding.is_serious:
             at_key.setdefault(finding.key, []).append(finding)
+    # A run may have ended before the numbers of a key were complete.
     shown = dict(keys)
     for finding in (finding for serious in at_key.values() for finding in serious):
         if effect := finding.effect:
@@ -118,6 +125,7 @@ def _state(numbers: Numbers, has_findings: bool) -> KeyState:
     if numbers.reference is None:
         return KeyState.WRONG if has_findings else KeyState.UNCHECKED
     if numbers.logged is None and not has_findings:
+        # A value that only the guard computed, and that no rule found wrong, is right.
         return KeyState.RIGHT if numbers.corrected else KeyState.UNCHECKED
     return KeyState.CORRECTED if numbers.corrected else KeyState.WRONG
 
