@@ -27,15 +27,10 @@ class Severity(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Effect:
-    """The number that was logged and the number one process would have logged.
+    """The number that was logged and the number one process would have logged."""
 
-    Attributes:
-        logged: The value that reaches the logger without a correction.
-        reference: The value of the same program in one process that sees every sample once.
-    """
-
-    logged: float
-    reference: float
+    logged: float  # what reaches the logger without a correction
+    reference: float  # that of the same program in one process that sees every sample once
 
     @property
     def is_nil(self) -> bool:
@@ -54,17 +49,11 @@ class Effect:
 
 
 class Numbers(NamedTuple):
-    """The numbers of one key, each where it is known.
+    """The numbers of one key, each where it is known."""
 
-    Attributes:
-        logged: The value that reaches the logger without a correction.
-        reference: The value of the same program in one process that sees every sample once.
-        corrected: Whether the reference took the place of the logged value.
-    """
-
-    logged: float | None
-    reference: float | None
-    corrected: bool = False
+    logged: float | None  # what reaches the logger without a correction
+    reference: float | None  # that of the same program in one process that sees every sample once
+    corrected: bool = False  # whether the reference took the place of the logged value
 
 
 def same_number(a: float, b: float) -> bool:

@@ -28,6 +28,7 @@ ENVIRONMENT = {**dict.fromkeys(VARIABLES), "CUDA_VISIBLE_DEVICES": ""}
 _INTERRUPTED = 130
 _LOG_LINES = 20
 _STACK_LINES = 8
+# A warning as Python prints it, up to the line that says how to read on.
 _GUARD_SAID = re.compile(r"GuardWarning: (LRG\d{3}.*(?:\n {2}.*)*?)\n {2}lightning-retrieval-guard explain")
 # What the others raise when one rank is gone.
 _CONSEQUENCE = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
@@ -109,6 +110,7 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
         return Run(pool.world_size, problem=_problem(outcomes, options))
     first = outcomes[0].value
     problem = ""
+    # Without a number on one process every other run would be the same as it.
     if reference is None and not first.numbers:
         problem = (
             f"Nothing was logged with self.log for the epoch of {options.stage!r}, so there is nothing to"
@@ -123,6 +125,7 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
 
 def _problem(outcomes: list[Outcome], options: Options) -> str:
     failed = [outcome for outcome in outcomes if outcome.failed]
+    # Its text says all: the traceback would lead into parity.
     refused = next((outcome for outcome in failed if ParityError.__name__ in outcome.error_types), None)
     if refused is not None:
         return refused.error

@@ -79,6 +79,7 @@ class Parity:
 
 def compare(options: Options, runs: Sequence[Run]) -> Parity:
     """Compare each run with the first; those that could not be made are left out."""
+    # Where no run could be made there is no key either.
     reference, *others = [run for run in runs if not run.problem] or [Run(1)]
     names = sorted({key for run in (reference, *others) for key in run.numbers})
     return Parity(options, tuple(runs), tuple(_key(name, reference, others, options) for name in names))
@@ -87,6 +88,7 @@ def compare(options: Options, runs: Sequence[Run]) -> Parity:
 def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> Key:
     expected = reference.numbers.get(name)
     limit = options.atol
+    # Nothing is relative to a number that is missing, or is NaN or infinite.
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
     # On one process a number may be wrong too: then the right one is what its finding gives as the reference.

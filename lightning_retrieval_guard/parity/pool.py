@@ -147,6 +147,7 @@ class Pool:
             for rank in (rank for rank in pending if rank.connection in ready):
                 rank.receive()
                 if rank.answer.failed:
+                    # The others may wait for this rank for ever, or fail because it is gone.
                     deadline = min(deadline, time.monotonic() + grace)
         return [rank.outcome() for rank in self._ranks]
 
@@ -191,7 +192,7 @@ class _Rank:
         try:
             self.answer = Outcome(self.rank, **self.connection.recv())
         except (EOFError, ConnectionResetError):
-            self.process.join(1.0)
+            self.process.join(1.0)  # only then there is an exit code
             self.answer = Outcome(self.rank, "died", error=f"exit code {self.process.exitcode}")
 
     def outcome(self) -> Outcome:
@@ -248,6 +249,7 @@ def _serve(
     os.environ.update(environment)
     sys.path[:] = path
     multiprocessing.set_start_method(start_method, force=True)  # as in the parent, for the workers of loaders
+    # Appended, because the parent empties the file before each case.
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

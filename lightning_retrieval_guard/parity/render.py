@@ -84,6 +84,7 @@ def _explanation(key: Key, parity: Parity) -> Iterator[str]:
     for finding, on in _merged(findings):
         yield from _wrapped(f"On {on}: {_location(finding)}: {printable(finding.text())}", 2)
     unexplained = [difference for difference in key.differences if not difference.explained]
+    # A finding may explain a part of the difference only.
     for what, has_findings in (("it", False), ("all of it", True)):
         on_sizes = [entry.world_size for entry in unexplained if bool(entry.findings) == has_findings]
         if on_sizes:
@@ -93,6 +94,7 @@ def _explanation(key: Key, parity: Parity) -> Iterator[str]:
 def _ranks(name: str, difference: Difference, run: Run) -> Iterator[str]:
     """What each rank shows, where they do not show the same; a key may be logged on rank zero alone."""
     shown = [numbers.get(name) for numbers in run.ranks]
+    # The table has the number already.
     all_same = len(difference.ranks) == len(shown) and len(set(map(_number, shown))) == 1
     if all_same or all(number is None for number in shown[1:]):
         return

@@ -138,6 +138,7 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    # A link stays, and the file that it leads to is replaced; the draft has to be in the same folder as that one.
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
     text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else page_of(report)

@@ -30,6 +30,7 @@ class Handover:
             return
         draft = self._path.with_suffix(f".{secrets.token_hex(8)}")
         try:
+            # In ASCII, with escapes, because a key may hold half of a surrogate pair.
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 json.dump(log.to_payload(), file)
             written = draft.stat().st_mtime_ns

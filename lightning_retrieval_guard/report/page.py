@@ -72,6 +72,7 @@ def _environment() -> Environment:
 
 def _printable(value: Any) -> Any:
     """What no page may hold is a sign in its place."""
+    # For every value that a template prints: file names and keys come from the program.
     return _CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -41,6 +41,7 @@ def excerpts(finding: Finding) -> list[Excerpt]:
     shown = [
         Excerpt(path, lines[-1], _lines(path, function, lines)) for (path, function), lines in lines_by_function.items()
     ]
+    # The log call is named even where its source is not at hand.
     return [excerpt for excerpt in shown[:-1] if excerpt.lines] + shown[-1:]
 
 

@@ -59,6 +59,7 @@ def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -
         first: Columns that are taken in the first line.
         indent: Before each other line.
     """
+    # Not textwrap, which counts characters: wide ones take two columns.
     lines, room = [head], width - first
     for word in text.split(" "):
         if columns(lines[-1]) + 1 + columns(word) > room:
