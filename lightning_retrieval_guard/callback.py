@@ -20,8 +20,9 @@ from typing_extensions import override
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import make_exchange
-from lightning_retrieval_guard.findings import Finding, GuardWarning, Severity
+from lightning_retrieval_guard.findings import Finding, GuardWarning
 from lightning_retrieval_guard.report.document import Report, RunFacts, StageCounts, set_aside, write_report
+from lightning_retrieval_guard.report.faults import failing
 from lightning_retrieval_guard.report.handover import Handover
 from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
 from lightning_retrieval_guard.report.loggers import attach_report
@@ -145,9 +146,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         """
         __tracebackhide__ = True
         check_choice("at_least", at_least, ("warning", "error"))
-        bad = (Severity.ERROR,) if at_least == "error" else (Severity.ERROR, Severity.WARNING)
-        findings = [finding for finding in self.findings if finding.severity in bad and not finding.corrected]
-        if findings:
+        if findings := failing(self.findings, at_least):
             raise GuardError(render_error(findings))
 
     def __repr__(self) -> str:

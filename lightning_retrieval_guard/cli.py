@@ -1,4 +1,4 @@
-"""The command line: one subcommand a line in COMMANDS.
+"""The command line: one subcommand an entry in COMMANDS.
 
 A command imports what it needs when it is asked for, so that ``lint`` starts without torch.
 """
@@ -9,29 +9,20 @@ import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard import __version__
-from lightning_retrieval_guard.settings import REPORT_SUFFIXES, path_refusal
+from lightning_retrieval_guard.settings import LARGEST_SEED, REPORT_SUFFIXES, path_refusal
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.rules import Rule
 
-MAX_SEED = 2**32 - 1
 # Longer lines are hard to read, however wide the terminal is.
 MAX_COLUMNS = 100
 
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: its name, what `--help` says, its options and what it does."""
-
-    name: str
-    help: str
-    add_options: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], int]
+Run = Callable[[Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 when an argument is refused, with code 0 after `--help`.
     """
     options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
-    command: Command = options.command
-    return command.run(options)
+    run: Run = options.run
+    return run(options)
 
 
 def _parser(arguments: Sequence[str]) -> ArgumentParser:
@@ -58,16 +49,23 @@ def _parser(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
-        if command.name in arguments:
-            command.add_options(subparser)
-        subparser.set_defaults(command=command)
+    for name, (text, add_options) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        if name in arguments:
+            subparser.set_defaults(run=add_options(subparser))
     return parser
 
 
-def _add_demo_options(parser: ArgumentParser) -> None:
-    from lightning_retrieval_guard.demo import MAX_DEVICES
+def _refused(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+# --- the commands: each adds its options, and returns what it does with them ------------------------------------
+
+
+def _demo(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.demo import MAX_DEVICES, run_demo
 
     parser.add_argument(
         "--devices",
@@ -76,54 +74,45 @@ def _add_demo_options(parser: ArgumentParser) -> None:
         metavar="N",
         help=f"how many processes to compare with one, 1 to {MAX_DEVICES} (default: 2)",
     )
-    parser.add_argument(
-        "--seed",
-        type=_integer_between(0, MAX_SEED),
-        default=0,
-        help="of the weights, the split and the order of the batches (default: 0)",
-    )
+    _add_seed(parser, "of the weights, the split and the order of the batches (default: 0)")
     parser.add_argument(
         "--report",
         type=_path_ending_in(*REPORT_SUFFIXES),
         metavar="PATH",
         help="write what the warn run finds to PATH, as .json or .html",
     )
+    return lambda options: run_demo(devices=options.devices, seed=options.seed, report=options.report)
 
 
-def _run_demo(options: Namespace) -> int:
-    from lightning_retrieval_guard.demo import run_demo
+def _explain(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.rules import REGISTRY
+    from lightning_retrieval_guard.rules.explain import render_list, render_rule
 
-    return run_demo(devices=options.devices, seed=options.seed, report=options.report)
-
-
-def _add_explain_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "rule",
+        "rules",
         nargs="?",
         type=_rules,
+        default=REGISTRY,
         metavar="RULE",
         help="a code, a name or the beginning of codes, such as LRG201, gathered-before-sync or LRG2, which lists its"
         " family; without it all rules are listed",
     )
 
+    def run(options: Namespace) -> int:
+        width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
+        first, *others = options.rules.values()
+        try:
+            print(render_list(options.rules, width) if others else render_rule(first, width))
+        except ValueError as error:  # python -OO
+            return _refused(error)
+        return 0
 
-def _run_explain(options: Namespace) -> int:
-    from lightning_retrieval_guard.rules import REGISTRY
-    from lightning_retrieval_guard.rules.explain import render_list, render_rule
-
-    width = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
-    try:
-        rules = REGISTRY if options.rule is None else options.rule
-        first, *others = rules.values()
-        print(render_list(rules, width) if others else render_rule(first, width))
-    except ValueError as error:  # python -OO
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run
 
 
-def _add_parity_options(parser: ArgumentParser) -> None:
-    from lightning_retrieval_guard.parity.options import ATOL, KEEPS, MODES, RTOL, STAGES, TIMEOUT, WORLD_SIZES
+def _parity(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.parity import Options, ParityError, build_options, run_parity
+    from lightning_retrieval_guard.parity.options import CHOICES
 
     parser.add_argument(
         "target",
@@ -134,52 +123,43 @@ def _add_parity_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--world-sizes",
         type=_integers,
-        default=WORLD_SIZES,
+        default=Options.world_sizes,
         metavar="N,N",
-        help=f"the numbers of processes; 1 is always among them (default: {','.join(map(str, WORLD_SIZES))})",
+        help=f"the numbers of processes; 1 is always among them (default: {','.join(map(str, Options.world_sizes))})",
     )
-    parser.add_argument("--stage", choices=STAGES, default=STAGES[0], help="what is run (default: %(default)s)")
-    parser.add_argument("--mode", choices=MODES, default=MODES[0], help="of the guard (default: %(default)s)")
+    batches = (
+        "global: all processes together have the batch of one; per-rank: each has the batch that the program makes"
+    )
+    for name, text in (("stage", "what is run"), ("mode", "of the guard"), ("keep", batches)):
+        default = getattr(Options, name)
+        parser.add_argument(f"--{name}", choices=CHOICES[name], default=default, help=f"{text} (default: %(default)s)")
+    for name, kind in (("rtol", "relative"), ("atol", "absolute")):
+        text = f"{kind} difference that is none (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=float, default=getattr(Options, name), help=text)
     parser.add_argument(
-        "--keep",
-        choices=KEEPS,
-        default=KEEPS[0],
-        help="global: all processes together have the batch of one; per-rank: each has the batch that the program makes"
-        " (default: %(default)s)",
+        "--timeout",
+        type=float,
+        default=Options.timeout,
+        metavar="S",
+        help="seconds for each run (default: %(default)g)",
     )
-    parser.add_argument(
-        "--rtol", type=float, default=RTOL, help="relative difference that is none (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--atol", type=float, default=ATOL, help="absolute difference that is none (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=TIMEOUT, metavar="S", help="seconds for each run (default: %(default)g)"
-    )
-    parser.add_argument("--seed", type=_integer_between(0, MAX_SEED), default=0, help="of every process (default: 0)")
+    _add_seed(parser, "of every process (default: 0)")
     parser.add_argument("--json", type=_path_ending_in(".json"), metavar="PATH", help="write the result to PATH too")
 
+    def run(options: Namespace) -> int:
+        try:
+            checked = build_options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+        except (ParityError, ValueError) as error:
+            return _refused(error)
+        return run_parity(checked, options.json)
 
-def _run_parity(options: Namespace) -> int:
-    from lightning_retrieval_guard.parity import ParityError, build_options, run_parity
-
-    names = ("world_sizes", "stage", "mode", "keep", "rtol", "atol", "timeout", "seed")
-    try:
-        parity = build_options(options.target, **{name: getattr(options, name) for name in names})
-    except (ParityError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return run_parity(parity, options.json)
+    return run
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
-        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,2,4")
-    return tuple(map(int, parts))
+def _check(parser: ArgumentParser) -> Run:
+    from lightning_retrieval_guard.report.check import FORMATS, ReportError, check_report
+    from lightning_retrieval_guard.rules import REGISTRY
 
-
-def _add_check_options(parser: ArgumentParser) -> None:
     parser.add_argument("report", type=Path, metavar="REPORT.json", help="what RetrievalGuard(report=...) wrote")
     parser.add_argument(
         "--fail-on",
@@ -188,56 +168,58 @@ def _add_check_options(parser: ArgumentParser) -> None:
         help="what is at least so bad fails the check, unless it was corrected (default: %(default)s)",
     )
     parser.add_argument(
-        "--format",
-        choices=("text", "github", "sarif"),
-        default="text",
-        help="how to show what was found (default: %(default)s)",
+        "--format", choices=FORMATS, default="text", help="how to show what was found (default: %(default)s)"
     )
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also where the check fails")
 
+    def run(options: Namespace) -> int:
+        scaled = {code for code, rule in REGISTRY.items() if rule.spec.scales_by_ranks}
+        try:
+            text, passed = check_report(options.report, options.fail_on, options.format, scaled)
+        except ReportError as error:
+            return _refused(error)
+        if text:
+            print(text)
+        return 0 if passed or options.exit_zero else 1
 
-def _run_check(options: Namespace) -> int:
-    from lightning_retrieval_guard.report.check import ReportError, check_report
-    from lightning_retrieval_guard.rules import REGISTRY
-
-    scaled = {code for code, rule in REGISTRY.items() if rule.spec.scales_by_ranks}
-    try:
-        text, passed = check_report(options.report, options.fail_on, options.format, scaled)
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if text:
-        print(text)
-    return 0 if passed or options.exit_zero else 1
+    return run
 
 
-def _add_lint_options(parser: ArgumentParser) -> None:
+def _lint(parser: ArgumentParser) -> Run:
     from lightning_retrieval_guard.lint.formats import FORMATS
+    from lightning_retrieval_guard.lint.runner import run_lint
 
     parser.add_argument(
         "paths", nargs="*", default=["."], metavar="PATH", help="files, folders, or - for standard input (default: .)"
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to show what was found (default: text)")
-    parser.add_argument(
-        "--select", type=_codes, default=(), metavar="CODES", help="report these codes or prefixes alone"
-    )
-    parser.add_argument("--ignore", type=_codes, default=(), metavar="CODES", help="do not report these")
+    for name, text in (("select", "report these codes or prefixes alone"), ("ignore", "do not report these")):
+        parser.add_argument(f"--{name}", type=_codes, default=(), metavar="CODES", help=text)
     parser.add_argument("--fix", action="store_true", help="change what has one safe form; needs libcst")
     parser.add_argument("--diff", action="store_true", help="show these changes and make none")
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also where something was found")
     parser.add_argument("--strict-notes", action="store_true", help="count notes as findings")
     parser.add_argument("--quiet", "-q", action="store_true", help="leave out the line that counts")
     parser.add_argument("--stdin-filename", default="<stdin>", metavar="PATH", help="the name of what - reads")
+    return run_lint
 
 
-def _run_lint(options: Namespace) -> int:
-    from lightning_retrieval_guard.lint.runner import run_lint
+# --- the types of arguments -------------------------------------------------------------------------------------
 
-    return run_lint(options)
+
+def _add_seed(parser: ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--seed", type=_integer_between(0, LARGEST_SEED), default=0, help=meaning)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,2,4")
+    return tuple(map(int, numbers))
 
 
 def _codes(text: str) -> tuple[str, ...]:
-    return tuple(own.strip().upper() for own in text.split(",") if own.strip())
+    return tuple(code.strip().upper() for code in text.split(",") if code.strip())
 
 
 def _integer_between(low: int, high: int) -> Callable[[str], int]:
@@ -274,35 +256,14 @@ def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     return parse
 
 
-COMMANDS = (
-    Command(
-        "demo",
-        "Train a small retriever, evaluate it on one and on N processes, and compare the numbers.",
-        _add_demo_options,
-        _run_demo,
-    ),
-    Command(
-        "explain",
-        "Say what a rule flags, why that is wrong, and what to type instead.",
-        _add_explain_options,
-        _run_explain,
-    ),
-    Command(
-        "parity",
+# What `--help` says of each command, and what adds its options.
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], Run]]] = {
+    "demo": ("Train a small retriever, evaluate it on one and on N processes, and compare the numbers.", _demo),
+    "explain": ("Say what a rule flags, why that is wrong, and what to type instead.", _explain),
+    "parity": (
         "Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.",
-        _add_parity_options,
-        _run_parity,
+        _parity,
     ),
-    Command(
-        "check",
-        "Fail on what a JSON report of a run holds; for continuous integration.",
-        _add_check_options,
-        _run_check,
-    ),
-    Command(
-        "lint",
-        "Find in source what it alone makes certain, and fix what has one safe form.",
-        _add_lint_options,
-        _run_lint,
-    ),
-)
+    "check": ("Fail on what a JSON report of a run holds; for continuous integration.", _check),
+    "lint": ("Find in source what it alone makes certain, and fix what has one safe form.", _lint),
+}

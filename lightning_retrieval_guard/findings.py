@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 # Numbers that agree to this much, relative to the reference above 1, count as the same number.
@@ -27,15 +27,10 @@ class Severity(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Effect:
-    """The number that was logged and the number one process would have logged.
+    """The number that was logged and the number one process would have logged."""
 
-    Attributes:
-        logged: The value that reaches the logger without a correction.
-        reference: The value of the same program in one process that sees every sample once.
-    """
-
-    logged: float
-    reference: float
+    logged: float  # what reaches the logger without a correction
+    reference: float  # that of the same program in one process that sees every sample once
 
     @property
     def is_nil(self) -> bool:
@@ -54,17 +49,11 @@ class Effect:
 
 
 class Numbers(NamedTuple):
-    """The numbers of one key, each where it is known.
+    """The numbers of one key, each where it is known."""
 
-    Attributes:
-        logged: The value that reaches the logger without a correction.
-        reference: The value of the same program in one process that sees every sample once.
-        corrected: Whether the reference took the place of the logged value.
-    """
-
-    logged: float | None
-    reference: float | None
-    corrected: bool = False
+    logged: float | None  # what reaches the logger without a correction
+    reference: float | None  # that of the same program in one process that sees every sample once
+    corrected: bool = False  # whether the reference took the place of the logged value
 
 
 def same_number(a: float, b: float) -> bool:
@@ -165,23 +154,19 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding in the form of the JSON report (schema version 1)."""
-        effect = None if self.effect is None else {"logged": self.effect.logged, "reference": self.effect.reference}
         return {
-            "code": self.code,
-            "rule": self.rule,
+            **{name: getattr(self, name) for name in _REPORTED},
             "severity": self.severity.value,
-            "key": self.key,
-            "stage": self.stage,
-            "hook": self.hook,
-            "path": self.path,
-            "line": self.line,
-            "message": self.message,
-            "fix": self.fix,
             "ranks": list(self.ranks),
-            "count": self.count,
-            "corrected": self.corrected,
-            "effect": effect,
+            "effect": None if self.effect is None else asdict(self.effect),
         }
+
+
+# The fields of schema version 1, in their order.
+_REPORTED = (
+    *("code", "rule", "severity", "key", "stage", "hook", "path", "line", "message", "fix"),
+    *("ranks", "count", "corrected", "effect"),
+)
 
 
 def show_number(value: float) -> str:

@@ -17,35 +17,24 @@ _T = TypeVar("_T")
 REPORT_SUFFIXES = (".json", ".html")
 VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
 VARIABLES = (VARIABLE, *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")))
+LARGEST_SEED = 2**32 - 1  # that torch takes
 # What stands in a report's path for the folder of the trainer's logger.
 LOG_DIR = "{log_dir}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for, after validation.
+    """What the user asked for, after validation."""
 
-    Attributes:
-        mode: What to do with a finding.
-        select: Rule codes or prefixes that are enabled; ``None`` means all.
-        ignore: Rule codes or prefixes that stay silent.
-        query_scope: Which rows with the same query id belong together.
-        batch_size_fn: Counts the samples in a batch.
-        report: Where the report goes, or ``None``.
-        log_findings: Whether the run's loggers get the number of findings.
-        report_to_loggers: Whether the loggers that can keep files get the report.
-        max_held_mb: The most memory in MiB that rows take which the guard alone keeps alive, on each rank.
-    """
-
-    mode: Mode = "warn"
-    select: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] = ()
-    query_scope: QueryScope = "auto"
-    batch_size_fn: Callable[[Any], int] | None = None
-    report: Path | None = None
-    log_findings: bool = True
-    report_to_loggers: bool = False
-    max_held_mb: float = 256
+    mode: Mode = "warn"  # what to do with a finding
+    select: tuple[str, ...] | None = None  # rule codes or prefixes that are enabled; None means all
+    ignore: tuple[str, ...] = ()  # rule codes or prefixes that are not reported
+    query_scope: QueryScope = "auto"  # which rows with the same query id belong together
+    batch_size_fn: Callable[[Any], int] | None = None  # counts the samples in a batch
+    report: Path | None = None  # where the report goes
+    log_findings: bool = True  # whether the run's loggers get the number of findings
+    report_to_loggers: bool = False  # whether the loggers that can keep files get the report
+    max_held_mb: float = 256  # the most MiB of rows that the guard alone keeps alive, on each rank
 
     @property
     def corrects(self) -> bool:
@@ -83,7 +72,7 @@ def build_settings(
     check_choice("mode", mode, get_args(Mode))
     check_choice(scope_name, query_scope, get_args(QueryScope))
     for name, given in (("log_findings", log_findings), ("report_to_loggers", report_to_loggers)):
-        if not isinstance(given, bool):
+        if not isinstance(given, bool):  # 1 and 0 are among True and False
             raise ValueError(f"{name}={given!r} is not one of True, False.")
     if batch_size_fn is not None and not callable(batch_size_fn):
         raise TypeError(
@@ -113,18 +102,13 @@ def _given(name: str, value: _T, default: object, parse: Callable[[str], Any]) -
 
 
 def _codes_in(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
+    return tuple(code.strip() for code in text.split(","))
 
 
 def check_choice(name: str, given: object, allowed: Sequence[object]) -> None:
-    """Refuse what is not among the allowed values.
-
-    Raises:
-        ValueError: With the allowed values.
-    """
+    """Raise ValueError, with the allowed values, for one that is not among them."""
     if given not in allowed:
-        choices = ", ".join(repr(choice) for choice in allowed)
-        raise ValueError(f"{name}={given!r} is not one of {choices}.")
+        raise ValueError(f"{name}={given!r} is not one of {', '.join(map(repr, allowed))}.")
 
 
 def _check_positive(name: str, given: object) -> None:
@@ -161,26 +145,25 @@ def _check_report(name: str, report: PathLike) -> Path:
             f"{name}={report!r} is not a path. Give one that ends in {' or '.join(REPORT_SUFFIXES)}, or None."
         )
     path = Path(report)
-    if path.suffix not in REPORT_SUFFIXES:
-        raise ValueError(f"{name}={str(path)!r} {_suffix_refusal(REPORT_SUFFIXES)}.")
+    # The rest is checked by path_refusal when the run starts, because the path may hold LOG_DIR.
+    if refusal := _suffix_refusal(path, REPORT_SUFFIXES):
+        raise ValueError(f"{name}={str(path)!r} {refusal}.")
     return path
 
 
-def _suffix_refusal(suffixes: Sequence[str]) -> str:
-    return f"must end in {' or '.join(suffixes)}"
+def _suffix_refusal(path: Path, suffixes: Sequence[str]) -> str:
+    return "" if path.suffix in suffixes else f"must end in {' or '.join(suffixes)}"
 
 
 def path_refusal(path: Path, suffixes: Sequence[str] = REPORT_SUFFIXES) -> str:
-    """Why a file cannot be written, before any work is done; empty where it can. Missing folders can be made.
+    """Why a file, or the one that a link leads to, cannot be written; empty where it can.
 
-    Args:
-        path: The file, or a link to it.
-        suffixes: Those that are allowed.
+    It is asked before any work is done. Missing folders can be made.
     """
+    if refusal := _suffix_refusal(path, suffixes):
+        return refusal
     target = Path(os.path.realpath(path))
     folder = next(parent for parent in target.parents if parent.exists())
-    if path.suffix not in suffixes:
-        return _suffix_refusal(suffixes)
     if target.is_dir():
         return "is a folder; give the path of a file"
     if target.exists() and not target.is_file():
@@ -188,5 +171,5 @@ def path_refusal(path: Path, suffixes: Sequence[str] = REPORT_SUFFIXES) -> str:
     if not folder.is_dir():
         return f"cannot be written: {str(folder)!r} is not a folder"
     # a new file takes the place of the old one
-    refused = [str(part) for part in (target, folder) if part.exists() and not os.access(part, os.W_OK)]
+    refused = [str(path) for path in (target, folder) if path.exists() and not os.access(path, os.W_OK)]
     return f"cannot be written: no permission on {refused[0]!r}" if refused else ""

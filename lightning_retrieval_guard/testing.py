@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_retrieval_guard.parity import ParityError, build_options
+from lightning_retrieval_guard.parity import Options, ParityError, build_options
 from lightning_retrieval_guard.parity.check import Processes, check
 from lightning_retrieval_guard.parity.compare import DIFFERENT
-from lightning_retrieval_guard.parity.options import ATOL, RTOL, TIMEOUT, WORLD_SIZES, Keep, Mode, Stage
-from lightning_retrieval_guard.parity.table import render
+from lightning_retrieval_guard.parity.options import Keep, Mode, Stage
+from lightning_retrieval_guard.parity.render import render
 
 __all__ = ["ParityError", "assert_same_on_any_world_size", "end_processes"]
 
@@ -19,13 +19,13 @@ _processes = Processes()
 def assert_same_on_any_world_size(
     target: str | Callable[..., Any],
     *,
-    world_sizes: Sequence[int] = WORLD_SIZES,
+    world_sizes: Sequence[int] = Options.world_sizes,
     stage: Stage = "validate",
     mode: Mode = "warn",
     keep: Keep = "global",
-    rtol: float = RTOL,
-    atol: float = ATOL,
-    timeout: float = TIMEOUT,
+    rtol: float = Options.rtol,
+    atol: float = Options.atol,
+    timeout: float = Options.timeout,
     seed: int = 0,
 ) -> None:
     """Evaluate the same weights and data on several numbers of CPU processes, and compare what is logged.
@@ -50,17 +50,8 @@ def assert_same_on_any_world_size(
         ValueError: An argument has a value that is not allowed.
     """
     __tracebackhide__ = True
-    options = build_options(
-        target,
-        world_sizes=world_sizes,
-        stage=stage,
-        mode=mode,
-        keep=keep,
-        rtol=rtol,
-        atol=atol,
-        timeout=timeout,
-        seed=seed,
-    )
+    numbers = {"rtol": rtol, "atol": atol, "timeout": timeout, "seed": seed}
+    options = build_options(target, world_sizes=world_sizes, stage=stage, mode=mode, keep=keep, **numbers)
     parity = check(options, _processes)
     if parity.exit_code == DIFFERENT:
         raise AssertionError(f"\n{render(parity)}")

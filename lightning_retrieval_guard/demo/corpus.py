@@ -5,7 +5,7 @@ import re
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,18 +58,13 @@ def read_corpus(root: Path | None = None, min_pairs: int = 1) -> Corpus:
     files = [file for file in sorted(root.rglob("*.py")) if _SKIPPED.isdisjoint(file.relative_to(root).parts[:-1])]
     if not files:
         raise CorpusError(f"There are no .py files under {root}. {_INSTALL}")
-    pairs: list[Pair] = []
-    unparsed = 0
-    for file in files:
-        in_file, failed = _read_file(file)
-        pairs += in_file
-        unparsed += failed
-    distinct = tuple(_without_repeats(pairs))
-    if len(distinct) < min_pairs:
+    read = [entry for file in files for entry in _read_file(file)]
+    pairs = _without_repeats(pair for pair in read if pair is not None)
+    if len(pairs) < min_pairs:
         raise CorpusError(
-            f"The .py files under {root} have {len(distinct)} documented functions, {min_pairs} are needed. {_INSTALL}"
+            f"The .py files under {root} have {len(pairs)} documented functions, {min_pairs} are needed. {_INSTALL}"
         )
-    return Corpus(distinct, unparsed)
+    return Corpus(pairs, read.count(None))
 
 
 def words(text: str) -> list[str]:
@@ -77,42 +72,38 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def _read_file(path: Path) -> tuple[list[Pair], int]:
-    """The pairs of a file, and how much of it was skipped."""
+def _read_file(path: Path) -> list[Pair | None]:
+    """The pairs of a file; `None` in place of each part that does not parse."""
     try:
         with warnings.catch_warnings(), tokenize.open(path) as file:
             # An odd escape in a library file is nothing the reader of the demo can act on.
             warnings.simplefilter("ignore")
             tree = ast.parse(file.read(), str(path))
     except (SyntaxError, ValueError, RecursionError, OSError):
-        return [], 1
-    pairs: list[Pair] = []
-    failed = 0
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            try:
-                pairs += _pair(node)
-            except (ValueError, RecursionError):
-                failed += 1
-    return pairs, failed
+        return [None]
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [pair for function in functions for pair in _read_function(function)]
 
 
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Pair]:
+def _read_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Pair | None]:
     docstring = (ast.get_docstring(node) or "").strip()
     sentence = " ".join(_END_OF_SENTENCE.split(docstring, maxsplit=1)[0].split())
     if len(words(sentence)) < MIN_SENTENCE_WORDS or len(node.body) < 2:
         return []
     node.body = node.body[1:]
-    return [Pair(sentence, ast.unparse(node))]
+    try:
+        return [Pair(sentence, ast.unparse(node))]
+    except (ValueError, RecursionError):
+        return [None]
 
 
-def _without_repeats(pairs: list[Pair]) -> Iterator[Pair]:
+def _without_repeats(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
     # Equal words in any order give equal embeddings, and then chance would decide the rank.
-    sentences: set[tuple[str, ...]] = set()
-    codes: set[tuple[str, ...]] = set()
+    seen: set[tuple[str, ...]] = set()
+    distinct = []
     for pair in pairs:
-        sentence, code = tuple(sorted(words(pair.sentence))), tuple(sorted(words(pair.code)))
-        if sentence not in sentences and code not in codes:
-            sentences.add(sentence)
-            codes.add(code)
-            yield pair
+        sides = {("sentence", *sorted(words(pair.sentence))), ("code", *sorted(words(pair.code)))}
+        if seen.isdisjoint(sides):
+            seen |= sides
+            distinct.append(pair)
+    return tuple(distinct)

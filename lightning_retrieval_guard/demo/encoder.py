@@ -1,18 +1,62 @@
-"""A small dual encoder whose validation is written the way torchmetrics issue #2852 writes it."""
+"""A small dual encoder whose validation is written the way torchmetrics issue #2852 writes it, and its data."""
+
+import zlib
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import Metric
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from lightning_retrieval_guard.demo.dataset import BUCKETS, PADDING
+from lightning_retrieval_guard.demo.corpus import Pair, words
+
+BUCKETS = 2**14
+PADDING = 0
+SENTENCE_LENGTH = 32
+CODE_LENGTH = 256
+# Divisible by 1 to 8, so that no sampler repeats a sample and nothing but the logging differs.
+HELD_OUT = 840
+BATCH_SIZES = (120, 168)
 
 METRICS = ("val_mrr", "val_recall@1", "val_recall@5")
 DIMENSIONS = 128
 TEMPERATURE = 0.05
 LEARNING_RATE = 0.005
+
+Loader = DataLoader[tuple[Tensor, ...]]
+
+
+def split_pairs(pairs: Sequence[Pair], seed: int) -> tuple[TensorDataset, TensorDataset]:
+    """Sets `HELD_OUT` pairs aside, chosen by `seed`.
+
+    Returns:
+        The pairs to train on and those to evaluate on: sentences int64 (N, 32) and codes int64 (N, 256).
+    """
+    sentences = torch.stack([hash_words(pair.sentence, SENTENCE_LENGTH) for pair in pairs])
+    codes = torch.stack([hash_words(pair.code, CODE_LENGTH) for pair in pairs])
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+    held_out, training = order[:HELD_OUT], order[HELD_OUT:]
+    return (
+        TensorDataset(sentences[training], codes[training]),
+        TensorDataset(sentences[held_out], codes[held_out]),
+    )
+
+
+def hash_words(text: str, length: int) -> Tensor:
+    """Returns the buckets of the first `length` words, int64 (length,), padded with 0."""
+    # crc32, because Python's own hash differs from process to process.
+    buckets = [zlib.crc32(word.encode()) % (BUCKETS - 1) + 1 for word in words(text)[:length]]
+    return torch.tensor(buckets + [PADDING] * (length - len(buckets)))
+
+
+def global_batch_size(devices: int) -> int:
+    """Returns how many pairs are ranked against each other, the same on one process and on `devices`.
+
+    A number that divides by 1 to 8 would put all held-out pairs into one batch; this way there are several.
+    """
+    return next(size for size in BATCH_SIZES if size % devices == 0)
 
 
 class DualEncoder(LightningModule):
@@ -45,7 +89,8 @@ class DualEncoder(LightningModule):
         scores = (sentences @ codes.T / TEMPERATURE).softmax(dim=1)
         target = torch.eye(len(scores), dtype=torch.bool, device=self.device)
         indexes = torch.arange(len(scores), device=self.device).unsqueeze(1).expand_as(scores)
-        for name, metric in zip(METRICS, _new_metrics(), strict=True):
+        metrics = (RetrievalMRR(), RetrievalRecall(top_k=1), RetrievalRecall(top_k=5))
+        for name, metric in zip(METRICS, metrics, strict=True):
             metric.to(self.device).update(scores.flatten(), target.flatten(), indexes=indexes.flatten())
             self.log(
                 name,
@@ -64,7 +109,3 @@ class DualEncoder(LightningModule):
         assert isinstance(gathered, Tensor)
         # (processes, B, DIMENSIONS), or (B, DIMENSIONS) where there is only one process
         return gathered.flatten(0, -2)
-
-
-def _new_metrics() -> tuple[Metric, ...]:
-    return RetrievalMRR(), RetrievalRecall(top_k=1), RetrievalRecall(top_k=5)

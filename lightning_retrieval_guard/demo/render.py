@@ -1,20 +1,16 @@
-"""The demo, step by step."""
+"""The demo, step by step: what it prints, the closing table, and the verdict on it."""
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from torch.utils.data import DataLoader
+
 from lightning_retrieval_guard import RetrievalGuard
 from lightning_retrieval_guard.demo.corpus import CorpusError, read_corpus
-from lightning_retrieval_guard.demo.dataset import (
-    HELD_OUT,
-    global_batch_size,
-    held_out_loader,
-    split_pairs,
-    training_loader,
-)
-from lightning_retrieval_guard.demo.encoder import METRICS
+from lightning_retrieval_guard.demo.encoder import HELD_OUT, METRICS, global_batch_size, split_pairs
 from lightning_retrieval_guard.demo.runs import Run, evaluate, train
 from lightning_retrieval_guard.report.text import format_table
 
@@ -39,14 +35,14 @@ def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int
         not, 2 when this Python comes without the source of its standard library.
     """
     # Built first, so that a guard refuses what it does not like before anything takes long.
-    evaluations = tuple(_evaluations(devices, report))
+    evaluations = _evaluations(devices, report)
     _say_heading("Reading the Python standard library")
     try:
         corpus = read_corpus(min_pairs=MIN_PAIRS)
     except CorpusError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    split = split_pairs(corpus.pairs, seed)
+    training, held_out = split_pairs(corpus.pairs, seed)
     batch_size = global_batch_size(devices)
     _say(
         f"{len(corpus.pairs)} functions with the first sentence of their docstring "
@@ -54,34 +50,31 @@ def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int
         f"{HELD_OUT} are held out; each sentence is to find its function among {batch_size}.",
     )
     _say_heading("Training a dual encoder on one process")
-    model = train(training_loader(split, batch_size, seed), held_out_loader(split, batch_size), seed)
+    model = train(training, DataLoader(held_out, batch_size), seed)
     runs = []
     for label, explanation, processes, guard in evaluations:
         _say_heading(f"Evaluating: {label}", explanation)
-        run = evaluate(label, model, held_out_loader(split, batch_size // processes), processes, guard)
+        run = evaluate(label, model, DataLoader(held_out, batch_size // processes), processes, guard)
         _say(run.error or "  ".join(f"{name} {value:.4f}" for name, value in run.numbers.items()))
         runs.append(run)
     return _conclude(runs, devices, report)
 
 
-def _evaluations(devices: int, report: Path | None) -> Iterator[tuple[str, str, int, RetrievalGuard | None]]:
+def _evaluations(devices: int, report: Path | None) -> list[tuple[str, str, int, RetrievalGuard | None]]:
     """The rows of the table: label, explanation, number of processes and guard."""
-    processes = "1 process" if devices == 1 else f"{devices} processes"
-    yield "one process", "This is the reference.", 1, None
-    yield f"{processes}, no guard", "Same weights, same pairs, same batches.", devices, None
-    yield (
-        f"{processes}, warn",
-        "The guard warns and changes nothing.",
-        devices,
-        RetrievalGuard("warn", report=report),
-    )
-    yield f"{processes}, correct", "The guard logs what one process logs.", devices, RetrievalGuard("correct")
-    yield f"{processes}, strict", "The guard ends a run whose numbers are wrong.", devices, RetrievalGuard("strict")
+    several = "1 process" if devices == 1 else f"{devices} processes"
+    warn, correct, strict = RetrievalGuard("warn", report=report), RetrievalGuard("correct"), RetrievalGuard("strict")
+    return [
+        ("one process", "This is the reference.", 1, None),
+        (f"{several}, no guard", "Same weights, same pairs, same batches.", devices, None),
+        (f"{several}, warn", "The guard warns and changes nothing.", devices, warn),
+        (f"{several}, correct", "The guard logs what one process logs.", devices, correct),
+        (f"{several}, strict", "The guard ends a run whose numbers are wrong.", devices, strict),
+    ]
 
 
 def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
-    _say_heading(f"The numbers, on {HELD_OUT} held-out pairs")
-    _say(render_table(runs))
+    _say_heading(f"The numbers, on {HELD_OUT} held-out pairs", render_table(runs))
     if report is not None and report.exists():
         _say("", f"The guard's report of the warn run: {report}")
     failures = [f"FAILED: {problem}" for problem in problems(runs, devices)]
@@ -89,8 +82,8 @@ def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
     return 1 if failures else 0
 
 
-def _say_heading(title: str, *explanation: str) -> None:
-    _say("", f"== {title}", *explanation)
+def _say_heading(title: str, *lines: str) -> None:
+    _say("", f"== {title}", *lines)
 
 
 def _say(*lines: str) -> None:
@@ -98,25 +91,32 @@ def _say(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-# --- the closing table and the verdict on it -----------------------------------------------------------------------
-
-
 def difference(run: Run, reference: Run) -> float:
     """Returns the largest distance between two runs' numbers; infinite if one is missing or not a number."""
     if not run.numbers or not reference.numbers:
-        return float("inf")
+        return math.inf
     distances = [abs(run.numbers[name] - reference.numbers[name]) for name in METRICS]
-    return max(distance if distance == distance else float("inf") for distance in distances)
+    return math.inf if any(map(math.isnan, distances)) else max(distances)
 
 
 def render_table(runs: Sequence[Run]) -> str:
     """Draws one row a run; the first run is the reference."""
-    reference = runs[0]
     rows: list[Sequence[str]] = [_HEADINGS]
     for run in runs:
         cells = [f"{run.numbers[name]:.4f}" if run.numbers else "-" for name in METRICS]
-        rows.append((run.label, *cells, _remark(run, reference)))
+        rows.append((run.label, *cells, _remark(run, runs[0])))
     return "\n".join(format_table(rows, _WIDTH))
+
+
+def _remark(run: Run, reference: Run) -> str:
+    if run.stopped_by_guard:
+        return " ".join(["stopped:", *dict.fromkeys(re.findall(r"LRG\d+", run.error))])
+    if run.error:
+        return "failed"
+    if run is reference:
+        return "the reference"
+    distance = difference(run, reference)
+    return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"
 
 
 def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
@@ -139,14 +139,3 @@ def problems(runs: Sequence[Run], devices: int) -> Iterator[str]:
         yield "Strict mode raised on one process, where nothing is wrong."
     if strict.error and not strict.stopped_by_guard:
         yield f"The run {strict.label!r} failed, but not with GuardError: {strict.error.splitlines()[0]}"
-
-
-def _remark(run: Run, reference: Run) -> str:
-    if run.stopped_by_guard:
-        return " ".join(["stopped:", *dict.fromkeys(re.findall(r"LRG\d+", run.error))])
-    if run.error:
-        return "failed"
-    if run is reference:
-        return "the reference"
-    distance = difference(run, reference)
-    return "the same" if distance <= TOLERANCE else f"off by up to {distance:.4g}"

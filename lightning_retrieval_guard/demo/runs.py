@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing import get_all_start_methods
@@ -16,25 +16,23 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_retrieval_guard.demo.dataset import Loader
-from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder
+from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder, Loader
 from lightning_retrieval_guard.settings import VARIABLES
 
 EPOCHS = 10
 # No step here takes more than a second; a process that waits this long waits for ever.
 GROUP_TIMEOUT = timedelta(seconds=60)
+_TRACEBACK = "Traceback (most recent call last)"
 # The end of a traceback, from the line that names the error: a process sends its error back as text.
 _RAISED = re.compile(r"^(?:\w+\.)*(?P<type>\w*(?:Error|Exception|Interrupt|Exit)\b.*)", re.MULTILINE | re.DOTALL)
 _NOISY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
 _NOISY_MESSAGES = (".*does not have many workers", "Using `DistributedSampler` with the dataloaders")
 # What a library does that will change one day is not the reader's; GuardWarning is none of these.
 _NOISY_CATEGORIES = (DeprecationWarning, FutureWarning)
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # a forked process must not meet the thread pool of its parent
-    "MASTER_PORT": None,  # Lightning leaves its port there; each run takes a fresh one
-    **dict.fromkeys(VARIABLES),  # they would put a guard into the runs that show none
-}
+# Variables would put a guard into the runs that show none; Lightning leaves its port, and each run takes a fresh one.
+_UNSET = (*VARIABLES, "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,17 @@ class Run:
         return self.error.startswith("GuardError")
 
 
-def train(training: Loader, held_out: Loader, seed: int) -> DualEncoder:
-    """Trains an encoder on one process, with a progress bar; equal seeds give equal weights."""
-    with quiet(), torch.random.fork_rng(devices=[]):
+def train(pairs: TensorDataset, held_out: Loader, seed: int) -> DualEncoder:
+    """Trains an encoder on one process, with a progress bar; equal seeds give equal weights and order of batches."""
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(pairs, held_out.batch_size, shuffle=True, drop_last=True, generator=order)
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DualEncoder()
         # Where nothing can overwrite a line, once an epoch is often enough.
-        bar = TQDMProgressBar(refresh_rate=5 if sys.stdout.isatty() else len(training))
+        bar = TQDMProgressBar(refresh_rate=5 if sys.stdout.isatty() else len(loader))
         trainer = _trainer(1, bar, max_epochs=EPOCHS, num_sanity_val_steps=0)
-        trainer.fit(model, training, held_out)
+        trainer.fit(model, loader, held_out)
     return model
 
 
@@ -67,7 +67,7 @@ def evaluate(label: str, model: DualEncoder, held_out: Loader, devices: int, gua
     """Evaluates the same weights once more, on `devices` processes, and never raises what a run raises."""
     callbacks = [guard] if guard else []
     try:
-        with quiet():
+        with silenced():
             trainer = _trainer(devices, *callbacks, enable_progress_bar=False)
             trainer.validate(model, held_out, verbose=False)
     except Exception as error:  # a run that fails is a row of the table, not the end of the demo
@@ -78,9 +78,9 @@ def evaluate(label: str, model: DualEncoder, held_out: Loader, devices: int, gua
 def raised(error: Exception) -> str:
     """Returns the type and the message of an error, also of one that a process sent as a traceback."""
     text = str(error)
-    if "Traceback (most recent call last)" not in text:
+    if _TRACEBACK not in text:
         return f"{type(error).__name__}: {text}"
-    last = text.rpartition("Traceback (most recent call last)")[2]
+    last = text.rpartition(_TRACEBACK)[2]
     match = _RAISED.search(last)
     return match["type"].strip() if match else last.strip()
 
@@ -107,34 +107,25 @@ def _strategy(devices: int) -> Strategy | str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silences what Lightning and torch say about a small run, and computes on one thread.
 
     After the with block log levels, warning filters, environment and thread count are as before.
     """
-    levels = {logger: logger.level for logger in map(logging.getLogger, _NOISY_LOGGERS)}
-    environment = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
+    with ExitStack() as undo, warnings.catch_warnings():
         for message in _NOISY_MESSAGES:
             warnings.filterwarnings("ignore", message)
         for category in _NOISY_CATEGORIES:
             warnings.simplefilter("ignore", category)
-        try:
-            for logger in levels:
-                logger.setLevel(logging.ERROR)
-            _set_environment(_ENVIRONMENT)
-            torch.set_num_threads(1)
-            yield
-        finally:
-            for logger, level in levels.items():
-                logger.setLevel(level)
-            _set_environment(environment)
-            torch.set_num_threads(threads)
-
-
-def _set_environment(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+        for logger in map(logging.getLogger, _NOISY_LOGGERS):
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        undo.callback(os.environ.update, dict(os.environ))
+        undo.callback(os.environ.clear)
+        for name in _UNSET:
+            os.environ.pop(name, None)
+        # A forked process must not meet the thread pool of its parent.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        yield

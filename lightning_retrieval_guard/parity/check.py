@@ -1,4 +1,4 @@
-"""The command, and the runs of one check: one process first, then each other number of them with the same weights."""
+"""The runs of one check: one process first, then each other number of them with the same weights."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
-from lightning_retrieval_guard.parity.compare import NOT_RUN, Parity, Run, compare, processes_text
-from lightning_retrieval_guard.parity.document import write_document
+from lightning_retrieval_guard.parity.compare import NOT_RUN, Parity, Run, compare
 from lightning_retrieval_guard.parity.options import Options
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
-from lightning_retrieval_guard.parity.table import render
+from lightning_retrieval_guard.parity.render import processes_text, render, write_document
 from lightning_retrieval_guard.parity.target import ParityError
 from lightning_retrieval_guard.parity.worker import EVALUATE, share
 from lightning_retrieval_guard.settings import VARIABLES
@@ -29,6 +28,7 @@ ENVIRONMENT = {**dict.fromkeys(VARIABLES), "CUDA_VISIBLE_DEVICES": ""}
 _INTERRUPTED = 130
 _LOG_LINES = 20
 _STACK_LINES = 8
+# A warning as Python prints it, up to the line that says how to read on.
 _GUARD_SAID = re.compile(r"GuardWarning: (LRG\d{3}.*(?:\n {2}.*)*?)\n {2}lightning-retrieval-guard explain")
 # What the others raise when one rank is gone.
 _CONSEQUENCE = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
@@ -37,28 +37,17 @@ _GPU = re.compile(r"\bcuda\b|nvidia|\bgpus?\b|\bmps\b", re.IGNORECASE)
 _MAIN_THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+ .*\(most recent call first\):\n((?:  File .*\n)+)")
 
 
-class Processes:
-    """The pools of processes, one a number of them, kept from check to check."""
+class Processes(dict[int, Pool]):
+    """The pools by their number of processes, each made when first asked for and kept from check to check."""
 
-    def __init__(self) -> None:
-        self._pools: dict[int, Pool] = {}
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def pool(self, world_size: int) -> Pool:
-        """The pool of that many processes."""
-        if world_size not in self._pools:
-            self._pools[world_size] = Pool(world_size, ENVIRONMENT, PRELOADED)
-        return self._pools[world_size]
+    def __missing__(self, world_size: int) -> Pool:
+        self[world_size] = Pool(world_size, ENVIRONMENT, PRELOADED)
+        return self[world_size]
 
     def close(self) -> None:
         """End all processes; a later check starts new ones."""
-        while self._pools:
-            self._pools.popitem()[1].close()
+        while self:
+            self.popitem()[1].close()
 
 
 def run_parity(options: Options, document: Path | None = None) -> int:
@@ -73,7 +62,7 @@ def run_parity(options: Options, document: Path | None = None) -> int:
     """
     say = partial(print, file=sys.stderr, flush=True)
     try:
-        with Processes() as processes:
+        with closing(Processes()) as processes:
             parity = check(options, processes, say)
     except KeyboardInterrupt:
         say("interrupted; all processes are ended")
@@ -89,7 +78,7 @@ def run_parity(options: Options, document: Path | None = None) -> int:
 
 
 def check(options: Options, processes: Processes, say: Callable[[str], None] = lambda line: None) -> Parity:
-    """Evaluate the same weights and data on each number of processes, and lay the numbers side by side.
+    """Evaluate the same weights and data on each number of processes, and compare the numbers.
 
     Args:
         options: What is asked.
@@ -97,11 +86,11 @@ def check(options: Options, processes: Processes, say: Callable[[str], None] = l
         say: Gets a line when a run starts, and one when it is over.
     """
     runs: list[Run] = []
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+    with tempfile.TemporaryDirectory(prefix="parity-") as weights:
         for world_size in options.world_sizes:
             name, start = processes_text(world_size), time.monotonic()
             say(f"{name} ...")
-            run = _run(options, processes.pool(world_size), Path(folder), runs[0] if runs else None)
+            run = _run(options, processes[world_size], Path(weights), runs[0] if runs else None)
             runs.append(replace(run, seconds=time.monotonic() - start))
             say(f"{name}: {'not possible' if run.problem else 'done'} after {runs[-1].seconds:.1f} s")
             if runs[0].problem:
@@ -115,23 +104,20 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
     except ParityError as error:
         return Run(pool.world_size, problem=str(error))
     outcomes = pool.run(
-        EVALUATE,
-        timeout=options.timeout,
-        options=options,
-        batch_sizes=sizes,
-        weights=weights,
-        folder=os.getcwd(),
+        EVALUATE, timeout=options.timeout, options=options, batch_sizes=sizes, weights=weights, folder=os.getcwd()
     )
     if not all(outcome.ok for outcome in outcomes):
         return Run(pool.world_size, problem=_problem(outcomes, options))
-    numbers, findings, loaders = zip(*(outcome.value for outcome in outcomes), strict=True)
+    first = outcomes[0].value
     problem = ""
-    if reference is None and not numbers[0]:
+    # Without a number on one process every other run would be the same as it.
+    if reference is None and not first.numbers:
         problem = (
             f"Nothing was logged with self.log for the epoch of {options.stage!r}, so there is nothing to"
             " compare. Log a number, or choose another --stage."
         )
-    return Run(pool.world_size, numbers, findings[0], loaders[0], problem=problem)
+    ranks = tuple(outcome.value.numbers for outcome in outcomes)
+    return Run(pool.world_size, ranks, first.findings, first.loaders, problem=problem)
 
 
 # --- why a run could not be made ------------------------------------------------------------------------------
@@ -139,27 +125,27 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
 
 def _problem(outcomes: list[Outcome], options: Options) -> str:
     failed = [outcome for outcome in outcomes if outcome.failed]
+    # Its text says all: the traceback would lead into parity.
     refused = next((outcome for outcome in failed if ParityError.__name__ in outcome.error_types), None)
     if refused is not None:
         return refused.error
     lines = _failed(failed, len(outcomes)) if failed else _hung(outcomes, options)
-    said = dict.fromkeys(text for outcome in outcomes for text in _GUARD_SAID.findall(outcome.log))
-    return "\n".join([*lines, *(f"The guard had said: {' '.join(text.split())}" for text in said)])
+    warnings = dict.fromkeys(text for outcome in outcomes for text in _GUARD_SAID.findall(outcome.log))
+    return "\n".join([*lines, *(f"The guard had said: {' '.join(text.split())}" for text in warnings)])
 
 
-def _failed(failed: list[Outcome], count: int) -> list[str]:
+def _failed(failed: list[Outcome], count: int) -> Iterator[str]:
     first = min(failed, key=_blame)
     has_died = first.status == "died"
     what = f"died: {first.error}." if has_died else f"raised {first.error_types[0]}: {first.error}"
-    lines = [f"Rank {first.rank} of {count} {what}"]
+    yield f"Rank {first.rank} of {count} {what}"
     if _GPU.search(first.error):
-        lines.append("Parity runs on the CPU: use self.device in the module in place of a device of your own.")
-    wrote = first.log.splitlines()[-_LOG_LINES:]
-    if wrote:
-        lines += [f"The end of what rank {first.rank} wrote:", *_indented(wrote)]
+        yield "Parity runs on the CPU: use self.device in the module in place of a device of your own."
+    if lines := first.log.splitlines()[-_LOG_LINES:]:
+        yield f"The end of what rank {first.rank} wrote:"
+        yield from _indented(lines)
     elif has_died:
-        lines.append("It may not have started: in a script, make the call under if __name__ == '__main__'.")
-    return lines
+        yield "It may not have started: in a script, make the call under if __name__ == '__main__'."
 
 
 def _blame(outcome: Outcome) -> int:
@@ -169,13 +155,12 @@ def _blame(outcome: Outcome) -> int:
     return 2 if _CONSEQUENCE.search(outcome.error) else 0
 
 
-def _hung(outcomes: list[Outcome], options: Options) -> list[str]:
-    lines = [f"Not done after {options.timeout:g} s, which is the limit of --timeout. Where each rank stood:"]
+def _hung(outcomes: list[Outcome], options: Options) -> Iterator[str]:
+    yield f"Not done after {options.timeout:g} s, which is the limit of --timeout. Where each rank stood:"
     for outcome in outcomes:
-        lines.append(f"rank {outcome.rank} of {len(outcomes)}, {'done' if outcome.ok else 'innermost call first'}:")
-        main_thread = _MAIN_THREAD.findall(outcome.log)[-1:]
-        lines += _indented(line.strip() for stack in main_thread for line in stack.splitlines()[:_STACK_LINES])
-    return lines
+        yield f"rank {outcome.rank} of {len(outcomes)}, {'done' if outcome.ok else 'innermost call first'}:"
+        for stack in _MAIN_THREAD.findall(outcome.log)[-1:]:
+            yield from _indented(line.strip() for line in stack.splitlines()[:_STACK_LINES])
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

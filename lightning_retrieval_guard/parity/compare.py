@@ -1,4 +1,4 @@
-"""Runs on different numbers of processes, laid side by side."""
+"""Runs on different numbers of processes, side by side: which keys differ, and which findings explain it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.parity.options import Options
 from lightning_retrieval_guard.parity.worker import Loader
 
 SAME, DIFFERENT, NOT_RUN = 0, 1, 2
-
-
-def processes_text(world_size: int) -> str:
-    """A number of processes in words."""
-    return "1 process" if world_size == 1 else f"{world_size} processes"
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Difference:
     ranks: tuple[int, ...]  # those that show another number than one process
     size: float  # the largest distance; infinite where one side is missing or not finite
     findings: tuple[Finding, ...]  # about the key
-    explained: bool  # without what the findings tell of, the number would be that of one process
+    explained: bool  # without what the findings report, the number would be that of one process
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,8 @@ class Parity:
 
 
 def compare(options: Options, runs: Sequence[Run]) -> Parity:
-    """Lay the runs side by side; those that could not be made are left out."""
+    """Compare each run with the first; those that could not be made are left out."""
+    # Where no run could be made there is no key either.
     reference, *others = [run for run in runs if not run.problem] or [Run(1)]
     names = sorted({key for run in (reference, *others) for key in run.numbers})
     return Parity(options, tuple(runs), tuple(_key(name, reference, others, options) for name in names))
@@ -91,33 +87,36 @@ def compare(options: Options, runs: Sequence[Run]) -> Parity:
 
 def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> Key:
     expected = reference.numbers.get(name)
-    differences, largest = [], 0.0
     limit = options.atol
+    # Nothing is relative to a number that is missing, or is NaN or infinite.
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
-    # on one process a number may be wrong too
-    right = [expected, *(cause.effect.reference for cause in _explanations(name, reference.findings) if cause.effect)]
+    # On one process a number may be wrong too: then the right one is what its finding gives as the reference.
+    right = [expected, *(cause.effect.reference for cause in _findings(name, reference) if cause.effect)]
+    distances = {run.world_size: _distances(name, expected, run) for run in others}
+    differences = []
     for run in others:
-        distances = _distances(name, expected, run)
-        largest = max([largest, *distances.values()])
-        ranks = tuple(rank for rank, distance in distances.items() if distance > limit)
-        if ranks:
-            size = max(distances[rank] for rank in ranks)
-            findings = _explanations(name, run.findings)
+        larger = {rank: distance for rank, distance in distances[run.world_size].items() if distance > limit}
+        if larger:
+            findings = _findings(name, run)
             explained = any(_explains(finding, right, limit) for finding in findings)
-            differences.append(Difference(run.world_size, ranks, size, findings, explained))
-    numbers = {run.world_size: run.numbers.get(name) for run in (reference, *others)}
-    return Key(name, numbers, largest, tuple(differences))
+            differences.append(Difference(run.world_size, tuple(larger), max(larger.values()), findings, explained))
+    return Key(
+        name,
+        numbers={run.world_size: run.numbers.get(name) for run in (reference, *others)},
+        distance=max((distance for ranks in distances.values() for distance in ranks.values()), default=0.0),
+        differences=tuple(differences),
+    )
 
 
-def _explanations(name: str, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings about a key, those that tell of a wrong number; Lightning adds the loader to a key."""
+def _findings(name: str, run: Run) -> tuple[Finding, ...]:
+    """The findings of a run about a key that are more than a note; Lightning adds the loader to a key."""
     keys = (name, name.partition("/dataloader_idx_")[0])
-    return tuple(finding for finding in findings if finding.key in keys and finding.severity is not Severity.NOTE)
+    return tuple(finding for finding in run.findings if finding.key in keys and finding.is_serious)
 
 
 def _explains(finding: Finding, right: Sequence[float | None], limit: float) -> bool:
-    """Whether the number would be a right one without what a finding tells of; what is corrected is not left."""
+    """Whether the number would be a right one without what a finding reports, and that was not corrected already."""
     if finding.corrected:
         return False
     return finding.effect is None or any(_distance(number, finding.effect.reference) <= limit for number in right)

@@ -42,14 +42,10 @@ _POSIX = os.name == "posix"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one rank did with a case.
-
-    Its status is ``"ok"`` (it returned), ``"raised"``, ``"died"`` (the process ended), or ``"killed"`` (it still ran
-    when the time was over, or some seconds after another rank had failed).
-    """
+    """What one rank did with a case."""
 
     rank: int
-    status: Status
+    status: Status  # "killed" where it still ran at the end of the time, or some seconds after another rank had failed
     value: Any = None  # what the function returned
     error_types: tuple[str, ...] = ()  # the names of the exception's class and of its bases
     error: str = ""  # the exception's text
@@ -82,22 +78,19 @@ class Pool:
         self, world_size: int, environment: Mapping[str, str | None] | None = None, preloaded: Sequence[str] = ()
     ) -> None:
         self.world_size = world_size
-        self._environment = dict(environment or {})
-        self._preloaded = preloaded
+        self._environment = environment or {}
+        self._preloaded = list(preloaded)
         self._ranks: list[_Rank] = []
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
 
     def run(self, target: str, *, timeout: float, grace: float = 5.0, **kwargs: Any) -> list[Outcome]:
-        """Call a function on every rank.
+        """Call a function on every rank; where an outcome is not ok, the next case has new processes.
 
         Args:
             target: ``"module:function"``; what it returns must be picklable.
             timeout: Seconds until the case is over.
             grace: Seconds that ranks have after one of them has failed.
             kwargs: The arguments of the function; they must be picklable.
-
-        Returns:
-            The outcomes in order of rank. Where one is not ok, the next case has new processes.
         """
         if not self._ranks:
             self._start()
@@ -119,24 +112,29 @@ class Pool:
         return False
 
     def _start(self) -> None:
-        environment = {
-            # a fork server has the variables of the moment in which it started
+        # multiprocessing waits for its children when this process ends, and does so after this handler
+        atexit.register(self.close)
+        context, environment = _context(self._preloaded), self._environment_of_all()
+        for rank in range(self.world_size):
+            of_rank = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._ranks.append(_Rank(context, rank, of_rank, Path(self._folder.name, f"rank{rank}.log")))
+
+    def _environment_of_all(self) -> dict[str, str]:
+        """That of this process, and what torchrun would add."""
+        size = str(self.world_size)
+        given = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)},
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
             "OMP_NUM_THREADS": "1",
             "GROUP_RANK": "0",
-            "WORLD_SIZE": str(self.world_size),
-            "LOCAL_WORLD_SIZE": str(self.world_size),
+            "WORLD_SIZE": size,
+            "LOCAL_WORLD_SIZE": size,
             **_loopback(),
             **self._environment,
         }
-        context = _context(self._preloaded)
-        # multiprocessing waits for its children when this process ends, and does so after this handler
-        atexit.register(self.close)
-        for rank in range(self.world_size):
-            self._ranks.append(_Rank(context, rank, environment, Path(self._folder.name)))
+        return {name: value for name, value in given.items() if value is not None}
 
     def _call(self, target: str, kwargs: dict[str, Any], timeout: float, grace: float) -> list[Outcome]:
         for rank in self._ranks:
@@ -146,11 +144,11 @@ class Pool:
             ready = wait([rank.connection for rank in pending], max(0.0, deadline - time.monotonic()))
             if not ready:
                 break
-            for rank in pending:
-                if rank.connection in ready:
-                    rank.receive()
-                    if rank.answer.failed:
-                        deadline = min(deadline, time.monotonic() + grace)
+            for rank in (rank for rank in pending if rank.connection in ready):
+                rank.receive()
+                if rank.answer.failed:
+                    # The others may wait for this rank for ever, or fail because it is gone.
+                    deadline = min(deadline, time.monotonic() + grace)
         return [rank.outcome() for rank in self._ranks]
 
     def _kill(self) -> list[Outcome]:
@@ -170,19 +168,19 @@ class Pool:
 class _Rank:
     """The parent's end of one process."""
 
-    def __init__(self, context: Any, rank: int, environment: Mapping[str, str | None], folder: Path) -> None:
+    def __init__(self, context: Any, rank: int, environment: dict[str, str], log: Path) -> None:
         self.rank = rank
         self.answer = Outcome(rank, "ok")
-        self.log = folder / f"rank{rank}.log"
+        self.log = log
         self.log.touch()
-        self.connection, theirs = context.Pipe()
-        environment = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        self.connection, other_end = context.Pipe()
         start_method = multiprocessing.get_start_method(allow_none=True)
         # Not a daemon: those may not have children, which loaders with workers need.
-        arguments = (environment, theirs, self.log, sys.path, start_method)
-        self.process = context.Process(target=_serve, args=arguments, daemon=False)
+        self.process = context.Process(
+            target=_serve, args=(environment, other_end, log, sys.path, start_method), daemon=False
+        )
         self.process.start()
-        theirs.close()
+        other_end.close()
 
     def send(self, target: str, kwargs: dict[str, Any]) -> None:
         self.answer = Outcome(self.rank, "running")
@@ -194,7 +192,7 @@ class _Rank:
         try:
             self.answer = Outcome(self.rank, **self.connection.recv())
         except (EOFError, ConnectionResetError):
-            self.process.join(1.0)
+            self.process.join(1.0)  # only then there is an exit code
             self.answer = Outcome(self.rank, "died", error=f"exit code {self.process.exitcode}")
 
     def outcome(self) -> Outcome:
@@ -215,45 +213,52 @@ class _Rank:
         self.connection.close()
 
 
-def _context(preloaded: Sequence[str]) -> Any:
+def _context(preloaded: list[str]) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     # A fork server imports the heavy modules once and starts no thread: its children start in milliseconds.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preloaded))
+    context.set_forkserver_preload(preloaded)
     return context
 
 
+def _loopback() -> dict[str, str]:
+    """What makes gloo use the loopback interface; by the host's name it may wait for a name server."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")] if _POSIX else []
+    return {"GLOO_SOCKET_IFNAME": names[0]} if names else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+# --- in the processes -------------------------------------------------------------------------------------------
+
+
 def _serve(
-    environment: dict[str, str | None], connection: Connection, log: Path, path: list[str], start_method: str | None
+    environment: dict[str, str], connection: Connection, log: Path, path: list[str], start_method: str | None
 ) -> None:
     """The life of one rank: take a case, call it, send the answer."""
     if _POSIX:
         os.setpgrp()  # Ctrl-C on the terminal is for the parent, which ends this process
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _set_environment(environment)
+    os.environ.clear()  # a fork server has the variables of the moment in which it started
+    os.environ.update(environment)
     sys.path[:] = path
     multiprocessing.set_start_method(start_method, force=True)  # as in the parent, for the workers of loaders
+    # Appended, because the parent empties the file before each case.
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    if _POSIX:
-        faulthandler.register(signal.SIGUSR1, all_threads=True)
     import torch  # loaded by the fork server already
 
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError):  # the parent closed the pool, or ended
         while True:
             connection.send(_answer(*connection.recv()))
-
-
-def _set_environment(changes: Mapping[str, str | None]) -> None:
-    taken = {name: None for name in os.environ if name.startswith(_OF_LAUNCHERS)}
-    for name, value in {**taken, **changes}.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _end_with_parent() -> None:
@@ -274,15 +279,3 @@ def _answer(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         sys.stderr.flush()
         names = tuple(base.__name__ for base in type(error).__mro__)
         return {"status": "raised", "error_types": names, "error": str(error)}
-
-
-def _loopback() -> dict[str, str]:
-    """What makes gloo use the loopback interface; by the host's name it may wait for a name server."""
-    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")] if _POSIX else []
-    return {"GLOO_SOCKET_IFNAME": names[0]} if names else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

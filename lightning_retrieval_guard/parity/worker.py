@@ -1,4 +1,4 @@
-"""What a rank does with one case: build the module, evaluate it under a Trainer with the guard, tell what it showed.
+"""What a rank does with one case: build the module, evaluate it under a Trainer with the guard, return its numbers.
 
 The first process writes the weights to a file, the others read them; state that is no tensor is left as each process
 has built it. Batches are cut so that all processes together have the batch that one process has.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +25,27 @@ from lightning_retrieval_guard.parity.target import Built, ParityError, build
 
 EVALUATE = f"{__name__}:evaluate"
 _FILE = "weights.pt"
+_TAKEN_FROM_GUARD = ("select", "ignore", "query_scope", "batch_size_fn")
 
 
-def evaluate(
-    options: Options, batch_sizes: tuple[int, ...] | None, weights: Path, folder: str
-) -> tuple[dict[str, float], tuple[Finding, ...], tuple[Loader, ...]]:
+@dataclass(frozen=True)
+class Loader:
+    """One loader as a run had it."""
+
+    batch_size: int | None  # of each process; None where the loader does not tell
+    fixed: str  # why it cannot be given another batch size; empty where it can
+    shuffled: bool  # whether it draws its samples in a random order
+
+
+class Evaluation(NamedTuple):
+    """What came of a case on one rank."""
+
+    numbers: dict[str, float]  # of the epoch, by key
+    findings: tuple[Finding, ...]  # the guard's, merged over ranks
+    loaders: tuple[Loader, ...]  # after the cut
+
+
+def evaluate(options: Options, batch_sizes: tuple[int, ...] | None, weights: Path, folder: str) -> Evaluation:
     """Run one case on this rank.
 
     Args:
@@ -38,75 +54,70 @@ def evaluate(
         weights: The folder of the weights; one process writes them, more of them read them.
         folder: The working directory.
 
-    Returns:
-        The numbers of the epoch by key, the guard's findings, merged over ranks, and the loaders after the cut.
-
     Raises:
         ParityError: The function, what it returned or its weights are of no use; the text says why.
     """
-    os.chdir(folder)
+    os.chdir(folder)  # processes are kept, and may have been started in another one
     _seed(options.seed)
     built = build(options.target)
     exchange = save_weights if os.environ["WORLD_SIZE"] == "1" else load_weights  # one process runs first
     exchange(built.module, weights)
-    given = built.trainer.get("callbacks") or []
-    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
-    cutter, guard = Cutter(batch_sizes), _guard(callbacks, options)
-    others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
-    trainer = _trainer(built, [*others, guard])
-    trainer.strategy.process_dataloader = cutter.process_dataloader
-    _seed(options.seed)  # what setup() draws does not hang on how the weights came to be
+    trainer, guard = _trainer(built, options)
+    loaders: list[Loader] = []
+    # The strategy is asked with each loader in turn, after Lightning has put its samplers in.
+    trainer.strategy.process_dataloader = partial(_cut, batch_sizes, loaders)
+    _seed(options.seed)  # what setup() draws does not depend on how the weights came to be
     returned = getattr(trainer, options.stage)(built.module, **built.data, verbose=False)
     numbers = {key: float(value) for metrics in returned for key, value in metrics.items()}
-    return numbers, tuple(guard.findings), tuple(cutter.loaders)
+    return Evaluation(numbers, tuple(guard.findings), tuple(loaders))
 
 
 def _seed(seed: int) -> None:
     importlib.import_module("lightning.pytorch").seed_everything(seed, workers=True)
 
 
-def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
-    """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
-    names = ("select", "ignore", "query_scope", "batch_size_fn")
-    given = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)]
-    settings = {name: getattr(given[0], name) for name in names} if given else {}
-    return RetrievalGuard(options.mode, **settings, log_findings=False)
-
-
-def _trainer(built: Built, callbacks: list[Any]) -> Any:
-    package = importlib.import_module(built.package)
-    strategies = importlib.import_module(f"{built.package}.strategies")
-    environments = importlib.import_module(f"{built.package}.plugins.environments")
-    loggers = importlib.import_module(f"{built.package}.loggers.logger")
-    quiet = {
+def _trainer(built: Built, options: Options) -> tuple[Any, RetrievalGuard]:
+    """The trainer of the module's package, and the guard in it."""
+    package, strategies, environments, loggers = (
+        importlib.import_module(f"{built.package}{name}")
+        for name in ("", ".strategies", ".plugins.environments", ".loggers.logger")
+    )
+    given = built.trainer.get("callbacks") or []
+    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
+    guard = _guard(callbacks, options)
+    others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
+    # One process too has a process group, as programs that are written for several of them expect.
+    torchrun = environments.TorchElasticEnvironment()
+    strategy = strategies.DDPStrategy(cluster_environment=torchrun, process_group_backend="gloo")
+    defaults = {
         "logger": loggers.DummyLogger(),
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    # One process too has a process group, as programs that are written for several of them expect.
-    strategy = strategies.DDPStrategy(
-        cluster_environment=environments.TorchElasticEnvironment(), process_group_backend="gloo"
-    )
     fixed = {
-        "callbacks": callbacks,
+        "callbacks": [*others, guard],
         "accelerator": "cpu",
         "devices": int(os.environ["WORLD_SIZE"]),
         "num_nodes": 1,
         "strategy": strategy,
     }
-    return package.Trainer(**{**quiet, **built.trainer, **fixed})
+    return package.Trainer(**{**defaults, **built.trainer, **fixed}), guard
+
+
+def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
+    """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
+    # What that guard would write, a report or counts, belongs to the program's own runs.
+    brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
+    settings = {name: getattr(given, name) for given in brought for name in _TAKEN_FROM_GUARD}
+    return RetrievalGuard(options.mode, **settings, log_findings=False)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
 
 
 def save_weights(module: Any, folder: Path) -> None:
-    """Write the weights of a module.
-
-    Raises:
-        ParityError: A tensor has no numbers that could be copied.
-    """
+    """Write the weights of a module; raises ParityError where a tensor has no numbers that could be copied."""
     try:
         torch.save({name: tensor.detach().cpu() for name, tensor in _tensors(module).items()}, folder / _FILE)
     except (RuntimeError, NotImplementedError) as error:
@@ -117,15 +128,15 @@ def save_weights(module: Any, folder: Path) -> None:
 
 
 def load_weights(module: Any, folder: Path) -> None:
-    """Give a module the weights that another process has written.
-
-    Raises:
-        ParityError: The module has other tensors than the one that was written.
-    """
+    """Give a module the weights that another process has written; raises ParityError where it has other tensors."""
+    # Mapped, so that the processes of a large model share its pages.
     written: dict[str, Tensor] = torch.load(str(folder / _FILE), weights_only=True, mmap=True)
-    here, there = _kinds(_tensors(module)), _kinds(written)
-    if here != there:
-        names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    kinds, written_kinds = (
+        {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (_tensors(module), written)
+    )
+    if kinds != written_kinds:
+        names = sorted(name for name in kinds.keys() | written_kinds if kinds.get(name) != written_kinds.get(name))
         raise ParityError(
             f"{type(module).__name__} has other weights here than on one process: {', '.join(names)}. Build the same"
             " module on every number of processes."
@@ -139,20 +150,7 @@ def _tensors(module: Any) -> dict[str, Tensor]:
     return {name: value for name, value in state if isinstance(value, Tensor) and not is_lazy(value)}
 
 
-def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-
-
 # --- batches ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Loader:
-    """One loader as a run had it."""
-
-    batch_size: int | None  # of each process; None where the loader does not tell
-    fixed: str  # why it cannot be given another batch size; empty where it can
-    shuffled: bool  # whether it draws its samples in a random order
 
 
 def share(loaders: tuple[Loader, ...], world_size: int) -> tuple[int, ...]:
@@ -177,42 +175,26 @@ def share(loaders: tuple[Loader, ...], world_size: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-class Cutter:
-    """Sees the loaders of one run after Lightning has put its samplers in, and cuts their batches.
-
-    Args:
-        batch_sizes: The batch size of each process for each loader, or ``None`` to leave all as they are.
-    """
-
-    def __init__(self, batch_sizes: tuple[int, ...] | None) -> None:
-        self._batch_sizes = batch_sizes
-        self.loaders: list[Loader] = []
-
-    def process_dataloader(self, loader: Any) -> Any:
-        """Take the place of the strategy's method of this name, which gets the loaders in their order.
-
-        Raises:
-            ParityError: One process had fewer loaders, or this one cannot be cut.
-        """
+def _cut(batch_sizes: tuple[int, ...] | None, loaders: list[Loader], loader: Any) -> Any:
+    """Give a loader its batch size, where there is one for it, and note it among the loaders."""
+    entry = _describe(loader)
+    if batch_sizes is not None:
+        index = len(loaders)
+        if index >= len(batch_sizes) or entry.fixed:
+            raise ParityError(
+                f"Loader {index} is not as on one process, where there are {len(batch_sizes)} loaders whose batches can"
+                f" be cut{entry.fixed and f': {entry.fixed}'}. Return the same loaders on every number of processes, or"
+                " use --keep per-rank."
+            )
+        # Built anew, a loader of a class of the user's may want other arguments; nothing was drawn from it yet.
+        loader.batch_sampler.batch_size = batch_sizes[index]
+        vars(loader)["batch_size"] = batch_sizes[index]  # plain assignment is refused after __init__
         entry = _describe(loader)
-        if self._batch_sizes is not None:
-            index = len(self.loaders)
-            if index >= len(self._batch_sizes) or entry.fixed:
-                raise ParityError(
-                    f"Loader {index} is not as on one process, where there are {len(self._batch_sizes)} loaders whose"
-                    f" batches can be cut{entry.fixed and f': {entry.fixed}'}. Return the same loaders on every number"
-                    " of processes, or use --keep per-rank."
-                )
-            # Built anew, a loader of a class of the user's may want other arguments; nothing was drawn from it yet.
-            loader.batch_sampler.batch_size = self._batch_sizes[index]
-            vars(loader)["batch_size"] = self._batch_sizes[index]  # plain assignment is refused after __init__
-            entry = _describe(loader)
-        self.loaders.append(entry)
-        return loader
+    loaders.append(entry)
+    return loader
 
 
 def _describe(loader: Any) -> Loader:
-    """What a loader tells about its batches."""
     if not isinstance(loader, DataLoader):
         return Loader(None, f"it is a {type(loader).__name__} and no DataLoader", False)
     sampler: Any = loader.batch_sampler

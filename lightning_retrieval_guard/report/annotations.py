@@ -1,4 +1,4 @@
-"""Places with texts, as GitHub Actions and code scanning read them."""
+"""Lines of files with texts, as GitHub Actions and code scanning read them."""
 
 from __future__ import annotations
 
@@ -14,38 +14,28 @@ from lightning_retrieval_guard.findings import Severity
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is said about a line.
+    """What is said about a line."""
 
-    Attributes:
-        code: Of the rule.
-        slug: The rule's name.
-        level: How much it matters.
-        message: What is said.
-        path: The file.
-        line: From 1.
-        column: From 1; 0 where it is not known.
-    """
-
-    code: str
-    slug: str
+    code: str  # of the rule
+    slug: str  # the rule's name
     level: Severity
     message: str
     path: str
-    line: int
-    column: int = 0
+    line: int  # from 1
+    column: int = 0  # from 1; 0 where it is not known
 
     @property
     def relative_path(self) -> str | None:
         """The path from the working directory with forward slashes, or ``None`` for one elsewhere."""
-        full, here = Path(self.path).absolute(), Path.cwd()
-        return full.relative_to(here).as_posix() if full.is_relative_to(here) else None
+        full, folder = Path(self.path).absolute(), Path.cwd()
+        return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else None
 
 
 class RuleEntry(NamedTuple):
-    """What SARIF says of a rule: its name, how to learn more, and its level."""
+    """What SARIF says of a rule."""
 
     slug: str
-    help: str
+    help: str  # how to learn more
     level: Severity
 
 
@@ -55,16 +45,14 @@ def as_github(annotations: Sequence[Annotation]) -> str:
 
 
 def _command(annotation: Annotation) -> str:
-    column = {"col": annotation.column} if annotation.column else {}
     properties = {
         "file": annotation.relative_path or annotation.path,
         "line": annotation.line,
-        **column,
+        **({"col": annotation.column} if annotation.column else {}),
         "title": f"{annotation.code} {annotation.slug}",
     }
-    written = ",".join(
-        f"{name}={_escaped(str(value)).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
-    )
+    escaped = {name: _escaped(str(value)).replace(":", "%3A").replace(",", "%2C") for name, value in properties.items()}
+    written = ",".join(f"{name}={value}" for name, value in escaped.items())
     kind = "notice" if annotation.level is Severity.NOTE else annotation.level.value
     return f"::{kind} {written}::{_escaped(annotation.message)}"
 
@@ -112,9 +100,11 @@ def _notice(annotation: Annotation) -> dict[str, Any]:
     from urllib.parse import quote  # a seventh of the time that the lint takes to start
 
     relative = annotation.relative_path
-    artifact = {"uri": Path(annotation.path).absolute().as_uri()}
-    if relative is not None:
-        artifact = {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
+    artifact = (
+        {"uri": Path(annotation.path).absolute().as_uri()}
+        if relative is None
+        else {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
+    )
     region = {"startLine": max(1, annotation.line), **({"startColumn": annotation.column} if annotation.column else {})}
     location = {"physicalLocation": {"artifactLocation": artifact, "region": region}}
     return {"level": annotation.level.value, "message": {"text": annotation.message}, "locations": [location]}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_retrieval_guard.findings import Finding, Numbers, Severity
+from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.annotations import Annotation, RuleEntry, as_github, as_sarif
-from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, verdict
+from lightning_retrieval_guard.report.faults import Fault, failing, group, judge_keys, ratio_text, verdict
 from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
@@ -39,12 +39,10 @@ def check_report(path: Path, fail_on: str, form: str, scaled: Collection[str]) -
     """
     findings, keys = _read(path, scaled)
     faults = [fault for fault in group(findings) if fault.serious]
-    bad = tuple(Severity)[: list(Severity).index(Severity(fail_on)) + 1]
-    passed = not any(finding.severity in bad and not finding.corrected for finding in findings)
     text = FORMATS[form](faults)
     if form == "text":
         text = "\n".join(filter(None, [text, f"RetrievalGuard: {verdict(judge_keys(keys, findings), findings)}"]))
-    return text, passed
+    return text, not failing(findings, fail_on)
 
 
 def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str, Numbers]]:
@@ -66,45 +64,40 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
 
 
 def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -> Finding:
-    arguments = {name: value for name, value in fields.items() if name != "group"}
-    if fields["effect"] is not None:  # what is not finite, JSON cannot hold
-        arguments["effect"] = {name: math.nan if value is None else value for name, value in fields["effect"].items()}
-    return finding_from({**arguments, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled})
+    # Whether a rule scales by ranks is not in the report: the registry has it.
+    effect = fields["effect"]
+    if effect is not None:  # what is not finite, JSON cannot hold
+        effect = {name: math.nan if value is None else value for name, value in effect.items()}
+    beside = {"effect": effect, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled}
+    return finding_from({**{name: value for name, value in fields.items() if name != "group"}, **beside})
+
+
+def _annotation(fault: Fault) -> Annotation:
+    first, more = fault.first, len(fault.serious) - KEYS_SHOWN
+    keys = ", ".join(finding.key for finding in fault.serious[:KEYS_SHOWN])
+    lines = [first.message, f"Keys: {keys}{f' and {more} more' if more > 0 else ''}"]
+    if first.effect is not None:
+        ratio = f" ({ratio_text(first)})" if ratio_text(first) else ""
+        lines.append(f"{first.key}: logged {first.effect.logged:g}, one device {first.effect.reference:g}{ratio}")
+    lines.append(f"Fix: {first.fix}")
+    return Annotation(first.code, first.rule, fault.severity, "\n".join(lines), first.path, first.line)
 
 
 def _as_text(faults: Sequence[Fault]) -> str:
     return render_error(finding for fault in faults for finding in fault.findings)
 
 
-def _message(fault: Fault) -> str:
-    first, more = fault.first, len(fault.serious) - KEYS_SHOWN
-    keys = ", ".join(finding.key for finding in fault.serious[:KEYS_SHOWN])
-    effect = first.effect
-    numbers = "" if effect is None else f"\n{first.key}: logged {effect.logged:g}, one device {effect.reference:g}"
-    ratio = f" ({ratio_text(first)})" if ratio_text(first) else ""
-    return f"{first.message}\nKeys: {keys}{f' and {more} more' * (more > 0)}{numbers}{ratio}\nFix: {first.fix}"
-
-
-def _annotations(faults: Sequence[Fault]) -> list[Annotation]:
-    return [
-        Annotation(finding.code, finding.rule, fault.severity, _message(fault), finding.path, finding.line)
-        for fault in faults
-        for finding in (fault.first,)
-    ]
-
-
 def _as_sarif(faults: Sequence[Fault]) -> str:
+    annotations = list(map(_annotation, faults))
     rules = {
-        annotation.code: RuleEntry(
-            annotation.slug, f"lightning-retrieval-guard explain {annotation.code}", annotation.level
-        )
-        for annotation in _annotations(faults)
+        entry.code: RuleEntry(entry.slug, f"lightning-retrieval-guard explain {entry.code}", entry.level)
+        for entry in annotations
     }
-    return as_sarif(_annotations(faults), rules)
+    return as_sarif(annotations, rules)
 
 
 FORMATS: dict[str, Callable[[Sequence[Fault]], str]] = {
     "text": _as_text,
-    "github": lambda faults: as_github(_annotations(faults)),
+    "github": lambda faults: as_github(list(map(_annotation, faults))),
     "sarif": _as_sarif,
 }

@@ -15,92 +15,58 @@ from typing import Any
 from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.faults import group
 
+SCHEMA_VERSION = 2
+
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What one rank holds of one retrieval metric at the end of an epoch.
+    """What one rank holds of one retrieval metric at the end of an epoch."""
 
-    Attributes:
-        updates: Updates since the last reset.
-        queries: Distinct query ids.
-    """
-
-    updates: int = 0
-    queries: int = 0
+    updates: int = 0  # since the last reset
+    queries: int = 0  # distinct ids
 
 
 @dataclass(frozen=True)
 class StageCounts:
-    """What each rank saw in the last epoch of a stage, in order of rank.
+    """What each rank saw in the last epoch of a stage, in order of rank."""
 
-    Attributes:
-        samples: Samples, repeated ones included; ``None`` where a batch did not show its size.
-        metrics: For every retrieval metric, by name, what each rank holds of it.
-    """
-
-    samples: tuple[int | None, ...]
-    metrics: Mapping[str, tuple[RowCounts, ...]] = field(default_factory=dict)
+    samples: tuple[int | None, ...]  # repeated ones included; None where a batch did not show its size
+    metrics: Mapping[str, tuple[RowCounts, ...]] = field(default_factory=dict)  # of every retrieval metric, by name
 
 
 @dataclass(frozen=True)
 class EpochNumbers:
-    """The numbers of one key in one epoch of one stage.
+    """The numbers of one key in one epoch of one stage."""
 
-    Attributes:
-        stage: ``"train"``, ``"validate"`` or ``"test"``.
-        epoch: The trainer's, from 0.
-        global_step: The trainer's.
-        numbers: Logged value and reference, each where it is known.
-    """
-
-    stage: str
-    epoch: int
-    global_step: int
+    stage: str  # "train", "validate" or "test"
+    epoch: int  # the trainer's, from 0
+    global_step: int  # the trainer's
     numbers: Numbers
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Where a report comes from.
+    """Where a report comes from."""
 
-    Attributes:
-        when: Date and time in UTC, as ISO 8601 has it.
-        command: What was typed to start the program.
-        versions: Of Python and of the packages that matter.
-        epoch: The trainer's, from 0.
-        global_step: The trainer's.
-    """
-
-    when: str
-    command: str
-    versions: Mapping[str, str]
-    epoch: int
-    global_step: int
+    when: str  # date and time in UTC, as ISO 8601 has it
+    command: str  # what was typed to start the program
+    versions: Mapping[str, str]  # of Python and of the packages that matter
+    epoch: int  # the trainer's, from 0
+    global_step: int  # the trainer's
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the guard has found.
+    """What the guard has found; the counts of ranks and the reasons are for the page alone."""
 
-    Attributes:
-        mode: Of the guard.
-        world_size: The number of ranks.
-        findings: All findings so far.
-        history: For every logged key its numbers of each epoch, the sanity check's left out.
-        stages: What each rank saw, by stage; the JSON report has no place for it.
-        reasons: For the codes of the findings, why what the rule flags is wrong; not in the JSON report either.
-        run: Where the report comes from.
-        stopped: The codes for which strict mode ended the run.
-    """
-
-    mode: str
+    mode: str  # of the guard
     world_size: int
     findings: tuple[Finding, ...] = ()
-    history: Mapping[str, tuple[EpochNumbers, ...]] = field(default_factory=dict)
+    history: Mapping[str, tuple[EpochNumbers, ...]] = field(default_factory=dict)  # by key; without the sanity check
     stages: Mapping[str, StageCounts] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by code, why what the rule flags is wrong
     run: RunFacts | None = None
-    stopped: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()  # the codes for which strict mode ended the run
 
     @property
     def keys(self) -> dict[str, Numbers]:
@@ -108,43 +74,39 @@ class Report:
         return {name: epochs[-1].numbers for name, epochs in self.history.items()}
 
 
-SCHEMA_VERSION = 2
-_NO_RUN = dict.fromkeys(("when", "command", "versions", "epoch", "global_step"))
-
-
 def build_document(report: Report) -> dict[str, Any]:
     """The report as JSON can hold it; every field of version 1 is there with the same meaning."""
     groups = {finding.identity: fault.id for fault in group(report.findings) for finding in fault.findings}
-    document = {
-        "version": SCHEMA_VERSION,
-        "mode": report.mode,
-        "world_size": report.world_size,
-        **(_NO_RUN if report.run is None else asdict(report.run)),
-        "stopped": list(report.stopped),
-        "findings": [{**finding.to_dict(), "group": groups[finding.identity]} for finding in report.findings],
-        "keys": {name: _key(epochs) for name, epochs in report.history.items()},
-    }
-    return {name: _finite(part) for name, part in document.items()}
+    no_run = dict.fromkeys(("when", "command", "versions", "epoch", "global_step"))
+    document: dict[str, Any] = finite(
+        {
+            "version": SCHEMA_VERSION,
+            "mode": report.mode,
+            "world_size": report.world_size,
+            **(no_run if report.run is None else asdict(report.run)),
+            "stopped": list(report.stopped),
+            "findings": [{**finding.to_dict(), "group": groups[finding.identity]} for finding in report.findings],
+            "keys": {name: _key(epochs) for name, epochs in report.history.items()},
+        }
+    )
+    return document
 
 
 def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
+    numbers = [{"logged": epoch.numbers.logged, "reference": epoch.numbers.reference} for epoch in epochs]
     history = [
-        {"stage": epoch.stage, "epoch": epoch.epoch, "global_step": epoch.global_step, **_numbers(epoch.numbers)}
-        for epoch in epochs
+        {"stage": epoch.stage, "epoch": epoch.epoch, "global_step": epoch.global_step, **of_epoch}
+        for epoch, of_epoch in zip(epochs, numbers, strict=True)
     ]
-    return {**_numbers(epochs[-1].numbers), "history": history}
+    return {**numbers[-1], "history": history}
 
 
-def _numbers(numbers: Numbers) -> dict[str, float | None]:
-    return {"logged": numbers.logged, "reference": numbers.reference}
-
-
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: null takes their place."""
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_finite(part) for part in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -176,9 +138,10 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    # A link stays, and the file that it leads to is replaced; the draft has to be in the same folder as that one.
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
-    text = _text(path, report)
+    text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else page_of(report)
     try:
         with open(draft, "x", encoding="utf-8") as file:
             file.write(text)
@@ -188,10 +151,8 @@ def write_report(path: Path, report: Report) -> None:
         raise
 
 
-def _text(path: Path, report: Report) -> str:
-    if path.suffix == ".json":
-        return json.dumps(build_document(report), indent=2)
-    # only a page needs jinja2
-    from lightning_retrieval_guard.report.page import render_page
+def page_of(report: Report) -> str:
+    """The report as one HTML page."""
+    from lightning_retrieval_guard.report.page import render_page  # only a page needs jinja2
 
     return render_page(report)

@@ -34,8 +34,7 @@ class FindingLog:
         self.history: dict[str, tuple[EpochNumbers, ...]] = {}
         self.stopped: tuple[str, ...] = ()
         self._findings: dict[_Identity, Finding] = {}
-        self._said: set[_Identity] = set()
-        self._named: set[_Identity] = set()
+        self._said: set[tuple[_Identity, bool]] = set()  # each with and without the numbers of a whole epoch
         self._unwritten = False
         self.start_run()
 
@@ -57,29 +56,24 @@ class FindingLog:
 
         Args:
             findings: Of one stage.
-            say: Whether this process is the one that speaks.
+            say: Whether this process is the one that warns.
 
         Raises:
-            GuardWarning: The user turned the category into an error.
+            GuardWarning: The user turned the category into an error; all findings are kept.
         """
-        every = list(findings)
-        self._add([finding for finding in every if finding.stage == SANITY_CHECK], self._named, say, numbers=False)
-        self._add([finding for finding in every if finding.stage != SANITY_CHECK], self._said, say, numbers=True)
-
-    def _add(self, findings: Iterable[Finding], said: set[_Identity], say: bool, numbers: bool) -> None:
-        fresh = []
+        new: dict[bool, list[Finding]] = {False: [], True: []}
         for finding in findings:
-            # the batches of a sanity check say nothing of the size of a fault
-            kept = finding if numbers else replace(finding, effect=None)
+            has_numbers = finding.stage != SANITY_CHECK
+            # The few batches of a sanity check do not show the size of a fault.
+            kept = finding if has_numbers else replace(finding, effect=None)
             _merge(self._of_run, kept)
             merged = _merge(self._findings, kept)
-            # a fault is said once; later epochs only count
-            if merged.severity is not Severity.NOTE and merged.identity not in said:
-                fresh.append(merged if numbers else finding)
-        if say:
-            for fault in group(fresh):
-                said.update(finding.identity for finding in fault.findings)
-                warn_of(fault, numbers=numbers)
+            if merged.is_serious and (merged.identity, has_numbers) not in self._said:
+                new[has_numbers].append(merged if has_numbers else finding)
+        for has_numbers, unsaid in new.items() if say else ():
+            for fault in group(unsaid):
+                self._said.update((finding.identity, has_numbers) for finding in fault.findings)
+                warn_of(fault, numbers=has_numbers)
 
     def end_epoch(self, stage: str, numbers: Mapping[str, Numbers], epoch: int, global_step: int) -> None:
         """Take in the numbers of every key at the end of an epoch."""
@@ -108,58 +102,52 @@ class FindingLog:
     def to_payload(self) -> dict[str, Any]:
         """Everything as JSON can hold it, NaN and infinity as Python has them."""
         return {
-            "history": {key: [astuple(epoch) for epoch in epochs] for key, epochs in self.history.items()},
             "stopped": self.stopped,
             "report": self.report,
             "earlier": self.earlier,
+            "history": {key: [astuple(epoch) for epoch in epochs] for key, epochs in self.history.items()},
             "findings": [asdict(finding) for finding in self._findings.values()],
             "of_run": [asdict(finding) for finding in self._of_run.values()],
             "numbers": self._numbers,
             "said": sorted(self._said),
-            "named": sorted(self._named),
         }
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> FindingLog:
         """The log that gave the payload."""
         log = cls()
-        log.stopped = tuple(payload["stopped"])
-        log.report, log.earlier = payload["report"], payload["earlier"]
+        log.stopped, log.report, log.earlier = tuple(payload["stopped"]), payload["report"], payload["earlier"]
         for key, epochs in payload["history"].items():
             log.history[key] = tuple(
                 EpochNumbers(stage, epoch, step, Numbers(*numbers)) for stage, epoch, step, numbers in epochs
             )
-        log._findings = {finding.identity: finding for finding in map(finding_from, payload["findings"])}
-        log._of_run = {finding.identity: finding for finding in map(finding_from, payload["of_run"])}
+        log._findings, log._of_run = (
+            {finding.identity: finding for finding in map(finding_from, payload[name])}
+            for name in ("findings", "of_run")
+        )
         log._numbers = {key: Numbers(*numbers) for key, numbers in payload["numbers"].items()}
-        log._said, log._named = ({(c, k, p, n) for c, k, p, n in payload[name]} for name in ("said", "named"))
+        log._said = {((code, key, path, line), numbers) for (code, key, path, line), numbers in payload["said"]}
         return log
 
     @property
     def verdict(self) -> str:
         """What the last run came to, in a few words."""
-        findings = list(self._of_run.values())
+        findings = self._of_run.values()
         return verdict(judge_keys(self._numbers, findings), findings)
 
     def end_run(self) -> None:
         """Close a run with one line."""
-        parts = [f"RetrievalGuard: {self.verdict}"]
-        parts += [f"Report: {printable(self.report)}"] if self.report else []
-        parts += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
-        say(". ".join(parts))
+        clauses = [f"RetrievalGuard: {self.verdict}"]
+        clauses += [f"Report: {printable(self.report)}"] if self.report else []
+        clauses += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
+        say(". ".join(clauses))
 
     def warn_of_unwritten(self, error: OSError, path: str, line: int) -> None:
-        """Warn, once, that the report cannot be written; everything else goes on.
-
-        Args:
-            error: Why.
-            path: The user's file.
-            line: The line in it.
-        """
+        """Warn at the user's line, once, that the report cannot be written; everything else goes on."""
         if not self._unwritten:
             self._unwritten = True
-            text = printable(f"RetrievalGuard: the report could not be written ({error}). The run goes on.")
-            warn_at(text, path, line)
+            text = f"RetrievalGuard: the report could not be written ({error}). The run goes on."
+            warn_at(printable(text), path, line)
 
 
 def finding_from(fields: Mapping[str, Any]) -> Finding:
@@ -176,19 +164,19 @@ def finding_from(fields: Mapping[str, Any]) -> Finding:
 
 def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
     earlier = into.get(finding.identity)
+    # What the sanity check saw counts no longer once a whole epoch was seen.
     if earlier is not None and (earlier.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
         ranks = tuple(sorted({*earlier.ranks, *finding.ranks}))
-        effect = finding.effect if finding.effect is not None else earlier.effect
-        merged = replace(finding, count=earlier.count + 1, ranks=ranks).with_effect(effect)
-        # what was wrong once stays wrong, even if a later epoch shows no effect
-        severity = earlier.severity if finding.severity is Severity.NOTE else finding.severity
+        merged = replace(finding, count=earlier.count + 1, ranks=ranks).with_effect(finding.effect or earlier.effect)
+        # What was wrong once stays wrong, even if a later epoch shows no effect.
+        severity = finding.severity if finding.is_serious else earlier.severity
         finding = replace(merged, severity=severity, corrected=earlier.corrected or finding.corrected)
     into[finding.identity] = finding
     return finding
 
 
 def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
-    """Warn of packages whose version the guard was not checked with, of each once in a process.
+    """Warn at the user's line of packages whose version the guard was not checked with, of each once in a process.
 
     Args:
         unchecked: A clause for each.
@@ -198,8 +186,8 @@ def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:
     for clause in unchecked:
         if clause not in _versions_warned_of:
             _versions_warned_of.add(clause)
-            text = printable(
+            text = (
                 f"RetrievalGuard: {clause}. It goes on, and steps aside where it fails, but may judge or correct"
                 " numbers wrongly. Install a version of that range, or a newer lightning-retrieval-guard."
             )
-            warn_at(text, path, line)
+            warn_at(printable(text), path, line)

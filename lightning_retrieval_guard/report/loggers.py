@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.report.document import Report
+from lightning_retrieval_guard.report.document import Report, page_of
 from lightning_retrieval_guard.report.faults import group, judge_keys, verdict
 from lightning_retrieval_guard.report.terminal import render_error
 
@@ -23,45 +23,34 @@ def count(findings: Sequence[Finding]) -> Counter[str]:
 
 
 def log_counts(loggers: Iterable[Any], counts: Mapping[str, int], step: int) -> None:
-    """Hand each logger ``guard/errors``, ``guard/warnings`` and ``guard/<code>``.
-
-    Args:
-        loggers: Of the trainer.
-        counts: Of the findings at a step.
-        step: The trainer's global step.
-    """
+    """Hand each logger ``guard/errors``, ``guard/warnings`` and ``guard/<code>`` at the trainer's global step."""
     for logger in loggers:
         logger.log_metrics({f"{PREFIX}{name}": float(number) for name, number in sorted(counts.items())}, step=step)
         logger.save()
 
 
-# --- the report -------------------------------------------------------------------------------------------------
-
-
-def attach_report(loggers: Iterable[Any], report: Report, step: int) -> list[str]:
+def attach_report(loggers: Sequence[Any], report: Report, step: int) -> list[str]:
     """Give the report to each logger that can keep files.
-
-    Args:
-        loggers: Of the trainer.
-        report: What the guard has found.
-        step: The trainer's global step.
 
     Returns:
         A clause for each logger that has not got it, or one where there is no logger.
     """
-    given = list(loggers)
-    troubles = [] if given else ["the trainer has none"]
-    for logger in given:
-        # by name, because there are two packages with loggers of these names, and neither must be imported
-        attach = next((_ATTACH[kind.__name__] for kind in type(logger).__mro__ if kind.__name__ in _ATTACH), None)
-        if attach is None:
-            troubles.append(f"{type(logger).__name__} keeps no files; {', '.join(_ATTACH)} do")
-            continue
-        try:
-            attach(logger, report, step)
-        except Exception as error:  # a logger's backend may raise anything; the run has its numbers
-            troubles.append(f"{type(logger).__name__} did not take it ({type(error).__name__}: {error})")
-    return troubles
+    if not loggers:
+        return ["the trainer has none"]
+    return [trouble for logger in loggers if (trouble := _attach(logger, report, step))]
+
+
+def _attach(logger: Any, report: Report, step: int) -> str:
+    """Why a logger has not got the report; empty where it has."""
+    # By name, because there are two packages with loggers of these names, and neither must be imported.
+    attach = next((_ATTACH[kind.__name__] for kind in type(logger).__mro__ if kind.__name__ in _ATTACH), None)
+    if attach is None:
+        return f"{type(logger).__name__} keeps no files; {', '.join(_ATTACH)} do"
+    try:
+        attach(logger, report, step)
+    except Exception as error:  # a logger's backend may raise anything; the run has its numbers
+        return f"{type(logger).__name__} did not take it ({type(error).__name__}: {error})"
+    return ""
 
 
 def _to_tensorboard(logger: Any, report: Report, step: int) -> None:
@@ -75,17 +64,11 @@ def _to_tensorboard(logger: Any, report: Report, step: int) -> None:
 def _to_wandb(logger: Any, report: Report, step: int) -> None:
     import wandb
 
-    logger.experiment.log({_REPORT: wandb.Html(_page(report), inject=False), "trainer/global_step": step})
+    logger.experiment.log({_REPORT: wandb.Html(page_of(report), inject=False), "trainer/global_step": step})
 
 
 def _to_mlflow(logger: Any, report: Report, step: int) -> None:
-    logger.experiment.log_text(logger.run_id, _page(report), f"{_REPORT}.html")
-
-
-def _page(report: Report) -> str:
-    from lightning_retrieval_guard.report.page import render_page  # only a page needs jinja2
-
-    return render_page(report)
+    logger.experiment.log_text(logger.run_id, page_of(report), f"{_REPORT}.html")
 
 
 _ATTACH: dict[str, Callable[[Any, Report, int], None]] = {

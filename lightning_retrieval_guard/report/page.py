@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from lightning_retrieval_guard.findings import show_number
 from lightning_retrieval_guard.report.document import EpochNumbers, Report, RowCounts, StageCounts
-from lightning_retrieval_guard.report.faults import Fault, group, judge_keys, ratio_text, several, verdict
+from lightning_retrieval_guard.report.faults import Fault, KeyState, group, judge_keys, ratio_text, several, verdict
 from lightning_retrieval_guard.report.source import excerpts
 
 # With more ranks the table is folded away; of more metrics that are alike the others are counted.
@@ -28,21 +28,16 @@ _CONTROL = re.compile(
 
 
 def render_page(report: Report) -> str:
-    """The report as a page.
-
-    Args:
-        report: What the guard has found. The source lines are read now.
-    """
+    """The report as a page. The source lines of the findings are read now."""
     keys = judge_keys(report.keys, report.findings)
     faults = group(report.findings)
-    stopped = f"Run stopped: {', '.join(report.stopped)}"
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
-            verdict=stopped if report.stopped else verdict(keys, report.findings),
-            tone=_tone([key.state.value for key in keys], faults),
+            verdict=f"Run stopped: {', '.join(report.stopped)}" if report.stopped else verdict(keys, report.findings),
+            tone=_tone([key.state for key in keys], faults),
             faults=[fault for fault in faults if fault.serious],
             notes=[fault for fault in faults if not fault.serious],
             keys=keys,
@@ -63,13 +58,21 @@ def _environment() -> Environment:
         finalize=_printable,
     )
     environment.filters.update(number=_number, several=several, ranks=_ranks, evenness=_evenness)
-    environment.globals.update(excerpts=excerpts, ratio=ratio_text, sparkline=_sparkline, rank_tables=_rank_tables)
-    environment.globals.update(css=Markup(_style()), most_rows=_MOST_ROWS, most_metrics=_MOST_METRICS)
+    environment.globals.update(
+        excerpts=excerpts,
+        ratio=ratio_text,
+        sparkline=_sparkline,
+        rank_tables=_rank_tables,
+        css=Markup(_style()),
+        most_rows=_MOST_ROWS,
+        most_metrics=_MOST_METRICS,
+    )
     return environment
 
 
 def _printable(value: Any) -> Any:
     """What no page may hold is a sign in its place."""
+    # For every value that a template prints: file names and keys come from the program.
     return _CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -80,16 +83,18 @@ def _style() -> str:
 
 
 def _policy() -> str:
-    # the page cannot load or run anything, whatever it holds: this one style is all that is allowed
+    # The page cannot load or run anything, whatever it holds: this one style is all that is allowed.
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _tone(states: Sequence[str], faults: Sequence[Fault]) -> str:
+def _tone(states: Sequence[KeyState], faults: Sequence[Fault]) -> str:
     """The state that gives the page its colour."""
-    if "wrong" in states or any(fault.serious and not fault.corrected for fault in faults):
-        return "wrong"
-    return "corrected" if "corrected" in states else "right" if states else "unchecked"
+    if KeyState.WRONG in states or any(fault.serious and not fault.corrected for fault in faults):
+        return KeyState.WRONG.value
+    if KeyState.CORRECTED in states:
+        return KeyState.CORRECTED.value
+    return KeyState.RIGHT.value if states else KeyState.UNCHECKED.value
 
 
 def _number(value: float | None) -> str:
@@ -116,34 +121,35 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
 
 def _sparkline(epochs: Sequence[EpochNumbers]) -> dict[str, Any]:
     """Points of the logged and the reference line on one scale, and what they say in words."""
-    series = {
-        "reference": [epoch.numbers.reference for epoch in epochs],
-        "logged": [epoch.numbers.logged for epoch in epochs],
-    }
-    values = [value for line in series.values() for value in line if value is not None and math.isfinite(value)]
+    series = {name: [getattr(epoch.numbers, name) for epoch in epochs] for name in ("reference", "logged")}
+    values = [value for line in series.values() for value in line if _is_drawn(value)]
     if not values:
         return {}
-    low, high = min(values), max(values)
-    most = max(abs(low), abs(high)) or 1.0  # in shares of it, because the difference of two floats may be no float
-    spread = high / most - low / most or 1.0
+    # In shares of the largest, because the difference of two floats may be no float.
+    largest = max(map(abs, values)) or 1.0
+    low = min(values) / largest
+    spread = max(values) / largest - low or 1.0
     step = _CHART_WIDTH / max(1, len(epochs) - 1)
+    first = 0.0 if len(epochs) > 1 else _CHART_WIDTH / 2
     lines = {
         name: [
-            (round(index * step if len(epochs) > 1 else _CHART_WIDTH / 2, 2), _height(value / most, low / most, spread))
+            (round(first + index * step, 2), _height((value / largest - low) / spread))
             for index, value in enumerate(line)
-            if value is not None and math.isfinite(value)
+            if _is_drawn(value)
         ]
         for name, line in series.items()
     }
-    label = "; ".join(f"{name} {', '.join(map(_number, line))}" for name, line in reversed(series.items()))
-    return {
-        "lines": lines,
-        "label": f"{label}, over {several(len(epochs), 'epoch')}".replace("reference", "one device"),
-    }
+    words = {"one device": series["reference"], "logged": series["logged"]}
+    label = "; ".join(f"{name} {', '.join(map(_number, line))}" for name, line in reversed(words.items()))
+    return {"lines": lines, "label": f"{label}, over {several(len(epochs), 'epoch')}"}
 
 
-def _height(share: float, low: float, spread: float) -> float:
-    return round(_CHART_HEIGHT - 3 - (share - low) / spread * (_CHART_HEIGHT - 6), 2)
+def _height(share: float) -> float:
+    return round(_CHART_HEIGHT - 3 - share * (_CHART_HEIGHT - 6), 2)
+
+
+def _is_drawn(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 # --- ranks ----------------------------------------------------------------------------------------------------
@@ -154,7 +160,7 @@ class RankTable(NamedTuple):
 
     stage: str
     metrics: Sequence[str]
-    counts: Mapping[str, Sequence[int | None]]
+    counts: Mapping[str, Sequence[int | None]]  # by column
 
     @property
     def size(self) -> int:
@@ -195,8 +201,7 @@ def _evenness(counts: Sequence[int | None], name: str) -> str:
     rest = f", not known on {unknown}" if unknown else ""
     fewest, most = min(counted), max(counted)
     if fewest == most:
-        everywhere = " on every rank" if len(counts) > 1 and not unknown else rest
-        return f"{most} {name}{everywhere}"
-    least = [rank for rank, count in enumerate(counts) if count == fewest]
-    where = f"rank {least[0]}" if len(least) == 1 else f"{len(least)} ranks"
+        return f"{most} {name}{' on every rank' if len(counts) > 1 and not unknown else rest}"
+    ranks = [rank for rank, count in enumerate(counts) if count == fewest]
+    where = f"rank {ranks[0]}" if len(ranks) == 1 else f"{len(ranks)} ranks"
     return f"{name} uneven: {fewest or 'none'} on {where}, up to {most} on others{rest}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lightning_retrieval_guard.findings import Finding
@@ -13,53 +13,60 @@ from lightning_retrieval_guard.findings import Finding
 _BEFORE, _AFTER = 10, 1
 _LONGEST_LINE = 400
 _GATHERS = frozenset({"all_gather", "gather_all_tensors", "all_gather_into_tensor", "all_gather_object", "gather"})
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Line(NamedTuple):
-    """A line of source.
+    """A line of source."""
 
-    Attributes:
-        number: From 1; 0 for lines that are left out.
-        text: Without the indentation that all lines share.
-        is_marked: Whether the fault goes through it.
-    """
-
-    number: int
-    text: str
-    is_marked: bool
+    number: int  # from 1; 0 for lines that are left out
+    text: str  # without the indentation that all lines share
+    is_marked: bool  # whether the fault goes through it
 
 
 class Excerpt(NamedTuple):
-    """Lines of one function.
-
-    Attributes:
-        path: The file.
-        line: The last place in it.
-        lines: Those that are shown; empty where the source is not at hand.
-    """
+    """Lines of one function."""
 
     path: str
-    line: int
-    lines: list[Line]
+    line: int  # the last one that matters
+    lines: list[Line]  # those that are shown; empty where the source is not at hand
 
 
 def excerpts(finding: Finding) -> list[Excerpt]:
     """The functions that feed the metric and log it, in this order. The files are read now."""
-    lines_by_function: dict[tuple[str, int], list[int]] = {}
+    lines_by_function: dict[tuple[str, _Function | None], list[int]] = {}
+    trees = {path: _functions(path) for path in {path for path, _ in finding.updates} | {finding.path}}
     for path, line in (*finding.updates, (finding.path, finding.line)):
-        lines_by_function.setdefault((path, _function_at(path, line)[0]), []).append(line)
-    shown = [Excerpt(path, lines[-1], _lines(path, start, lines)) for (path, start), lines in lines_by_function.items()]
+        lines_by_function.setdefault((path, _innermost(trees[path], line)), []).append(line)
+    shown = [
+        Excerpt(path, lines[-1], _lines(path, function, lines)) for (path, function), lines in lines_by_function.items()
+    ]
+    # The log call is named even where its source is not at hand.
     return [excerpt for excerpt in shown[:-1] if excerpt.lines] + shown[-1:]
 
 
-def _lines(path: str, start: int, called_at: list[int]) -> list[Line]:
+def _functions(path: str) -> list[_Function]:
+    try:
+        tree = ast.parse("".join(linecache.getlines(path)))
+    except (SyntaxError, ValueError):  # a notebook's cell, a template: its lines are shown all the same
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, _Function)]
+
+
+def _innermost(functions: Sequence[_Function], line: int) -> _Function | None:
+    around = [node for node in functions if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    return max(around, key=lambda node: node.lineno, default=None)
+
+
+def _lines(path: str, function: _Function | None, called_at: list[int]) -> list[Line]:
     source = linecache.getlines(path)
     if not all(1 <= line <= len(source) for line in called_at):
         return []
-    marked = {*called_at, *_gathers(path, max(called_at))}
+    marked = {*called_at, *_gathers(function, max(called_at))}
+    start = min(marked) if function is None else function.lineno
+    first = 1 if function is None else start
     around = {line for mark in marked for line in range(mark - _BEFORE, mark + _AFTER + 1)}
-    shown = sorted({start or min(marked), *(line for line in around if max(1, start) <= line <= len(source))})
+    shown = sorted({start, *(line for line in around if first <= line <= len(source))})
     texts = {line: source[line - 1].rstrip().expandtabs(4)[:_LONGEST_LINE] for line in shown}
     indent = min((len(text) - len(text.lstrip()) for text in texts.values() if text), default=0)
     lines = []
@@ -70,26 +77,10 @@ def _lines(path: str, start: int, called_at: list[int]) -> list[Line]:
     return lines
 
 
-def _gathers(path: str, line: int) -> Iterator[int]:
-    """The lines above in the same function that bring rows of all ranks together."""
-    _, function = _function_at(path, line)
+def _gathers(function: _Function | None, last: int) -> Iterator[int]:
+    """The lines of a function, up to one, that bring rows of all ranks together."""
     for node in ast.walk(function) if function is not None else ():
-        if isinstance(node, ast.Call) and node.lineno <= line:
+        if isinstance(node, ast.Call) and node.lineno <= last:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in _GATHERS:
                 yield node.lineno
-
-
-def _function_at(path: str, line: int) -> tuple[int, ast.AST | None]:
-    """The innermost function around a line, and where it begins; line 0 where there is none."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(path)))
-    except (SyntaxError, ValueError):  # a notebook's cell, a template: its lines are shown all the same
-        return 0, None
-    around = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, _FUNCTIONS) and node.lineno <= line <= (node.end_lineno or node.lineno)
-    ]
-    innermost = max(around, key=lambda node: node.lineno, default=None)
-    return (0, None) if innermost is None else (innermost.lineno, innermost)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, show_number
-from lightning_retrieval_guard.report.faults import Fault, group, ratio_text
+from lightning_retrieval_guard.report.faults import Fault, group, ratio_text, several
 from lightning_retrieval_guard.report.text import columns, format_table, printable, wrap
 
 KEYS_SHOWN = 4
@@ -42,21 +42,22 @@ def render_fault(fault: Fault, width: int, taken: int = 0, *, numbers: bool = Tr
     first = fault.serious[0]
     message = first.message if numbers or first.effect is None else _SEEN_IN_SANITY_CHECK
     head = wrap(f"{first.code} {first.rule}:", printable(message), width, taken)
+    if not numbers:
+        return head
     fix = wrap("  Fix:", printable(first.fix), width, indent="       ")
-    rest = [*_keys(fault.serious, width), fix, f"  lightning-retrieval-guard explain {first.code}"]
-    return "\n".join([head, *(rest if numbers else [])])
+    return "\n".join([head, *_keys(fault.serious, width), fix, f"  lightning-retrieval-guard explain {first.code}"])
 
 
 def _keys(findings: Sequence[Finding], width: int) -> Iterator[str]:
     if len(findings) == 1 and findings[0].effect is None:
         return  # the message names the key
     logged = "uncorrected" if all(finding.corrected for finding in findings) else "logged"
-    rows = [("", logged, "one device", "")] if any(finding.effect for finding in findings) else [("",) * 4]
-    rows += [_row(finding) for finding in findings[:KEYS_SHOWN]]
-    lines = format_table(rows, width, indent="  ", ruled=False, gap="   ")
-    yield from filter(str.strip, lines)
-    if more := len(findings) - KEYS_SHOWN:
-        yield from [f"  ... {more} more key{'s' * (more > 1)}"] if more > 0 else []
+    has_numbers = any(finding.effect for finding in findings)
+    rows = [("", logged, "one device", "") if has_numbers else ("",) * 4, *map(_row, findings[:KEYS_SHOWN])]
+    yield from filter(str.strip, format_table(rows, width, indent="  ", ruled=False, gap="   "))
+    more = len(findings) - KEYS_SHOWN
+    if more > 0:
+        yield f"  ... {several(more, 'more key')}"
 
 
 def _row(finding: Finding) -> tuple[str, str, str, str]:
@@ -75,11 +76,7 @@ def render_error(findings: Iterable[Finding]) -> str:
 
 
 def warn_of(fault: Fault, *, numbers: bool) -> None:
-    """Emit a fault as one warning at the user's line.
-
-    Raises:
-        GuardWarning: The user turned the category into an error.
-    """
+    """Emit a fault as one warning at the user's line."""
     first = fault.first
     taken = columns(printable(f"{first.path}:{first.line}: {GuardWarning.__name__}: "))
     warn_at(render_fault(fault, terminal_width(), taken, numbers=numbers), first.path, first.line)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 _CUT = "…"
-_GAP = "  "
 _NARROWEST = 9
 # They choose between two looks of the character before them, of which one may be wider.
-_VARIATION_SELECTORS = {chr(code): None for code in range(0xFE00, 0xFE10)}
-_TO_NOTHING = str.maketrans(_VARIATION_SELECTORS)
+_VARIATION_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
 
 
 def printable(text: str) -> str:
     """The text on one line and without control codes, so that a key or file name cannot drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text.translate(_TO_NOTHING))
+    return "".join(char if char.isprintable() else "?" for char in text.translate(_VARIATION_SELECTORS))
 
 
 def columns(text: str) -> int:
@@ -39,29 +38,15 @@ def cut_middle(text: str, width: int) -> str:
     """Beginning and end of a text that is wider than ``width`` columns."""
     if columns(text) <= width:
         return text
-    tail = _tail(text, (width - 1) // 2)
-    return f"{_head(text, width - 1 - columns(tail))}{_CUT}{tail}"
+    tail = text[len(text) - _fitting(text[::-1], (width - 1) // 2) :]
+    while tail and not _columns_of(tail[0]):  # a mark stays with the character that it marks
+        tail = tail[1:]
+    return f"{text[: _fitting(text, width - 1 - columns(tail))]}{_CUT}{tail}"
 
 
-def _head(text: str, width: int) -> str:
-    taken = 0
-    for index, char in enumerate(text):
-        taken += _columns_of(char)
-        if taken > width:
-            return text[:index]
-    return text
-
-
-def _tail(text: str, width: int) -> str:
-    taken, start = 0, len(text)
-    for index in range(len(text) - 1, -1, -1):
-        size = _columns_of(text[index])
-        taken += size
-        if taken > width:
-            break
-        if size:  # a mark stays with the character that it marks
-            start = index
-    return text[start:]
+def _fitting(text: str, width: int) -> int:
+    """How many characters at the beginning of a text take at most ``width`` columns."""
+    return sum(taken <= width for taken in accumulate(map(_columns_of, text)))
 
 
 def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -> str:
@@ -74,6 +59,7 @@ def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -
         first: Columns that are taken in the first line.
         indent: Before each other line.
     """
+    # Not textwrap, which counts characters: wide ones take two columns.
     lines, room = [head], width - first
     for word in text.split(" "):
         if columns(lines[-1]) + 1 + columns(word) > room:
@@ -84,7 +70,7 @@ def wrap(head: str, text: str, width: int, first: int = 0, indent: str = "  ") -
 
 
 def format_table(
-    rows: Sequence[Sequence[str]], width: int, *, indent: str = "", ruled: bool = True, gap: str = _GAP
+    rows: Sequence[Sequence[str]], width: int, *, indent: str = "", ruled: bool = True, gap: str = "  "
 ) -> list[str]:
     """Aligned lines of at most ``width`` columns; the first and the last column are text, those between are numbers.
 
@@ -99,14 +85,12 @@ def format_table(
     for index in (0, -1):
         over = columns(indent) + sum(widths) + len(gap) * (len(widths) - 1) - width
         widths[index] -= max(0, min(over, widths[index] - _NARROWEST))
-    lines = [indent + _line(row, widths, gap) for row in rows]
-    return [lines[0], indent + gap.join("-" * width for width in widths), *lines[1:]] if ruled else lines
+    lines = [indent + gap.join(_cells(row, widths)).rstrip() for row in rows]
+    if ruled:
+        lines.insert(1, indent + gap.join("-" * width for width in widths))
+    return lines
 
 
-def _line(row: Sequence[str], widths: Sequence[int], gap: str) -> str:
-    last = len(row) - 1
-    cells = [
-        pad(cut_middle(text, width), width, right=0 < index < last)
-        for index, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return gap.join(cells).rstrip()
+def _cells(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for index, (text, width) in enumerate(zip(row, widths, strict=True)):
+        yield pad(cut_middle(text, width), width, right=0 < index < len(row) - 1)

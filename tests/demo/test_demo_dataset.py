@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from lightning_retrieval_guard.demo.corpus import Pair
-from lightning_retrieval_guard.demo.dataset import (
-    BUCKETS,
-    HELD_OUT,
-    global_batch_size,
-    hash_words,
-    split_pairs,
-)
+from lightning_retrieval_guard.demo.encoder import BUCKETS, HELD_OUT, global_batch_size, hash_words, split_pairs
 
 PAIRS = [Pair(f"sentence {number}", f"code {number}") for number in range(HELD_OUT + 10)]
 
@@ -29,11 +23,10 @@ def test_tokens_are_cut_and_stay_below_the_number_of_buckets() -> None:
 
 
 def test_the_split_follows_the_seed_and_loses_no_pair() -> None:
-    one, same, other = split_pairs(PAIRS, 1), split_pairs(PAIRS, 1), split_pairs(PAIRS, 2)
-    assert len(one.held_out) == HELD_OUT
-    assert len(one.training) == 10
-    assert torch.equal(one.held_out.tensors[0], same.held_out.tensors[0])
-    assert not torch.equal(one.held_out.tensors[0], other.held_out.tensors[0])
+    (training, one), (_, same), (_, other) = (split_pairs(PAIRS, seed) for seed in (1, 1, 2))
+    assert (len(training), len(one)) == (10, HELD_OUT)
+    assert torch.equal(one.tensors[0], same.tensors[0])
+    assert not torch.equal(one.tensors[0], other.tensors[0])
 
 
 @pytest.mark.parametrize("devices", range(1, 9))

@@ -7,17 +7,13 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_retrieval_guard.demo.corpus import Pair
-from lightning_retrieval_guard.demo.dataset import (
-    HELD_OUT,
-    Split,
-    held_out_loader,
-    split_pairs,
-    training_loader,
-)
-from lightning_retrieval_guard.demo.encoder import DualEncoder
-from lightning_retrieval_guard.demo.runs import evaluate, quiet, raised, train
+from lightning_retrieval_guard.demo.encoder import HELD_OUT, DualEncoder, split_pairs
+from lightning_retrieval_guard.demo.runs import evaluate, raised, silenced, train
+
+Split = tuple[TensorDataset, TensorDataset]
 
 TRACEBACK = """
 
@@ -63,8 +59,8 @@ def model() -> DualEncoder:
 
 @pytest.mark.timeout(120)
 def test_without_a_guard_recall_at_1_is_divided_by_the_number_of_processes(split: Split, model: DualEncoder) -> None:
-    one = evaluate("one", model, held_out_loader(split, 120), devices=1)
-    two = evaluate("two", model, held_out_loader(split, 60), devices=2)
+    one = evaluate("one", model, DataLoader(split[1], 120), devices=1)
+    two = evaluate("two", model, DataLoader(split[1], 60), devices=2)
     assert (one.error, two.error) == ("", "")
     assert one.numbers["val_recall@1"] > 0.1
     assert two.numbers["val_recall@1"] == pytest.approx(one.numbers["val_recall@1"] / 2, abs=1e-6)
@@ -73,7 +69,7 @@ def test_without_a_guard_recall_at_1_is_divided_by_the_number_of_processes(split
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_failing_run_is_a_row_and_not_the_end(split: Split, model: DualEncoder, devices: int) -> None:
-    run = evaluate("failing", model, held_out_loader(split, 60), devices, Failing())
+    run = evaluate("failing", model, DataLoader(split[1], 60), devices, Failing())
     assert run.error == "RuntimeError: no luck\ntoday"
     assert run.numbers == {}
     assert not run.stopped_by_guard
@@ -85,10 +81,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_callers_random_state_alone
 ) -> None:
     monkeypatch.setattr("lightning_retrieval_guard.demo.runs.EPOCHS", 1)
     before = torch.get_rng_state()
-    one, same, other = (
-        train(training_loader(split, 120, seed), held_out_loader(split, 120), seed).embedding.weight
-        for seed in (3, 3, 4)
-    )
+    one, same, other = (train(split[0], DataLoader(split[1], 120), seed).embedding.weight for seed in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(before, torch.get_rng_state())
@@ -99,25 +92,25 @@ def test_the_error_of_a_process_is_read_from_its_traceback() -> None:
     assert raised(ValueError("plain")) == "ValueError: plain"
 
 
-@quiet()
-def _interrupted_inside_quiet() -> None:
+@silenced()
+def _interrupted_inside_silenced() -> None:
     os.environ["MASTER_PORT"] = "1"
     assert "LIGHTNING_RETRIEVAL_GUARD" not in os.environ
     assert torch.get_num_threads() == 1
     raise KeyboardInterrupt
 
 
-def test_quiet_puts_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silenced_puts_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_RETRIEVAL_GUARD", "strict")
     monkeypatch.delenv("MASTER_PORT", raising=False)
     level = logging.getLogger("lightning.pytorch").level
     before = dict(os.environ), list(warnings.filters), torch.get_num_threads(), level
     with pytest.raises(KeyboardInterrupt):
-        _interrupted_inside_quiet()
+        _interrupted_inside_silenced()
     level = logging.getLogger("lightning.pytorch").level
     assert (dict(os.environ), list(warnings.filters), torch.get_num_threads(), level) == before
 
 
-def test_quiet_lets_other_warnings_through() -> None:
-    with pytest.warns(UserWarning, match="LRG201"), quiet():
+def test_silenced_lets_other_warnings_through() -> None:
+    with pytest.warns(UserWarning, match="LRG201"), silenced():
         warnings.warn("LRG201 gathered-before-sync", UserWarning, stacklevel=1)

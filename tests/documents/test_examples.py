@@ -8,6 +8,7 @@ import runpy
 import textwrap
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +39,7 @@ each_example = pytest.mark.parametrize("name", FOUND)
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
     """One and two processes, which all examples share."""
-    with Processes() as processes:
+    with closing(Processes()) as processes:
         yield processes
 
 

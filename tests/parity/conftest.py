@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -14,13 +15,13 @@ from tests.distributed import harness
 class Spared(Processes):
     """The search for metrics is spared the objects of libraries, which takes most of a short run."""
 
-    def pool(self, world_size: int) -> Pool:
-        pool = super().pool(world_size)
+    def __missing__(self, world_size: int) -> Pool:
+        pool = super().__missing__(world_size)
         pool.run(f"{harness.__name__}:{harness.set_libraries_aside.__name__}", timeout=60.0)
         return pool
 
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
-    with Spared() as processes:
+    with closing(Spared()) as processes:
         yield processes

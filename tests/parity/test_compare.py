@@ -11,9 +11,8 @@ import pytest
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.parity.compare import DIFFERENT, NOT_RUN, SAME, Parity, Run, compare
-from lightning_retrieval_guard.parity.document import build_document, write_document
 from lightning_retrieval_guard.parity.options import Options, build_options
-from lightning_retrieval_guard.parity.table import WIDTH, render
+from lightning_retrieval_guard.parity.render import WIDTH, build_document, render, write_document
 from lightning_retrieval_guard.parity.worker import Loader
 from lightning_retrieval_guard.report.text import columns
 
