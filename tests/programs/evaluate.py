@@ -82,7 +82,7 @@ def evaluate(
         "everything": list(_everything(trainers)),
         "collectives": collectives.counts,
         "stages": _stages(trainers),
-        "random": int(torch.random.get_rng_state().sum()),
+        "random": float(torch.rand(())),
         "logged": [_of_epochs(metrics) for metrics, _ in trainers.recorder.received],
         "shown": [_of_epochs(trainer.callback_metrics) for trainer in trainers.made],
         "findings": [finding.to_dict() for callback in trainers.guard for finding in callback.findings],
