@@ -46,6 +46,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def set_aside() -> None:
+    """The same for what the tests of other files have kept; nothing is taken back, which would undo all of it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def pools() -> Iterator[Pools]:
     """`pools[W]` is a pool of W processes, which all cases share."""

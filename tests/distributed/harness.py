@@ -62,6 +62,12 @@ class Pool(pool.Pool):
             raise CaseTimeout(f"{case or target}: {self.world_size} ranks, {timeout:g} s\n{stacks}", outcomes)
         return outcomes
 
+    def values(self, target: str, **kwargs: Any) -> list[Any]:
+        """What `run` returns on every rank; all of them must return."""
+        outcomes = self.run(target, **kwargs)
+        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
+        return [outcome.value for outcome in outcomes]
+
     def _call(self, target: str, kwargs: dict[str, Any], timeout: float, grace: float) -> list[Outcome]:
         return super()._call(f"{__name__}:{call.__name__}", {"target": target, "kwargs": kwargs}, timeout, grace)
 

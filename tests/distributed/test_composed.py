@@ -82,9 +82,7 @@ def evaluate(fault: str, as_object: bool, mode: str, ignores: bool = False) -> d
 
 def values(pools: Mapping[int, Pool], world: int, *arguments: Any) -> list[dict[str, Any]]:
     names = dict(zip(("fault", "as_object", "mode", "ignores"), arguments, strict=False))
-    outcomes = pools[world].run(f"{__name__}:evaluate", **names)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    return pools[world].values(f"{__name__}:evaluate", **names)
 
 
 def reference() -> float:
@@ -170,9 +168,7 @@ def look_at_range(mode: str) -> dict[str, Any]:
 def test_what_a_metric_feeds_by_itself_is_not_checked(pools: Mapping[int, Pool], world: int) -> None:
     shown = {}
     for mode in ("none", "warn", "correct", "strict"):
-        outcomes = pools[world].run(f"{__name__}:look_at_range", mode=mode)
-        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        for value in (outcome.value for outcome in outcomes):
+        for value in pools[world].values(f"{__name__}:look_at_range", mode=mode):
             assert shown.setdefault("mrr", value["mrr"]) == value["mrr"]
             assert not value["found"]
             assert mode == "none" or value["knows"] == {"mean": True, "mrr": False}

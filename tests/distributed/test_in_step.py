@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from .evaluate import guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .programs.data import Batch, queries, rows_of
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(120)
-WORLDS = (1, 2, 3)
+WORLDS = (1, 2, pytest.param(3, marks=pytest.mark.nightly))
 QUERIES, BATCH = 36, 3
 
 
@@ -117,31 +117,20 @@ class RankAlone(Computes):
             self.see(self.metric.compute())
 
 
-PROGRAMS = {
-    kind.__name__: kind for kind in (Computes, Forwards, ForwardsSynced, Makes, SyncsByHand, Branches, RankAlone)
-}
+PROGRAMS = (Computes, Forwards, ForwardsSynced, Makes, SyncsByHand, Branches, RankAlone)
 
 
-def seen(program: str, mode: str) -> list[Any]:
-    """What a rank saw in its steps."""
-    module = PROGRAMS[program]()
+def seen(pool: Pool, program: type[Program], mode: str) -> list[list[Any]]:
+    """What every rank saw in its steps."""
     # in strict mode faults of the program would end the run before all of it was seen
-    trainer = make_trainer([*guards(mode, {"ignore": ["LRG"]} if mode == "strict" else {})], False)
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    return module.seen
-
-
-def on_ranks(pool: Pool, program: str, mode: str) -> list[list[Any]]:
-    outcomes = pool.run(f"{__name__}:seen", program=program, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    options = {"guard_options": {"ignore": ["LRG"]}} if mode == "strict" else {}
+    return [shown.kept["seen"] for shown in on_ranks(pool, program, mode, keeps=["seen"], **options)]
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_mode_shows_what_plain_shows(pools: Mapping[int, Pool], program: str, world_size: int) -> None:
-    plain = on_ranks(pools[world_size], program, "none")
+def test_every_mode_shows_what_plain_shows(pools: Mapping[int, Pool], program: type[Program], world_size: int) -> None:
+    plain = seen(pools[world_size], program, "none")
     assert any(plain)
     for mode in ("warn", "correct", "strict"):
-        assert on_ranks(pools[world_size], program, mode) == plain, mode
+        assert seen(pools[world_size], program, mode) == plain, mode

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .programs.data import Batch, queries, rows, rows_of
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -45,24 +45,11 @@ class Grouped(LightningModule):
             self.log(name, metric)
 
 
-def run(split: bool, mode: str) -> dict[str, float]:
-    """The numbers on this rank."""
-    trainer = make_trainer(guards(mode, {}), Recorder())
-    with recorded_warnings():
-        trainer.validate(Grouped(split), verbose=False)
-    assert int(os.environ["WORLD_SIZE"]) == 3
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def numbers(pool: Pool, split: bool, mode: str) -> list[dict[str, float]]:
-    outcomes = pool.run(f"{__name__}:run", split=split, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
-
-
 @pytest.mark.parametrize("split", [False, True])
 def test_each_group_has_its_own_number(pools: Mapping[int, Pool], split: bool) -> None:
-    plain, guarded = (numbers(pools[3], split, mode) for mode in ("none", "correct"))
+    plain, guarded = (
+        [shown.numbers for shown in on_ranks(pools[3], partial(Grouped, split), mode)] for mode in ("none", "correct")
+    )
     for one, other in zip(plain, guarded, strict=True):
         assert other == pytest.approx(one, abs=1e-6)
     first, second, third = guarded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -81,47 +82,30 @@ class Padded(LightningModule):
         self.log_dict({"mse": self.mse.compute(), **{f"group{name}": v for name, v in self.group.compute().items()}})
 
 
-def run(mode: str, batch_size: int) -> dict[str, Any]:
-    """What this rank shows."""
-    module = Padded(batch_size)
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    return {
-        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "seen": (module.steps, module.held),
-        "padded": {one.key: one.corrected for each in guard for one in each.findings if one.code == "LRG403"},
-    }
+def padded(pool: Pool, mode: str, batch_size: int) -> list[Shown]:
+    return on_ranks(pool, partial(Padded, batch_size), mode, keeps=["steps", "held"])
 
 
-def values_of(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """What ranks that did not fail show."""
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+def is_corrected(shown: Shown) -> dict[str, bool]:
+    """The keys at which repeated samples were found, and whether they count once."""
+    return {one.key: one.corrected for one in shown.findings if one.code == "LRG403"}
 
 
 # 6 samples a rank: the last batch is whole, is short, holds the repeated sample alone, and is the first one
 @pytest.mark.parametrize("batch_size", [2, 4, 5, 6])
 def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int) -> None:
     # F1 of all samples, where the program logs the mean over batches
-    [alone] = values_of(pools[1].run(f"{__name__}:run", mode="correct", batch_size=batch_size))
-    plain = values_of(pools[2].run(f"{__name__}:run", mode="none", batch_size=batch_size))
-    shown = values_of(pools[2].run(f"{__name__}:run", mode="correct", batch_size=batch_size))
+    [alone] = padded(pools[1], "correct", batch_size)
     stays = {"mean", "flipped", "ignored"}
-    for one, other in zip(plain, shown, strict=True):
-        assert other["seen"] == one["seen"]
-        for name, value in other["values"].items():
-            assert value == pytest.approx((one if name in stays else alone)["values"][name], rel=1e-6), name
-        assert one["values"]["auroc"] != other["values"]["auroc"]
-        corrected = other["padded"]
-        assert corrected == {name: name not in stays for name in other["values"] if name != "ignored"}
+    for one, other in zip(*(padded(pools[2], mode, batch_size) for mode in ("none", "correct")), strict=True):
+        assert other.kept == one.kept
+        for name, value in other.numbers.items():
+            assert value == pytest.approx((one if name in stays else alone).numbers[name], rel=1e-6), name
+        assert one.numbers["auroc"] != other.numbers["auroc"]
+        assert is_corrected(other) == {name: name not in stays for name in other.numbers if name != "ignored"}
 
 
 def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:
-    plain = values_of(pools[2].run(f"{__name__}:run", mode="none", batch_size=4))
-    shown = values_of(pools[2].run(f"{__name__}:run", mode="warn", batch_size=4))
-    for one, other in zip(plain, shown, strict=True):
-        assert (other["values"], other["seen"]) == (one["values"], one["seen"])
-        assert set(other["padded"]) == set(one["values"]) - {"ignored"}
-        assert not any(other["padded"].values())
+    for one, other in zip(*(padded(pools[2], mode, 4) for mode in ("none", "warn")), strict=True):
+        assert (other.numbers, other.kept) == (one.numbers, one.kept)
+        assert is_corrected(other) == dict.fromkeys(set(one.numbers) - {"ignored"}, False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from .evaluate import guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .programs.data import Batch, queries, rows_of
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(60)
 QUERIES = 12
@@ -46,26 +47,13 @@ def keep(tensor: Tensor, group: Any = None) -> list[Tensor]:
     return [tensor]
 
 
-PROGRAMS = {
-    "alone": ComputesAlone,
-    "keeps": lambda: Program(dist_sync_fn=keep),
-    "gathers": lambda: Program(dist_sync_fn=gather_all_tensors),
-}
+def shown(pool: Pool, program: Callable[[], Program], mode: str) -> list[tuple[float | None, list[Any]]]:
+    """The number of every rank, and what is found."""
+    ranks = on_ranks(pool, program, mode)
+    return [(one.numbers.get("mrr"), [(own.code, own.line, own.corrected) for own in one.findings]) for one in ranks]
 
 
-def evaluate(program: str, mode: str) -> dict[str, Any]:
-    guard = guards(mode, {})
-    with recorded_warnings():
-        trainer = make_trainer(guard, False)
-        trainer.validate(PROGRAMS[program](), verbose=False)
-    shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"mrr": shown.get("mrr"), "found": [(one.code, one.line, one.corrected) for one in guard[0].findings]}
-
-
-def values(pool: Pool, program: str, mode: str) -> list[dict[str, Any]]:
-    outcomes = pool.run(f"{__name__}:evaluate", program=program, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+Keeps = partial(Program, dist_sync_fn=keep)
 
 
 def reference() -> float:
@@ -78,20 +66,19 @@ LINE = Program.on_validation_epoch_end.__code__.co_firstlineno + 2
 
 
 def test_a_metric_that_rank_zero_computes_alone(pools: Mapping[int, Pool]) -> None:
-    first, second = values(pools[2], "alone", "correct")
-    assert first == {"mrr": pytest.approx(reference()), "found": [("LRG204", LINE, True)]}
-    assert second == {"mrr": None, "found": first["found"]}
+    found = [("LRG204", LINE, True)]
+    assert shown(pools[2], ComputesAlone, "correct") == [(pytest.approx(reference()), found), (None, found)]
 
 
 def test_rows_that_the_programs_own_function_keeps(pools: Mapping[int, Pool]) -> None:
-    warned, other = values(pools[2], "keeps", "warn")
-    assert warned["found"] == [("LRG203", LINE, False)]
-    assert warned["mrr"] != pytest.approx(other["mrr"])
-    for corrected in values(pools[2], "keeps", "correct"):
-        assert corrected == {"mrr": pytest.approx(reference()), "found": [("LRG203", LINE, True)]}
+    (number, found), (other, _) = shown(pools[2], Keeps, "warn")
+    assert found == [("LRG203", LINE, False)]
+    assert number != pytest.approx(other)
+    right = (pytest.approx(reference()), [("LRG203", LINE, True)])
+    assert shown(pools[2], Keeps, "correct") == [right, right]
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 def test_rows_that_the_programs_own_function_gathers(pools: Mapping[int, Pool], mode: str) -> None:
-    for value in values(pools[2], "gathers", mode):
-        assert value == {"mrr": pytest.approx(reference()), "found": []}
+    gathers = partial(Program, dist_sync_fn=gather_all_tensors)
+    assert shown(pools[2], gathers, mode) == [(pytest.approx(reference()), [])] * 2

@@ -16,7 +16,8 @@ from torchmetrics.regression import PearsonCorrCoef
 
 from lightning_retrieval_guard import RetrievalGuard
 
-from .evaluate import Recorder, StepStart, counted_collectives, guards, make_trainer, recorded_warnings
+from .counting import Step, counted_collectives
+from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Outcome, Pool
 
 pytestmark = pytest.mark.timeout(120)
@@ -145,16 +146,16 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def run(share: str, mode: str, bare: bool = False) -> dict[str, Any]:
     """What this rank shows."""
-    module, recorder, start = Fed(share, bare), Recorder(), StepStart()
+    module, recorder, step = Fed(share, bare), Recorder(), Step()
     guard = guards(mode, {})
-    trainer = make_trainer([start, *guard], recorder, use_distributed_sampler=False)
-    with recorded_warnings() as warned, counted_collectives(start) as collectives:
+    trainer = make_trainer(step.around(*guard), recorder, use_distributed_sampler=False)
+    with recorded_warnings() as warned, counted_collectives(step) as collectives:
         trainer.validate(module, verbose=False)
     return {
         "values": {**module.values, **{name: float(value) for name, value in trainer.callback_metrics.items()}},
         "found": sorted((one.code, one.key, one.corrected) for each in guard for one in each.findings),
         "said": [one["text"] for one in warned if "before the ``update``" in one["text"]],
-        "collectives": collectives["total"],
+        "collectives": collectives.counts["total"],
         "is_kept": module.is_kept,
         "states": sum(value.numel() for value in module.auroc.preds),
     }

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -52,6 +52,11 @@ class Shared(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("all", self.mean.compute())
 
+    @property
+    def held(self) -> int:
+        """The updates that the metric holds."""
+        return self.mean.update_count
+
 
 class Padded(Shared):
     """The sampler repeats a sample of the second dataloader."""
@@ -59,24 +64,12 @@ class Padded(Shared):
     sizes = 12, 13
 
 
-def evaluate(program: str, mode: str) -> dict[str, Any]:
-    guard, module = guards(mode, {"log_findings": False}), {"even": Shared, "padded": Padded}[program]()
-    with recorded_warnings():
-        trainer = make_trainer(guard, Recorder())
-        trainer.validate(module, verbose=False)
-    findings = [one for each in guard for one in each.findings if one.severity != "note"]
-    return {
-        "shown": {key: float(value) for key, value in trainer.callback_metrics.items()},
-        "found": {(one.code, one.key, one.corrected) for one in findings},
-        "steps": module.steps,
-        "held": module.mean.update_count,
-    }
+def shown(pool: Pool, program: type[LightningModule], mode: str, **options: Any) -> list[Shown]:
+    return on_ranks(pool, program, mode, guard_options={"log_findings": False}, **options)
 
 
-def values(pools: Mapping[int, Pool], world: int, program: str, mode: str) -> list[dict[str, Any]]:
-    outcomes = pools[world].run(f"{__name__}:evaluate", program=program, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+def found(shown: Shown) -> set[tuple[str, str | None, bool]]:
+    return {(one.code, one.key, one.corrected) for one in shown.found}
 
 
 def expected(program: type[Shared]) -> dict[str, float]:
@@ -96,21 +89,22 @@ KEYS = [f"{name}/dataloader_idx_1" for name in ("auc", "auroc", "f1", "mean")]
 
 
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("program", ["even", "padded"])
-def test_each_dataloader_has_the_number_of_its_own_samples(pools: Mapping[int, Pool], program: str, world: int) -> None:
-    plain, warned, corrected = (values(pools, world, program, mode) for mode in ("none", "warn", "correct"))
-    wanted = expected({"even": Shared, "padded": Padded}[program])
-    for rank in range(world):
-        assert warned[rank]["shown"] == plain[rank]["shown"]
-        shown = corrected[rank]["shown"]
-        if program == "even":  # what is logged in the hook, over both dataloaders, stays as it is
-            assert shown.pop("all") == pytest.approx(plain[rank]["shown"]["all"])
-            assert {(code, key) for code, key, _ in warned[rank]["found"]} == {("LRG404", key) for key in KEYS}
-        shown.pop("all", None)
-        assert shown == pytest.approx(wanted)
-        assert {("LRG404", key, True) for key in KEYS} <= corrected[rank]["found"]
-        assert corrected[rank]["steps"] == plain[rank]["steps"]
-        assert corrected[rank]["held"] == plain[rank]["held"]
+@pytest.mark.parametrize("program", [Shared, Padded])
+def test_each_dataloader_has_the_number_of_its_own_samples(
+    pools: Mapping[int, Pool], program: type[Shared], world: int
+) -> None:
+    modes = ("none", "warn", "correct")
+    ranks = (shown(pools[world], program, mode, keeps=["steps", "held"]) for mode in modes)
+    for plain, warned, corrected in zip(*ranks, strict=True):
+        assert warned.numbers == plain.numbers
+        numbers = dict(corrected.numbers)
+        if program is Shared:  # what is logged in the hook, over both dataloaders, stays as it is
+            assert numbers.pop("all") == pytest.approx(plain.numbers["all"])
+            assert {(code, key) for code, key, _ in found(warned)} == {("LRG404", key) for key in KEYS}
+        numbers.pop("all", None)
+        assert numbers == pytest.approx(expected(program))
+        assert {("LRG404", key, True) for key in KEYS} <= found(corrected)
+        assert corrected.kept == plain.kept
 
 
 # --- stages -----------------------------------------------------------------------------------------------------
@@ -141,21 +135,10 @@ class OfTwoStages(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(mode: str) -> dict[str, Any]:
-    guard = guards(mode, {"log_findings": False})
-    with recorded_warnings():
-        trainer = make_trainer(guard, Recorder(), max_epochs=1, num_sanity_val_steps=0)
-        trainer.fit(OfTwoStages())
-    findings = {(one.code, one.key, one.corrected) for each in guard for one in each.findings if one.severity != "note"}
-    return {"mean": float(trainer.callback_metrics["val_mean"]), "found": findings}
-
-
 @pytest.mark.parametrize("world", [1, 2])
-def test_the_validation_has_the_number_of_its_own_samples(pools: Mapping[int, Pool], world: int) -> None:
-    for mode in ("none", "correct"):
-        outcomes = pools[world].run(f"{__name__}:fit", mode=mode)
-        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        for value in (outcome.value for outcome in outcomes):
-            is_of_validation = value["mean"] == pytest.approx(float(SCORES[SECOND[:12]].mean()))
-            assert is_of_validation == (mode == "correct")
-            assert value["found"] == (set() if mode == "none" else {("LRG404", "val_mean", True)})
+@pytest.mark.parametrize("mode", ["none", "correct"])
+def test_the_validation_has_the_number_of_its_own_samples(pools: Mapping[int, Pool], world: int, mode: str) -> None:
+    for value in shown(pools[world], OfTwoStages, mode, method="fit", max_epochs=1, num_sanity_val_steps=0):
+        is_of_validation = value.numbers["val_mean"] == pytest.approx(float(SCORES[SECOND[:12]].mean()))
+        assert is_of_validation == (mode == "correct")
+        assert found(value) == (set() if mode == "none" else {("LRG404", "val_mean", True)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,74 +12,51 @@ import torch
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalMRR
 
+from tests.programs.expectations import Program, read_programs
+from tests.programs.runs import Runs, numbers_of, off
+
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Outcome, Pool
-from .programs import PROGRAMS
 from .programs.base import QueryProgram
 from .programs.data import Batch, rows_of
-from .programs.shards import LossProgram
-from .test_matrix import TARGET, codes, completes, epoch_numbers, guard_warnings, is_wrong, off, values
+from .programs.programs import LossProgram
+from .test_matrix import codes, guard_warnings, values
 
 WORLD = 2
-WRONG = [name for name, entry in PROGRAMS.items() if WORLD in entry.worlds and is_wrong(entry, WORLD)]
-COMPLETE = [name for name in WRONG if completes(PROGRAMS[name], WORLD)]
-# in correct mode no metric combines ranks in a step, so its running values are the rank's own
-LEFT = [name for name in COMPLETE if name != "running-value"]
-# the last program of each rule
-ONE_A_RULE = list({PROGRAMS[name].expected(WORLD): name for name in LEFT}.values())
+PROGRAMS = read_programs()
 
 
-def quiet_codes(name: str) -> list[str]:
-    """What is to be found of a program, above note."""
-    return sorted(PROGRAMS[name].expected(WORLD) | PROGRAMS[name].advice)
+def chooses(program: Program) -> bool:
+    """Its numbers stay: they are not running values, which in correct mode are the rank's own, and no scores tie."""
+    unlike = program.name in ("wrong.running_value", "wrong.tied_scores")
+    return not unlike and not program.fields.keys() & {"Known miss", "Fails"}
 
 
-@pytest.fixture(scope="module")
-def plain(pools: Mapping[int, Pool]) -> Callable[[str], list[dict[str, float]]]:
-    """The numbers of a program without a guard, on every rank."""
-    kept: dict[str, list[dict[str, float]]] = {}
-
-    def numbers(name: str) -> list[dict[str, float]]:
-        if name not in kept:
-            kept[name] = [epoch_numbers(value) for value in values(pools[WORLD].run(TARGET, program=name))]
-        return kept[name]
-
-    return numbers
+# The last program of each rule.
+ONE_A_RULE = {place.code: name for name, own in PROGRAMS.items() if chooses(own) for place in own.expected(WORLD)}
+EACH_RULE = pytest.mark.parametrize(("code", "name"), ONE_A_RULE.items())
 
 
+@EACH_RULE
 @pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        *(pytest.param(name, "block", marks=() if name in ONE_A_RULE else pytest.mark.nightly) for name in LEFT),
-        *((name, "argument") for name in ONE_A_RULE),
-    ],
+    ("mode", "how"), [("correct", "within"), ("correct", "ignored"), ("warn", "within"), ("strict", "within")]
 )
-def test_correct_leaves_the_number(pools: Mapping[int, Pool], plain: Any, name: str, how: str) -> None:
-    silent = quiet_codes(name)
-    options: dict[str, Any] = {"within": silent} if how == "block" else {"guard_options": {"ignore": silent}}
-    outcomes = pools[WORLD].run(TARGET, program=name, mode="correct", **options)
-    for value, expected in zip(values(outcomes), plain(name), strict=True):
-        assert not off(epoch_numbers(value), expected)
-        assert not codes(value["findings"], "error", "warning")
-        assert not guard_warnings(value)
+def test_the_number_stays_and_nothing_is_said_or_raised(runs: Runs, code: str, name: str, mode: str, how: str) -> None:
+    program = PROGRAMS[name]
+    silent = tuple(sorted({place.code for place in program.expected(WORLD)}))
+    plain, silenced = runs.values(name, WORLD, "none"), runs.values(name, WORLD, mode, **{how: silent})
+    for one, other in zip(plain, silenced, strict=True):
+        assert mode == "correct" or other["everything"] == one["everything"]
+        assert not off(program, other, numbers_of(one))
+        assert not codes(other["findings"], "error", "warning")
+        assert not other["warnings"]
 
 
-@pytest.mark.parametrize("mode", ["warn", "strict"])
-@pytest.mark.parametrize("name", ONE_A_RULE)
-def test_nothing_is_said_or_raised(pools: Mapping[int, Pool], plain: Any, name: str, mode: str) -> None:
-    outcomes = pools[WORLD].run(TARGET, program=name, mode=mode, within=quiet_codes(name))
-    for value, expected in zip(values(outcomes), plain(name), strict=True):
-        assert epoch_numbers(value) == expected
-        assert not codes(value["findings"], "error", "warning")
-        assert not guard_warnings(value)
-
-
-@pytest.mark.parametrize("name", ["uneven-object", "none-compute"])
-def test_uneven_updates_are_silent_and_still_combined(pools: Mapping[int, Pool], name: str) -> None:
+def test_uneven_updates_are_silent_and_still_combined(runs: Runs) -> None:
     """Without a correction there is no number, only a run that hangs."""
-    [alone] = values(pools[1].run(TARGET, program=name, right_form=True))
-    for value in values(pools[WORLD].run(TARGET, program=name, mode="correct", within=["LRG205"])):
-        assert not off(epoch_numbers(value), epoch_numbers(alone))
+    program = PROGRAMS["wrong.updated_when_relevant"]
+    for value in runs.values(program.name, WORLD, "correct", within=("LRG205",)):
+        assert not off(program, value, runs.reference(program))
         assert not codes(value["findings"], "error", "warning")
 
 

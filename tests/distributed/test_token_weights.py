@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Pool
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,22 +38,11 @@ class TokenLoss(LightningModule):
         self.log("loss", (LOSSES[batch] * TOKENS[batch]).sum() / tokens, sync_dist=True, batch_size=size)
 
 
-def run(kind: str, mode: str) -> tuple[float, list[tuple[str, bool]]]:
-    """The number, and what is found."""
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(TokenLoss(kind), verbose=False)
-    return float(trainer.callback_metrics["loss"]), [
-        (one.code, one.corrected) for each in guard for one in each.findings
-    ]
-
-
 @pytest.mark.parametrize("kind", ["int", "float", "tensor"])
 def test_token_counts_weigh_as_on_one_device(pools: Mapping[int, Pool], kind: str) -> None:
     right = float((LOSSES * TOKENS).sum() / TOKENS.sum())
-    plain, corrected = (pools[2].run(f"{__name__}:run", kind=kind, mode=mode) for mode in ("none", "correct"))
-    assert all(outcome.ok for outcome in (*plain, *corrected)), "\n".join(map(str, corrected))
+    plain, corrected = (on_ranks(pools[2], partial(TokenLoss, kind), mode) for mode in ("none", "correct"))
     for one, other in zip(plain, corrected, strict=True):
-        assert (one.value[0] == pytest.approx(right)) == (kind == "float")
-        assert other.value == (pytest.approx(right), [] if kind == "float" else [("LRG104", True)])
+        assert (one.numbers["loss"] == pytest.approx(right)) == (kind == "float")
+        assert other.numbers["loss"] == pytest.approx(right)
+        assert [(found.code, found.corrected) for found in other.findings] == [("LRG104", True)] * (kind != "float")

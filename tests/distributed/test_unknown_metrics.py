@@ -14,9 +14,9 @@ from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.retrieval import RetrievalMRR
 from torchmetrics.utilities import dim_zero_cat
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .programs.data import Batch, queries, rows_of
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -69,20 +69,10 @@ class Unknown(LightningModule):
         self.at_end.reset()
 
 
-def run(mode: str) -> tuple[dict[str, float], list[str]]:
-    """The numbers on this rank, and what the guard said."""
-    recorder = Recorder()
-    trainer = make_trainer(guards(mode, {}), recorder)
-    with recorded_warnings() as warned:
-        trainer.validate(Unknown(), verbose=False)
-    said = [one["text"] for one in warned if "GuardWarning" in one["categories"]]
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}, said
-
-
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 def test_it_logs_what_it_would_have_logged(pools: Mapping[int, Pool], mode: str) -> None:
-    plain, guarded = (pools[2].run(f"{__name__}:run", mode=used) for used in ("none", mode))
-    assert all(outcome.ok for outcome in (*plain, *guarded)), "\n".join(map(str, guarded))
+    plain, guarded = (on_ranks(pools[2], Unknown, used) for used in ("none", mode))
     for one, other in zip(plain, guarded, strict=True):
-        assert other.value == one.value
-        assert set(one.value[0]) == {"own", "longest", "mean", "accuracy", "at_end"}
+        assert other.numbers == one.numbers
+        assert not other.said
+        assert set(one.numbers) == {"own", "longest", "mean", "accuracy", "at_end"}

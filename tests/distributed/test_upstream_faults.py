@@ -6,7 +6,6 @@ A test that fails here says that the installed version has been put right: give 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -25,7 +24,8 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard import _compat
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import CaseTimeout, Pool
+from .harness import Pool
+from .ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -66,19 +66,9 @@ class UpdatesUnevenly(Plain):
         self.log("mrr", self.metric.compute())
 
 
-def show(program: str) -> dict[str, float]:
-    """What a program logs on this rank without a guard."""
-    assert os.environ["WORLD_SIZE"] == "2"
-    trainer = make_trainer([], Recorder(), use_distributed_sampler=False)
-    with recorded_warnings():
-        trainer.validate(globals()[program](), verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def shown(pool: Pool, program: type[Plain]) -> list[dict[str, float]]:
-    outcomes = pool.run(f"{__name__}:show", program=program.__name__)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+def shown(pool: Pool, program: type[Plain], **options: Any) -> list[dict[str, float]]:
+    """What a program logs without a guard."""
+    return [rank.numbers for rank in on_ranks(pool, program, use_distributed_sampler=False, **options)]
 
 
 def test_integer_weights_are_floored(pools: Mapping[int, Pool]) -> None:
@@ -93,15 +83,13 @@ def test_keys_are_combined_by_their_order_alone(pools: Mapping[int, Pool]) -> No
 
 def test_every_update_is_gathered_by_itself(pools: Mapping[int, Pool]) -> None:
     try:
-        outcomes = pools[2].run(f"{__name__}:show", program=UpdatesUnevenly.__name__, timeout=10.0, grace=1.0)
-    except CaseTimeout:
+        works = shown(pools[2], UpdatesUnevenly, timeout=10.0, grace=1.0) == [{"mrr": 1.0}] * 2
+    except AssertionError:  # a rank failed, or waits for ever
         works = False
-    else:
-        works = all(outcome.ok and outcome.value == {"mrr": 1.0} for outcome in outcomes)
     assert works != _compat.UNEVEN_LISTS.shown_by("torchmetrics")
 
 
-def judge(program: str, fault: str | None) -> set[str]:
+def judge(program: type[Plain], fault: str | None) -> set[str]:
     """What the guard finds in a program, where upstream has put a fault right."""
     fault_before = getattr(_compat, fault) if fault else None
     if fault:
@@ -109,7 +97,7 @@ def judge(program: str, fault: str | None) -> set[str]:
     try:
         guard = guards("correct", {})
         with recorded_warnings():
-            make_trainer(guard, Recorder(), use_distributed_sampler=False).validate(globals()[program](), verbose=False)
+            make_trainer(guard, Recorder(), use_distributed_sampler=False).validate(program(), verbose=False)
         return {finding.code for each in guard for finding in each.findings}
     finally:
         if fault:
@@ -128,9 +116,8 @@ def test_a_fault_that_is_put_right_is_no_finding(
     pools: Mapping[int, Pool], program: type[Plain], fault: str, code: str
 ) -> None:
     for right in (None, fault):
-        outcomes = pools[2].run(f"{__name__}:judge", program=program.__name__, fault=right)
-        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        assert [outcome.value for outcome in outcomes] == [set() if right else {code}] * 2
+        found = pools[2].values(f"{__name__}:judge", program=program, fault=right)
+        assert found == [set() if right else {code}] * 2
 
 
 def test_callbacks_of_the_other_package_are_refused() -> None:

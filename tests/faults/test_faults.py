@@ -19,8 +19,8 @@ ON_THREE = {"RaisesInStep", "KilledInStep", "NoBatchSized", "FedAndComputedAlone
 
 
 def case(fault: Fault, mode: str, world: int) -> Any:
-    """One run; most of those on more than two ranks are for the night."""
-    is_short = world == 2 or (world == 3 and fault.program in ON_THREE)
+    """One run; those without a guard, which show nothing of it, and most on more than two ranks are for the night."""
+    is_short = mode != "plain" and (world == 2 or (world == 3 and fault.program in ON_THREE))
     return pytest.param(
         fault, mode, world, marks=() if is_short else pytest.mark.nightly, id=f"{fault.program}-{mode}-{world}"
     )

@@ -53,9 +53,7 @@ DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchro
 @pytest.fixture(scope="module")
 def called(pools: Mapping[int, Pool]) -> list[list[str]]:
     """What every rank calls in a run without a failure."""
-    outcomes = pools[2].run(f"{__package__}.parts:called_parts", timeout=60)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    return pools[2].values(f"{__package__}.parts:called_parts", timeout=60)
 
 
 def same(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard, _compat
 
-from .programs import Right, in_words, reference
-
-
-def make_trainer(guard: RetrievalGuard) -> Trainer:
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, callbacks=[guard], **quiet)
+from .programs import Right, in_words, make_trainer, reference
 
 
 class Connected(RetrievalGuard):

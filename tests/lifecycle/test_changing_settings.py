@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 from torchmetrics.retrieval import RetrievalRecall
 
-from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch
+from tests.distributed.ranks import on_ranks
 
 from .ways import Way
 
@@ -31,21 +31,10 @@ class Alternating(Way):
         self.log("recall", metric.compute(), batch_size=self.size, sync_dist=True)
 
 
-def run(ranks: tuple[int, ...], mode: str) -> dict[str, Any]:
-    """Validate on this rank."""
-    guard = guards(mode, {})
-    with recorded_warnings():
-        [returned] = make_trainer(guard, False).validate(Alternating(ranks), verbose=False)
-    return {**returned, "codes": [finding.code for guard_of_run in guard for finding in guard_of_run.findings]}
-
-
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 @pytest.mark.parametrize("ranks", [(0, 1), (0,), (1,)], ids=["on-all", "on-the-first", "on-the-second"])
 def test_the_plain_number_stays(pool: Pool, ranks: tuple[int, ...], mode: str) -> None:
-    plain, guarded = (
-        [outcome.value for outcome in pool.run(f"{__name__}:run", case=f"{ranks}, {used}", ranks=ranks, mode=used)]
-        for used in ("none", mode)
-    )
-    assert [returned["codes"] for returned in guarded] == [[], []]
-    assert [returned["recall"] for returned in guarded] == [returned["recall"] for returned in plain]
-    assert 0 < plain[0]["recall"] < 1
+    plain, guarded = (on_ranks(pool, partial(Alternating, ranks), used) for used in ("none", mode))
+    assert [shown.findings for shown in guarded] == [[], []]
+    assert [shown.numbers for shown in guarded] == [shown.numbers for shown in plain]
+    assert 0 < plain[0].numbers["recall"] < 1

@@ -187,9 +187,7 @@ def count_on_two(switched_on: bool) -> dict[str, Any]:
 
 @pytest.mark.timeout(90)
 def test_rank_zero_alone_logs(pool: Pool) -> None:
-    outcomes = pool.run(f"{__name__}:count_on_two", switched_on=True)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    first, second = (outcome.value for outcome in outcomes)
+    first, second = pool.values(f"{__name__}:count_on_two", switched_on=True)
     assert first["codes"] == second["codes"] == ["LRG301"]
     assert first["counts"] == [(TWO, 3), (TWO, 6)]
     assert second["counts"] == []

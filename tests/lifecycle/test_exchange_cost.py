@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.distributed.counting import Step, counted_collectives
 from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
 from tests.distributed.harness import Pool
+from tests.distributed.ranks import once
 
-from .counting import Step, counted_collectives
 from .ways import WAYS, reference
 
 pytestmark = pytest.mark.timeout(90)
@@ -23,7 +24,7 @@ SPLIT = pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
 def run(way: str, updates: int, split: bool, mode: str) -> dict[str, Any]:
     """Validate on this rank; the collectives of the epoch and the number."""
     step, guard = Step(), guards(mode, {})
-    trainer = make_trainer([step.first(), *guard, step.last()], False)
+    trainer = make_trainer(step.around(*guard), False)
     with recorded_warnings(), counted_collectives(step) as seen:
         [returned] = trainer.validate(WAYS[way](updates, split), verbose=False)
     return {"mrr": returned["mrr"], **vars(seen)}
@@ -31,9 +32,7 @@ def run(way: str, updates: int, split: bool, mode: str) -> dict[str, Any]:
 
 def seen(pool: Pool, way: str, updates: int, split: bool, mode: str) -> list[dict[str, Any]]:
     case = f"{way}, {updates} updates, split {split}, {mode}"
-    outcomes = pool.run(f"{__name__}:run", case=case, way=way, updates=updates, split=split, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    return once(pool, f"{__name__}:run", case=case, way=way, updates=updates, split=split, mode=mode)
 
 
 @SPLIT

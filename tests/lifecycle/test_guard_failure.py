@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +15,8 @@ from lightning_retrieval_guard.run.sources import SourceFinder
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
-from tests.distributed.evaluate import guards, recorded_warnings
-from tests.distributed.evaluate import make_trainer as make_ddp_trainer
 from tests.distributed.harness import Pool
+from tests.distributed.ranks import on_ranks
 
 from .programs import Restarting, Right, Sharded, floats, make_trainer, merged, reference
 from .test_no_trace import traces
@@ -32,7 +31,6 @@ PARTS: dict[str, tuple[type, str]] = {
     "message": (FactCollector, "message"),
     "end": (Epochs, "end"),
 }
-NIGHTLY = pytest.mark.nightly
 FAILING = pytest.mark.parametrize("part", PARTS)
 
 
@@ -84,61 +82,32 @@ def test_saying_may_fail_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert floats(trainer.callback_metrics) == {"mrr": merged()}
 
 
-# --- two processes ----------------------------------------------------------------------------------------------
+# --- two processes; what becomes of other failures stands in tests/faults -----------------------------------------
 
 
-def fail_on(rank: int | None, part: str, mode: str) -> dict[str, Any]:
-    """Validate on this rank, where one rank's guard fails."""
-    guard, module = guards(mode, {}), Sharded()
-    trainer = make_ddp_trainer(guard, False)
-    owner, name = PARTS[part]
-    original = getattr(owner, name)
-    if trainer.global_rank == rank:
-        setattr(owner, name, broken)
-    try:
-        with recorded_warnings() as warned:
-            [returned] = trainer.validate(module, verbose=False)
-    finally:
-        setattr(owner, name, original)
-    return {
-        "mrr": returned["mrr"],
-        "said": [one["text"] for one in warned if "GuardWarning" in one["categories"]],
-        "findings": [(finding.code, finding.ranks) for each in guard for finding in each.findings],
-        "traces": traces(trainer, module),
-    }
+class Broken(Sharded):
+    """A part of the guard raises on one rank."""
 
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank, self.patch = rank, pytest.MonkeyPatch()
 
-def plain_numbers(pool: Pool) -> list[float]:
-    outcomes = pool.run(f"{__name__}:fail_on", rank=None, part="batch", mode="none")
-    return [outcome.value["mrr"] for outcome in outcomes]
+    def on_validation_start(self) -> None:
+        if self.global_rank == self.rank:
+            self.patch.setattr(*PARTS["log"], broken)
+
+    def on_validation_end(self) -> None:
+        self.patch.undo()
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize(
-    ("part", "rank", "mode"),
-    [
-        pytest.param(part, rank, mode, marks=() if part == "log" or (rank, mode) == (1, "correct") else NIGHTLY)
-        for part, rank, mode in itertools.product(("batch", "log", "update", "sources"), (0, 1), ("warn", "correct"))
-    ],
-)
-def test_all_ranks_step_aside_together(pool: Pool, part: str, rank: int, mode: str) -> None:
-    outcomes = pool.run(f"{__name__}:fail_on", rank=rank, part=part, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    assert [outcome.value["mrr"] for outcome in outcomes] == plain_numbers(pool)
-    first, second = (outcome.value for outcome in outcomes)
-    assert first["findings"] == second["findings"] == [("LRG901", (rank,))]
-    [said] = first["said"]
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_ranks_step_aside_together(pool: Pool, rank: int, mode: str) -> None:
+    plain, (first, second) = on_ranks(pool, Sharded), on_ranks(pool, partial(Broken, rank), mode)
+    assert [first.numbers, second.numbers] == [one.numbers for one in plain]
+    assert [(finding.code, finding.ranks) for finding in first.findings] == [("LRG901", (rank,))]
+    assert second.findings == first.findings
+    [said] = first.said
     assert "RuntimeError: out of order" in said
-    assert not second["said"]
-    assert first["traces"] == second["traces"] == []
-
-
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("part", ["batch", "log", "sources"])
-def test_strict_raises_on_every_rank(pool: Pool, part: str) -> None:
-    outcomes = pool.run(f"{__name__}:fail_on", rank=1, part=part, mode="strict")
-    for outcome in outcomes:
-        assert outcome.status == "raised", str(outcome)
-        assert "GuardError" in outcome.error_types
-        assert "LRG901" in outcome.error
-        assert "out of order" in outcome.error
+    assert not second.said

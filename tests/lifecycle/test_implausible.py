@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
 
-from lightning_retrieval_guard import GuardError, RetrievalGuard
-from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
+from lightning_retrieval_guard import Finding, GuardError, RetrievalGuard
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch, Columns
+from tests.distributed.ranks import on_ranks
 
+from .alone import alone
 from .programs import Trainable
-from .programs import make_trainer as make_lone_trainer
 
 QUERIES, ROWS = 24, 4
 LOG_CALL = "# the log call"
@@ -125,28 +125,15 @@ def line_of(program: type) -> int:
     return first + next(number for number, line in enumerate(lines) if line.rstrip().endswith(LOG_CALL))
 
 
-def run(program: str, mode: str, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the guard found on this rank."""
-    guard = guards(mode, options)
-    with recorded_warnings():
-        make_trainer(guard, False, use_distributed_sampler=program != "Gathered").validate(
-            globals()[program](), verbose=False
-        )
-    return [finding.to_dict() for finding in guard[0].findings]
-
-
-def findings(pool: Pool | None, program: str, mode: str, **options: Any) -> list[dict[str, Any]]:
+def found(pool: Pool | None, program: type[AsItIs], mode: str, **options: Any) -> list[Finding]:
     """The findings, which must be the same on all ranks; on one process without a pool."""
     if pool is None:
-        guard = RetrievalGuard(mode=mode, **options)  # type: ignore[arg-type]
-        with recorded_warnings():
-            make_lone_trainer(guard).validate(globals()[program](), verbose=False)
-        return [finding.to_dict() for finding in guard.findings]
-    first, second = pool.run(f"{__name__}:run", program=program, mode=mode, options=options)
-    assert first.ok, str(first)
-    assert second.ok, str(second)
-    assert first.value == second.value
-    return first.value
+        return alone(program(), RetrievalGuard(mode=mode, **options)).findings  # type: ignore[arg-type]
+    first, second = on_ranks(
+        pool, program, mode, guard_options=options, use_distributed_sampler=program is not Gathered
+    )
+    assert first.findings == second.findings
+    return first.findings
 
 
 WORLD = pytest.mark.parametrize("world", [1, 2])
@@ -157,63 +144,63 @@ pytestmark = pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("program", "key", "text"),
     [
-        ("Divided", "recall@2", "both show the same rows, and recall does not fall as top_k grows from 1 to 2."),
-        ("Swapped", "mrr@1", "both tell whether the best row is relevant"),
+        (Divided, "recall@2", "both show the same rows, and recall does not fall as top_k grows from 1 to 2."),
+        (Swapped, "mrr@1", "both tell whether the best row is relevant"),
     ],
 )
-def test_warn_names_what_is_broken(pool: Pool, world: int, program: str, key: str, text: str) -> None:
-    [finding] = findings(pool if world == 2 else None, program, "warn")
-    assert (finding["code"], finding["severity"], finding["effect"]) == ("LRG501", "warning", None)
-    assert (finding["path"], finding["line"]) == (__file__, line_of(AsItIs))
-    assert text in finding["message"]
-    assert f"'{key}'" in finding["message"]
-    assert finding["ranks"] == list(range(world))
+def test_warn_names_what_is_broken(pool: Pool, world: int, program: type[AsItIs], key: str, text: str) -> None:
+    [finding] = found(pool if world == 2 else None, program, "warn")
+    assert (finding.code, finding.severity, finding.effect) == ("LRG501", "warning", None)
+    assert (finding.path, finding.line) == (__file__, line_of(AsItIs))
+    assert text in finding.message
+    assert f"'{key}'" in finding.message
+    assert finding.ranks == tuple(range(world))
 
 
 @WORLD
 def test_a_weight_of_nothing(pool: Pool, world: int) -> None:
     """The others of the epoch are the same: no number is smaller or larger than no number."""
-    reported = findings(pool if world == 2 else None, "NoWeight", "warn")
-    assert {finding["code"] for finding in reported if finding["severity"] != "note"} == {"LRG501"}
-    assert {finding["key"] for finding in reported if "is nan, and" in finding["message"]} == set(AsItIs().metrics)
+    reported = found(pool if world == 2 else None, NoWeight, "warn")
+    assert {finding.code for finding in reported if finding.severity != "note"} == {"LRG501"}
+    assert {finding.key for finding in reported if "is nan, and" in finding.message} == set(AsItIs().metrics)
 
 
 @WORLD
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
-@pytest.mark.parametrize("program", ["AsItIs", "Objects", "Forwards", "Percent"])
-def test_right_programs_are_silent(pool: Pool, world: int, mode: str, program: str) -> None:
-    reported = findings(pool if world == 2 else None, program, mode)
-    assert not [finding for finding in reported if finding["code"] == "LRG501"]
+@pytest.mark.parametrize("program", [AsItIs, Objects, Forwards, Percent])
+def test_right_programs_are_silent(pool: Pool, world: int, mode: str, program: type[AsItIs]) -> None:
+    reported = found(pool if world == 2 else None, program, mode)
+    assert not [finding for finding in reported if finding.code == "LRG501"]
 
 
 @pytest.mark.parametrize("options", [{}, {"ignore": ["LRG201"]}, {"select": ["LRG501"]}])
 def test_what_another_rule_explains_is_silent_even_where_that_rule_is(pool: Pool, options: dict[str, Any]) -> None:
     """MRR@1 comes out right and recall@1 as half of it; the first of these is a note."""
-    reported = findings(pool, "Gathered", "warn", **options)
-    assert {finding["code"] for finding in reported} == (set() if options else {"LRG201"})
-    explained = {finding["key"]: finding["severity"] for finding in reported}
+    reported = found(pool, Gathered, "warn", **options)
+    assert {finding.code for finding in reported} == (set() if options else {"LRG201"})
+    explained = {finding.key: finding.severity for finding in reported}
     assert options or (explained["recall@1"], explained["mrr@1"]) == ("error", "note")
 
 
 def test_corrected_numbers_are_plausible(pool: Pool) -> None:
-    assert "LRG501" not in {finding["code"] for finding in findings(pool, "Gathered", "correct")}
+    assert "LRG501" not in {finding.code for finding in found(pool, Gathered, "correct")}
 
 
-@pytest.mark.parametrize("program", ["Divided", "Swapped"])
-def test_what_the_program_wrote_is_not_corrected(pool: Pool, program: str) -> None:
-    assert [(one["code"], one["corrected"]) for one in findings(pool, program, "correct")] == [("LRG501", False)]
+@pytest.mark.parametrize("program", [Divided, Swapped])
+def test_what_the_program_wrote_is_not_corrected(pool: Pool, program: type[AsItIs]) -> None:
+    assert [(one.code, one.corrected) for one in found(pool, program, "correct")] == [("LRG501", False)]
 
 
 def test_ignored_it_is_silent() -> None:
-    assert not findings(None, "Divided", "warn", ignore=["LRG501"])
+    assert not found(None, Divided, "warn", ignore=["LRG501"])
 
 
 def test_strict_raises_on_one_device() -> None:
     with pytest.raises(GuardError, match=r"LRG501 implausible-value:\s+'recall@2' is 0"):
-        findings(None, "Divided", "strict")
+        found(None, Divided, "strict")
 
 
 def test_strict_warns_on_several(pool: Pool) -> None:
     """Each rank has seen its own logged values only, and must not raise alone."""
-    [finding] = findings(pool, "Divided", "strict")
-    assert (finding["code"], finding["severity"]) == ("LRG501", "warning")
+    [finding] = found(pool, Divided, "strict")
+    assert (finding.code, finding.severity) == ("LRG501", "warning")

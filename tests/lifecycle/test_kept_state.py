@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -13,11 +12,10 @@ from torchmetrics import MaxMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
-from lightning_retrieval_guard import GuardError, RetrievalGuard
-from tests.distributed.evaluate import Recorder, guards, recorded_warnings
-from tests.distributed.evaluate import make_trainer as make_distributed_trainer
+from lightning_retrieval_guard import RetrievalGuard
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch, rows_of
+from tests.distributed.ranks import on_ranks
 
 from .programs import BATCH, QUERIES, Trainable, loader, make_trainer
 
@@ -144,11 +142,6 @@ def test_what_the_user_wants_to_keep_is_kept() -> None:
         assert not any(key.endswith("mrr") for key in above_note(guard))
 
 
-def test_strict_raises() -> None:
-    with pytest.raises(GuardError, match="LRG401 stale-state"):
-        fit(NeverReset(), RetrievalGuard("strict"))
-
-
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
 def test_a_metric_that_is_reset_is_right(fresh: list[dict[str, float]], mode: Any) -> None:
     guard = RetrievalGuard(mode)
@@ -157,25 +150,12 @@ def test_a_metric_that_is_reset_is_right(fresh: list[dict[str, float]], mode: An
     assert not above_note(guard)
 
 
-def on_ranks(mode: str, program: str) -> dict[str, Any]:
-    """The numbers and findings of a rank."""
-    guard = guards(mode, {})
-    trainer = make_distributed_trainer(guard, Recorder(), max_epochs=EPOCHS, num_sanity_val_steps=1)
-    module = globals()[program]()
-    with recorded_warnings():
-        trainer.fit(module)
-    assert int(os.environ["WORLD_SIZE"]) == 2
-    return {"shown": module.shown, "codes": {finding.code for each in guard for finding in each.findings}}
-
-
 @pytest.mark.parametrize("mode", ["warn", "correct"])
 def test_two_ranks(pool: Pool, fresh: list[dict[str, float]], mode: str) -> None:
-    outcomes = pool.run(f"{__name__}:on_ranks", mode=mode, program="NeverReset")
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    for outcome in outcomes:
-        assert "LRG401" in outcome.value["codes"]
-        is_right = outcome.value["shown"][-1] == pytest.approx(fresh[-1], abs=1e-6)
-        assert is_right == (mode == "correct")
+    options = {"method": "fit", "max_epochs": EPOCHS, "num_sanity_val_steps": 1}
+    for rank in on_ranks(pool, NeverReset, mode, keeps=["shown"], **options):
+        assert "LRG401" in {finding.code for finding in rank.findings}
+        assert (rank.kept["shown"][-1] == pytest.approx(fresh[-1], abs=1e-6)) == (mode == "correct")
 
 
 class Window(NeverReset):
@@ -255,11 +235,6 @@ def test_a_metric_of_two_dataloaders() -> None:
     for number in (0, 1):
         assert numbers[f"mrr/dataloader_idx_{number}"] == pytest.approx(of_loader(number), abs=1e-6)
     assert above_note(correct)["LRG404 mrr/dataloader_idx_1"].corrected
-
-
-def test_strict_refuses_a_metric_of_two_dataloaders() -> None:
-    with pytest.raises(GuardError, match="LRG404 shared-metric"):
-        validated(RetrievalGuard("strict"))
 
 
 class TwoStages(NeverReset):

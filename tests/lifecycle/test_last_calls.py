@@ -29,6 +29,6 @@ def test_an_exchange_whose_ranks_are_late_at_any_call_of_the_store(world_size: i
     assert counts.count(" calls") == 3
 
 
-@WORLDS
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_a_run_whose_ranks_are_late_at_all_calls_of_the_store(world_size: int) -> None:
     assert "LRG901" not in "".join(told_of("validate", world_size))

@@ -40,9 +40,7 @@ def fit(mode: str, folder: str) -> dict[str, Any]:
 
 
 def seen(pool: Pool, mode: str, folder: Path) -> list[dict[str, Any]]:
-    outcomes = pool.run(f"{__name__}:fit", mode=mode, folder=str(folder))
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    return pool.values(f"{__name__}:fit", mode=mode, folder=str(folder))
 
 
 @pytest.mark.timeout(60)

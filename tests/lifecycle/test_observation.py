@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,13 @@ LOG_CALL = "# the log call"
 
 
 class Program(Trainable, LightningModule):
-    """Feeds whatever metrics it holds with ids that restart."""
+    """Holds a metric, and feeds it with ids that restart."""
+
+    make: Callable[[], Any] = RetrievalMRR
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = type(self).make()
 
     def held(self) -> list[Any]:
         return [self.metric]
@@ -33,12 +40,12 @@ class Program(Trainable, LightningModule):
             metric.update(*rows_of(batch, restarting_ids(batch)))
 
 
+def collection() -> MetricCollection:
+    return MetricCollection({"mrr": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+
+
 class Attribute(Program):
     """The metric is an attribute, logged as an object."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = RetrievalMRR()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -48,10 +55,6 @@ class Attribute(Program):
 class ComputedAttribute(Program):
     """The metric is an attribute; its value is logged at the end."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = RetrievalMRR()
-
     def on_validation_epoch_end(self) -> None:
         self.log("mrr", self.metric.compute())  # the log call
         self.metric.reset()
@@ -60,24 +63,20 @@ class ComputedAttribute(Program):
 class InModuleDict(Program):
     """The metric is in a ModuleDict."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metrics = torch.nn.ModuleDict({"mrr": RetrievalMRR()})
+    make = staticmethod(lambda: torch.nn.ModuleDict({"mrr": RetrievalMRR()}))
 
     def held(self) -> list[Any]:
-        return [self.metrics["mrr"]]
+        return [self.metric["mrr"]]
 
     def on_validation_epoch_end(self) -> None:
-        for name, metric in self.metrics.items():
+        for name, metric in self.metric.items():
             self.log(name, metric.compute())  # the log call
 
 
 class Collected(Program):
     """A MetricCollection, logged with log_dict."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = MetricCollection({"mrr": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+    make = staticmethod(collection)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -87,9 +86,7 @@ class Collected(Program):
 class CollectedValues(Program):
     """The values of a MetricCollection, logged with log_dict."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = MetricCollection({"mrr": RetrievalMRR(), "hit": RetrievalHitRate(top_k=1)})
+    make = staticmethod(collection)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.metric.compute())  # the log call
@@ -98,39 +95,32 @@ class CollectedValues(Program):
 class InList(Program):
     """The metric is in a plain list, where Lightning does not see it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.plain = [RetrievalMRR()]
+    make = staticmethod(lambda: [RetrievalMRR()])
 
     def held(self) -> list[Any]:
-        return self.plain
+        return self.metric
 
     def on_validation_epoch_end(self) -> None:
-        self.log("mrr", self.plain[0].compute())  # the log call
+        self.log("mrr", self.metric[0].compute())  # the log call
 
 
 class LocalVariable(Program):
     """The metric is made and fed at the end, and lives in a local variable."""
 
-    def on_validation_epoch_start(self) -> None:
-        self.kept: list[Batch] = []
+    make = staticmethod(list)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.kept.append(batch)
+        self.metric.append(batch)
 
     def on_validation_epoch_end(self) -> None:
         metric = RetrievalMRR()
-        for batch in self.kept:
+        for batch in self.metric:
             metric.update(*rows_of(batch))
         self.log("mrr", metric.compute())  # the log call
 
 
 class AfterReset(Program):
     """The value is logged when the metric has forgotten its rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = RetrievalMRR()
 
     def on_validation_epoch_end(self) -> None:
         value = self.metric.compute()
@@ -232,19 +222,14 @@ def run(holder: type, mode: str = "correct") -> tuple[dict[str, Any], dict[str, 
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_the_kind_the_metric_and_the_line_are_known(holder: type) -> None:
-    _, keys = run(holder)
+def test_the_kind_the_metric_and_the_line_are_known_and_the_value_is_corrected(holder: type) -> None:
+    shown, keys = run(holder)
+    assert shown["mrr"] == RIGHT
     key = keys["mrr"]
     assert (key.call.path, key.call.line) == (__file__, line_of(holder))
     assert key.call.kind == ("metric" if holder in (Attribute, Collected) else "compute")
     [life] = key.lives
     assert type(life.metric) is RetrievalMRR
-
-
-@pytest.mark.parametrize("holder", HOLDERS)
-def test_the_value_is_corrected(holder: type) -> None:
-    shown, _ = run(holder)
-    assert shown["mrr"] == RIGHT
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -279,10 +264,6 @@ def test_a_local_variable(mode: str) -> None:
 class Forward(Program):
     """The value that forward() returns."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = RetrievalMRR()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mrr", self.metric(*rows_of(batch)))  # the log call
 
@@ -298,10 +279,6 @@ class ComputeInStep(Program):
 
 class Halved(Program):
     """Another tensor, made from a metric's value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = RetrievalMRR()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mrr", self.metric(*rows_of(batch)) / 2)  # the log call
@@ -322,33 +299,17 @@ def test_values_of_a_step(program: type, kind: str) -> None:
 class MinMax(Program):
     """A wrapper that keeps the best and the worst value of the metric in it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = MinMaxMetric(RetrievalMRR())
+    make = staticmethod(lambda: MinMaxMetric(RetrievalMRR()))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.metric.compute())  # the log call
         self.metric.reset()
 
 
-def test_a_wrapper() -> None:
-    """What is fed within the call of another metric belongs to that one, whose numbers stand."""
-    shown, keys = watched(MinMax())
-    [plain] = make_trainer().validate(MinMax(), verbose=False)
-    assert shown == plain
-    assert {name: key.call.kind for name, key in keys.items()} == dict.fromkeys(("raw", "min", "max"), "compute")
-    assert {key.call.line for key in keys.values()} == {line_of(MinMax)}
-
-
 class Classwise(Program):
     """A wrapper whose compute() returns a dict of views, one a class."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = ClasswiseWrapper(MulticlassAccuracy(num_classes=3, average=None))
-
-    def held(self) -> list[Any]:
-        return []
+    make = staticmethod(lambda: ClasswiseWrapper(MulticlassAccuracy(num_classes=3, average=None)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(batch["query"] % 3, batch["query"] % 2)
@@ -357,13 +318,20 @@ class Classwise(Program):
         self.log_dict(self.metric.compute())  # the log call
 
 
-def test_a_wrapper_around_another_metric() -> None:
-    shown, keys = watched(Classwise())
-    [plain] = make_trainer().validate(Classwise(), verbose=False)
+@pytest.mark.parametrize(
+    ("program", "names"),
+    [
+        (MinMax, {"raw", "min", "max"}),
+        (Classwise, {f"multiclassaccuracy_{label}" for label in range(3)}),
+    ],
+)
+def test_a_wrapper(program: type[Program], names: set[str]) -> None:
+    """What is fed within the call of another metric belongs to that one, whose numbers stand."""
+    shown, keys = watched(program())
+    [plain] = make_trainer().validate(program(), verbose=False)
     assert shown == plain
-    assert len(keys) == 3
-    assert {key.call.kind for key in keys.values()} == {"compute"}
-    assert {key.call.line for key in keys.values()} == {line_of(Classwise)}
+    assert {name: key.call.kind for name, key in keys.items()} == dict.fromkeys(names, "compute")
+    assert {key.call.line for key in keys.values()} == {line_of(program)}
 
 
 # --- what is kept alive -----------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard import Finding, RetrievalGuard
 from tests.distributed.programs.data import Batch, rows_of
 
+from .alone import alone
 from .programs import Trainable, merged, reference, restarting_ids
 
 
@@ -58,13 +58,8 @@ WAYS = {"log": (Prefixed, None), "log_dict": (PrefixedDict, None), "callback": (
 def validate(way: str, mode: str) -> tuple[dict[str, float], list[Finding]]:
     program, callback = WAYS[way]
     guard = RetrievalGuard(mode=mode)  # type: ignore[arg-type]
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    callbacks = [guard, *([callback()] if callback else [])]
-    trainer = Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, callbacks=callbacks, **quiet)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        [numbers] = trainer.validate(program(), verbose=False)
-    return numbers, guard.findings
+    shown = alone(program(), guard, *([callback()] if callback else []))
+    return shown.numbers, shown.findings
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,12 +13,12 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalReca
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
 from lightning_retrieval_guard.ranking.measures import ignores_low_scores
-from tests.distributed.evaluate import Recorder, guards, recorded_warnings
-from tests.distributed.evaluate import make_trainer as make_distributed_trainer
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch, rows_of
+from tests.distributed.ranks import TARGET, on_ranks
 
-from .programs import QUERIES, Trainable, batches, make_trainer
+from .alone import alone
+from .programs import QUERIES, Trainable, batches
 
 pytestmark = pytest.mark.timeout(90)
 needs_low = pytest.mark.skipif(not ignores_low_scores("recall"), reason="this torchmetrics counts rows with low scores")
@@ -60,10 +59,7 @@ def by_query(scores: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def validated(scores: str, *guard: RetrievalGuard) -> dict[str, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        [returned] = make_trainer(*guard).validate(Scored(scores), verbose=False)
-    return dict(returned)
+    return alone(Scored(scores), *guard).numbers
 
 
 def findings_by_key(guard: RetrievalGuard) -> dict[str, Any]:
@@ -123,20 +119,10 @@ def test_strict_raises(scores: str, code: str) -> None:
         validated(scores, RetrievalGuard("strict"))
 
 
-def on_ranks(scores: str, mode: str) -> list[str]:
-    """The findings of a rank."""
-    guard: Any = guards(mode, {})
-    trainer = make_distributed_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(Scored(scores), verbose=False)
-    assert int(os.environ["WORLD_SIZE"]) == 2
-    return [f"{finding.code} {finding.message}" for finding in guard[0].findings]
-
-
 def messages(pool: Pool, scores: str, mode: str) -> list[list[str]]:
-    outcomes = pool.run(f"{__name__}:on_ranks", scores=scores, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+    """The findings of every rank."""
+    shown = on_ranks(pool, partial(Scored, scores), mode)
+    return [[f"{finding.code} {finding.message}" for finding in rank.findings] for rank in shown]
 
 
 @needs_low
@@ -152,7 +138,7 @@ def test_two_ranks_count_all_queries_where_values_travel(pool: Pool) -> None:
 
 
 def test_two_ranks_raise_together(pool: Pool) -> None:
-    outcomes = pool.run(f"{__name__}:on_ranks", scores="tied", mode="strict")
+    outcomes = pool.run(TARGET, program=partial(Scored, "tied"), mode="strict")
     assert {outcome.status for outcome in outcomes} == {"raised"}
     assert len({outcome.error for outcome in outcomes}) == 1
     assert "LRG304" in outcomes[0].error
@@ -173,36 +159,25 @@ class Gathered(Scored):
         self.kept.append([torch.cat(parts) for parts in zip(*(ranks[::-1] if turned else ranks), strict=True)])
         return self.kept[-1]
 
-
-def of_gathered(own_first: bool, mode: str) -> dict[str, Any]:
-    """What a rank shows, what its rows are worth by themselves, and what the findings say would have been logged."""
-    guard: Any = guards(mode, {})
-    module, trainer = Gathered(own_first), make_distributed_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    single = RetrievalMRR(sync_on_compute=False)
-    for scores, target, ids in module.kept:
-        single.update(scores, target, ids)
-    effects = [finding.effect for each in guard for finding in each.findings if finding.code == "LRG201"]
-    return {
-        "shown": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "mrr of the rows": float(single.compute()),
-        "would have logged": [effect and round(effect.logged, 6) for effect in effects],
-    }
+    def on_validation_end(self) -> None:
+        single = RetrievalMRR(sync_on_compute=False)
+        for rows in self.kept:
+            single.update(*rows)
+        self.of_rows = float(single.compute())
 
 
 @pytest.mark.parametrize("own_first", [False, True])
 def test_ties_of_gathered_rows(pool: Pool, own_first: bool) -> None:
     """All ranks show the number of the first rank's rows, in whatever order another has them."""
-    ran = {mode: pool.run(f"{__name__}:of_gathered", own_first=own_first, mode=mode) for mode in ("none", "correct")}
-    assert all(outcome.ok for outcomes in ran.values() for outcome in outcomes), str(ran)
-    plain, corrected = ([outcome.value for outcome in outcomes] for outcomes in ran.values())
-    assert corrected[0]["shown"] == corrected[1]["shown"]
-    assert corrected[0]["shown"]["mrr"] == pytest.approx(corrected[0]["mrr of the rows"], abs=1e-6)
-    assert corrected[0]["shown"]["mrr"] != pytest.approx(plain[0]["shown"]["mrr"], abs=1e-6)
+    (plain, _), (first, second) = (
+        on_ranks(pool, partial(Gathered, own_first), mode, keeps=["of_rows"]) for mode in ("none", "correct")
+    )
+    assert first.numbers == second.numbers
+    assert first.numbers["mrr"] == pytest.approx(first.kept["of_rows"], abs=1e-6)
+    assert first.numbers["mrr"] != pytest.approx(plain.numbers["mrr"], abs=1e-6)
+    effects = [finding.effect for finding in first.findings if finding.code == "LRG201"]
     if own_first:  # how torchmetrics would have ranked the ties is not known to a rank, and is not told
-        assert corrected[0]["mrr of the rows"] != corrected[1]["mrr of the rows"]
-        assert corrected[0]["would have logged"] == [None] * 3
+        assert first.kept != second.kept
+        assert effects == [None] * 3
     else:
-        logged = [round(value, 6) for value in plain[0]["shown"].values()]
-        assert corrected[0]["would have logged"] == pytest.approx(logged, abs=2e-6)
+        assert [effect and effect.logged for effect in effects] == pytest.approx([*plain.numbers.values()], abs=2e-6)

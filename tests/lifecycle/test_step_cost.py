@@ -8,11 +8,12 @@ import pytest
 import torch
 from torchmetrics import MeanMetric
 
+from tests.distributed.counting import Step, counted_waits
 from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch
+from tests.distributed.ranks import once
 
-from .counting import Step, counted_waits
 from .ways import WAYS, AtEnd
 
 pytestmark = pytest.mark.timeout(90)
@@ -42,7 +43,7 @@ PROGRAMS = {**WAYS, "PlainValues": PlainValues}
 def waits(program: str, mode: str) -> dict[str, int]:
     """Validate on this rank; what waited in steps."""
     step = Step()
-    trainer = make_trainer([step.first(), *guards(mode, {"ignore": ["LRG1"]}), step.last()], False)
+    trainer = make_trainer(step.around(*guards(mode, {"ignore": ["LRG1"]})), False)
     module = type(program, (PROGRAMS[program],), {"size": 12})(4, False)
     with recorded_warnings(), counted_waits(step) as counts:
         trainer.validate(module, verbose=False)
@@ -50,9 +51,7 @@ def waits(program: str, mode: str) -> dict[str, int]:
 
 
 def counts(pool: Pool, program: str, mode: str) -> list[Counter[str]]:
-    outcomes = pool.run(f"{__name__}:waits", program=program, mode=mode)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [Counter(outcome.value) for outcome in outcomes]
+    return [Counter(waits) for waits in once(pool, f"{__name__}:waits", program=program, mode=mode)]
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])

@@ -5,14 +5,12 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-import lightning.pytorch as lightning
 import pytest
-import pytorch_lightning
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 from lightning_retrieval_guard.environment import VARIABLE, callbacks_from_environment
 
-from .programs import Restarting, RestartingIds, make_trainer, merged, reference
+from .programs import Restarting, make_trainer, merged, reference
 
 RIGHT = pytest.approx(reference(), abs=1e-6)
 
@@ -111,30 +109,11 @@ def test_without_the_variable_there_is_none(monkeypatch: pytest.MonkeyPatch, val
     assert guards_of(make_trainer()) == []
 
 
-def test_a_bad_value_is_answered_with_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "loud")
-    with pytest.raises(ValueError, match=r"LIGHTNING_RETRIEVAL_GUARD='loud' is not one of warn, correct, strict"):
-        callbacks_from_environment()
-
-
 def test_both_packages_ask_for_it() -> None:
     groups = ("lightning.pytorch.callbacks_factory", "pytorch_lightning.callbacks_factory")
     for group in groups:
         [entry] = [entry for entry in entry_points(group=group) if entry.name == "lightning_retrieval_guard"]
         assert entry.load() is callbacks_from_environment
-
-
-PACKAGES = pytest.mark.parametrize("package", [lightning, pytorch_lightning], ids=["lightning", "pytorch_lightning"])
-
-
-@PACKAGES
-def test_every_trainer_gets_one(monkeypatch: pytest.MonkeyPatch, package: Any) -> None:
-    monkeypatch.setenv(VARIABLE, "correct")
-    module = type("Module", (RestartingIds, package.LightningModule), {})()
-    trainer = make_trainer(package=package)
-    assert len(guards_of(trainer)) == 1
-    with pytest.warns(GuardWarning, match="LRG301"):
-        assert validated(trainer, module) == RIGHT
 
 
 def test_the_one_given_in_code_wins(monkeypatch: pytest.MonkeyPatch) -> None:

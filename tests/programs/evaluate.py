@@ -6,18 +6,22 @@ By hand, one program: `python -m tests.programs.evaluate NAME [--mode warn] [--d
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_retrieval_guard.findings import show_number
+from tests.distributed.counting import Step, counted_collectives
 from tests.distributed.evaluate import GROUP_TIMEOUT, Recorder, guards, recorded_warnings
 from tests.distributed.harness import Pool
 
@@ -32,8 +36,9 @@ TARGET = f"{__package__}.evaluate:evaluate"
 class Trainers:
     """Makes the trainers of one program, with the guard under test in them."""
 
-    def __init__(self, mode: str) -> None:
-        self.guard = guards(mode, {})
+    def __init__(self, mode: str, ignored: Sequence[str]) -> None:
+        self.guard = guards(mode, {"ignore": ignored})
+        self.step = Step()
         self.recorder = Recorder()
         self.made: list[Trainer] = []
 
@@ -45,7 +50,7 @@ class Trainers:
             devices=int(os.environ["WORLD_SIZE"]),
             num_nodes=1,
             logger=self.recorder,
-            callbacks=[*options.pop("callbacks", []), *self.guard],
+            callbacks=self.step.around(*options.pop("callbacks", []), *self.guard),
             enable_progress_bar=False,
             enable_model_summary=False,
             **{"enable_checkpointing": False, **options},
@@ -54,26 +59,49 @@ class Trainers:
         return trainer
 
 
-def evaluate(program: str, mode: str = "none", text: str = "") -> dict[str, Any]:
+def evaluate(
+    program: str, mode: str = "none", text: str = "", ignored: Sequence[str] = (), within: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run one program on this rank.
 
     Args:
         program: the name of its module in this package, such as "right.corpus_over_batches".
         mode: "none", "warn", "correct" or "strict".
         text: what to run in the module's place.
+        ignored: codes that the guard is told to ignore.
+        within: codes that a block around the run keeps quiet.
     """
     name = f"{__package__}.{program}"
     module = _module_of(text, name) if text else importlib.import_module(name)
-    trainers = Trainers(mode)
+    trainers = Trainers(mode, ignored)
     seed_everything(1)
-    with recorded_warnings() as warned:
+    quiet = trainers.guard[0].ignore(*within) if within else contextlib.nullcontext()
+    with recorded_warnings() as warned, counted_collectives(trainers.step) as collectives, quiet:
         module.main(trainers.make)
     return {
+        "everything": list(_everything(trainers)),
+        "collectives": collectives.counts,
+        "stages": _stages(trainers),
+        "random": float(torch.rand(())),
         "logged": [_of_epochs(metrics) for metrics, _ in trainers.recorder.received],
         "shown": [_of_epochs(trainer.callback_metrics) for trainer in trainers.made],
         "findings": [finding.to_dict() for callback in trainers.guard for finding in callback.findings],
         "warnings": [warning for warning in warned if "GuardWarning" in warning["categories"]],
     }
+
+
+def _everything(trainers: Trainers) -> Iterator[dict[str, float]]:
+    """All numbers of the program, those of steps too, wherever they are shown."""
+    yield from (metrics for metrics, _ in trainers.recorder.received if not any("guard/" in key for key in metrics))
+    for trainer in trainers.made:
+        for metrics in (trainer.callback_metrics, trainer.logged_metrics, trainer.progress_bar_metrics):
+            yield {name: float(value) for name, value in metrics.items()}
+
+
+def _stages(trainers: Trainers) -> int:
+    """How many stages and epochs there were, each of which the guard's own call tells, and sanity checks."""
+    told = sum(any("guard/" in key for key in metrics) for metrics, _ in trainers.recorder.received)
+    return told + sum(trainer.fit_loop.total_batch_idx >= 0 for trainer in trainers.made)
 
 
 def _module_of(text: str, name: str) -> ModuleType:

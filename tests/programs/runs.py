@@ -55,19 +55,19 @@ class Runs:
     def __init__(self, pools: Mapping[int, Pool]) -> None:
         self.programs = read_programs()
         self._pools = pools
-        self._kept: dict[tuple[str, int, str], list[Outcome]] = {}
+        self._kept: dict[tuple[Any, ...], list[Outcome]] = {}
 
-    def outcomes(self, name: str, world_size: int, mode: str) -> list[Outcome]:
+    def outcomes(self, name: str, world_size: int, mode: str, **options: Any) -> list[Outcome]:
         """The outcome on every rank."""
-        key = (name, world_size, mode)
+        key = (name, world_size, mode, *options.items())
         if key not in self._kept:
             case = f"{name} on {world_size} in mode {mode}"
-            self._kept[key] = self._pools[world_size].run(TARGET, case=case, program=name, mode=mode)
+            self._kept[key] = self._pools[world_size].run(TARGET, case=case, program=name, mode=mode, **options)
         return self._kept[key]
 
-    def values(self, name: str, world_size: int, mode: str) -> list[dict[str, Any]]:
+    def values(self, name: str, world_size: int, mode: str, **options: Any) -> list[dict[str, Any]]:
         """What every rank shows; all of them must have returned."""
-        outcomes = self.outcomes(name, world_size, mode)
+        outcomes = self.outcomes(name, world_size, mode, **options)
         assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
         return [outcome.value for outcome in outcomes]
 

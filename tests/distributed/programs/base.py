@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .data import Batch, queries, rows_of
@@ -58,9 +59,14 @@ class QueryProgram(Program):
     def dataset(self) -> Dataset[Any]:
         return queries(self.count, self.empty)
 
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the metrics are given of a batch."""
+        return rows_of(batch)
+
     def update(self, batch: Batch) -> None:
+        rows = self.rows(batch)
         for metric in self.metrics.values():
-            metric.update(*rows_of(batch))
+            metric.update(*rows)
 
 
 class ObjectLogged(QueryProgram):
@@ -97,8 +103,6 @@ class Entry:
         codes: by world size, the rules that must be found above note; nothing above note elsewhere.
         right: the right form of the program, the source of the reference; the program itself by default.
         notes: rules that must be found as notes.
-        fails: without a guard, the program aborts or hangs where `codes` is not empty.
-        ambiguous: nobody but the author knows the right number: it is left alone, and no effect is told.
         asks: only its metrics themselves can combine ranks, which they do in correct mode; in warn mode no effect
             is told on several ranks.
         advice: codes that are found above note on several ranks too, although they change no number there.
@@ -109,8 +113,6 @@ class Entry:
     right: Factory | None = None
     worlds: tuple[int, ...] = (1, 2, 3)
     notes: frozenset[str] = frozenset()
-    fails: bool = False
-    ambiguous: bool = False
     asks: bool = False
     advice: frozenset[str] = frozenset()
 

@@ -15,28 +15,28 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.distributed.evaluate import COLLECTIVES
+COLLECTIVES = """
+all_gather all_gather_coalesced all_gather_into_tensor all_gather_object all_reduce all_reduce_coalesced
+all_to_all all_to_all_single barrier broadcast broadcast_object_list gather gather_object irecv isend
+monitored_barrier recv reduce reduce_scatter reduce_scatter_tensor scatter scatter_object_list send
+"""
 
 
-class Step(Callback):
-    """In front of all other callbacks, it knows when a batch begins; as the last one, when it is over."""
+class Step:
+    """Whether a step, or an epoch of the validation, runs."""
 
     def __init__(self) -> None:
         self.in_step = self.in_epoch = False
 
-    def first(self) -> Callback:
-        begin = Callback()
+    def around(self, *callbacks: Callback) -> list[Callback]:
+        """Callbacks in an order in which a batch begins before any hears of it, and is over when all have."""
+        begin, end = Callback(), Callback()
+        for stage in ("validation", "test", "train"):
+            setattr(begin, f"on_{stage}_batch_start", lambda *_: self._batch(True))
+            setattr(end, f"on_{stage}_batch_end", lambda *_: self._batch(False))
         begin.on_validation_epoch_start = lambda *_: self._epoch(True)
-        begin.on_validation_batch_start = lambda *_: self._batch(True)
-        begin.on_train_batch_start = lambda *_: self._batch(True)
-        return begin
-
-    def last(self) -> Callback:
-        end = Callback()
-        end.on_validation_batch_end = lambda *_: self._batch(False)
-        end.on_train_batch_end = lambda *_: self._batch(False)
         end.on_validation_end = lambda *_: self._epoch(False)
-        return end
+        return [begin, *callbacks, end]
 
     def _batch(self, runs: bool) -> None:
         self.in_step = runs
@@ -53,6 +53,11 @@ class Collectives:
     ours: list[str] = field(default_factory=list)
     in_steps: list[str] = field(default_factory=list)
     in_epoch: list[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there were, in all and in steps."""
+        return {"total": len(self.theirs) + len(self.ours), "step": len(self.in_steps)}
 
 
 @contextlib.contextmanager
