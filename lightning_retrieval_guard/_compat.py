@@ -248,6 +248,12 @@ def stage_name(trainer: Any) -> str | None:
     return None if stage is None else str(stage.value)
 
 
+def is_compiled(module: Any) -> bool:
+    """Whether ``torch.compile`` was given a module or a part of it."""
+    marks = ("_compiled_call_impl", "_orig_mod", "_compiler_ctx")
+    return any(getattr(part, mark, None) is not None for _, part in named_modules(module) for mark in marks)
+
+
 # what a strategy calls for a batch of an evaluation
 EVALUATION_STEPS = ("validation_step", "test_step")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-
-from torch.overrides import TorchFunctionMode
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
@@ -25,6 +22,8 @@ from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
+from lightning_retrieval_guard.watch.stage import StageRecord
+from lightning_retrieval_guard.watch.torch_functions import FunctionWatch
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -38,7 +37,7 @@ class Session:
         self._listener = Listener(run, self._protection)
         self._patches = Patches()
         self._metrics = MetricWatch(self._listener, run.settings.max_held_mb)
-        self._modes: list[TorchFunctionMode] = []
+        self._functions = FunctionWatch()
         # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
 
@@ -99,31 +98,36 @@ class Session:
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
         watch_functionals(self._listener, self._patches)
         for step in _compat.EVALUATION_STEPS:
-            self._patches.put(trainer.strategy, step, self._under_modes)
+            self._patches.put(trainer.strategy, step, self._watching_functions)
         connector = _compat.logger_connector(trainer)
         # between these two Lightning combines and computes what was logged
         self._patches.put(connector, "epoch_end_reached", _before(meet, self._end_batches))
         self._patches.put(connector, "on_epoch_end", _after(self.protect, self._epochs.end))
         for hook in END_HOOKS.values():
             self._patches.put(module, hook, _after(meet, self._epochs.end_hooks))
-            self._patches.put(module, hook, self._under_modes)
+            self._patches.put(module, hook, self._watching_functions)
         for loop in _compat.evaluation_loops(trainer):
             self._patches.put(loop, "run", _after(meet, functools.partial(self._end_loop, loop)))
 
-    def _under_modes(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _watching_functions(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with contextlib.ExitStack() as stack:
-                for mode in self._modes:
-                    stack.enter_context(mode)
+            if not self._functions.observers:
+                return original(*args, **kwargs)
+            with self._functions:
                 return original(*args, **kwargs)
 
         return run
 
+    def _observe(self, stage: StageRecord | None) -> None:
+        """Let observers hear of what the program calls from now on, where that cannot disturb code that it compiles."""
+        observers = [] if stage is None or _compat.TRACED_MODES.shown_by("torch") else stage.observers
+        # another stack of modes makes torch compile anew, which it does a few times only
+        self._functions.observers = [] if observers and _compat.is_compiled(self._run.module) else observers
+
     def _end_batches(self) -> None:
         self._epochs.end_batches()
-        stage = self._listener.stage()
-        self._modes = [] if stage is None else stage.modes
+        self._observe(self._listener.stage())
 
     def close(self) -> None:
         """Take off the patches. May be called twice."""
@@ -160,11 +164,10 @@ class Session:
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         stage = self._listener.stage()
         self._metrics.start_batch()
-        self._modes = []
         if stage is not None:
             settings = self._run.settings
             stage.start_batch(self._run.trainer, batch, index, dataloader, settings.batch_size_fn, settings.max_held_mb)
-            self._modes = stage.modes
+        self._observe(stage)
 
     def _end_loop(self, loop: Any) -> None:
         # such a rank never comes to the hooks in which the others wait for it

@@ -6,13 +6,12 @@ of an epoch, and in the hook at its end.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.watch.batches import tensors_in
 
 # they repeat and rearrange what they get; other tensors among their arguments give nothing but a shape, dtype or device
@@ -24,32 +23,29 @@ _REARRANGING = {
 _ADDING = {"add", "__add__", "__radd__"}
 
 
-class CountedIds(TorchFunctionMode):
-    """Knows such tensors while it is entered, and afterwards until it is let go of."""
+class CountedIds:
+    """Knows such tensors until it is let go of."""
 
     def __init__(self) -> None:
-        super().__init__()
         # kept, so that no other tensor can have the id of one
         self._counted: dict[int, Tensor] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a torch function, and look at where its result comes from."""
-        result = func(*args, **(kwargs or {}))
-        if not _compat.is_compiling() and isinstance(result, Tensor) and self._is_counted(func, args, kwargs or {}):
+    def note(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        """A torch function was called."""
+        if isinstance(result, Tensor) and self._is_counted(function, args, kwargs):
             self._counted[id(result)] = result
-        return result
 
     def hold(self, tensor: Any) -> bool:
         """Whether a tensor was counted from zero."""
         return isinstance(tensor, Tensor) and self._counted.get(id(tensor)) is tensor
 
-    def _is_counted(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-        if func is torch.arange:
+    def _is_counted(self, function: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+        if function is torch.arange:
             start = args[0] if len(args) > 1 else kwargs.get("start", 0)
             return len(args) < 3 and "step" not in kwargs and isinstance(start, int) and start == 0
         if not self._counted or not args:
             return False
-        name = getattr(func, "__name__", "")
+        name = getattr(function, "__name__", "")
         given = list(tensors_in(args[0]))
         if not given or not all(map(self.hold, given)):
             return False

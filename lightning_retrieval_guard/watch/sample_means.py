@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
 from lightning_retrieval_guard.watch.batches import bytes_of, tensors_in
 
@@ -64,8 +62,8 @@ class BatchMean:
         return sample if is_mean else sample * self.size if is_sum else None
 
 
-class SampleMeans(TorchFunctionMode):
-    """Notes the numbers that torch functions return while it is entered, and works them out for fewer samples.
+class SampleMeans:
+    """Notes the numbers that torch functions return, and works them out for fewer samples.
 
     Args:
         size: The samples in the batch.
@@ -73,20 +71,17 @@ class SampleMeans(TorchFunctionMode):
     """
 
     def __init__(self, size: int, limit: float) -> None:
-        super().__init__()
         self._size = size
         self._room = limit
         self._calls: dict[int, _Call] = {}
         self._notes = True
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a torch function, and note it if it returns one number."""
-        result = func(*args, **(kwargs or {}))
-        if not _compat.is_compiling() and self._notes and _is_number(result):
+    def note(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        """A torch function was called."""
+        if self._notes and _is_number(result):
             self._room -= sum(map(bytes_of, tensors_in([args, kwargs])))
             if self._room >= 0:
-                self._calls.setdefault(id(result), _Call(result, func, args, kwargs or {}))
-        return result
+                self._calls.setdefault(id(result), _Call(result, function, args, kwargs))
 
     def mean(self, value: Any, is_last: bool) -> BatchMean:
         """A value that is logged, and what the repeated sample has in it.

@@ -6,8 +6,6 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
-
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
@@ -27,6 +25,7 @@ from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import Repeats, UpdateContext
 from lightning_retrieval_guard.watch.sample_means import SampleMeans
+from lightning_retrieval_guard.watch.torch_functions import FunctionObserver
 
 _NO_BATCH = BatchSize(None, None, ())
 # of what the guard may hold, for the columns that ids can have come from
@@ -169,12 +168,9 @@ class StageRecord:
             self.logs_by_dataloader, self._feeding = True, None
 
     @property
-    def modes(self) -> list[TorchFunctionMode]:
-        """What has to be entered while the program runs, to see what it makes."""
-        # older versions of torch trace the modes' code where a program compiles its own
-        if _compat.TRACED_MODES.shown_by("torch"):
-            return []
-        return [mode for mode in (self.means, self.counted_ids) if mode is not None]
+    def observers(self) -> list[FunctionObserver]:
+        """What has to hear of the torch functions that the program calls now."""
+        return [observer for observer in (self.means, self.counted_ids) if observer is not None]
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -132,6 +133,29 @@ def run(
     }
 
 
+class Compiled(LightningModule):
+    """A network that torch compiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = CompileCounter()
+        self.layer = torch.compile(nn.Linear(CLASSES, CLASSES), fullgraph=True, backend=self.counter)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(DATA[:11], batch_size=3)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("loss", functional.cross_entropy(self.layer(batch[0]), batch[1]), sync_dist=True)
+
+
+def count_compilations(mode: str) -> int:
+    """How often the network was compiled on this rank."""
+    module = Compiled()
+    with recorded_warnings():
+        make_trainer(guards(mode, {}), Recorder()).validate(module, verbose=False)
+    return int(module.counter.frame_count)
+
+
 def shown(pools: Mapping[int, Pool], ranks: int, **case: Any) -> list[dict[str, Any]]:
     """What ranks that did not fail show."""
     outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", **case)
@@ -189,3 +213,9 @@ def test_each_dataloader_is_padded_by_itself(pools: Mapping[int, Pool]) -> None:
     for rank in shown(pools, 2, mode="correct", **case):
         assert rank["values"] == pytest.approx(alone["values"], rel=1e-5)
         assert set(rank["found"]) == {name for name in alone["values"] if name.endswith("/dataloader_idx_1")}
+
+
+def test_a_compiled_module_is_compiled_no_more_often_than_without_the_guard(pools: Mapping[int, Pool]) -> None:
+    for mode in ("none", "warn", "correct"):
+        [first, *_] = pools[2].run(f"{__name__}:count_compilations", mode=mode)
+        assert first.value == 1
