@@ -75,6 +75,16 @@ class SourceView(ForeignState):
         return self.shared > 0 or (self.stale > 0 and not self.dropped)
 
     @property
+    def hangs_on_order(self) -> bool:
+        """Whether nothing is wrong with the metric's own number over all ranks, which hangs on the order of rows.
+
+        Among equal scores the order of all ranks' rows decides. Nobody knows in which order one device has them.
+        """
+        plan = self.plan
+        is_wrong = plan.ids_restart or plan.classes or plan.left_out or plan.uneven or self.holds_others or self.dropped
+        return len(plan.facts) > 1 and self.synchronises and self.outcome.tally.tied > 0 and not is_wrong
+
+    @property
     def value(self) -> float | None:
         """The reference value where it is one number."""
         return _number(self.outcome.value)

@@ -96,6 +96,8 @@ class KeyView(LoggedKey):
             return None
         if self.shows_source:
             assert self.source is not None
+            if self.source.hangs_on_order and self.first.kind == "metric":
+                return None
             return self._own_global_value if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
@@ -347,6 +349,8 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
         return False
     # what a program sees in a step is its own
     if any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
+        return False
+    if source.hangs_on_order and all(key.kind == "metric" for key in present):
         return False
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 

@@ -20,7 +20,8 @@ bfloat16 and float16 scores tie often, and so do rounded or saturated ones.
     self.mrr.update(scores, target, indexes=ids)
 
 ## What correct mode does
-It logs what one device would, with the rows in the order in which they came. No order is the right one.
+Nothing on its own: nobody knows in which order one device has the rows of all ranks. Where another rule corrects the
+number, or a hook calls `compute()`, equal scores are ranked in the order of each rank's rows.
 """
 
 from __future__ import annotations

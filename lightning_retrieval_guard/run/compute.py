@@ -129,6 +129,9 @@ class ComputeDispatcher:
             source = self._epochs.meet_for(record, epoch)
         if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
             return None
+        # Lightning computes an object on all ranks at once; in a hook one of them may be alone
+        if source.hangs_on_order and _compat.current_hook(self._run.module) is None:
+            return None
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
         unsure = outcome.by_chance or outcome.error is not None or outcome.value is None

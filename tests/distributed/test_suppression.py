@@ -27,9 +27,8 @@ PROGRAMS = read_programs()
 
 
 def chooses(program: Program) -> bool:
-    """Its numbers stay: they are not running values, which in correct mode are the rank's own, and no scores tie."""
-    unlike = program.name in ("wrong.running_value", "wrong.tied_scores")
-    return not unlike and not program.fields.keys() & {"Known miss", "Fails"}
+    """Its numbers stay: they are not running values, which in correct mode are the rank's own."""
+    return program.name != "wrong.running_value" and not program.fields.keys() & {"Known miss", "Fails"}
 
 
 # The last program of each rule.

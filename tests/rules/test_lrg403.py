@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView, Repeated, most_repeated, repeated_samples, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
@@ -46,7 +48,9 @@ def test_the_number_with_the_repeated_query_is_known_before_it_is_computed(twice
         metric.update(update_of_rank[1], update_of_rank[2], update_of_rank[0])
     plain = float(metric.compute())
     own = facts("val_mrr", kind="metric", source="recall")
-    key = KeyView((own, own), source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1), replaced=True)
+    of_the_data = IdColumns(({"qid": torch.arange(3)},))
+    view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, columns=of_the_data)
+    key = KeyView((own, own), view, replaced=True)
     [finding] = findings_of("LRG403", stage(key, repeated=1))
     assert (finding.effect.logged, finding.effect.reference) == pytest.approx((plain, (1 + 0.5 + 0.5) / 3))
     assert (finding.severity is Severity.NOTE) == (twice is HIT)  # whose first row is relevant, however often it stands

@@ -10,7 +10,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG, Retriev
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.watch.merged import merged_into, rows_given
+from lightning_retrieval_guard.watch.merged import Given, merged_into
 
 from .factories import facts, findings_of, stage, the_finding
 
@@ -69,6 +69,6 @@ def test_torchmetrics_does_merge_such_members() -> None:
 
 def test_the_rows_of_an_update_are_counted_however_they_are_passed() -> None:
     scores = torch.zeros(2, 3)
-    assert rows_given((scores, scores, scores), {}) == 6
-    assert rows_given((), {"preds": scores}) == 6
-    assert rows_given(("text",), {}) is None
+    assert Given.of((scores, scores, scores), {}) == (6, scores)
+    assert Given.of((), {"preds": scores}) == (6, None)
+    assert Given.of(("text",), {}) == (None, None)
