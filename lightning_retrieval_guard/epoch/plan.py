@@ -190,9 +190,10 @@ def judge_ids(holders: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fa
         return "no"
     again = all(facts.ids_same for facts in holders)
     overlap = any(facts.ids_overlap for facts in holders)
-    diagonal = all(facts.is_diagonal for facts in holders)
     # a collate function sees one batch, and cannot count on from the one before
-    on_ranks = on_ranks and origins != {"collated"} and _count_on_ranks(holders)
+    may_count_on = origins != {"collated"}
+    diagonal = all(facts.is_diagonal for facts in holders) and (may_count_on or again)
+    on_ranks = on_ranks and may_count_on and _count_on_ranks(holders)
     # every query against every sample: a corpus that is dealt over batches or ranks
     again = again and not all(facts.lists_samples for facts in holders)
     if not (overlap or diagonal or on_ranks or again):
