@@ -35,6 +35,7 @@ class ComputeDispatcher:
         self._run = run
         self._epochs = epochs
         self._protect = protect
+        self._is_part = False  # whether a composition is computed
         self._is_left = False  # whether the program's own values of the parts of a composition are asked for
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
@@ -48,7 +49,8 @@ class ComputeDispatcher:
             return plain, syncs
         if _compat.is_composition(metric):
             is_beside = self._run.settings.corrects and epoch.may_ignore and not self._is_left
-            return (functools.partial(self._compute_composition, record, plain) if is_beside else plain), syncs
+            whole = functools.partial(self._compute_parts, plain)
+            return (functools.partial(self._compute_composition, record, whole) if is_beside else whole), syncs
         merged = self._epochs.states.merged(record)
         is_beside = merged is not None and merged[1] and epoch.may_ignore
         if merged is not None and not (self._is_left and is_beside):
@@ -106,6 +108,14 @@ class ComputeDispatcher:
                     waits=self._run.settings.mode != "warn",
                 )
 
+    def _compute_parts(self, plain: Plain) -> Any:
+        """The value of a composition, the key of which shows findings about its parts."""
+        is_part, self._is_part = self._is_part, True
+        try:
+            return plain()
+        finally:
+            self._is_part = is_part
+
     def _compute_composition(self, record: MetricRecord, plain: Plain) -> Any:
         """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
         self._is_left = True
@@ -128,6 +138,9 @@ class ComputeDispatcher:
         if source is None and syncs:
             source = self._epochs.meet_for(record, epoch)
         if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
+            return None
+        # what the program makes of the value has no key at which a finding could stand
+        if source.stale and not source.dropped and not (record.is_shown or source.plan.uneven or self._is_part):
             return None
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
