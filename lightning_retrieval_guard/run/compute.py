@@ -15,6 +15,7 @@ from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
+from lightning_retrieval_guard.run.states import MergeResult
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.suppressions import patterns_of
@@ -52,16 +53,20 @@ class ComputeDispatcher:
             whole = functools.partial(self._compute_parts, plain)
             return (functools.partial(self._compute_composition, record, whole) if is_beside else whole), syncs
         merged = self._epochs.states.merged(record)
-        is_beside = merged is not None and merged[1] and epoch.may_ignore
-        if merged is not None and not (self._is_left and is_beside):
-            return functools.partial(_compute_within, merged[0], record, plain, is_beside), True
+        if merged is not None:
+            is_beside = not merged.is_fault and epoch.may_ignore
+            if self._is_left and is_beside:
+                return functools.partial(_without_trace, record, plain), syncs
+            return functools.partial(_compute_within, merged, record, plain, is_beside), True
         if not record.is_rows or not self._run.settings.corrects or _compat.syncs_itself(metric):
             # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
-        if outcome is None or (self._is_left and needs_plain):
+        if outcome is None:
             return plain, syncs
+        if self._is_left and needs_plain:
+            return functools.partial(_without_trace, record, plain), syncs
         self._note_compute(record, epoch, syncs)
         if needs_plain:
             return functools.partial(_take_beside_plain, outcome, record, plain), True
@@ -167,12 +172,35 @@ class ComputeDispatcher:
         return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
-def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
+def _compute_within(merged: MergeResult, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
     """The value of other states, with the program's own kept for a log call that leaves the number to the program."""
     if is_beside:
-        record.program_value = plain()
-    with states:
+        # once: from then on the metric keeps the value of the other states for the next call
+        if merged.program_value is None:
+            merged.program_value = _without_trace(record, plain)
+        record.program_value = merged.program_value
+    with merged.within:
         return plain()
+
+
+def _without_trace(record: MetricRecord, plain: Plain) -> Any:
+    """A value that the program did not ask for.
+
+    What ``compute()`` writes to the metric, such as an average that goes on, is undone, and so are random numbers.
+    """
+    metric = record.metric()
+    assert metric is not None
+    with _compat.attributes_kept(metric), torch.random.fork_rng(devices=[]):
+        # a tensor of the metric itself would go back too
+        return _copied(plain())
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {name: _copied(part) for name, part in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _alone(metric: Any, plain: Plain) -> Any:
@@ -187,7 +215,7 @@ def _alone(metric: Any, plain: Plain) -> Any:
 
 def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
     """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
-    record.program_value = plain()
+    record.program_value = _without_trace(record, plain)
     return _take(outcome, record.metric())
 
 

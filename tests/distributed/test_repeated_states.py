@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
+from torchmetrics.wrappers import MinMaxMetric
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Outcome, Pool
@@ -45,6 +46,23 @@ class InPlace(Metric):
         return self.total[0] / self.total[1]
 
 
+class Smoothed(InPlace):
+    """Its ``compute()`` goes on with an average and notes what it has shown, so that it matters how often it runs."""
+
+    average: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[float] = []
+        self.register_buffer("average", torch.zeros(()))
+
+    def compute(self) -> Tensor:
+        value = super().compute()
+        self.average.mul_(0.5).add_(0.5 * value)
+        self.shown.append(float(value))
+        return self.average / (1 - 0.5 ** len(self.shown))
+
+
 class Padded(LightningModule):
     """Metrics that are fed sample by sample, one that gets the mean of a batch, and one that sees it the other way."""
 
@@ -54,6 +72,8 @@ class Padded(LightningModule):
         self.auroc, self.own, self.f1, self.mse = BinaryAUROC(), InPlace(), BinaryF1Score(), MeanSquaredError()
         self.group = MetricCollection([BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()])
         self.mean, self.flipped, self.ignored = MeanMetric(), MeanMetric(), MeanMetric()
+        self.range, self.smoothed = MinMaxMetric(BinaryAUROC()), Smoothed()
+        self.of_smoothed = 0.5 * self.smoothed
         self.steps: list[float] = []
         self.held: list[float] = []
 
@@ -65,6 +85,8 @@ class Padded(LightningModule):
         self.auroc.update(scores, labels)
         self.own.update(scores)
         self.log_dict({"auroc": self.auroc, "own": self.own})
+        self.range.update(scores, labels)
+        self.smoothed.update(scores)
         value = self.f1(scores, labels)
         self.log("f1", value, on_step=False, on_epoch=True)
         self.mse.update(scores, labels)
@@ -78,6 +100,10 @@ class Padded(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.held = [float(self.own.total[0]), float(self.f1.tp), sum(map(len, self.auroc.preds))]
+        self.log_dict({f"range_{name}": value for name, value in self.range.compute().items()})
+        self.log("of_smoothed", self.of_smoothed.compute())
+        self.log_dict({"smoothed": self.smoothed.compute(), "again": self.smoothed.compute()})
+        self.held.append(len(self.smoothed.shown))
         self.log_dict({"mse": self.mse.compute(), **{f"group{name}": v for name, v in self.group.compute().items()}})
 
 
