@@ -227,18 +227,19 @@ class MetricHistory:
 def compute_value(metric: Any, alone: bool) -> float | None:
     """The value of a metric, where it is one number; leaves the metric and the random state as they were.
 
+    What ``compute()`` writes to the metric, such as an average that goes on, is undone.
+
     Args:
         metric: The metric.
         alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must compute.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _compat.attributes_kept(metric):
         warnings.simplefilter("ignore")  # the program did not compute here
-        # neither is an old value taken, nor this one left for the program
+        # no old value is taken
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
             value = metric.compute()
-        _compat.forget_computed(metric)
-    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+        return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 def _is_wrapper(metric: Metric) -> bool:
