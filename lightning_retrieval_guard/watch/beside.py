@@ -8,6 +8,7 @@ that sample, whose inputs are kept, because the other rank must have seen the sa
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -104,8 +105,12 @@ class BesideFeeder:
                 beside.states = self._copy(metric, _compat.held_states)
             self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
+        whole = _whole(metric, inputs, repeats.size)
         if not _is_cut(inputs, repeats.size):
             beside.problem = "none of what it was updated with has one entry a sample"
+        # of one sample nothing is left, so nothing else goes into the states
+        elif whole and repeats.size > 1:
+            beside.problem = f"it was updated with {whole} too, which may hold the sample"
 
     def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> None:
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
@@ -171,6 +176,35 @@ def _has_entries(value: Any, size: int) -> bool:
 def _is_cut(inputs: Any, size: int) -> bool:
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
+
+
+def _whole(metric: Any, inputs: Any, size: int) -> str:
+    """What was given for all samples at once, such as a mean loss of the batch; empty where that is nothing.
+
+    Whole numbers, words and ``None`` are settings, and so is a number that stands in the signature of ``update()``.
+    """
+    args, kwargs = inputs
+    try:
+        given = inspect.signature(type(metric).update).bind(metric, *args, **kwargs).arguments
+    except (TypeError, ValueError):  # then nothing is known of names
+        given = {}
+    settings = [given[name] for name in given if _is_setting(metric, name, given[name])]
+    for value in _values((*args, *kwargs.values())):
+        is_whole = not _has_entries(value, size) and not isinstance(value, _SETTINGS)
+        if is_whole and not any(value is setting for setting in settings):
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            return f"a {type(value).__name__}{shape}"
+    return ""
+
+
+_SETTINGS = (bool, int, str, type(None), torch.dtype, torch.device)
+
+
+def _is_setting(metric: Any, name: str, value: Any) -> bool:
+    """Whether a float is what it is without the program, or a weight of 1, which torchmetrics gives to every sample."""
+    default = inspect.signature(type(metric).update).parameters[name].default
+    weighs = name == "weight" and type(metric).__module__.startswith("torchmetrics.aggregation")
+    return isinstance(value, float) and (value == 1 if weighs else value == default)
 
 
 def _values(values: Any) -> list[Any]:
