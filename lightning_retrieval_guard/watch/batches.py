@@ -29,11 +29,14 @@ class BatchSize:
         samples: The number of samples, or ``None`` where nothing makes it certain.
         nominal: The batch size that the loader was given, or ``None``.
         shapes: The first two sizes of every tensor in the batch.
+        items: The items of the data set that the loader put into it, or ``None`` where that is not known. An item may
+            be several samples.
     """
 
     samples: int | None
     nominal: int | None
     shapes: tuple[tuple[int, ...], ...]
+    items: int | None = field(default=None, compare=False)
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -58,14 +61,24 @@ def measure_batch(
     nominal, by_loader = _by_loader(loader, batch_index)
     shapes = tuple(tuple(tensor.shape[:2]) for tensor in tensors if tensor.ndim)
     if batch_size_fn is not None:
-        return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes)
+        return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes, by_loader)
     leading = {shape[0] for shape in shapes}
-    by_tensors = leading.pop() if len(leading) == 1 else None
+    by_tensors = min(leading) if len(leading) == 1 else None
     if by_loader is None:
         return BatchSize(by_tensors, nominal, shapes)
     # a collate function that leaves samples out makes the loader's count an upper bound only
-    dropped = by_tensors is not None and by_tensors < by_loader
-    return BatchSize(None if dropped else by_loader, nominal, shapes)
+    if by_tensors is not None and by_tensors < by_loader:
+        return BatchSize(None, nominal, shapes)
+    are_items = keeps_order(loader) or not leading or _counts_items(leading, by_loader, nominal)
+    return BatchSize(by_loader if are_items else None, nominal, shapes, by_loader)
+
+
+def _counts_items(leading: set[int], items: int, nominal: int | None) -> bool:
+    """Whether the tensors that a collate function of the program's own made show that an item is a sample.
+
+    An item may also be a graph with many nodes, or a batch that is ready. Of an item alone, any tensor may have size 1.
+    """
+    return leading == {items} or (items in leading and nominal != 1)
 
 
 def _by_function(batch: Any, function: Callable[[Any], int]) -> int:
