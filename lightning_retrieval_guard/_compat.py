@@ -28,7 +28,7 @@ from torchmetrics.metric import CompositionalMetric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
 from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
-from torchmetrics.wrappers import Running
+from torchmetrics.wrappers import BootStrapper, Running
 
 try:
     from torch.compiler import is_compiling as is_compiling
@@ -523,6 +523,11 @@ def combines_by_own_code(metric: Metric) -> bool:
     if metric_class.__module__.startswith("torchmetrics."):
         return isinstance(metric, Running)
     return any(getattr(metric_class, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
+
+
+def resamples(metric: Metric) -> bool:
+    """Whether a metric draws the samples anew that it was updated with, on whatever device."""
+    return any(isinstance(part, BootStrapper) for _, part in named_modules(metric))
 
 
 def has_own_merge(metric: Metric) -> bool:

@@ -21,6 +21,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, UpdateContext
 
+_DRAWS = "its update draws random numbers, which would be others without the sample"
+
 
 @dataclass
 class Beside:
@@ -96,7 +98,10 @@ class BesideFeeder:
                 return
             inputs = _without_last(inputs, repeats.size)
         if (is_last or beside.is_apart) and not beside.problem:
-            self._feed(metric, beside, inputs, functools.partial(running, record))
+            draws = self._feed(metric, beside, inputs, functools.partial(running, record))
+            # from other samples it makes something else of the same numbers
+            if draws and is_last:
+                beside.problem = _DRAWS
 
     def _meet_repeated(self, metric: Any, beside: Beside, repeats: Repeats, inputs: Any) -> None:
         if beside.last_of is None:
@@ -111,8 +116,12 @@ class BesideFeeder:
         # of one sample nothing is left, so nothing else goes into the states
         elif whole and repeats.size > 1:
             beside.problem = f"it was updated with {whole} too, which may hold the sample"
+        elif _compat.resamples(metric):
+            beside.problem = _DRAWS
 
-    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> None:
+    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> bool:
+        """Update a metric beside the program; whether that draws random numbers on the host."""
+        draws = False
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
         states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
@@ -123,13 +132,16 @@ class BesideFeeder:
                 _compat.attributes_kept(metric),
                 _compat.WithStates(parts, states),
             ):
+                random_state = torch.random.get_rng_state()
                 metric.update(*args, **kwargs)
+                draws = not torch.equal(random_state, torch.random.get_rng_state())
                 held = {path: Held(part.update_count, _compat.held_states(part)) for path, part in parts.items()}
             self._bytes += sum(_grown(before.states, held[path].states) for path, before in beside.states.items())
             beside.states = held
             self._heed_limit(beside)
         except Exception as error:  # whatever a metric says of other states, the program never had it hold these
             beside.problem = f"its update beside the program raises {type(error).__name__}"
+        return draws
 
     def _heed_limit(self, beside: Beside) -> None:
         if self._bytes > self._limit:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
-from torchmetrics.wrappers import MinMaxMetric
+from torchmetrics.wrappers import BootStrapper, MinMaxMetric
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Outcome, Pool
@@ -89,6 +89,7 @@ class Padded(LightningModule):
         self.group = MetricCollection([BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()])
         self.mean, self.flipped, self.ignored = MeanMetric(), MeanMetric(), MeanMetric()
         self.by_labels = ByLabels()
+        self.drawn = BootStrapper(MeanMetric(), num_bootstraps=3)
         self.range, self.smoothed = MinMaxMetric(BinaryAUROC()), Smoothed()
         self.of_smoothed = 0.5 * self.smoothed
         self.steps: list[float] = []
@@ -103,6 +104,7 @@ class Padded(LightningModule):
         self.own.update(scores)
         self.log_dict({"auroc": self.auroc, "own": self.own})
         self.range.update(scores, labels)
+        self.drawn.update(scores)
         self.smoothed.update(scores)
         value = self.f1(scores, labels)
         self.log("f1", value, on_step=False, on_epoch=True)
@@ -119,6 +121,7 @@ class Padded(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.held = [float(self.own.total[0]), float(self.f1.tp), sum(map(len, self.auroc.preds))]
         self.log_dict({f"range_{name}": value for name, value in self.range.compute().items()})
+        self.log("drawn", self.drawn.compute()["mean"])
         self.log("of_smoothed", self.of_smoothed.compute())
         self.log_dict({"smoothed": self.smoothed.compute(), "again": self.smoothed.compute()})
         self.held.append(len(self.smoothed.shown))
@@ -129,6 +132,7 @@ def run(mode: str, batch_size: int) -> dict[str, Any]:
     """What this rank shows."""
     module = Padded(batch_size)
     guard = guards(mode, {})
+    torch.manual_seed(0)
     trainer = make_trainer(guard, Recorder())
     with recorded_warnings():
         trainer.validate(module, verbose=False)
@@ -153,7 +157,7 @@ def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int)
     plain = values_of(pools[2].run(f"{__name__}:run", mode="none", batch_size=batch_size))
     shown = values_of(pools[2].run(f"{__name__}:run", mode="correct", batch_size=batch_size))
     # in a batch of one sample, the mean loss is that of the repeated one
-    stays = {"mean", "flipped", "ignored"} | ({"by_labels"} if batch_size != 5 else set())
+    stays = {"mean", "flipped", "ignored", "drawn"} | ({"by_labels"} if batch_size != 5 else set())
     for one, other in zip(plain, shown, strict=True):
         assert other["seen"] == one["seen"]
         for name, value in other["values"].items():

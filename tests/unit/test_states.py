@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.text import BLEUScore
-from torchmetrics.wrappers import MultitaskWrapper
+from torchmetrics.wrappers import BootStrapper, MultitaskWrapper
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import (
@@ -359,3 +359,30 @@ def test_what_may_hold_the_sample_is_a_problem(metric: Metric, args: Any, kwargs
 
 def test_of_a_batch_of_one_sample_nothing_is_left() -> None:
     assert not problem_of(Weighted(), torch.ones(1), torch.tensor(0.4), size=1)
+
+
+class Noisy(Weighted):
+    """Adds noise to what it is given."""
+
+    def update(self, values: Any, other: Any = None, scale: float = 2.0, **more: Any) -> None:
+        super().update(values + torch.rand(len(values)), other, scale, **more)
+
+
+@pytest.mark.parametrize("metric", [Noisy(), BootStrapper(MeanMetric(), num_bootstraps=3)])
+def test_another_random_draw_is_no_correction(metric: Metric) -> None:
+    before = torch.random.get_rng_state()
+    assert problem_of(metric, EACH) == "its update draws random numbers, which would be others without the sample"
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_same_samples_are_drawn_for_one_dataloader_alone() -> None:
+    metric, alone = Noisy(), Noisy()
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    record.feeds[Feed(1, "validate", 0)] = 1
+    second = UpdateContext("validate", 1, 1, None, None, lambda epoch: False, logs_by_dataloader=True)
+    torch.manual_seed(5)
+    BesideFeeder(1e6).take(record, second, ((EACH,), {}), lambda _: contextlib.nullcontext())
+    alone.update(EACH)
+    assert record.beside is not None
+    assert not record.beside.problem
+    assert record.beside.states[""].states["total"] == alone.total
