@@ -118,6 +118,8 @@ class BesideFeeder:
             beside.problem = f"it was updated with {whole} too, which may hold the sample"
         elif _compat.resamples(metric):
             beside.problem = _DRAWS
+        elif any("mean" in _compat.state_reductions(part).values() for part in _compat.metrics_in(metric).values()):
+            beside.problem = "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
 
     def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> bool:
         """Update a metric beside the program; whether that draws random numbers on the host."""

@@ -79,6 +79,23 @@ class ByLabels(Metric):
         return self.total[0] / self.total[1]
 
 
+class MeanOfRanks(InPlace):
+    """Has torchmetrics take the mean of the means of all ranks."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("mean", torch.zeros(()), dist_reduce_fx="mean")
+
+    def update(self, scores: Tensor) -> None:
+        super().update(scores)
+        self.mean = self.total[0] / self.total[1]
+
+    def compute(self) -> Tensor:
+        return self.mean
+
+
 class Padded(LightningModule):
     """Metrics that are fed sample by sample, one that gets the mean of a batch, and one that sees it the other way."""
 
@@ -88,7 +105,7 @@ class Padded(LightningModule):
         self.auroc, self.own, self.f1, self.mse = BinaryAUROC(), InPlace(), BinaryF1Score(), MeanSquaredError()
         self.group = MetricCollection([BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()])
         self.mean, self.flipped, self.ignored = MeanMetric(), MeanMetric(), MeanMetric()
-        self.by_labels = ByLabels()
+        self.by_labels, self.of_ranks = ByLabels(), MeanOfRanks()
         self.drawn = BootStrapper(MeanMetric(), num_bootstraps=3)
         self.range, self.smoothed = MinMaxMetric(BinaryAUROC()), Smoothed()
         self.of_smoothed = 0.5 * self.smoothed
@@ -105,6 +122,7 @@ class Padded(LightningModule):
         self.log_dict({"auroc": self.auroc, "own": self.own})
         self.range.update(scores, labels)
         self.drawn.update(scores)
+        self.of_ranks.update(scores)
         self.smoothed.update(scores)
         value = self.f1(scores, labels)
         self.log("f1", value, on_step=False, on_epoch=True)
@@ -115,6 +133,7 @@ class Padded(LightningModule):
         self.ignored.update(scores)
         self.by_labels.update(scores.mean(), labels)
         self.log_dict({"mean": self.mean, "flipped": self.flipped, "by_labels": self.by_labels})
+        self.log("of_ranks", self.of_ranks)
         self.log("ignored", self.ignored)  # lrg: ignore[LRG403]
         self.steps += [float(value), float(self.own.total[0]), float(self.mse.compute())]
 
@@ -157,7 +176,7 @@ def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int)
     plain = values_of(pools[2].run(f"{__name__}:run", mode="none", batch_size=batch_size))
     shown = values_of(pools[2].run(f"{__name__}:run", mode="correct", batch_size=batch_size))
     # in a batch of one sample, the mean loss is that of the repeated one
-    stays = {"mean", "flipped", "ignored", "drawn"} | ({"by_labels"} if batch_size != 5 else set())
+    stays = {"mean", "flipped", "ignored", "drawn", "of_ranks"} | ({"by_labels"} if batch_size != 5 else set())
     for one, other in zip(plain, shown, strict=True):
         assert other["seen"] == one["seen"]
         for name, value in other["values"].items():

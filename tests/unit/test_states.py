@@ -386,3 +386,17 @@ def test_the_same_samples_are_drawn_for_one_dataloader_alone() -> None:
     assert record.beside is not None
     assert not record.beside.problem
     assert record.beside.states[""].states["total"] == alone.total
+
+
+class Averaged(Weighted):
+    """Has torchmetrics take the mean of a state over ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("mean", torch.tensor(0.0), dist_reduce_fx="mean")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_nothing_tells_how_a_mean_of_ranks_weighs_samples(size: int) -> None:
+    what = "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
+    assert problem_of(Averaged(), EACH[:size], size=size) == what
