@@ -65,7 +65,7 @@ def measure_batch(
     leading = {shape[0] for shape in shapes}
     by_tensors = min(leading) if len(leading) == 1 else None
     if by_loader is None:
-        return BatchSize(by_tensors, nominal, shapes)
+        return BatchSize(by_tensors, nominal, shapes, by_tensors if keeps_order(loader) else None)
     # a collate function that leaves samples out makes the loader's count an upper bound only
     if by_tensors is not None and by_tensors < by_loader:
         return BatchSize(None, nominal, shapes)
@@ -154,17 +154,21 @@ class Padding:
         repeated: Samples that are repeated, over all ranks.
         samples: Samples that one rank gets, repeated ones included.
         world_size: The number of ranks that the sampler serves.
+        is_ordered: Whether the samples come as the sampler deals them, so that it is known which one is repeated.
     """
 
     repeated: int
     samples: int
     world_size: int
+    is_ordered: bool = True
 
     def first_with_last_of(self, rank: int) -> int | None:
         """The rank that has the last sample of ``rank`` as its first one, or ``None`` where that is not repeated.
 
         The sampler deals the samples to the ranks in turns, and then deals the first ones again.
         """
+        if not self.is_ordered:
+            return None
         number = rank - (self.world_size - self.repeated)
         distinct = self.samples * self.world_size - self.repeated
         return number % distinct if number >= 0 else None
@@ -175,12 +179,20 @@ class Padding:
 
 
 def padding_of(loader: Any | None) -> Padding | None:
-    """The padding of the loader's sampler, or ``None`` where it repeats nothing."""
+    """The padding of the loader's sampler, or ``None`` where it repeats nothing.
+
+    A batch sampler of the program's own may hold the sampler, and may put its samples in another order.
+    """
     sampler: Any = getattr(loader, "sampler", None)
+    is_ordered = _compat.deals_in_turns(sampler)
+    if not is_ordered:
+        batches = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batches, "sampler", None)
+        is_ordered = getattr(type(batches), "__iter__", None) is BatchSampler.__iter__
     if not _compat.deals_in_turns(sampler) or sampler.drop_last:
         return None
     repeated = sampler.total_size - len(sampler.dataset)
-    return Padding(repeated, sampler.num_samples, sampler.num_replicas) if repeated > 0 else None
+    return Padding(repeated, sampler.num_samples, sampler.num_replicas, is_ordered) if repeated > 0 else None
 
 
 def gives_equal_batches(loader: Any | None) -> bool:

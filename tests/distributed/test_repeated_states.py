@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.wrappers import BootStrapper, MinMaxMetric
@@ -193,3 +193,58 @@ def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:
         assert (other["values"], other["seen"]) == (one["values"], one["seen"])
         assert set(other["padded"]) == set(one["values"]) - {"ignored"}
         assert not any(other["padded"].values())
+
+
+class Reversed(BatchSampler):
+    """Gives each batch the other way round, and may leave out samples at the end."""
+
+    leaves_out = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = [batch[::-1] for batch in super().__iter__()]
+        return iter(batches[: len(batches) - self.leaves_out])
+
+
+class LeavesOut(Reversed):
+    leaves_out = 1
+
+
+class InOwnBatches(LightningModule):
+    sampler = Reversed
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auroc = BinaryAUROC()
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(DATA, batch_sampler=self.sampler(SequentialSampler(DATA), 4, False))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.auroc.update(*batch)
+        self.log("auroc", self.auroc)
+        self.log("mean", batch[0].mean(), sync_dist=True)
+
+
+class LeftOut(InOwnBatches):
+    sampler = LeavesOut
+
+
+def validate(mode: str, program: str) -> dict[str, Any]:
+    """What this rank shows."""
+    guard = guards(mode, {})
+    trainer = make_trainer(guard, Recorder())
+    with recorded_warnings():
+        trainer.validate(globals()[program](), verbose=False)
+    return {
+        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        "padded": {one.key: one.corrected for each in guard for one in each.findings if one.code == "LRG403"},
+    }
+
+
+def test_a_batch_sampler_of_the_programs_own_hides_which_sample_is_repeated(pools: Mapping[int, Pool]) -> None:
+    for program, found in (("InOwnBatches", {"auroc": False, "mean": False}), ("LeftOut", {})):
+        plain = values_of(pools[2].run(f"{__name__}:validate", mode="none", program=program))
+        shown = values_of(pools[2].run(f"{__name__}:validate", mode="correct", program=program))
+        for one, other in zip(plain, shown, strict=True):
+            assert other["values"] == pytest.approx(one["values"], rel=1e-6)
+            assert other["padded"] == found

@@ -211,6 +211,13 @@ def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
     assert padding_of(loader(7, sampler=DistributedSampler(range(7), 2, 0, drop_last=True))) is None
     assert padding_of(loader(7)) is None
     assert padding_of(None) is None
+    held = DistributedSampler(range(7), 2, 0)
+    assert padding_of(DataLoader(range(7), batch_sampler=BatchSampler(held, 2, False))) == Padding(1, 4, 2)
+    own = padding_of(DataLoader(range(7), batch_sampler=OwnBatchSampler(held, 2, False)))
+    assert own == Padding(1, 4, 2, is_ordered=False)
+    assert [own.first_with_last_of(rank) for rank in (0, 1)] == [None, None]
+    assert not own.is_first_repeated(0)
+    assert padding_of(DataLoader(range(7), batch_sampler=OwnBatches())) is None
     assert padding_of(loader(7, sampler=InAnotherOrder(range(7), 2, 0))) is None
 
 
