@@ -28,7 +28,7 @@ from torchmetrics.metric import CompositionalMetric
 from torchmetrics.retrieval import RetrievalFallOut, RetrievalPrecisionRecallCurve, RetrievalRecallAtFixedPrecision
 from torchmetrics.retrieval.base import RetrievalMetric
 from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
-from torchmetrics.wrappers import Running
+from torchmetrics.wrappers import BootStrapper, Running
 
 try:
     from torch.compiler import is_compiling as is_compiling
@@ -531,6 +531,11 @@ def combines_by_own_code(metric: Metric) -> bool:
     return any(getattr(metric_class, name) is not getattr(Metric, name) for name in ("sync", "_sync_dist"))
 
 
+def resamples(metric: Metric) -> bool:
+    """Whether a metric draws the samples anew that it was updated with, on whatever device."""
+    return any(isinstance(part, BootStrapper) for _, part in named_modules(metric))
+
+
 def has_own_merge(metric: Metric) -> bool:
     """Whether the class says itself how its state takes in another one; torchmetrics before 1.6 never asks."""
     return hasattr(Metric, "merge_state") and type(metric).merge_state is not Metric.merge_state
@@ -539,7 +544,7 @@ def has_own_merge(metric: Metric) -> bool:
 class WithStates:
     """Context: metrics hold other states, as if these were their own, and combine no ranks.
 
-    Afterwards each holds the very tensors and lists that it held before.
+    Afterwards each holds the very tensors and lists that it held before. What was computed within is known there again.
 
     Args:
         metrics: The metrics, by some name.
@@ -549,18 +554,20 @@ class WithStates:
     def __init__(self, metrics: Mapping[str, Any], states: Mapping[str, tuple[int, Mapping[str, Any]]]) -> None:
         self._metrics = metrics
         self._states = states
+        self._computed: dict[str, Any] = {}
 
     def __enter__(self) -> None:
         self._saved = [(metric, _attributes(metric)) for metric in self._metrics.values()]
         for name, metric in self._metrics.items():
             metric._to_sync = False
-            metric._computed = None
+            metric._computed = self._computed.get(name)
             if name in self._states:
                 metric._update_count, states = self._states[name]
                 for attribute, value in states.items():
                     setattr(metric, attribute, _to_device(value, metric))
 
     def __exit__(self, *_: object) -> None:
+        self._computed = {name: metric._computed for name, metric in self._metrics.items()}
         for metric, attributes in self._saved:
             for attribute, value in attributes.items():
                 setattr(metric, attribute, value)
@@ -568,14 +575,43 @@ class WithStates:
 
 @contextlib.contextmanager
 def attributes_kept(metric: Metric) -> Iterator[None]:
-    """Afterwards a metric, and all metrics in it, have the very attributes that they had before."""
-    kept = [(vars(part), dict(vars(part))) for _, part in named_modules(metric) if isinstance(part, Metric)]
+    """Afterwards a metric, and all metrics in it, have the very attributes that they had before, with their contents.
+
+    What is written into tensors, lists and dictionaries, such as the buffers, is undone too.
+    """
+    kept: list[Callable[[], None]] = []
+    for _, part in named_modules(metric):
+        if isinstance(part, Metric):
+            attributes = vars(part)
+            contents = [*attributes.values(), *part._buffers.values()]
+            kept += [_keeper(attributes), *map(_keeper, contents)]
     try:
         yield
     finally:
-        for attributes, before in kept:
-            attributes.clear()
-            attributes.update(before)
+        for put_back in kept:
+            put_back()
+
+
+def _keeper(value: Any) -> Callable[[], None]:
+    """What gives a value the contents again that it has now; a tensor is left alone where nothing was written to it."""
+    if isinstance(value, Tensor):
+        return functools.partial(_write_back, value, value.detach().clone(), count_of_writes(value))
+    if isinstance(value, (dict, set)):
+        content: Any = value.copy()
+
+        def refill() -> None:
+            value.clear()
+            value.update(content)
+
+        return refill
+    return functools.partial(value.__setitem__, slice(None), list(value)) if isinstance(value, list) else lambda: None
+
+
+def _write_back(tensor: Tensor, content: Tensor, writes: int | None) -> None:
+    # where torch does not count, a comparison would wait for the device
+    if writes is None or count_of_writes(tensor) != writes:
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            tensor.copy_(content)
 
 
 def _attributes(metric: Any) -> dict[str, Any]:

@@ -16,8 +16,9 @@ ragged sequences or of images with several captions, that size counts something 
     self.log("val_loss", self.loss(batch), batch_size=len(batch["labels"]))
 
 ## What correct mode does
-It weighs each batch by the samples in it, where the loader or `batch_size_fn` gives their number. Otherwise the number
-stays as it is.
+It weighs each batch by the samples in it, where the loader or `batch_size_fn` gives their number. With a collate
+function of your own, an item may be a graph or a ready batch: a tensor must have as many entries as the loader gave
+items. Otherwise the number stays as it is.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ several copies of each document.
         self.mrr.reset()
 
 ## What correct mode does
-It resets the metric before its first update in the epoch, and says how much it dropped.
+It resets the metric before its first update in the epoch, and says how much it dropped. It does so only where a log
+call has shown the metric, or its `compute()` value unchanged: `1 - mrr.compute()` stays as it is.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class FactCollector:
         metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
         shows = _names_of(epoch.local_states, key.shown_metrics) + _names_of(epoch.local, key.shown_parts)
         facts = collect_key(key, result, source, metric)
-        return replace(facts, shows=shows, holds_unseen_rows=key.holds_unseen_rows)
+        is_composed = bool(key.shown_parts)
+        return replace(facts, shows=shows, is_composed=is_composed, holds_unseen_rows=key.holds_unseen_rows)
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""

@@ -15,6 +15,7 @@ from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
+from lightning_retrieval_guard.run.states import MergeResult
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.suppressions import patterns_of
@@ -35,6 +36,7 @@ class ComputeDispatcher:
         self._run = run
         self._epochs = epochs
         self._protect = protect
+        self._is_part = False  # whether a composition is computed
         self._is_left = False  # whether the program's own values of the parts of a composition are asked for
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
@@ -48,18 +50,23 @@ class ComputeDispatcher:
             return plain, syncs
         if _compat.is_composition(metric):
             is_beside = self._run.settings.corrects and epoch.may_ignore and not self._is_left
-            return (functools.partial(self._compute_composition, record, plain) if is_beside else plain), syncs
+            whole = functools.partial(self._compute_parts, plain)
+            return (functools.partial(self._compute_composition, record, whole) if is_beside else whole), syncs
         merged = self._epochs.states.merged(record)
-        is_beside = merged is not None and merged[1] and epoch.may_ignore
-        if merged is not None and not (self._is_left and is_beside):
-            return functools.partial(_compute_within, merged[0], record, plain, is_beside), True
+        if merged is not None:
+            is_beside = not merged.is_fault and epoch.may_ignore
+            if self._is_left and is_beside:
+                return functools.partial(_without_trace, record, plain), syncs
+            return functools.partial(_compute_within, merged, record, plain, is_beside), True
         if not record.is_rows or not self._run.settings.corrects or _compat.syncs_itself(metric):
             # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
-        if outcome is None or (self._is_left and needs_plain):
+        if outcome is None:
             return plain, syncs
+        if self._is_left and needs_plain:
+            return functools.partial(_without_trace, record, plain), syncs
         self._note_compute(record, epoch, syncs)
         if needs_plain:
             return functools.partial(_take_beside_plain, outcome, record, plain), True
@@ -106,6 +113,14 @@ class ComputeDispatcher:
                     waits=self._run.settings.mode != "warn",
                 )
 
+    def _compute_parts(self, plain: Plain) -> Any:
+        """The value of a composition, the key of which shows findings about its parts."""
+        is_part, self._is_part = self._is_part, True
+        try:
+            return plain()
+        finally:
+            self._is_part = is_part
+
     def _compute_composition(self, record: MetricRecord, plain: Plain) -> Any:
         """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
         self._is_left = True
@@ -132,6 +147,9 @@ class ComputeDispatcher:
         # Lightning computes an object on all ranks at once; in a hook one of them may be alone
         if source.hangs_on_order and _compat.current_hook(self._run.module) is None:
             return None
+        # what the program makes of the value has no key at which a finding could stand
+        if source.stale and not source.dropped and not (record.is_shown or source.plan.uneven or self._is_part):
+            return None
         outcome = source.outcome
         # on one device the program's number stands, and where chance decides only torchmetrics knows which it is
         unsure = outcome.by_chance or outcome.error is not None or outcome.value is None
@@ -157,12 +175,35 @@ class ComputeDispatcher:
         return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
-def _compute_within(states: _compat.WithStates, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
+def _compute_within(merged: MergeResult, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
     """The value of other states, with the program's own kept for a log call that leaves the number to the program."""
     if is_beside:
-        record.program_value = plain()
-    with states:
+        # once: from then on the metric keeps the value of the other states for the next call
+        if merged.program_value is None:
+            merged.program_value = _without_trace(record, plain)
+        record.program_value = merged.program_value
+    with merged.within:
         return plain()
+
+
+def _without_trace(record: MetricRecord, plain: Plain) -> Any:
+    """A value that the program did not ask for.
+
+    What ``compute()`` writes to the metric, such as an average that goes on, is undone, and so are random numbers.
+    """
+    metric = record.metric()
+    assert metric is not None
+    with _compat.attributes_kept(metric), torch.random.fork_rng(devices=[]):
+        # a tensor of the metric itself would go back too
+        return _copied(plain())
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {name: _copied(part) for name, part in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _alone(metric: Any, plain: Plain) -> Any:
@@ -177,7 +218,7 @@ def _alone(metric: Any, plain: Plain) -> Any:
 
 def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
     """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
-    record.program_value = plain()
+    record.program_value = _without_trace(record, plain)
     return _take(outcome, record.metric())
 
 

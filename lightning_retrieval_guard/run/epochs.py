@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_retrieval_guard import _compat
@@ -19,7 +19,6 @@ from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_history import compute_value
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 
@@ -115,7 +114,21 @@ class Epochs:
         new = self._recompute(epoch, new) if corrects or self._run.world_size == 1 else new
         new = [compose(epoch, key) if key.parts else key for key in new]
         epoch.keys += new
+        self._note_shown(epoch, new)
         self._judgement.act(epoch, new)
+
+    def _note_shown(self, epoch: RunningEpoch, keys: Iterable[KeyView]) -> None:
+        """Note in the records of metrics what keys have shown of them: on all ranks, where any has logged the key."""
+        for key in keys:
+            first, logged = key.first, epoch.record.keys.get(key.first.storage)
+            names = [*first.shows, *(source.name for source in key.sources)]
+            metrics = [epoch.local_states[name].metric for name in names if name in epoch.local_states]
+            metrics += [metric for name in names if (metric := self._finder.metric(name)) is not None]
+            metrics += [] if logged is None else logged.shown_metrics
+            for record in map(self._watch.record_of, metrics):
+                record.is_forwarded |= first.kind == "forward"
+                if first.kind in ("metric", "compute") and not key.is_written:
+                    record.is_shown, record.is_composed = True, record.is_composed or first.is_composed
 
     def _meet(self, label: str, message: Message, sources: Mapping[str, LocalSource], wants: Wants) -> Meeting:
         with refusing(self._run.settings):
@@ -136,7 +149,7 @@ class Epochs:
         ]
 
     def _recomputed_value(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return compute_value(epoch.record.keys[key.first.storage].history.metric, alone)
+        return epoch.record.keys[key.first.storage].history.recompute(alone)
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 

@@ -39,8 +39,6 @@ from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 
 _Fed = tuple[Metric, MetricRecord]
-MergedStates = Mapping[str, tuple[int, Mapping[str, Any]]]
-"""For every metric in a metric, by its path, the updates of all ranks and the states that come of them."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +132,27 @@ def _differs_from_nothing(part: Any, metric: Any) -> bool:
     return bool(part.ndim != 1 or part.dtype != _compat.dtype_of(metric))
 
 
-@dataclass(frozen=True)
-class _MergeResult:
-    """The merged states of a metric, as of the last exchange."""
+@dataclass
+class MergeResult:
+    """The merged states of a metric, as of the last exchange.
+
+    Attributes:
+        name: Of the metric.
+        local: The metric.
+        stamp: Its stamp then.
+        within: A context in which it holds the states.
+        is_fault: Whether torchmetrics could not combine the ranks.
+        is_apart: Whether they are those of one dataloader or stage alone.
+        program_value: What it comes to of its own states, once that was asked for.
+    """
 
     name: str
     local: LocalStates
     stamp: tuple[int, int]
-    merged: MergedStates
+    within: _compat.WithStates
     is_fault: bool
     is_apart: bool
+    program_value: Any = None
 
 
 class StateMerger:
@@ -161,7 +170,7 @@ class StateMerger:
         self._run = run
         self._watch = watch
         self._by_name = by_name
-        self._results: dict[int, _MergeResult] = {}
+        self._results: dict[int, MergeResult] = {}
         self._views: dict[tuple[str, tuple[int, ...]], StateView] = {}
 
     def clear(self) -> None:
@@ -247,7 +256,8 @@ class StateMerger:
     def _merge(self, view: StateView, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
         """Merge the states of one metric, and say why they cannot be, if so; the same on every rank that has it."""
         merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
-        for path, part in _compat.metrics_in(metric).items():
+        parts = _compat.metrics_in(metric)
+        for path, part in parts.items():
             held = [states[path] for states in ranks if path in states]
             # merging as torchmetrics declares it would not be what this metric does
             if _compat.combines_by_own_code(part):
@@ -259,8 +269,8 @@ class StateMerger:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         # of no epoch, as only the stamp is looked at
         local = LocalStates(metric, record.leader or record, epoch=-1)
-        self._results[id(metric)] = _MergeResult(
-            view.name, local, local.stamp, merged, view.fault is not None, view.is_apart
+        self._results[id(metric)] = MergeResult(
+            view.name, local, local.stamp, _compat.WithStates(parts, merged), view.fault is not None, view.is_apart
         )
         return ""
 
@@ -284,15 +294,8 @@ class StateMerger:
                 self._results = {key: result for key, result in self._results.items() if result.name != view.name}
         return list(self._views.values())
 
-    def merged(self, record: MetricRecord) -> tuple[_compat.WithStates, bool] | None:
-        """A context in which a metric holds the states of all ranks, where these were merged and it was not fed since.
-
-        Args:
-            record: The metric's.
-
-        Returns:
-            The context, and whether torchmetrics could combine the ranks as well.
-        """
+    def merged(self, record: MetricRecord) -> MergeResult | None:
+        """The states of all ranks, where these were merged and the metric was not fed since."""
         metric = record.metric()
         result = self._results.get(id(metric))
         if metric is None or result is None or result.local.metric is not metric or result.stamp != result.local.stamp:
@@ -300,7 +303,7 @@ class StateMerger:
         if result.is_apart and _compat.current_hook(self._run.module) is not None:
             self.end_dataloader()  # the program computes what all dataloaders have fed
             return None
-        return _compat.WithStates(_compat.metrics_in(metric), result.merged), not result.is_fault
+        return result
 
 
 def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:

@@ -31,11 +31,14 @@ class BatchSize:
         samples: The number of samples, or ``None`` where nothing makes it certain.
         nominal: The batch size that the loader was given, or ``None``.
         shapes: The first two sizes of every tensor in the batch.
+        items: The items of the data set that the loader put into it, or ``None`` where that is not known. An item may
+            be several samples.
     """
 
     samples: int | None
     nominal: int | None
     shapes: tuple[tuple[int, ...], ...]
+    items: int | None = field(default=None, compare=False)
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -60,14 +63,24 @@ def measure_batch(
     nominal, by_loader = _by_loader(loader, batch_index)
     shapes = tuple(tuple(tensor.shape[:2]) for tensor in tensors if tensor.ndim)
     if batch_size_fn is not None:
-        return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes)
+        return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes, by_loader)
     leading = {shape[0] for shape in shapes}
-    by_tensors = leading.pop() if len(leading) == 1 else None
+    by_tensors = min(leading) if len(leading) == 1 else None
     if by_loader is None:
-        return BatchSize(by_tensors, nominal, shapes)
+        return BatchSize(by_tensors, nominal, shapes, by_tensors if keeps_order(loader) else None)
     # a collate function that leaves samples out makes the loader's count an upper bound only
-    dropped = by_tensors is not None and by_tensors < by_loader
-    return BatchSize(None if dropped else by_loader, nominal, shapes)
+    if by_tensors is not None and by_tensors < by_loader:
+        return BatchSize(None, nominal, shapes)
+    are_items = keeps_order(loader) or not leading or _counts_items(leading, by_loader, nominal)
+    return BatchSize(by_loader if are_items else None, nominal, shapes, by_loader)
+
+
+def _counts_items(leading: set[int], items: int, nominal: int | None) -> bool:
+    """Whether the tensors that a collate function of the program's own made show that an item is a sample.
+
+    An item may also be a graph with many nodes, or a batch that is ready. Of an item alone, any tensor may have size 1.
+    """
+    return leading == {items} or (items in leading and nominal != 1)
 
 
 def _by_function(batch: Any, function: Callable[[Any], int]) -> int:
@@ -176,17 +189,21 @@ class Padding:
         repeated: Samples that are repeated, over all ranks.
         samples: Samples that one rank gets, repeated ones included.
         world_size: The number of ranks that the sampler serves.
+        is_ordered: Whether the samples come as the sampler deals them, so that it is known which one is repeated.
     """
 
     repeated: int
     samples: int
     world_size: int
+    is_ordered: bool = True
 
     def first_with_last_of(self, rank: int) -> int | None:
         """The rank that has the last sample of ``rank`` as its first one, or ``None`` where that is not repeated.
 
         The sampler deals the samples to the ranks in turns, and then deals the first ones again.
         """
+        if not self.is_ordered:
+            return None
         number = rank - (self.world_size - self.repeated)
         distinct = self.samples * self.world_size - self.repeated
         return number % distinct if number >= 0 else None
@@ -197,12 +214,20 @@ class Padding:
 
 
 def padding_of(loader: Any | None) -> Padding | None:
-    """The padding of the loader's sampler, or ``None`` where it repeats nothing."""
+    """The padding of the loader's sampler, or ``None`` where it repeats nothing.
+
+    A batch sampler of the program's own may hold the sampler, and may put its samples in another order.
+    """
     sampler: Any = getattr(loader, "sampler", None)
+    is_ordered = _compat.deals_in_turns(sampler)
+    if not is_ordered:
+        batches = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batches, "sampler", None)
+        is_ordered = getattr(type(batches), "__iter__", None) is BatchSampler.__iter__
     if not _compat.deals_in_turns(sampler) or sampler.drop_last:
         return None
     repeated = sampler.total_size - len(sampler.dataset)
-    return Padding(repeated, sampler.num_samples, sampler.num_replicas) if repeated > 0 else None
+    return Padding(repeated, sampler.num_samples, sampler.num_replicas, is_ordered) if repeated > 0 else None
 
 
 def gives_equal_batches(loader: Any | None) -> bool:

@@ -8,6 +8,7 @@ that sample, whose inputs are kept, because the other rank must have seen the sa
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
 from lightning_retrieval_guard.watch.batches import bytes_of
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, UpdateContext
+
+_DRAWS = "its update draws random numbers, which would be others without the sample"
 
 
 @dataclass
@@ -96,7 +99,10 @@ class BesideFeeder:
                 return
             inputs = _without_last(inputs, repeats.size)
         if (is_last or beside.is_apart) and not beside.problem:
-            self._feed(metric, beside, inputs, functools.partial(running, record))
+            draws = self._feed(metric, beside, inputs, functools.partial(running, record))
+            # from other samples it makes something else of the same numbers
+            if draws and is_last:
+                beside.problem = _DRAWS
 
     def _meet_repeated(self, metric: Any, beside: Beside, repeats: Repeats, inputs: Any) -> None:
         if beside.last_of is None:
@@ -105,10 +111,20 @@ class BesideFeeder:
                 beside.states = self._copy(metric, _compat.held_states)
             self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
+        whole = _whole(metric, inputs, repeats.size)
         if not _is_cut(inputs, repeats.size):
             beside.problem = "none of what it was updated with has one entry a sample"
+        # of one sample nothing is left, so nothing else goes into the states
+        elif whole and repeats.size > 1:
+            beside.problem = f"it was updated with {whole} too, which may hold the sample"
+        elif _compat.resamples(metric):
+            beside.problem = _DRAWS
+        elif any("mean" in _compat.state_reductions(part).values() for part in _compat.metrics_in(metric).values()):
+            beside.problem = "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
 
-    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> None:
+    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> bool:
+        """Update a metric beside the program; whether that draws random numbers on the host."""
+        draws = False
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
         states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
@@ -119,13 +135,16 @@ class BesideFeeder:
                 _compat.attributes_kept(metric),
                 _compat.WithStates(parts, states),
             ):
+                random_state = torch.random.get_rng_state()
                 metric.update(*args, **kwargs)
+                draws = not torch.equal(random_state, torch.random.get_rng_state())
                 held = {path: Held(part.update_count, _compat.held_states(part)) for path, part in parts.items()}
             self._bytes += sum(_grown(before.states, held[path].states) for path, before in beside.states.items())
             beside.states = held
             self._heed_limit(beside)
         except Exception as error:  # whatever a metric says of other states, the program never had it hold these
             beside.problem = f"its update beside the program raises {type(error).__name__}"
+        return draws
 
     def _heed_limit(self, beside: Beside) -> None:
         if self._bytes > self._limit:
@@ -170,6 +189,35 @@ def _has_entries(value: Any, size: int) -> bool:
 def _is_cut(inputs: Any, size: int) -> bool:
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
+
+
+def _whole(metric: Any, inputs: Any, size: int) -> str:
+    """What was given for all samples at once, such as a mean loss of the batch; empty where that is nothing.
+
+    Whole numbers, words and ``None`` are settings, and so is a number that stands in the signature of ``update()``.
+    """
+    args, kwargs = inputs
+    try:
+        given = inspect.signature(type(metric).update).bind(metric, *args, **kwargs).arguments
+    except (TypeError, ValueError):  # then nothing is known of names
+        given = {}
+    settings = [given[name] for name in given if _is_setting(metric, name, given[name])]
+    for value in _values((*args, *kwargs.values())):
+        is_whole = not _has_entries(value, size) and not isinstance(value, _SETTINGS)
+        if is_whole and not any(value is setting for setting in settings):
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            return f"a {type(value).__name__}{shape}"
+    return ""
+
+
+_SETTINGS = (bool, int, str, type(None), torch.dtype, torch.device)
+
+
+def _is_setting(metric: Any, name: str, value: Any) -> bool:
+    """Whether a float is what it is without the program, or a weight of 1, which torchmetrics gives to every sample."""
+    default = inspect.signature(type(metric).update).parameters[name].default
+    weighs = name == "weight" and type(metric).__module__.startswith("torchmetrics.aggregation")
+    return isinstance(value, float) and (value == 1 if weighs else value == default)
 
 
 def _values(values: Any) -> list[Any]:

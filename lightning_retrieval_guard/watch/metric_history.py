@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,14 +32,20 @@ def may_be_stale(metric: Metric, stage: str) -> bool:
 
 
 def drop_stale(
-    record: MetricRecord, feeding: UpdateContext, row_records: Iterable[tuple[Metric, MetricRecord]]
+    record: MetricRecord,
+    feeding: UpdateContext,
+    records: Iterable[tuple[Metric, MetricRecord]],
+    may_drop: Callable[[MetricRecord], bool],
 ) -> None:
     """Make a metric forget what it was fed in earlier epochs, before the first update of another one.
+
+    It forgets only what log calls have shown: another number would change without a finding.
 
     Args:
         record: The metric.
         feeding: What is about to feed it.
-        row_records: The living metrics that keep rows: members of a compute group share them, and lose them together.
+        records: The living metrics: members of a compute group share what they hold, and lose it together.
+        may_drop: Whether the user lets a metric forget.
     """
     metric = record.metric()
     if metric is None or not may_be_stale(metric, feeding.stage):
@@ -48,17 +54,29 @@ def drop_stale(
         return
     if not record.is_rows and metric.update_count != sum(record.feeds.values()):
         return  # updates in compiled code are not seen
-    count, sharers = sum(record.feeds.values()), [(metric, record)]
+    sharers = [(other, sharer) for other, sharer in records if _share(sharer, record)]
+    if not all(sharer.may_forget and may_drop(sharer) for _, sharer in sharers):
+        return
+    if not any(sharer.is_shown or sharer.is_forwarded for _, sharer in sharers):
+        return
+    count = sum(record.feeds.values())
     if record.is_rows:
-        ids = _compat.row_states(metric)[0]
-        count = sum(part.numel() for part in ids)
-        sharers = [(other, sharer) for other, sharer in row_records if _compat.row_states(other)[0] is ids]
+        count = sum(part.numel() for part in _compat.row_states(metric)[0])
     dropped = Dropped(feeding.epoch, count, all(feed.stage == "sanity_check" for feed in record.feeds))
     for other, sharer in sharers:
-        other.reset()
         sharer.dropped = dropped
-        if other is not metric:
+        # without rows, the others take over the states of the first when they are computed
+        if record.is_rows or sharer is record:
+            other.reset()
+        if record.is_rows and other is not metric:
             _compat.share_rows(metric, other)
+
+
+def _share(one: MetricRecord, other: MetricRecord) -> bool:
+    """Whether a metric holds what another one does, which is the first of its compute group or keeps rows."""
+    if not other.is_rows:
+        return one is other or one.leader is other
+    return one.is_rows and _compat.row_states(one.metric())[0] is _compat.row_states(other.metric())[0]
 
 
 _TASKS = ("Binary", "Multiclass", "Multilabel")
@@ -150,6 +168,17 @@ class MetricHistory:
         record = self._record
         return record.metric() if record is not None and record.generation == self._generation else None
 
+    def recompute(self, alone: bool) -> float | None:
+        """What the last metric comes to; see ``compute_value``."""
+        record, metric = self._record, self.metric
+        if record is None or metric is None:
+            return None
+        is_computed = record.is_computed
+        value = compute_value(metric, alone)
+        # the program did not
+        record.is_computed = is_computed
+        return value
+
     def describe(
         self, kind: str, calls: int, dataloader: int | None, feeding: UpdateContext, world_size: int
     ) -> SourceMetricFacts:
@@ -198,18 +227,19 @@ class MetricHistory:
 def compute_value(metric: Any, alone: bool) -> float | None:
     """The value of a metric, where it is one number; leaves the metric and the random state as they were.
 
+    What ``compute()`` writes to the metric, such as an average that goes on, is undone.
+
     Args:
         metric: The metric.
         alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must compute.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _compat.attributes_kept(metric):
         warnings.simplefilter("ignore")  # the program did not compute here
-        # neither is an old value taken, nor this one left for the program
+        # no old value is taken
         _compat.forget_computed(metric)
         with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
             value = metric.compute()
-        _compat.forget_computed(metric)
-    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+        return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 def _is_wrapper(metric: Metric) -> bool:

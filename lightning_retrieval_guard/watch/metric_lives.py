@@ -175,6 +175,12 @@ class MetricRecord:
     # the last epoch in a step of which it was reset
     reset_in_epoch: int | None = None
     dropped: Dropped | None = None
+    # whether a log call has shown the metric or an unchanged value of its compute(), a value of its forward(), or it
+    # as a part of a composition; and whether the program has computed it
+    is_shown: bool = False
+    is_forwarded: bool = False
+    is_composed: bool = False
+    is_computed: bool = False
     # what compute() returned in place of which the guard gave its own value
     program_value: Any = None
     # where it was before the guard brought it to the module's device
@@ -198,6 +204,14 @@ class MetricRecord:
         """The same, if somebody holds it."""
         current = self._life() if self._life is not None else None
         return current if current is not None and current.generation == self.generation else None
+
+    @property
+    def may_forget(self) -> bool:
+        """Whether every number that depends on what it holds is, as far as is seen, one at which a finding can stand.
+
+        What the program makes of a value, such as ``1 - metric.compute()``, has none.
+        """
+        return (self.is_shown or not self.is_computed) and (self.is_rows or not self.is_composed)
 
     @property
     def stamp(self) -> tuple[int, int]:

@@ -277,8 +277,8 @@ class MetricWatch:
         if feeding is None:
             return
         # what was fed nothing holds nothing of another epoch
-        if record.feeds and self._listener.may_drop_stale(record):
-            drop_stale(record, feeding, self.row_records())
+        if record.feeds:
+            drop_stale(record, feeding, self.records(), self._listener.may_drop_stale)
         self._listener.move_to_module_device(record, tensors_in(inputs))
         if not record.is_rows:
             self._beside.take(record, feeding, inputs, self._running)
@@ -306,6 +306,7 @@ class MetricWatch:
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         life, update = None, 0
+        record.is_computed |= how == "compute"
         if record.is_rows and record.metric() is not None:
             life = record.life
             self._recent.append(life)

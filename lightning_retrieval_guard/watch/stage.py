@@ -78,8 +78,9 @@ class StageRecord:
     _feeding: UpdateContext | None = None
     _column_bytes: int = 0
     _in_batch: IdColumns | None = None
-    # samples seen, or None once a batch had an unknown size
+    # samples seen, or None once a batch had an unknown size; and items of the data set
     _samples: dict[int | None, int | None] = field(default_factory=dict)
+    _items: dict[int | None, int | None] = field(default_factory=dict)
 
     def start_batch(
         self,
@@ -105,6 +106,8 @@ class StageRecord:
             self._edges.setdefault(dataloader, ShardEdges()).note(leaves.values(), size)
         self._samples[dataloader] = None if size is None or seen is None else seen + size
         self.counted_ids = CountedIds() if self.batches == 1 and self.stage != "train" else None
+        items, given = self._items.get(dataloader, 0), self.batch.items
+        self._items[dataloader] = None if items is None or given is None else items + given
         self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
         self.means = None if self.repeats is None else SampleMeans(self.repeats.size, max_held_mb * MEBIBYTE)
 
@@ -185,4 +188,4 @@ class StageRecord:
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
         padding = self._padding.get(self.dataloader)
-        return padding if padding is not None and self._samples[self.dataloader] == padding.samples else None
+        return padding if padding is not None and self._items[self.dataloader] == padding.samples else None

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MaxMetric, MetricCollection
-from torchmetrics.classification import BinaryAccuracy
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from lightning_retrieval_guard import RetrievalGuard
@@ -140,6 +140,86 @@ def test_what_the_user_wants_to_keep_is_kept() -> None:
             [shown_value["mrr"] for shown_value in plain], abs=1e-6
         )
         assert not any(key.endswith("mrr") for key in above_note(guard))
+
+
+class Derived(NeverReset):
+    """Shows nothing of its metrics as they compute it, where a finding could stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blend = 0.5 * self.accuracy
+
+    def on_validation_epoch_end(self) -> None:
+        several = self.several.compute()
+        self.log("several", 1 - several["first"])
+        self.log_dict({"mrr": 1 - self.metric.compute(), "accuracy": 1 - self.accuracy.compute()})
+        self.log("blend", self.blend.compute())
+
+
+class ShownToo(Derived):
+    """Shows one member of the group by itself, and what it makes of the other one."""
+
+    def on_validation_epoch_end(self) -> None:
+        several = self.several.compute()
+        self.log_dict({"hit": several["hit"], "several": 1 - several["first"]})
+        self.log_dict({"accuracy": self.accuracy.compute(), "blend": self.blend.compute()})
+
+
+@pytest.mark.parametrize("program", [Derived, ShownToo])
+def test_what_the_program_makes_of_stale_values_stays(program: type[NeverReset]) -> None:
+    plain, guard = fit(program(), sanity=2), RetrievalGuard("correct")
+    found = fit(program(), guard, sanity=2)
+    changed = {name for one, other in zip(plain, found, strict=True) for name in one if one[name] != other[name]}
+    assert changed == ({"hit"} if program is ShownToo else set())
+    assert {finding.key for finding in above_note(guard).values() if finding.corrected} == changed
+
+
+class CountsByState(NeverReset):
+    """A compute group of metrics that keep states: the first one is updated for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.several = MetricCollection([BinaryAccuracy(), BinaryF1Score()])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores, target, _ = moved(batch, len(self.shown))
+        self.several.update(scores.clamp(max=1), target)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.several.compute())
+
+
+def test_every_member_of_a_group_has_a_finding() -> None:
+    guard, plain = RetrievalGuard("correct"), fit(CountsByState())
+    shown, findings = fit(CountsByState(), guard), above_note(guard)
+    assert {key for key, value in shown[-1].items() if value != plain[-1][key]} == {"BinaryAccuracy", "BinaryF1Score"}
+    assert {finding.key for finding in findings.values() if finding.corrected} == {"BinaryAccuracy", "BinaryF1Score"}
+
+
+class ByBatch(CountsByState):
+    """Logs values of single batches, which do not depend on what the metric holds, in each epoch."""
+
+    derives = False
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores, target, _ = moved(batch, len(self.shown))
+        self.log("f1", self.several["BinaryF1Score"](scores.clamp(max=1), target))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.derives:
+            self.log("error", 1 - self.several["BinaryF1Score"].compute())
+
+
+class ByBatchAndDerived(ByBatch):
+    derives = True
+
+
+def test_what_nobody_computes_is_dropped_for_the_value_of_the_epoch() -> None:
+    for program, is_corrected in ((ByBatch, True), (ByBatchAndDerived, False)):
+        guard, plain = RetrievalGuard("correct"), fit(program())
+        shown = fit(program(), guard)
+        assert (shown[-1]["f1"] != plain[-1]["f1"]) == is_corrected
+        assert shown[-1].get("error") == plain[-1].get("error")
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from lightning_retrieval_guard.watch.batches import (
     measure_batch,
     padding_of,
 )
+from lightning_retrieval_guard.watch.stage import StageRecord
 
 Pair = namedtuple("Pair", "left right")
 
@@ -54,6 +56,47 @@ def test_the_distributed_sampler_tells_the_share_of_the_rank() -> None:
 def test_fewer_rows_than_the_loader_gave_make_it_uncertain() -> None:
     assert size(torch.zeros(3, 2), 0, loader()).samples is None
     assert size(torch.zeros(8, 2), 0, loader()).samples == 4  # two views a sample
+
+
+def joined(items: Any) -> Any:
+    """A collate function of the program's own."""
+    return items[0]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batch_size", "samples"),
+    [
+        ([(4, 2), (4,)], 4, 4),
+        ([(137, 2), (4,)], 4, 4),  # tokens and texts
+        ([(9, 2), (9,)], 4, None),  # nodes of four graphs, or parts of four items
+        ([(9, 2), (2, 30)], 4, None),  # nodes and edges
+        ([(3, 2)], 4, None),  # one was left out
+        ([], 4, 4),  # words alone
+        ([(32, 5), (32,)], 1, None),  # a batch that is ready
+        ([(32, 5), (1,)], 1, None),
+        ([(1, 5), (1,)], 1, 1),
+    ],
+)
+def test_a_collate_function_shows_whether_an_item_is_a_sample(
+    shapes: list[tuple[int, ...]], batch_size: int, samples: int | None
+) -> None:
+    own = loader(batch_size=batch_size, collate_fn=joined)
+    found = size([torch.zeros(shape) for shape in shapes], 0, own)
+    assert found.samples == samples
+    assert found.items == (None if shapes == [(3, 2)] else batch_size)
+
+
+def test_a_sampler_repeats_items_of_any_number_of_samples() -> None:
+    sampler = DistributedSampler(range(11), num_replicas=2, rank=0, shuffle=False)
+    own = DataLoader(range(11), batch_size=3, sampler=sampler, collate_fn=joined)
+    loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=[own]))
+    trainer = SimpleNamespace(_active_loop=loop, world_size=2, global_rank=0)
+    stage = StageRecord("validate", 1)
+    for index, nodes in enumerate([17, 9]):
+        assert index == 0 or stage.padding() is None
+        stage.start_batch(trainer, torch.zeros(nodes, 2), index, None, None, 256)
+        assert stage.samples is None
+    assert stage.padding() == Padding(1, 6, 2)
 
 
 class InAnotherOrder(DistributedSampler):
@@ -168,6 +211,13 @@ def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
     assert padding_of(loader(7, sampler=DistributedSampler(range(7), 2, 0, drop_last=True))) is None
     assert padding_of(loader(7)) is None
     assert padding_of(None) is None
+    held = DistributedSampler(range(7), 2, 0)
+    assert padding_of(DataLoader(range(7), batch_sampler=BatchSampler(held, 2, False))) == Padding(1, 4, 2)
+    own = padding_of(DataLoader(range(7), batch_sampler=OwnBatchSampler(held, 2, False)))
+    assert own == Padding(1, 4, 2, is_ordered=False)
+    assert [own.first_with_last_of(rank) for rank in (0, 1)] == [None, None]
+    assert not own.is_first_repeated(0)
+    assert padding_of(DataLoader(range(7), batch_sampler=OwnBatches())) is None
     assert padding_of(loader(7, sampler=InAnotherOrder(range(7), 2, 0))) is None
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
+from torchmetrics.text import BLEUScore
+from torchmetrics.wrappers import BootStrapper, MultitaskWrapper
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import (
@@ -26,7 +28,7 @@ from lightning_retrieval_guard.epoch.states import (
     unpack_states,
 )
 from lightning_retrieval_guard.watch.beside import BesideFeeder
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, Repeats, UpdateContext
 
 DTYPES = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -289,3 +291,112 @@ def test_what_goes_beside_a_metric_stays_within_its_limit(limit: float, is_kept:
     assert record.beside is not None
     assert bool(record.beside.states) == is_kept
     assert record.beside.problem == ("" if is_kept else "its states take more than max_held_mb")
+
+
+class Weighted(Metric):
+    """Takes whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, values: Any, other: Any = None, scale: float = 2.0, **more: Any) -> None:
+        self.total = self.total + torch.as_tensor(values).sum()
+
+    def compute(self) -> Tensor:
+        return self.total
+
+
+def problem_of(metric: Metric, *args: Any, size: int = 3, **kwargs: Any) -> str:
+    """Why nothing is known of a metric without the last sample of its batch."""
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    context = UpdateContext("validate", 1, None, None, None, lambda epoch: False, repeats=Repeats(size, False, 0))
+    BesideFeeder(1e6).take(record, context, (args, kwargs), lambda _: contextlib.nullcontext())
+    assert record.beside is not None
+    assert bool(record.beside.problem) or size == 1 or bool(record.beside.states)
+    return record.beside.problem
+
+
+EACH = torch.rand(3)
+WORDS = ["a b", "a c", "b c"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "args", "kwargs"),
+    [
+        (MeanMetric(), (EACH,), {}),
+        (MeanMetric(), (EACH, torch.ones(3)), {}),
+        (MeanMetric(), (EACH, 1.0), {}),
+        (MeanMetric(), (EACH,), {"weight": 1.0}),
+        (BinaryAUROC(), (EACH, torch.ones(3, dtype=torch.long)), {}),
+        (BLEUScore(), (WORDS, [[words] for words in WORDS]), {}),
+        (MultitaskWrapper({"a": MeanMetric()}), ({"a": EACH}, {"a": torch.ones(3)}), {}),
+        (Weighted(), (EACH, None, 2.0), {}),
+        (Weighted(), (EACH,), {"real": True, "mode": "all", "step": 4, "other": [EACH, EACH, EACH]}),
+    ],
+)
+def test_settings_go_with_what_has_one_entry_a_sample(metric: Metric, args: Any, kwargs: Any) -> None:
+    assert not problem_of(metric, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "args", "kwargs", "what"),
+    [
+        (Weighted(), (torch.tensor(0.4), EACH), {}, "a Tensor of shape ()"),
+        (Weighted(), (0.4, EACH), {}, "a float"),
+        (Weighted(), (EACH, None, 3.0), {}, "a float"),
+        (Weighted(), (EACH,), {"more": torch.ones(5, 2)}, "a Tensor of shape (5, 2)"),
+        (Weighted(), (EACH,), {"more": {"mean": torch.tensor(0.4)}}, "a Tensor of shape ()"),
+        (Weighted(), (EACH,), {"more": [0.5, 0.5]}, "a list"),
+        (MeanMetric(), (0.4, torch.ones(3)), {}, "a float"),
+        (MeanMetric(), (EACH, 3.0), {}, "a float"),
+        (MeanMetric(), (torch.tensor(0.4), torch.ones(3)), {}, "a Tensor of shape ()"),
+    ],
+)
+def test_what_may_hold_the_sample_is_a_problem(metric: Metric, args: Any, kwargs: Any, what: str) -> None:
+    assert problem_of(metric, *args, **kwargs) == f"it was updated with {what} too, which may hold the sample"
+
+
+def test_of_a_batch_of_one_sample_nothing_is_left() -> None:
+    assert not problem_of(Weighted(), torch.ones(1), torch.tensor(0.4), size=1)
+
+
+class Noisy(Weighted):
+    """Adds noise to what it is given."""
+
+    def update(self, values: Any, other: Any = None, scale: float = 2.0, **more: Any) -> None:
+        super().update(values + torch.rand(len(values)), other, scale, **more)
+
+
+@pytest.mark.parametrize("metric", [Noisy(), BootStrapper(MeanMetric(), num_bootstraps=3)])
+def test_another_random_draw_is_no_correction(metric: Metric) -> None:
+    before = torch.random.get_rng_state()
+    assert problem_of(metric, EACH) == "its update draws random numbers, which would be others without the sample"
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_same_samples_are_drawn_for_one_dataloader_alone() -> None:
+    metric, alone = Noisy(), Noisy()
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    record.feeds[Feed(1, "validate", 0)] = 1
+    second = UpdateContext("validate", 1, 1, None, None, lambda epoch: False, logs_by_dataloader=True)
+    torch.manual_seed(5)
+    BesideFeeder(1e6).take(record, second, ((EACH,), {}), lambda _: contextlib.nullcontext())
+    alone.update(EACH)
+    assert record.beside is not None
+    assert not record.beside.problem
+    assert record.beside.states[""].states["total"] == alone.total
+
+
+class Averaged(Weighted):
+    """Has torchmetrics take the mean of a state over ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("mean", torch.tensor(0.0), dist_reduce_fx="mean")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_nothing_tells_how_a_mean_of_ranks_weighs_samples(size: int) -> None:
+    what = "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
+    assert problem_of(Averaged(), EACH[:size], size=size) == what
