@@ -135,6 +135,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         source: The name of the rows behind it.
         holds_unseen_rows: Whether the metric behind it feeds retrieval metrics of its own, whose rows nobody looks at.
         shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
+        of_shard: What the logged Metric object comes to on this rank, where it combines no ranks and keeps no rows.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
@@ -155,6 +156,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     source: str | None = None
     holds_unseen_rows: bool = False
     shows: Sequence[str] = ()
+    of_shard: float | None = None
     value: float | None = None
     weight: float | None = None
     first_batch: float | None = None

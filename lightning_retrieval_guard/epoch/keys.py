@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,19 +113,15 @@ class LoggedKey:
     @property
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
-        values = [facts.own_value for facts in self.facts if facts is not None]
-        if len(values) < self.world_size or any(value is None for value in values):
-            return False
-        return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+        values = [facts.own_value for facts in self.present]
+        return len(values) == self.world_size and None not in values and _are_same(values)
 
     @property
     def differs(self) -> bool:
         """Whether every rank that has seen a batch logged the key, and not all the same number."""
-        values = [facts.own_value for facts in self.facts if facts is not None]
+        values = [facts.own_value for facts in self.present]
         missing = any(facts is None and rank not in self.idle for rank, facts in enumerate(self.facts))
-        if missing or None in values:
-            return False
-        return not all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+        return not missing and None not in values and not _are_same(values)
 
     @property
     def is_lone_value(self) -> bool:
@@ -132,6 +129,17 @@ class LoggedKey:
         first = self.first
         alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
         return alone and self.evaluates and self.differs
+
+    @property
+    def is_lone_object(self) -> bool:
+        """Whether a metric object is logged that combines no ranks, and these come to different numbers."""
+        values = [facts.of_shard for facts in self.present]
+        return None not in values and not _are_same(values)
+
+    @property
+    def shows_shard(self) -> bool:
+        """Whether it is what a metric without rows comes to on rank 0 alone, so that no sample is in it twice."""
+        return self.is_lone_object or (self.source is None and self.first.shows_object and self.is_lone_value)
 
     @property
     def shows_running(self) -> bool:
@@ -207,3 +215,8 @@ class LoggedKey:
         if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
             return "nominal"
         return None
+
+
+def _are_same(values: Sequence[float | None]) -> bool:
+    known = [value for value in values if value is not None]
+    return all(same_number(value, known[0]) for value in known)

@@ -18,7 +18,7 @@ decide on each rank by a number of its own.
 
 ## What correct mode does
 It logs the value over all ranks. A plain value that is logged in an epoch-end hook stays as it is, because the guard
-cannot know how to combine it.
+cannot know how to combine it. So does the number of a metric that keeps no rows and combines no ranks.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class NeverSynced(Rule):
 
 
 def _shows_one_rank(key: KeyView) -> bool:
-    return any(_is_of_one_rank(key, source) for source in key.sources) if key.sources else key.is_lone_value
+    if key.sources:
+        return any(_is_of_one_rank(key, source) for source in key.sources)
+    return key.is_lone_value or key.is_lone_object
 
 
 def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
@@ -74,6 +76,8 @@ def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
 
 
 def _fix(key: KeyView) -> str | None:
+    if key.is_lone_object:
+        return "Build the metric with sync_on_compute=True."
     if key.source is None:
         return None
     if key.source.plan.ids_restart:

@@ -54,7 +54,7 @@ class PaddedSamples(Rule):
         if not epoch.repeated.count or epoch.stage == "train":
             return
         for key in epoch.keys:
-            if epoch.repeated_at(key).count:
+            if epoch.repeated_at(key).count and not key.shows_shard:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
         twice = _twice(epoch, epoch.repeated)
         for source in epoch.sources:

@@ -116,3 +116,20 @@ def test_a_reference_is_a_finite_number() -> None:
     key = KeyView((steps((7.0, 4, 4), world_size=2), steps((math.nan, 4, 4), world_size=2)))
     assert the_finding("LRG203", stage(key)).effect is None
     assert key.reference is None
+
+
+def test_an_object_that_combines_no_ranks_is_found_by_what_these_come_to() -> None:
+    options = {"kind": "metric", "value": None, "in_step": True}
+    key = KeyView((facts("auroc", of_shard=0.75, **options), facts("auroc", of_shard=0.5, **options)), computed=0.75)
+    finding = the_finding("LRG203", stage(key))
+    assert (finding.severity, finding.effect) == (Severity.ERROR, None)
+    assert finding.fix == "Build the metric with sync_on_compute=True."
+    # rank 0's shard holds no sample twice
+    assert not findings_of("LRG403", stage(key, repeated=1))
+
+
+@pytest.mark.parametrize("of_shard", [0.75, None])
+def test_an_object_that_is_the_same_on_all_ranks_is_right(of_shard: float | None) -> None:
+    ranks = (facts("auroc", kind="metric", of_shard=0.75), facts("auroc", kind="metric", of_shard=of_shard))
+    assert not findings_of("LRG203", stage(KeyView(ranks)))
+    assert findings_of("LRG403", stage(KeyView(ranks), repeated=1))
