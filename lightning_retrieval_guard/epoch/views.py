@@ -61,7 +61,16 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
-        return self._reduce([facts.value for facts in self.present if facts.value is not None])
+        return self._reduce(self._values)
+
+    @property
+    def _values(self) -> list[float]:
+        return [facts.value for facts in self.present if facts.value is not None]
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a sum of whole numbers, which comes to the same whatever the batches are."""
+        return self.first.reduction == "sum" and all(value.is_integer() for value in self._values)
 
     @property
     def floored_weight(self) -> float:
@@ -106,11 +115,11 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             return self.once_mean
+        if self.first.reduction != "mean" and self.world_size > 1 and not self.is_count:
+            return None  # one device may have other batches, of which it takes the sum or the maximum
         if not self.first.sync_dist and self.ranks_agree:
             return self.batch_mean if self.weight_fault else self.present[0].own_value
-        if self.first.reduction == "mean":
-            return self.batch_mean
-        return self._reduce([facts.value for facts in self.present if facts.value is not None])
+        return self.batch_mean if self.first.reduction == "mean" else self._reduce(self._values)
 
     @property
     def _own_global_value(self) -> float | None:

@@ -18,7 +18,8 @@ decide on each rank by a number of its own.
 
 ## What correct mode does
 It logs the value over all ranks. A plain value that is logged in an epoch-end hook stays as it is, because the guard
-cannot know how to combine it. So does the number of a metric that keeps no rows and combines no ranks.
+cannot know how to combine it. So do a sum, minimum or maximum over steps that is not a count, and the number of a
+metric that keeps no rows and combines no ranks.
 """
 
 from __future__ import annotations

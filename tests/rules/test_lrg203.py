@@ -133,3 +133,26 @@ def test_an_object_that_is_the_same_on_all_ranks_is_right(of_shard: float | None
     ranks = (facts("auroc", kind="metric", of_shard=0.75), facts("auroc", kind="metric", of_shard=of_shard))
     assert not findings_of("LRG203", stage(KeyView(ranks)))
     assert findings_of("LRG403", stage(KeyView(ranks), repeated=1))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "values", "reference"),
+    [
+        ("sum", (12.0, 10.0), 22.0),  # a count comes to the same whatever the batches are
+        ("sum", (2.5, 3.0), None),
+        ("max", (3.0, 4.0), None),
+        ("min", (0.5, 0.25), None),
+    ],
+)
+def test_one_device_may_have_other_batches(
+    reduction: str, values: tuple[float, float], reference: float | None
+) -> None:
+    key = KeyView(tuple(facts(value=value, calls=3, reduction=reduction) for value in values))
+    finding = the_finding("LRG203", stage(key))
+    assert finding.severity is Severity.ERROR
+    assert key.reference == reference
+    assert (None if finding.effect is None else finding.effect.reference) == reference
+    synced = KeyView(tuple(facts(value=value, calls=3, reduction=reduction, sync_dist=True) for value in values))
+    assert synced.reference == reference
+    alone = KeyView((facts(value=values[0], calls=3, reduction=reduction),))
+    assert alone.reference == values[0]
