@@ -167,8 +167,15 @@ class LoggedKey:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:
             return False
+        return self.parts_queries and not all(facts.single_life for facts in self.source.plan.facts if facts.rows)
+
+    @property
+    def parts_queries(self) -> bool:
+        """Whether queries go on where another value begins: forward() sees one update, and compute() all so far."""
+        if self.source is None:
+            return False
         plan = self.source.plan
-        return plan.spans_updates and not all(facts.single_life for facts in plan.facts if facts.rows)
+        return plan.spans_updates if self.first.kind == "forward" else plan.spans_batches
 
     @property
     def may_split_queries(self) -> bool:

@@ -83,6 +83,12 @@ class Plan:
         return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
 
     @property
+    def spans_batches(self) -> bool:
+        """Whether they are certain to go on in another batch or another metric life, or on another rank."""
+        whole = self.split == 0 and all(facts.whole_in_batches for facts in self.facts if facts.rows)
+        return self.spans_updates and not whole
+
+    @property
     def _meets(self) -> bool:
         return not self.ids_restart and (self.split > 0 or any(facts.restarts for facts in self.facts))
 
