@@ -93,6 +93,7 @@ class ForeignState:
         sanity: Whether all of these came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Of another stage or dataloader.
+        elsewhere: Whether nothing that it holds is of the stage at hand, so that nothing is shared.
         merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
         merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
             or nothing but different settings.
@@ -102,6 +103,7 @@ class ForeignState:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    elsewhere: bool = False
     merged: str = ""
     merged_how: MergedHow = ""
 

@@ -91,6 +91,11 @@ class LoggedKey:
         return any(facts.is_written for facts in self.present)
 
     @property
+    def is_of_another_stage(self) -> bool:
+        """Whether the metrics behind it were fed by other stages alone, such as one of a validation in the training."""
+        return all(facts.elsewhere for facts in self.sources or self.present)
+
+    @property
     def merged(self) -> str:
         """Why the metric would hold another state than that of its compute group, in words."""
         return self.first.merged if self.source is None else self.source.merged

@@ -35,7 +35,8 @@ from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Repeated
+    from lightning_retrieval_guard.epoch.padding import Repeated
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class PaddedSamples(Rule):

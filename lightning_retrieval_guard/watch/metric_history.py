@@ -190,7 +190,8 @@ class MetricHistory:
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
-            facts = replace(facts, shared=shared, **self._stale(self._record, metric, feeding))
+            elsewhere = shared > 0 and feeding.has_none_of(feeds)
+            facts = replace(facts, shared=shared, elsewhere=elsewhere, **self._stale(self._record, metric, feeding))
         merged = self._record.merged
         if merged is not None:
             facts = replace(facts, merged=merged.why, merged_how=merged.how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -334,6 +334,10 @@ class UpdateContext:
             samples = self.samples - record.samples_at_update.get(source, 0)
             record.samples_at_update[source] = self.samples
         return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step)
+
+    def has_none_of(self, feeds: Iterable[Feed]) -> bool:
+        """Whether all of these feeds are those of other stages."""
+        return all(feed.stage not in (None, self.stage) for feed in feeds)
 
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.padding import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
-from lightning_retrieval_guard.epoch.views import KeyView, Repeated, most_repeated, repeated_samples, with_repeated
+from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import Update, update
 
