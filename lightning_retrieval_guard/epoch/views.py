@@ -236,6 +236,8 @@ class EpochView:
         count = self.repeated_at(key).count
         if not count or key.repeated:
             return True
+        if not key.sources:
+            return self.leaves_out_repeated(key)
         is_known = bool(key.parts) or key.shows_source
         return is_known and all(source.plan.left_out == count for source in key.sources)
 
