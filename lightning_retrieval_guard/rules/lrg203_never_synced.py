@@ -76,11 +76,15 @@ def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
     return not first.synced and key.differs
 
 
+_LOG_OBJECT = "Log the metric object, built with sync_on_compute=True."
+
+
 def _fix(key: KeyView) -> str | None:
     if key.is_lone_object:
         return "Build the metric with sync_on_compute=True."
     if key.source is None:
-        return None
+        # sync_dist=True would log the mean of the values of the ranks
+        return None if key.first.kind == "plain" else _LOG_OBJECT
     if key.source.plan.ids_restart:
         return (
             "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
@@ -88,4 +92,4 @@ def _fix(key: KeyView) -> str | None:
         )
     if key.source.syncs_itself:
         return "Leave dist_sync_fn out: it keeps the rows of the rank."
-    return "Log the metric object, built with sync_on_compute=True."
+    return _LOG_OBJECT

@@ -68,6 +68,13 @@ def test_compute_of_a_metric_that_must_not_combine_ranks_is_found() -> None:
     assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
 
 
+@pytest.mark.parametrize("kind", ["compute", "forward"])
+def test_the_mean_over_ranks_is_no_advice_for_a_metric_without_rows(kind: str) -> None:
+    key = KeyView((at_end(0.75, kind=kind), at_end(0.5, kind=kind)))
+    assert the_finding("LRG203", stage(key)).fix == "Log the metric object, built with sync_on_compute=True."
+    assert the_finding("LRG203", stage(KeyView((at_end(0.75), at_end(0.5))))).fix == "Pass sync_dist=True."
+
+
 def test_a_value_at_the_end_has_no_reference() -> None:
     finding = the_finding("LRG203", stage(KeyView((at_end(1.0), at_end(3.0)))))
     assert finding.severity is Severity.ERROR
