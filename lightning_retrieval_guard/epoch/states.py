@@ -55,6 +55,7 @@ class StateFacts:
         averages: Whether torchmetrics takes the plain mean of states over ranks.
         stacks: Whether it gets the states of every rank to see, those of ranks without an update too.
         last_of: The rank whose first sample this one has as its last one, where states without it are known or sought.
+        fed_repeated: Whether it was fed a repeated sample, and nothing is sought.
         is_apart: Whether the metric holds updates by another dataloader or stage, and states without these are known.
         group: The ranks that it combines, where these are not all.
         suppressed: Codes and prefixes of rules that are ignored at its first update.
@@ -71,6 +72,7 @@ class StateFacts:
     averages: bool = False
     stacks: bool = False
     last_of: int | None = None
+    fed_repeated: bool = False
     is_apart: bool = False
     group: tuple[int, ...] | None = None
     suppressed: Sequence[str] = ()
@@ -147,6 +149,11 @@ class StateView:
     def counts_once(self) -> bool:
         """Whether they were found, and states without them are merged."""
         return self.leaves_out and not self.problem
+
+    @property
+    def may_count_once(self) -> bool:
+        """Whether correct mode counts the repeated samples once, as far as that is known."""
+        return self.counts_once or sum(facts.fed_repeated for facts in self.present) == self.repeated > 0
 
     @property
     def updates(self) -> tuple[int, ...]:

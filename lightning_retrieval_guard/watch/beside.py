@@ -104,7 +104,7 @@ class BesideFeeder:
                 beside.states = self._copy(metric, _compat.held_states)
             self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
-        if not _is_cut(inputs, repeats.size):
+        if not is_cut(inputs, repeats.size):
             beside.problem = "none of what it was updated with has one entry a sample"
 
     def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> None:
@@ -168,7 +168,8 @@ def _has_entries(value: Any, size: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == size
 
 
-def _is_cut(inputs: Any, size: int) -> bool:
+def is_cut(inputs: Any, size: int) -> bool:
+    """Whether an update is fed anything that has one entry a sample."""
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
 

@@ -166,6 +166,8 @@ class MetricRecord:
     leader: MetricRecord | None = None
     # what it would hold of one dataloader alone, and without the sample that the sampler repeated
     beside: Beside | None = None
+    # the epoch and the dataloader that fed it a repeated sample, where nothing goes beside it
+    fed_repeated: tuple[int, int | None] | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -238,7 +240,7 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
-        self.beside = None
+        self.beside = self.fed_repeated = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)

@@ -92,6 +92,9 @@ def run(mode: str, batch_size: int) -> dict[str, Any]:
         "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "seen": (module.steps, module.held),
         "padded": {one.key: one.corrected for each in guard for one in each.findings if one.code == "LRG403"},
+        "advised": {
+            one.key for each in guard for one in each.findings if one.code == "LRG403" and "mode='correct'" in one.fix
+        },
     }
 
 
@@ -116,6 +119,7 @@ def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int)
         assert one["values"]["auroc"] != other["values"]["auroc"]
         corrected = other["padded"]
         assert corrected == {name: name not in stays for name in other["values"] if name != "ignored"}
+        assert not other["advised"]
 
 
 def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:
@@ -125,3 +129,5 @@ def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:
         assert (other["values"], other["seen"]) == (one["values"], one["seen"])
         assert set(other["padded"]) == set(one["values"]) - {"ignored"}
         assert not any(other["padded"].values())
+        # the value of forward() stays with the step, and the mean of a batch has no part for the sample
+        assert other["advised"] == set(one["values"]) - {"ignored", "f1", "mean"}

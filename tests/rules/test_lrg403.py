@@ -189,6 +189,21 @@ def test_metrics_that_keep_states_count_it_once_where_it_is_found() -> None:
     assert finding.message.endswith("the same number. It stays: why not.")
 
 
+def test_correct_mode_is_advised_where_it_helps_and_is_not_on() -> None:
+    key = KeyView((facts("val_mean", kind="metric", shows=["mean"]),) * 2)
+    fed = keeps_states()
+    told = replace(fed, facts=(fed.facts[0], replace(fed.facts[1], last_of=None, fed_repeated=True)))
+    finding = the_finding("LRG403", stage(key, states=(told,), repeated=1))
+    assert "mode='correct'" in finding.fix
+    assert finding.corrects is None  # not in this run
+    two = replace(told, repeated=2)  # of which it was fed one
+    assert "mode='correct'" not in the_finding("LRG403", stage(key, states=(two,), repeated=2)).fix
+    corrected = stage(key, states=(fed,), repeated=1, corrected=frozenset({key.first.storage}))
+    assert "mode='correct'" not in the_finding("LRG403", corrected).fix
+    of_step = KeyView((facts("val_mean", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
+    assert "mode='correct'" not in the_finding("LRG403", stage(of_step, states=(told,), repeated=1)).fix
+
+
 def test_a_value_of_a_step_that_nothing_was_asked_for_stays() -> None:
     key = KeyView((facts("val_mean", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
     assert the_finding("LRG403", stage(key, states=(keeps_states(),), repeated=1)).corrects is None
