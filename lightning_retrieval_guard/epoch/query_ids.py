@@ -164,6 +164,11 @@ def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> I
     return "data"
 
 
+def are_of_data(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> bool:
+    """Whether one column of the batches held the ids of every update, as far as the updates are told apart."""
+    return not chunks.folded and _origin(chunks, batches, world_size) == "data"
+
+
 def _holds(column: Tensor | None, ids: Tensor, world_size: int) -> bool:
     """Whether a column holds all ids, or the ids, gathered from all ranks, all of the column."""
     if column is None or not column.numel():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.epoch.facts import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
-from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, is_diagonal, look_at_ids
+from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.epoch.values import has_low_hits
@@ -59,6 +59,7 @@ class RowFacts(IdFacts):
         first_samples: The samples of the first batch, where another rank repeats one of them.
         last_samples: The samples of the last batch, where one of them is repeated.
         last_batch: The first update of the last batch then.
+        ids_of_data: Whether a column of the batches held all ids, where this rank has a sample that is repeated.
         single_life: Whether the rows stem from one metric life that spans the epoch.
         rows_dropped: Whether rows of some updates were not kept.
         lacks_values: Whether they are missing although nothing but the rows would tell their value.
@@ -91,6 +92,7 @@ class RowFacts(IdFacts):
     first_samples: SampleFacts = NO_SAMPLES
     last_samples: SampleFacts = NO_SAMPLES
     last_batch: int = 0
+    ids_of_data: bool = False
     single_life: bool = True
     one_answer: bool = False
     rows_dropped: bool = False
@@ -211,6 +213,7 @@ def gather_facts(
         first_samples=describe_samples(table, batches, last=False) if is_repeated else NO_SAMPLES,
         last_samples=NO_SAMPLES if last is None else describe_samples(table, batches, last=True),
         last_batch=0 if last is None else last.start,
+        ids_of_data=(is_repeated or repeats is not None) and are_of_data(chunks, batches, world_size),
         single_life=single_life and not dropped,
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,

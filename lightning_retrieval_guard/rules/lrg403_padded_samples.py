@@ -2,11 +2,12 @@
 
 ## What it flags
 An evaluation whose distributed sampler repeated samples, so that every rank gets as many. Also an iterable data set
-that does so: the last samples of the last ranks equal the first samples of the first ranks.
+whose last ranks end on the first samples of the first ranks. Not reported where query ids of the data show that no
+sample was fed twice.
 
 ## Why it is wrong
-The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
-its rows twice, the relevant ones too.
+With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all its rows twice, the relevant ones
+too.
 
 ## Example
     trainer = Trainer(devices=2)
@@ -55,11 +56,14 @@ class PaddedSamples(Rule):
         if not epoch.repeated.count or epoch.stage == "train":
             return
         for key in epoch.keys:
-            if epoch.repeated_at(key).count and not key.shows_shard:
+            plans = [source.plan for source in key.sources]
+            is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
+            if epoch.repeated_at(key).count and not is_fed_once:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
         twice = _twice(epoch, epoch.repeated)
         for source in epoch.sources:
-            if not epoch.keys_of(source) and source.plan.has_rows:
+            plan = source.plan
+            if not epoch.keys_of(source) and plan.has_rows and not (plan.has_no_repeated or plan.replicated):
                 message = f"{source.metric} {source.name!r} counts {twice}"
                 yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}
@@ -70,8 +74,8 @@ class PaddedSamples(Rule):
 
     def _of_key(self, epoch: EpochView, key: KeyView, repeated: Repeated) -> Finding:
         twice = _twice(epoch, repeated)
-        if not key.sources and not key.first.in_step and key.first.kind == "plain":
-            said = f"'{key.first.name}' may count {twice} Nothing tells what it was made of."
+        if unknown := _why_unknown(key):
+            said = f"'{key.first.name}' may count {twice} {unknown}"
             return self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
         message = f"'{key.first.name}' counts {twice}"
         if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
@@ -89,6 +93,15 @@ class PaddedSamples(Rule):
         return self.at_key(
             epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once
         )
+
+
+def _why_unknown(key: KeyView) -> str:
+    """Why nothing shows whether a repeated sample is in a number twice, if so."""
+    if not key.sources and not key.first.in_step and key.first.kind == "plain":
+        return "Nothing tells what it was made of."
+    if key.sources and all(source.plan.replicated for source in key.sources):
+        return "All ranks hold the same rows, and nothing tells whether the program left it out of them."
+    return ""
 
 
 def _bound(key: KeyView, repeated: int) -> float | None:

@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard.epoch.padding import Repeated, most_repeated, repeated_samples
+from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
@@ -187,6 +189,29 @@ def test_metrics_that_keep_states_count_it_once_where_it_is_found() -> None:
     finding = the_finding("LRG403", stage(key, states=(keeps_states("why not"),), repeated=1))
     assert finding.corrects is None
     assert finding.message.endswith("the same number. It stays: why not.")
+
+
+def test_a_program_that_leaves_the_sample_out_itself_is_right() -> None:
+    data = IdColumns(({"ids": torch.tensor([0, 1, 2, 3])},))
+    options = {"samples": [1, 1], "repeated": 1, "columns": data}
+    once = source([[HIT, LAST], [MISS]], RetrievalMRR(), **options)
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),) * 2, once, computed=0.75)
+    assert not findings_of("LRG403", stage(key, repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, sources=(once,), repeated=1))
+    made = source([[HIT, LAST], [MISS]], RetrievalMRR(), **{**options, "columns": IdColumns(())})
+    assert findings_of("LRG403", stage(replace(key, source=made), repeated=1))
+    assert findings_of("LRG403", stage(world_size=2, sources=(made,), repeated=1))
+
+
+def test_rows_that_all_ranks_hold_may_lack_it() -> None:
+    gathered = source([[HIT, MISS, LAST]] * 2, RetrievalMRR(), samples=[1, 1, 1], repeated=1)
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),) * 2, gathered, computed=0.75)
+    finding = the_finding("LRG403", stage(key, repeated=1))
+    assert (finding.severity, finding.corrects) == (Severity.NOTE, None)
+    assert finding.message.endswith(
+        "the same number. All ranks hold the same rows, and nothing tells whether the program left it out of them."
+    )
+    assert not findings_of("LRG403", stage(world_size=2, sources=(gathered,), repeated=1))
 
 
 def test_correct_mode_is_advised_where_it_helps_and_is_not_on() -> None:

@@ -429,6 +429,31 @@ def test_queries_go_on_in_another_batch_unless_each_is_whole_in_one(facts: dict,
     assert (plan.spans_updates, plan.spans_batches) == (True, spans)
 
 
+@pytest.mark.parametrize(
+    ("second", "column", "is_shown"),
+    [
+        ([[3, 3], [5, 5]], [1, 3, 5, 7], True),
+        ([[3, 3], [1, 1]], [1, 3, 5, 7], False),  # the first query of the other rank
+        ([[3, 3], [5, 5]], [90], False),  # ids that the program made may be new ones for the same sample
+    ],
+)
+def test_ids_of_the_data_show_that_no_sample_was_fed_twice(
+    second: list[list[int]], column: list[int], is_shown: bool
+) -> None:
+    ranks = [
+        make_rank(
+            [[update(ids, [0.9, 0.1], [0, 1]) for ids in updates]],
+            RetrievalRecall(),
+            2,
+            samples=[1, 1],
+            columns=IdColumns(({"ids": torch.tensor(column)},)),
+            **options,
+        )
+        for updates, options in (([[1, 1], [7, 7]], {"is_repeated": True}), (second, {"repeats": 0}))
+    ]
+    assert decide(ranks, RetrievalRecall(), seeks_repeated=True).has_no_repeated is is_shown
+
+
 def test_values_that_nobody_combines_are_not_compared() -> None:
     facts = RowFacts(rows=2, id_min=0, id_max=4, single_life=False)
     assert not compared(facts, facts, synchronises=False)
