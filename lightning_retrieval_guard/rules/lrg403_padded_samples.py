@@ -37,6 +37,7 @@ from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.padding import Repeated
+    from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
@@ -58,7 +59,9 @@ class PaddedSamples(Rule):
         for key in epoch.keys:
             plans = [source.plan for source in key.sources]
             is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
-            if epoch.repeated_at(key).count and not is_fed_once:
+            states_shown = epoch.states_behind(key) if key.first.shows_object and not plans else []
+            is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
+            if epoch.repeated_at(key).count and not is_fed_once and not is_same:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
         twice = _twice(epoch, epoch.repeated)
         for source in epoch.sources:
@@ -68,7 +71,7 @@ class PaddedSamples(Rule):
                 yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
-            if states.counts_once and states.name not in shown:
+            if states.counts_once and states.name not in shown and not _are_extremes(states):
                 message = f"{states.metric} {states.name!r} counts {twice}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
 
@@ -93,6 +96,11 @@ class PaddedSamples(Rule):
         return self.at_key(
             epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once
         )
+
+
+def _are_extremes(states: StateView) -> bool:
+    """Whether the metric holds nothing but a largest or smallest value, which no sample changes that comes twice."""
+    return all(facts.extremes for facts in states.present)
 
 
 def _why_unknown(key: KeyView) -> str:

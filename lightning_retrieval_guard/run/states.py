@@ -101,6 +101,7 @@ class LocalStates:
             fed_repeated=self.record.fed_repeated == (self.epoch, self.dataloader),
             is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
+            extremes=bool(states) and all(how in ("max", "min") for how, *_ in states),
             group=group,
             suppressed=patterns_of(self.suppressed),
         )

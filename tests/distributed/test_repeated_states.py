@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection
+from torchmetrics import MaxMetric, MeanMetric, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
@@ -53,7 +53,7 @@ class Padded(LightningModule):
         self.batch_size = batch_size
         self.auroc, self.own, self.f1, self.mse = BinaryAUROC(), InPlace(), BinaryF1Score(), MeanSquaredError()
         self.group = MetricCollection([BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()])
-        self.mean, self.flipped, self.ignored = MeanMetric(), MeanMetric(), MeanMetric()
+        self.mean, self.flipped, self.ignored, self.largest = MeanMetric(), MeanMetric(), MeanMetric(), MaxMetric()
         self.steps: list[float] = []
         self.held: list[float] = []
 
@@ -72,7 +72,8 @@ class Padded(LightningModule):
         self.mean.update(scores.mean())
         self.flipped.update(scores.flip(0))
         self.ignored.update(scores)
-        self.log_dict({"mean": self.mean, "flipped": self.flipped})
+        self.largest.update(scores)
+        self.log_dict({"mean": self.mean, "flipped": self.flipped, "largest": self.largest})
         self.log("ignored", self.ignored)  # lrg: ignore[LRG403]
         self.steps += [float(value), float(self.own.total[0]), float(self.mse.compute())]
 
@@ -118,7 +119,7 @@ def test_repeated_samples_count_once(pools: Mapping[int, Pool], batch_size: int)
             assert value == pytest.approx((one if name in stays else alone)["values"][name], rel=1e-6), name
         assert one["values"]["auroc"] != other["values"]["auroc"]
         corrected = other["padded"]
-        assert corrected == {name: name not in stays for name in other["values"] if name != "ignored"}
+        assert corrected == {name: name not in stays for name in other["values"] if name not in ("ignored", "largest")}
         assert not other["advised"]
 
 
@@ -127,7 +128,7 @@ def test_warnings_change_nothing(pools: Mapping[int, Pool]) -> None:
     shown = values_of(pools[2].run(f"{__name__}:run", mode="warn", batch_size=4))
     for one, other in zip(plain, shown, strict=True):
         assert (other["values"], other["seen"]) == (one["values"], one["seen"])
-        assert set(other["padded"]) == set(one["values"]) - {"ignored"}
+        assert set(other["padded"]) == set(one["values"]) - {"ignored", "largest"}
         assert not any(other["padded"].values())
         # the value of forward() stays with the step, and the mean of a batch has no part for the sample
-        assert other["advised"] == set(one["values"]) - {"ignored", "f1", "mean"}
+        assert other["advised"] == set(one["values"]) - {"ignored", "largest", "f1", "mean"}

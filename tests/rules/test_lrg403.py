@@ -214,6 +214,18 @@ def test_rows_that_all_ranks_hold_may_lack_it() -> None:
     assert not findings_of("LRG403", stage(world_size=2, sources=(gathered,), repeated=1))
 
 
+def test_the_largest_value_is_the_same_with_a_sample_twice() -> None:
+    fed = keeps_states()
+    largest = replace(fed, facts=tuple(replace(rank, extremes=True) for rank in fed.facts))
+    key = KeyView((facts("val_max", kind="metric", shows=["mean"]),) * 2)
+    assert findings_of("LRG403", stage(key, states=(fed,), repeated=1))
+    assert not findings_of("LRG403", stage(key, states=(largest,), repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, states=(largest,), repeated=1))
+    # the mean of the values of batches is no maximum
+    of_step = KeyView((facts("val_max", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
+    assert findings_of("LRG403", stage(of_step, states=(largest,), repeated=1))
+
+
 def test_correct_mode_is_advised_where_it_helps_and_is_not_on() -> None:
     key = KeyView((facts("val_mean", kind="metric", shows=["mean"]),) * 2)
     fed = keeps_states()
