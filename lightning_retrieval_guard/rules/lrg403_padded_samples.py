@@ -77,7 +77,7 @@ class PaddedSamples(Rule):
 
     def _of_key(self, epoch: EpochView, key: KeyView, repeated: Repeated) -> Finding:
         twice = _twice(epoch, repeated)
-        if unknown := _why_unknown(key):
+        if unknown := _why_unknown(epoch, key):
             said = f"'{key.first.name}' may count {twice} {unknown}"
             return self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
         message = f"'{key.first.name}' counts {twice}"
@@ -103,9 +103,23 @@ def _are_extremes(states: StateView) -> bool:
     return all(facts.extremes for facts in states.present)
 
 
-def _why_unknown(key: KeyView) -> str:
+def _counts_in_no_metric(epoch: EpochView) -> bool:
+    """Whether every metric that was fed a repeated sample was corrected, and there is one."""
+    states = [one for one in epoch.states if one.repeated and not _are_extremes(one)]
+    if any(one.may_count_once != one.counts_once or (one.leaves_out and one.problem) for one in states):
+        return False
+    storages = [{source.name, *(key.first.storage for key in epoch.keys_of(source))} for source in epoch.sources]
+    by_rows = [bool(names & epoch.corrected) for names in storages]
+    by_states = [one.name in epoch.corrected for one in states if one.leaves_out]
+    all_left_out = all(source.plan.left_out == epoch.repeated.count for source in epoch.sources)
+    return all_left_out and bool(by_rows + by_states) and all(by_rows + by_states)
+
+
+def _why_unknown(epoch: EpochView, key: KeyView) -> str:
     """Why nothing shows whether a repeated sample is in a number twice, if so."""
     if not key.sources and not key.first.in_step and key.first.kind == "plain":
+        if _counts_in_no_metric(epoch):
+            return "It does not if it was made of metrics, which count it once here."
         return "Nothing tells what it was made of."
     if key.sources and all(source.plan.replicated for source in key.sources):
         return "All ranks hold the same rows, and nothing tells whether the program left it out of them."

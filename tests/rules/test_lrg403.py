@@ -226,6 +226,25 @@ def test_the_largest_value_is_the_same_with_a_sample_twice() -> None:
     assert findings_of("LRG403", stage(of_step, states=(largest,), repeated=1))
 
 
+def test_what_was_made_of_corrected_metrics_is_right() -> None:
+    end = KeyView((facts("val_half", kind="plain", in_step=False, value=1.0),) * 2)
+    made_of_metrics = "It does not if it was made of metrics, which count it once here."
+    unknown = "Nothing tells what it was made of."
+
+    def said(key: KeyView = end, **changed: Any) -> str:
+        return findings_of("LRG403", stage(end, *([key] if key is not end else []), repeated=1, **changed))[0].message
+
+    fed, corrected = keeps_states(), frozenset({"mean"})
+    assert said(states=(fed,), corrected=corrected).endswith(made_of_metrics)
+    assert said(states=(fed,)).endswith(unknown)
+    assert said(states=(keeps_states("why not"),), corrected=corrected).endswith(unknown)
+    assert said().endswith(unknown)
+    rows = padded(0.75)
+    both = frozenset({"mean", rows.first.storage})
+    assert said(rows, states=(fed,), corrected=both).endswith(made_of_metrics)
+    assert said(rows, states=(fed,), corrected=corrected).endswith(unknown)
+
+
 def test_correct_mode_is_advised_where_it_helps_and_is_not_on() -> None:
     key = KeyView((facts("val_mean", kind="metric", shows=["mean"]),) * 2)
     fed = keeps_states()
