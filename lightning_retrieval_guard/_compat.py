@@ -523,6 +523,12 @@ def combines_by_states(metric: Any) -> bool:
     return bool(metric.sync_on_compute and metric.dist_sync_fn is None and callable(available) and available())
 
 
+def stays_on_rank(metric: Any) -> bool:
+    """Whether ``compute()`` never combines ranks: it must not, or is told that there are none."""
+    available = metric.distributed_available_fn
+    return not metric.sync_on_compute or (callable(available) and not available())
+
+
 def combines_by_own_code(metric: Metric) -> bool:
     """Whether a class of the program's says itself how states are combined, or one whose states are a window."""
     metric_class = type(metric)

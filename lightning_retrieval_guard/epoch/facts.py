@@ -93,6 +93,7 @@ class ForeignState:
         sanity: Whether all of these came from the sanity check.
         dropped: Whether the guard has dropped them.
         shared: Of another stage or dataloader.
+        elsewhere: Whether nothing that it holds is of the stage at hand, so that nothing is shared.
         merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
         merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
             or nothing but different settings.
@@ -102,6 +103,7 @@ class ForeignState:
     sanity: bool = False
     dropped: bool = False
     shared: int = 0
+    elsewhere: bool = False
     merged: str = ""
     merged_how: MergedHow = ""
 
@@ -136,6 +138,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         holds_unseen_rows: Whether the metric behind it feeds retrieval metrics of its own, whose rows nobody looks at.
         shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
         is_composed: Whether it shows a composition of metrics.
+        of_shard: What the logged Metric object comes to on this rank, where it combines no ranks and keeps no rows.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
@@ -157,6 +160,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     holds_unseen_rows: bool = False
     shows: Sequence[str] = ()
     is_composed: bool = False
+    of_shard: float | None = None
     value: float | None = None
     weight: float | None = None
     first_batch: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +91,11 @@ class LoggedKey:
         return any(facts.is_written for facts in self.present)
 
     @property
+    def is_of_another_stage(self) -> bool:
+        """Whether the metrics behind it were fed by other stages alone, such as one of a validation in the training."""
+        return all(facts.elsewhere for facts in self.sources or self.present)
+
+    @property
     def merged(self) -> str:
         """Why the metric would hold another state than that of its compute group, in words."""
         return self.first.merged if self.source is None else self.source.merged
@@ -112,19 +118,15 @@ class LoggedKey:
     @property
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
-        values = [facts.own_value for facts in self.facts if facts is not None]
-        if len(values) < self.world_size or any(value is None for value in values):
-            return False
-        return all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+        values = [facts.own_value for facts in self.present]
+        return len(values) == self.world_size and None not in values and _are_same(values)
 
     @property
     def differs(self) -> bool:
         """Whether every rank that has seen a batch logged the key, and not all the same number."""
-        values = [facts.own_value for facts in self.facts if facts is not None]
+        values = [facts.own_value for facts in self.present]
         missing = any(facts is None and rank not in self.idle for rank, facts in enumerate(self.facts))
-        if missing or None in values:
-            return False
-        return not all(same_number(value, values[0]) for value in values if value is not None and values[0] is not None)
+        return not missing and None not in values and not _are_same(values)
 
     @property
     def is_lone_value(self) -> bool:
@@ -132,6 +134,17 @@ class LoggedKey:
         first = self.first
         alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
         return alone and self.evaluates and self.differs
+
+    @property
+    def is_lone_object(self) -> bool:
+        """Whether a metric object is logged that combines no ranks, and these come to different numbers."""
+        values = [facts.of_shard for facts in self.present]
+        return None not in values and not _are_same(values)
+
+    @property
+    def shows_shard(self) -> bool:
+        """Whether it is what a metric without rows comes to on rank 0 alone, so that no sample is in it twice."""
+        return self.is_lone_object or (self.source is None and self.first.shows_object and self.is_lone_value)
 
     @property
     def shows_running(self) -> bool:
@@ -159,8 +172,15 @@ class LoggedKey:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:
             return False
+        return self.parts_queries and not all(facts.single_life for facts in self.source.plan.facts if facts.rows)
+
+    @property
+    def parts_queries(self) -> bool:
+        """Whether queries go on where another value begins: forward() sees one update, and compute() all so far."""
+        if self.source is None:
+            return False
         plan = self.source.plan
-        return plan.spans_updates and not all(facts.single_life for facts in plan.facts if facts.rows)
+        return plan.spans_updates if self.first.kind == "forward" else plan.spans_batches
 
     @property
     def may_split_queries(self) -> bool:
@@ -207,3 +227,8 @@ class LoggedKey:
         if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
             return "nominal"
         return None
+
+
+def _are_same(values: Sequence[float | None]) -> bool:
+    known = [value for value in values if value is not None]
+    return all(same_number(value, known[0]) for value in known)

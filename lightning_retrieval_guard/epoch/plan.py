@@ -71,6 +71,16 @@ class Plan:
         return len(self.padded)
 
     @property
+    def has_no_repeated(self) -> bool:
+        """Whether ids of the data, none of which stands on two ranks, show that the program feeds no sample twice."""
+        again = [facts for facts in self.facts if facts.repeats is not None]
+        pairs = [one for facts in again for one in (facts, self.facts[facts.repeats or 0])]
+        unknown = self.classes or self.ids_restart or self.ids_may_restart or self.split or self.padded
+        if unknown or not pairs or not all(facts.ids_of_data for facts in pairs):
+            return False
+        return self.compares or not _may_share([facts for facts in self.facts if facts.rows])
+
+    @property
     def is_ambiguous(self) -> bool:
         """Whether an id stands in several updates or on several ranks, and nothing tells why."""
         return self._meets and not self.spans_updates
@@ -81,6 +91,12 @@ class Plan:
         if self.ids_restart:
             return False
         return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
+
+    @property
+    def spans_batches(self) -> bool:
+        """Whether they are certain to go on in another batch or another metric life, or on another rank."""
+        whole = self.split == 0 and all(facts.whole_in_batches for facts in self.facts if facts.rows)
+        return self.spans_updates and not whole
 
     @property
     def _meets(self) -> bool:

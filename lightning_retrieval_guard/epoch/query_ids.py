@@ -184,3 +184,8 @@ def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> I
             if not holding:
                 return "opaque" if is_opaque else "made"
     return "collated" if is_own else "data"
+
+
+def are_of_data(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> bool:
+    """Whether one column of the batches held the ids of every update, as far as the updates are told apart."""
+    return not chunks.folded and _origin(chunks, batches, world_size) == "data"

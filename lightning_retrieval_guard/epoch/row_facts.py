@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard.epoch.facts import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
-from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, is_diagonal, look_at_ids
+from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.epoch.values import has_low_hits
@@ -46,6 +46,8 @@ class RowFacts(IdFacts):
         spans: Queries that are certain to go on from update to update: together the updates hold many more ids than any
             of them, as they would not if ids counted from zero in each, and some update, also of another metric life,
             holds no relevant row of the query while another does.
+        whole_in_batches: Whether the rows of every query lie in one batch of one metric life, if in several updates.
+            Not looked for where one life spans the epoch.
         low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
@@ -57,6 +59,7 @@ class RowFacts(IdFacts):
         first_samples: The samples of the first batch, where another rank repeats one of them.
         last_samples: The samples of the last batch, where one of them is repeated.
         last_batch: The first update of the last batch then.
+        ids_of_data: Whether a column of the batches held all ids, where this rank has a sample that is repeated.
         single_life: Whether the rows stem from one metric life that spans the epoch.
         rows_dropped: Whether rows of some updates were not kept.
         lacks_values: Whether they are missing although nothing but the rows would tell their value.
@@ -78,6 +81,7 @@ class RowFacts(IdFacts):
     longest_chunk: int = 0
     restarts: int = 0
     spans: int = 0
+    whole_in_batches: bool = False
     low: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
@@ -88,6 +92,7 @@ class RowFacts(IdFacts):
     first_samples: SampleFacts = NO_SAMPLES
     last_samples: SampleFacts = NO_SAMPLES
     last_batch: int = 0
+    ids_of_data: bool = False
     single_life: bool = True
     one_answer: bool = False
     rows_dropped: bool = False
@@ -182,6 +187,7 @@ def gather_facts(
     lists_samples = _lists_samples(table, chunks, sampled)
     # ids that count from zero in each update would be no more than those of the widest
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
+    go_on = not single_life and (restarts > 0 or advancing)
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
@@ -199,6 +205,7 @@ def gather_facts(
         longest_chunk=_longest(chunks.rows),
         restarts=restarts,
         spans=chunks.parted + _count_parted(queries) if advancing else 0,
+        whole_in_batches=go_on and _are_whole_in_batches(table, sampled),
         low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
         one_query_a_global_sample=whole_of_all,
@@ -206,6 +213,7 @@ def gather_facts(
         first_samples=describe_samples(table, batches, last=False) if is_repeated else NO_SAMPLES,
         last_samples=NO_SAMPLES if last is None else describe_samples(table, batches, last=True),
         last_batch=0 if last is None else last.start,
+        ids_of_data=(is_repeated or repeats is not None) and are_of_data(chunks, batches, world_size),
         single_life=single_life and not dropped,
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,
@@ -249,6 +257,19 @@ def _count_restarts(chunks: QueryChunks, queries: Queries) -> int:
     again = queries.of_chunk[1:] == queries.of_chunk[:-1]
     differs = chunks.fingerprint[1:] != chunks.fingerprint[:-1]
     return int(queries.of_chunk[1:][again & differs].unique().numel())
+
+
+def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
+    """Whether no query goes on in another batch, or without a relevant row in another metric life."""
+    if sampled is None or table.scored or not bool((sampled[1:] == 0).any()):
+        return False  # no two updates are known to be of one batch
+    lasts = torch.ones_like(table.lives, dtype=torch.bool)
+    lasts[:-1] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
+    by_batch = replace(table, ends=table.ends[lasts.to(table.ends.device)], lives=table.lives[lasts])
+    chunks = cut_chunks(by_batch, may_fold=True)
+    queries = join_chunks(chunks)
+    met = chunks.met if chunks.folded else _count_restarts(chunks, queries)
+    return met == 0 and _count_parted(queries) == 0
 
 
 def _goes_on(table: RowTable, chunks: QueryChunks, queries: Queries) -> bool:

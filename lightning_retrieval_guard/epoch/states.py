@@ -54,7 +54,9 @@ class StateFacts:
         holds_joined: Whether it has such a list that is not joined to something like what stands for an empty one.
         averages: Whether torchmetrics takes the plain mean of states over ranks.
         stacks: Whether it gets the states of every rank to see, those of ranks without an update too.
+        extremes: Whether all states are maxima or minima, so that a sample may be in them twice.
         last_of: The rank whose first sample this one has as its last one, where states without it are known or sought.
+        fed_repeated: Whether it was fed a repeated sample, and nothing is sought.
         is_apart: Whether the metric holds updates by another dataloader or stage, and states without these are known.
         group: The ranks that it combines, where these are not all.
         suppressed: Codes and prefixes of rules that are ignored at its first update.
@@ -70,7 +72,9 @@ class StateFacts:
     holds_joined: bool = False
     averages: bool = False
     stacks: bool = False
+    extremes: bool = False
     last_of: int | None = None
+    fed_repeated: bool = False
     is_apart: bool = False
     group: tuple[int, ...] | None = None
     suppressed: Sequence[str] = ()
@@ -149,6 +153,11 @@ class StateView:
         return self.leaves_out and not self.problem
 
     @property
+    def may_count_once(self) -> bool:
+        """Whether correct mode counts the repeated samples once, as far as that is known."""
+        return self.counts_once or sum(facts.fed_repeated for facts in self.present) == self.repeated > 0
+
+    @property
     def updates(self) -> tuple[int, ...]:
         """The updates on each rank."""
         return tuple(0 if facts is None else facts.updates for facts in self.facts)
@@ -196,8 +205,7 @@ def make_state_views(messages: Sequence[Mapping[str, Any]]) -> list[StateView]:
         # where some ranks log the object, Lightning computes it on them, and the others do not come
         absent = skips | ({*range(len(messages))} - objects if objects else set())
         by_forward = {kind for kinds in shown for kind in kinds} == {"forward"}
-        every = tuple(range(len(messages)))
-        for group in sorted({states[name].group or every for states in ranks if name in states}):
+        for group in sorted({states[name].group or tuple(range(len(messages))) for states in ranks if name in states}):
             facts = tuple(ranks[rank].get(name) for rank in group)
             if any(facts):
                 views.append(StateView(name, group, facts, tuple(sorted(absent & {*group})), by_forward, repeated))

@@ -6,30 +6,18 @@ Below stands how the keys come from what every rank reports.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, KeyFacts, Unregistered
 from lightning_retrieval_guard.epoch.keys import LoggedKey
+from lightning_retrieval_guard.epoch.padding import NOT_REPEATED, Repeated
 from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect
 from lightning_retrieval_guard.settings import QueryScope
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """Samples that were repeated, so that each rank has the same number.
-
-    Attributes:
-        count: How many, over all ranks.
-        by: What repeated them.
-    """
-
-    count: int = 0
-    by: Literal["sampler", "data set"] = "sampler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +49,16 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
-        return self._reduce([facts.value for facts in self.present if facts.value is not None])
+        return self._reduce(self._values)
+
+    @property
+    def _values(self) -> list[float]:
+        return [facts.value for facts in self.present if facts.value is not None]
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a sum of whole numbers, which comes to the same whatever the batches are."""
+        return self.first.reduction == "sum" and all(value.is_integer() for value in self._values)
 
     @property
     def floored_weight(self) -> float:
@@ -87,6 +84,8 @@ class KeyView(LoggedKey):
         # nobody knows what the metric, or the program, would have made of it on one device
         if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
+        if self.is_of_another_stage:
+            return None
         # one device may have had other queries, or other candidates
         if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
             return None
@@ -108,11 +107,11 @@ class KeyView(LoggedKey):
             return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             return self.once_mean
+        if self.first.reduction != "mean" and self.world_size > 1 and not self.is_count:
+            return None  # one device may have other batches, of which it takes the sum or the maximum
         if not self.first.sync_dist and self.ranks_agree:
             return self.batch_mean if self.weight_fault else self.present[0].own_value
-        if self.first.reduction == "mean":
-            return self.batch_mean
-        return self._reduce([facts.value for facts in self.present if facts.value is not None])
+        return self.batch_mean if self.first.reduction == "mean" else self._reduce(self._values)
 
     @property
     def _own_global_value(self) -> float | None:
@@ -222,7 +221,7 @@ class EpochView:
     states: tuple[StateView, ...] = ()
     orders: tuple[tuple[str, ...], ...] = ()
     batches: tuple[int, ...] = ()
-    repeated: Repeated = Repeated()
+    repeated: Repeated = NOT_REPEATED
     repeated_in: Mapping[int, Repeated] = field(default_factory=dict)
     declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
@@ -239,12 +238,15 @@ class EpochView:
         count = self.repeated_at(key).count
         if not count or key.repeated:
             return True
+        if not key.sources:
+            return self.leaves_out_repeated(key)
         is_known = bool(key.parts) or key.shows_source
         return is_known and all(source.plan.left_out == count for source in key.sources)
 
     def repeated_at(self, key: KeyView) -> Repeated:
         """The samples that came again in what a key shows."""
-        return self.repeated if key.first.dataloader is None else self.repeated_in.get(key.first.dataloader, _NONE)
+        dataloader = key.first.dataloader
+        return self.repeated if dataloader is None else self.repeated_in.get(dataloader, NOT_REPEATED)
 
     def keys_of(self, source: SourceView) -> list[KeyView]:
         """The keys that show a metric, or a composition of it and others."""
@@ -265,9 +267,6 @@ class EpochView:
     def orders_that_meet(self) -> list[tuple[str, ...]]:
         """The orders of the ranks that take part in reductions; one that skipped the loop has nothing to reduce."""
         return [order for order, seen in zip(self.orders, self.batches, strict=True) if order or seen]
-
-
-_NONE = Repeated()
 
 
 def _ratio(value: float, weight: float) -> float:
@@ -345,7 +344,7 @@ def _parts_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
     """Whether the guard computes in place of the metric behind a key."""
     present = [key for key in facts if key is not None]
-    if source is None or source.syncs_itself or any(key.is_written for key in present):
+    if source is None or source.syncs_itself or source.elsewhere or any(key.is_written for key in present):
         return False
     # what a program sees in a step is its own
     if any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
@@ -353,34 +352,6 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
     if source.hangs_on_order and all(key.kind == "metric" for key in present):
         return False
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
-
-
-def repeated_samples(exchanges: Sequence[Sequence[Message]]) -> dict[int, Repeated]:
-    """For each dataloader the samples that came again: a sampler says so, those of a data set are seen."""
-    repeated: dict[int, Repeated] = {}
-    for messages in exchanges:
-        # a rank that has not seen all of its samples reports none, and then nothing is known of any
-        count = min(message["repeated"] for message in messages)
-        of_exchange = Repeated(count) if count else Repeated(_repeated_by_data_set(messages), "data set")
-        dataloader = max(message.get("dataloader", 0) for message in messages)
-        repeated[dataloader] = most_repeated([repeated.get(dataloader, _NONE), of_exchange])
-    return repeated
-
-
-def most_repeated(repeated: Iterable[Repeated]) -> Repeated:
-    """Those that are most."""
-    return max(repeated, key=lambda samples: samples.count, default=_NONE)
-
-
-def _repeated_by_data_set(messages: Sequence[Message]) -> int:
-    """How many of the last ranks end on the first samples of the first ranks, in their order."""
-    edges = [message.get("edges", ()) for message in messages]
-    if len(edges) < 2 or not all(edges) or len({message["samples"] for message in messages}) > 1:
-        return 0
-    firsts, lasts = zip(*edges, strict=True)
-    if len(set(firsts)) < len(firsts):  # ranks that begin alike have more in common than one sample
-        return 0
-    return next((count for count in range(len(edges) - 1, 0, -1) if lasts[-count:] == firsts[:count]), 0)
 
 
 def order_of_reductions(message: Message) -> tuple[str, ...]:

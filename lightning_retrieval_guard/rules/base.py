@@ -95,7 +95,7 @@ class Rule(ABC):
         alone = key.weight_effect
         if alone is not None and alone.is_nil:
             return self.at_key(epoch, key, message, **{**words, "severity": Severity.NOTE})
-        return self.at_key(epoch, key, message, effect=key.effect, **words)
+        return self.at_key(epoch, key, message, effect=effect_of(epoch, key), **words)
 
     def at_source(self, epoch: EpochView, source: SourceView, message: str, **words: Any) -> Iterator[Finding]:
         """Findings at the log calls that show a metric, or one at its first update where none is known yet."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule
+from lightning_retrieval_guard.rules.base import Rule, effect_of
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
@@ -51,5 +51,5 @@ class FlooredBatchSize(Rule):
                     f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning"
                     " floors their integer mean, which inflates the epoch value."
                 )
-                effect = floor if floor.is_nil else key.effect
+                effect = floor if floor.is_nil else effect_of(epoch, key)
                 yield self.at_key(epoch, key, message, effect=effect, is_mended=not key.is_partial)

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
+from lightning_retrieval_guard.rules.base import Rule, effect_of, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SyncedTwice(Rule):
                     f"'{first.name}' combines all ranks already, and sync_dist=True with reduce_fx='sum' adds it up"
                     f" once for each of {several(epoch.world_size, 'rank')}."
                 )
-                effect = key.effect if not first.in_step else None
+                effect = effect_of(epoch, key) if not first.in_step else None
                 yield self.at_key(epoch, key, message, effect=effect)
             elif first.reduction == "mean":
                 message = f"'{first.name}' combines all ranks already; sync_dist=True averages equal numbers."

@@ -18,7 +18,8 @@ decide on each rank by a number of its own.
 
 ## What correct mode does
 It logs the value over all ranks. A plain value that is logged in an epoch-end hook stays as it is, because the guard
-cannot know how to combine it.
+cannot know how to combine it. So do a sum, minimum or maximum over steps that is not a count, and the number of a
+metric that keeps no rows and combines no ranks.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class NeverSynced(Rule):
 
 
 def _shows_one_rank(key: KeyView) -> bool:
-    return any(_is_of_one_rank(key, source) for source in key.sources) if key.sources else key.is_lone_value
+    if key.sources:
+        return any(_is_of_one_rank(key, source) for source in key.sources)
+    return key.is_lone_value or key.is_lone_object
 
 
 def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
@@ -73,9 +76,15 @@ def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
     return not first.synced and key.differs
 
 
+_LOG_OBJECT = "Log the metric object, built with sync_on_compute=True."
+
+
 def _fix(key: KeyView) -> str | None:
+    if key.is_lone_object:
+        return "Build the metric with sync_on_compute=True."
     if key.source is None:
-        return None
+        # sync_dist=True would log the mean of the values of the ranks
+        return None if key.first.kind == "plain" else _LOG_OBJECT
     if key.source.plan.ids_restart:
         return (
             "Log the metric object, built with sync_on_compute=True, and pass ids that are unique over the epoch: yours"
@@ -83,4 +92,4 @@ def _fix(key: KeyView) -> str | None:
         )
     if key.source.syncs_itself:
         return "Leave dist_sync_fn out: it keeps the rows of the rank."
-    return "Log the metric object, built with sync_on_compute=True."
+    return _LOG_OBJECT

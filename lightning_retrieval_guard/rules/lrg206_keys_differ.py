@@ -59,7 +59,7 @@ class KeysDiffer(Rule):
                 message = (
                     f"'{key.first.name}' {what}; Lightning pairs the reductions of the ranks by their order alone."
                 )
-                effect = None if absent else key.order_effect
+                effect = key.order_effect if not absent and epoch.knows_reference(key) else None
                 yield self._at(epoch, key, message, effect=effect, is_mended=not absent)
             elif places and missing and key.first.kind != "metric":  # LRG205 is about metrics
                 message = (

@@ -75,7 +75,7 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
     is_explained = (bool(plan.classes) and combined) or plan.left_out or plan.ids_may_restart or merges_queries(key)
     if is_explained or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
         return None
-    if plan.spans_updates:
+    if key.parts_queries:
         return "and queries have rows in several batches"
     if math.isnan(key.batch_mean) or Effect(key.batch_mean, source.value).is_nil:
         return None

@@ -2,11 +2,12 @@
 
 ## What it flags
 An evaluation whose distributed sampler repeated samples, so that every rank gets as many. Also an iterable data set
-that does so: the last samples of the last ranks equal the first samples of the first ranks.
+whose last ranks end on the first samples of the first ranks. Not reported where query ids of the data show that no
+sample was fed twice.
 
 ## Why it is wrong
-The repeated samples count twice. With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all
-its rows twice, the relevant ones too.
+With 7 samples on 2 ranks one sample weighs double. A query that is repeated has all its rows twice, the relevant ones
+too.
 
 ## Example
     trainer = Trainer(devices=2)
@@ -35,7 +36,9 @@ from lightning_retrieval_guard.rules.base import Rule, several
 from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Repeated
+    from lightning_retrieval_guard.epoch.padding import Repeated
+    from lightning_retrieval_guard.epoch.states import StateView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class PaddedSamples(Rule):
@@ -54,23 +57,28 @@ class PaddedSamples(Rule):
         if not epoch.repeated.count or epoch.stage == "train":
             return
         for key in epoch.keys:
-            if epoch.repeated_at(key).count:
+            plans = [source.plan for source in key.sources]
+            is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
+            states_shown = epoch.states_behind(key) if key.first.shows_object and not plans else []
+            is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
+            if epoch.repeated_at(key).count and not is_fed_once and not is_same:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
         twice = _twice(epoch, epoch.repeated)
         for source in epoch.sources:
-            if not epoch.keys_of(source) and source.plan.has_rows:
+            plan = source.plan
+            if not epoch.keys_of(source) and plan.has_rows and not (plan.has_no_repeated or plan.replicated):
                 message = f"{source.metric} {source.name!r} counts {twice}"
                 yield self.at_update(epoch, source, message, ranks=range(epoch.world_size))
         shown = {name for key in epoch.keys for name in key.first.shows}
         for states in epoch.states:
-            if states.counts_once and states.name not in shown:
+            if states.counts_once and states.name not in shown and not _are_extremes(states):
                 message = f"{states.metric} {states.name!r} counts {twice}"
                 yield self.at_update(epoch, states, message, ranks=states.ranks)
 
     def _of_key(self, epoch: EpochView, key: KeyView, repeated: Repeated) -> Finding:
         twice = _twice(epoch, repeated)
-        if not key.sources and not key.first.in_step and key.first.kind == "plain":
-            said = f"'{key.first.name}' may count {twice} Nothing tells what it was made of."
+        if unknown := _why_unknown(epoch, key):
+            said = f"'{key.first.name}' may count {twice} {unknown}"
             return self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
         message = f"'{key.first.name}' counts {twice}"
         if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
@@ -80,12 +88,42 @@ class PaddedSamples(Rule):
         by_rows = [source.plan.left_out == repeated.count for source in key.sources]
         by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
         counted_once = bool(key.repeated) or all(by_rows + by_states)
-        corrected = "mode='correct', " if counted_once else ""
-        fix = f"Use {corrected}a dataset whose size the world size divides, or one device for final numbers."
+        shown = epoch.states_behind(key) if key.first.shows_object else []
+        can = counted_once or (bool(shown) and all(by_rows) and all(states.may_count_once for states in shown))
+        advice = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
+        fix = f"Use {advice}a dataset whose size the world size divides, or one device for final numbers."
         is_known = counted_once and bool(key.repeated or key.source or key.recomputed is not None)
         return self.at_key(
             epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once
         )
+
+
+def _are_extremes(states: StateView) -> bool:
+    """Whether the metric holds nothing but a largest or smallest value, which no sample changes that comes twice."""
+    return all(facts.extremes for facts in states.present)
+
+
+def _counts_in_no_metric(epoch: EpochView) -> bool:
+    """Whether every metric that was fed a repeated sample was corrected, and there is one."""
+    states = [one for one in epoch.states if one.repeated and not _are_extremes(one)]
+    if any(one.may_count_once != one.counts_once or (one.leaves_out and one.problem) for one in states):
+        return False
+    storages = [{source.name, *(key.first.storage for key in epoch.keys_of(source))} for source in epoch.sources]
+    by_rows = [bool(names & epoch.corrected) for names in storages]
+    by_states = [one.name in epoch.corrected for one in states if one.leaves_out]
+    all_left_out = all(source.plan.left_out == epoch.repeated.count for source in epoch.sources)
+    return all_left_out and bool(by_rows + by_states) and all(by_rows + by_states)
+
+
+def _why_unknown(epoch: EpochView, key: KeyView) -> str:
+    """Why nothing shows whether a repeated sample is in a number twice, if so."""
+    if not key.sources and not key.first.in_step and key.first.kind == "plain":
+        if _counts_in_no_metric(epoch):
+            return "It does not if it was made of metrics, which count it once here."
+        return "Nothing tells what it was made of."
+    if key.sources and all(source.plan.replicated for source in key.sources):
+        return "All ranks hold the same rows, and nothing tells whether the program left it out of them."
+    return ""
 
 
 def _bound(key: KeyView, repeated: int) -> float | None:

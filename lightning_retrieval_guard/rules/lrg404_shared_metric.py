@@ -2,7 +2,8 @@
 
 ## What it flags
 One metric object that several dataloaders or stages feed, logged for one of them while it holds rows of another. Not
-reported where it is reset in between, and where one number over all dataloaders is logged at the end.
+reported where it is reset in between, where one number over all dataloaders is logged at the end, and where a metric of
+the validation alone is logged in a hook of the training.
 
 ## Why it is wrong
 The number of the second dataloader is that of both. Query ids that both use merge different queries. A metric that
@@ -52,7 +53,7 @@ class SharedMetric(Rule):
         for key in epoch.keys:
             source = next((shown for shown in key.sources if shown.shared), key.source)
             others = source.shared if source is not None else int(key.total("shared"))
-            if others and key.first.kind != "forward":
+            if others and key.first.kind != "forward" and not key.is_of_another_stage:
                 metric = source.metric if source is not None else key.first.metric
                 count = several(others, "row" if source is not None else "update")
                 message = f"'{key.first.name}' shows a {metric} that also holds {count} of another dataloader or stage."

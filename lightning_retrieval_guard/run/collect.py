@@ -23,6 +23,7 @@ from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.shard import value_of_shard
 from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.unregistered import collect_unregistered
 
@@ -73,8 +74,18 @@ class FactCollector:
         metric = key.history.describe(call.kind, key.calls, call.dataloader, feeding, self._run.world_size)
         shows = _names_of(epoch.local_states, key.shown_metrics) + _names_of(epoch.local, key.shown_parts)
         facts = collect_key(key, result, source, metric)
-        is_composed = bool(key.shown_parts)
-        return replace(facts, shows=shows, is_composed=is_composed, holds_unseen_rows=key.holds_unseen_rows)
+        return replace(
+            facts,
+            shows=shows,
+            is_composed=bool(key.shown_parts),
+            holds_unseen_rows=key.holds_unseen_rows,
+            of_shard=self._value_of_shard(facts, key),
+        )
+
+    def _value_of_shard(self, facts: KeyFacts, key: KeyRecord) -> float | None:
+        metric = key.shown.metric() if key.shown is not None else None
+        is_object = facts.kind == "metric" and metric is not None and self._run.world_size > 1
+        return value_of_shard(metric) if is_object else None
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""

@@ -131,12 +131,14 @@ class EpochRows:
         stale: Rows of earlier epochs.
         sanity: Whether they all came from the sanity check.
         shared: Rows that another stage or dataloader fed.
+        elsewhere: Whether other stages fed all that they hold.
     """
 
     lives: Sequence[AnyLife]
     stale: int = 0
     sanity: bool = True
     shared: int = 0
+    elsewhere: bool = False
 
 
 def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> EpochRows:
@@ -174,7 +176,8 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
             if reason is None:
                 chosen.append(update)
         kept.append(life if len(chosen) == len(ids) else SomeUpdates(life, chosen))
-    return EpochRows(kept, stale, sanity, shared)
+    elsewhere = shared > 0 and all(feeding.has_none_of(fed_of(life)[1]) for life in lives)
+    return EpochRows(kept, stale, sanity, shared, elsewhere)
 
 
 def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:

@@ -275,6 +275,7 @@ class MetricGroup:
             sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),
             dropped=any(facts.dropped for facts in member.facts.values()),
             shared=sum(facts.shared for facts in member.facts.values()),
+            elsewhere=all(facts.elsewhere for facts in member.facts.values()),
             merged=max(facts.merged for facts in member.facts.values()),
             merged_how=member.merged_how,
             plan=self.plan,

@@ -96,8 +96,10 @@ class LocalStates:
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
             last_of=None if self.beside is None else self.beside.last_of,
+            fed_repeated=self.record.fed_repeated == (self.epoch, self.dataloader),
             is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
+            extremes=bool(states) and all(how in ("max", "min") for how, *_ in states),
             group=group,
             suppressed=patterns_of(self.suppressed),
         )

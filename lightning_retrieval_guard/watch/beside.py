@@ -112,7 +112,7 @@ class BesideFeeder:
             self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
         whole = _whole(metric, inputs, repeats.size)
-        if not _is_cut(inputs, repeats.size):
+        if not is_cut(inputs, repeats.size):
             beside.problem = "none of what it was updated with has one entry a sample"
         # of one sample nothing is left, so nothing else goes into the states
         elif whole and repeats.size > 1:
@@ -186,7 +186,8 @@ def _has_entries(value: Any, size: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == size
 
 
-def _is_cut(inputs: Any, size: int) -> bool:
+def is_cut(inputs: Any, size: int) -> bool:
+    """Whether an update is fed anything that has one entry a sample."""
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
 

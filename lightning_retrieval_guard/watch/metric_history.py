@@ -126,10 +126,14 @@ _NO_MEANS = frozenset(
         "InceptionScore",
         "KernelInceptionDistance",
         "PeakSignalNoiseRatio",
+        "MinkowskiDistance",
+        "QualityWithNoReference",
+        "RelativeAverageSpectralError",
+        "SpectralDistortionIndex",
     ]
 )
-# With one class a sample, these are the share of right samples when all classes are counted together.
-_ACCURACY_IF_MICRO = frozenset({"F1Score", "FBetaScore", "Precision", "Recall", "Specificity"})
+# With one class a sample, these follow from the share of right samples when all classes are counted together.
+_LINEAR_IF_MICRO = frozenset({"F1Score", "FBetaScore", "Precision", "Recall", "Specificity", "NegativePredictiveValue"})
 
 
 def is_mean_of_batches(metric: Metric) -> bool:
@@ -137,12 +141,21 @@ def is_mean_of_batches(metric: Metric) -> bool:
     if not type(metric).__module__.startswith("torchmetrics."):
         return True
     name, average = type(metric).__name__, getattr(metric, "average", None)
+    package = type(metric).__module__.split(".")[1]
+    if package == "aggregation":
+        return name == "MeanMetric"
+    # of all samples together, or their sum
+    if package in ("clustering", "nominal") or getattr(metric, "reduction", None) == "sum":
+        return False
     task = next((task for task in _TASKS if name.startswith(task)), "")
     stem = name[len(task) :]
-    if task == "Multiclass" and average == "micro" and stem in _ACCURACY_IF_MICRO:
+    if task == "Multiclass" and average == "micro" and stem in _LINEAR_IF_MICRO:
         return True
-    if stem == "Accuracy":
-        return average != "macro" or task == "Binary"
+    if stem in ("Accuracy", "HammingDistance"):
+        # every class has samples of its own, while every label has all; the weights of labels are counted in a batch
+        return average != {"Multiclass": "macro", "Multilabel": "weighted"}.get(task, "")
+    if task == "Multiclass" and stem == "Recall" and average == "weighted":
+        return True  # the share of right samples
     if stem == "MeanSquaredError":
         return bool(getattr(metric, "squared", True))
     return stem not in _NO_MEANS
@@ -206,7 +219,8 @@ class MetricHistory:
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
-            facts = replace(facts, shared=shared, **self._stale(self._record, metric, feeding))
+            elsewhere = shared > 0 and feeding.has_none_of(feeds)
+            facts = replace(facts, shared=shared, elsewhere=elsewhere, **self._stale(self._record, metric, feeding))
         merged = self._record.merged
         if merged is not None:
             facts = replace(facts, merged=merged.why, merged_how=merged.how)

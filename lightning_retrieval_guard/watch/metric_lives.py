@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,6 +167,8 @@ class MetricRecord:
     leader: MetricRecord | None = None
     # what it would hold of one dataloader alone, and without the sample that the sampler repeated
     beside: Beside | None = None
+    # the epoch and the dataloader that fed it a repeated sample, where nothing goes beside it
+    fed_repeated: tuple[int, int | None] | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -255,7 +257,7 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
-        self.beside = None
+        self.beside = self.fed_repeated = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)
@@ -358,6 +360,10 @@ class UpdateContext:
             samples = self.samples - record.samples_at_update.get(source, 0)
             record.samples_at_update[source] = self.samples
         return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step, counted)
+
+    def has_none_of(self, feeds: Iterable[Feed]) -> bool:
+        """Whether all of these feeds are those of other stages."""
+        return all(feed.stage not in (None, self.stage) for feed in feeds)
 
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.

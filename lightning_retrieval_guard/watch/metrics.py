@@ -19,7 +19,7 @@ from torchmetrics import Metric, MetricCollection
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.watch.batches import tensors_in
-from lightning_retrieval_guard.watch.beside import BesideFeeder
+from lightning_retrieval_guard.watch.beside import BesideFeeder, is_cut
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
 from lightning_retrieval_guard.watch.keys import How, Origin, Origins
@@ -270,6 +270,15 @@ class MetricWatch:
     def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
         if self._listener.routes:
             self._listener.protect(lambda: self._prepare(record, (args, kwargs)))
+        elif not record.is_rows:
+            self._listener.protect(lambda: self._note_repeated(record, (args, kwargs)))
+
+    def _note_repeated(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Before an update without a correction: whether it brings a repeated sample, which correct mode leaves out."""
+        feeding = self._listener.feeding()
+        repeats = None if feeding is None else feeding.repeats
+        if feeding is not None and repeats is not None and repeats.last_of is not None and is_cut(inputs, repeats.size):
+            record.fed_repeated = feeding.epoch, feeding.dataloader
 
     def _prepare(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Before an update: a metric forgets earlier epochs, comes to where the module is, and is fed beside."""

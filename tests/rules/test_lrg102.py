@@ -29,6 +29,9 @@ def test_it_names_the_ranks_with_a_short_batch() -> None:
     finding = the_finding("LRG102", stage(KeyView((full, short, short))))
     assert finding.ranks == (1, 2)
     assert "(ranks 1 and 2)" in finding.message
+    # where a sample counts twice, nobody knows what one device would have logged
+    assert finding.effect is not None
+    assert the_finding("LRG102", stage(KeyView((full, short, short)), repeated=1)).effect is None
 
 
 def test_half_a_batch_on_two_ranks_is_this_rule_when_the_full_batches_have_their_own_size() -> None:

@@ -33,6 +33,11 @@ def test_the_message_gives_the_totals_and_the_fix() -> None:
     )
 
 
+def test_where_a_sample_counts_twice_no_number_is_that_of_one_device() -> None:
+    finding = the_finding("LRG104", stage(seven_samples(4, 3), repeated=1))
+    assert (finding.severity, finding.effect) == (Severity.ERROR, None)
+
+
 def test_without_a_value_nothing_is_inflated() -> None:
     assert the_finding("LRG104", stage(seven_samples(4, 3, value=0.0))).severity is Severity.NOTE
 

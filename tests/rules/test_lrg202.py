@@ -2,10 +2,11 @@
 
 import pytest
 
+from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
 
-from .factories import at_end, facts, findings_of, stage, the_finding
+from .factories import PATH, at_end, facts, findings_of, stage, the_finding
 
 
 def computed(ranks: int = 3, **changed) -> KeyView:
@@ -22,6 +23,15 @@ def test_a_sum_is_too_large_by_the_number_of_ranks() -> None:
         " up once for each of 3 ranks. Logged 0.7500, reference 0.2500 (3 x the reference: the number of ranks)."
         " Drop sync_dist and reduce_fx, or log the metric."
     )
+
+
+def test_where_a_sample_counts_twice_the_metric_does_not_know_the_number_of_one_device() -> None:
+    key = computed(2, shows=["mean"])
+    assert the_finding("LRG202", stage(key, repeated=1)).effect is None
+    ranks = (StateFacts("MeanMetric", PATH, 7, updates=2), StateFacts("MeanMetric", PATH, 7, updates=2, last_of=0))
+    once = StateView("mean", (0, 1), ranks, repeated=1)
+    # it was computed of states without that sample
+    assert the_finding("LRG202", stage(key, states=(once,), repeated=1)).effect.reference == 0.25
 
 
 def test_the_sum_of_zeros_is_a_note() -> None:

@@ -68,6 +68,13 @@ def test_compute_of_a_metric_that_must_not_combine_ranks_is_found() -> None:
     assert (finding.effect.logged, finding.effect.reference) == (1.0, 0.75)
 
 
+@pytest.mark.parametrize("kind", ["compute", "forward"])
+def test_the_mean_over_ranks_is_no_advice_for_a_metric_without_rows(kind: str) -> None:
+    key = KeyView((at_end(0.75, kind=kind), at_end(0.5, kind=kind)))
+    assert the_finding("LRG203", stage(key)).fix == "Log the metric object, built with sync_on_compute=True."
+    assert the_finding("LRG203", stage(KeyView((at_end(0.75), at_end(0.5))))).fix == "Pass sync_dist=True."
+
+
 def test_a_value_at_the_end_has_no_reference() -> None:
     finding = the_finding("LRG203", stage(KeyView((at_end(1.0), at_end(3.0)))))
     assert finding.severity is Severity.ERROR
@@ -116,3 +123,43 @@ def test_a_reference_is_a_finite_number() -> None:
     key = KeyView((steps((7.0, 4, 4), world_size=2), steps((math.nan, 4, 4), world_size=2)))
     assert the_finding("LRG203", stage(key)).effect is None
     assert key.reference is None
+
+
+def test_an_object_that_combines_no_ranks_is_found_by_what_these_come_to() -> None:
+    options = {"kind": "metric", "value": None, "in_step": True}
+    key = KeyView((facts("auroc", of_shard=0.75, **options), facts("auroc", of_shard=0.5, **options)), computed=0.75)
+    finding = the_finding("LRG203", stage(key))
+    assert (finding.severity, finding.effect) == (Severity.ERROR, None)
+    assert finding.fix == "Build the metric with sync_on_compute=True."
+    # rank 0's shard holds no sample twice
+    assert not findings_of("LRG403", stage(key, repeated=1))
+
+
+@pytest.mark.parametrize("of_shard", [0.75, None])
+def test_an_object_that_is_the_same_on_all_ranks_is_right(of_shard: float | None) -> None:
+    ranks = (facts("auroc", kind="metric", of_shard=0.75), facts("auroc", kind="metric", of_shard=of_shard))
+    assert not findings_of("LRG203", stage(KeyView(ranks)))
+    assert findings_of("LRG403", stage(KeyView(ranks), repeated=1))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "values", "reference"),
+    [
+        ("sum", (12.0, 10.0), 22.0),  # a count comes to the same whatever the batches are
+        ("sum", (2.5, 3.0), None),
+        ("max", (3.0, 4.0), None),
+        ("min", (0.5, 0.25), None),
+    ],
+)
+def test_one_device_may_have_other_batches(
+    reduction: str, values: tuple[float, float], reference: float | None
+) -> None:
+    key = KeyView(tuple(facts(value=value, calls=3, reduction=reduction) for value in values))
+    finding = the_finding("LRG203", stage(key))
+    assert finding.severity is Severity.ERROR
+    assert key.reference == reference
+    assert (None if finding.effect is None else finding.effect.reference) == reference
+    synced = KeyView(tuple(facts(value=value, calls=3, reduction=reduction, sync_dist=True) for value in values))
+    assert synced.reference == reference
+    alone = KeyView((facts(value=values[0], calls=3, reduction=reduction),))
+    assert alone.reference == values[0]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from lightning_retrieval_guard.epoch.padding import Repeated
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY
@@ -43,6 +44,8 @@ def test_opposite_order_mixes_the_numbers() -> None:
         " by their order alone. Logged 0.5000, reference 0.1000. Log the same keys in the same order on every rank."
     )
     assert "Logged 0.5000, reference 0.9000." in second.text()
+    # where a sample counts twice, nobody knows what one device would have logged
+    assert [finding.effect for finding in findings_of("LRG206", replace(seen, repeated=Repeated(1)))] == [None, None]
 
 
 def test_before_the_reduction_there_are_no_numbers() -> None:

@@ -1,5 +1,7 @@
 """Values of batches are averaged."""
 
+from dataclasses import replace
+
 import pytest
 from torchmetrics.retrieval import RetrievalMRR
 
@@ -62,6 +64,20 @@ def test_pools_stay_pools_where_another_query_is_in_parts() -> None:
         update([10, 10, 11, 11, 12, 12, 13, 13], [0.9, 0.1] * 4, [1, 0] * 4),
     ]
     assert not findings_of("LRG302", stage(of_batches(pools, 0.75, 1.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "is_found"),
+    [("compute", False, True), ("compute", True, False), ("forward", True, True)],
+)
+def test_parts_in_one_batch_matter_to_forward_alone(kind: str, whole: bool, is_found: bool) -> None:
+    """compute() of a metric that is reset in each step has seen all of its updates there."""
+    key = of_batches([FIRST, SECOND, THIRD], 0.5, 1.0, 1.0)
+    plan = key.source.plan
+    facts = replace(plan.facts[0], single_life=False, whole_in_batches=whole)
+    seen = replace(key.source, plan=replace(plan, facts=(facts,)), synchronises=False)
+    key = KeyView(tuple(replace(part, kind=kind) for part in key.facts), seen)
+    assert bool(findings_of("LRG302", stage(key))) is is_found
 
 
 def test_a_median_is_no_mean() -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR
 
+from lightning_retrieval_guard.epoch.padding import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
-from lightning_retrieval_guard.epoch.views import KeyView, Repeated, most_repeated, repeated_samples, with_repeated
+from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import Update, update
 
@@ -190,6 +191,75 @@ def test_metrics_that_keep_states_count_it_once_where_it_is_found() -> None:
     finding = the_finding("LRG403", stage(key, states=(keeps_states("why not"),), repeated=1))
     assert finding.corrects is None
     assert finding.message.endswith("the same number. It stays: why not.")
+
+
+def test_a_program_that_leaves_the_sample_out_itself_is_right() -> None:
+    data = IdColumns(({"ids": torch.tensor([0, 1, 2, 3])},))
+    options = {"samples": [1, 1], "repeated": 1, "columns": data}
+    once = source([[HIT, LAST], [MISS]], RetrievalMRR(), **options)
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),) * 2, once, computed=0.75)
+    assert not findings_of("LRG403", stage(key, repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, sources=(once,), repeated=1))
+    made = source([[HIT, LAST], [MISS]], RetrievalMRR(), **{**options, "columns": IdColumns(())})
+    assert findings_of("LRG403", stage(replace(key, source=made), repeated=1))
+    assert findings_of("LRG403", stage(world_size=2, sources=(made,), repeated=1))
+
+
+def test_rows_that_all_ranks_hold_may_lack_it() -> None:
+    gathered = source([[HIT, MISS, LAST]] * 2, RetrievalMRR(), samples=[1, 1, 1], repeated=1)
+    key = KeyView((facts("val_mrr", kind="metric", source="recall"),) * 2, gathered, computed=0.75)
+    finding = the_finding("LRG403", stage(key, repeated=1))
+    assert (finding.severity, finding.corrects) == (Severity.NOTE, None)
+    assert finding.message.endswith(
+        "the same number. All ranks hold the same rows, and nothing tells whether the program left it out of them."
+    )
+    assert not findings_of("LRG403", stage(world_size=2, sources=(gathered,), repeated=1))
+
+
+def test_the_largest_value_is_the_same_with_a_sample_twice() -> None:
+    fed = keeps_states()
+    largest = replace(fed, facts=tuple(replace(rank, extremes=True) for rank in fed.facts))
+    key = KeyView((facts("val_max", kind="metric", shows=["mean"]),) * 2)
+    assert findings_of("LRG403", stage(key, states=(fed,), repeated=1))
+    assert not findings_of("LRG403", stage(key, states=(largest,), repeated=1))
+    assert not findings_of("LRG403", stage(world_size=2, states=(largest,), repeated=1))
+    # the mean of the values of batches is no maximum
+    of_step = KeyView((facts("val_max", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
+    assert findings_of("LRG403", stage(of_step, states=(largest,), repeated=1))
+
+
+def test_what_was_made_of_corrected_metrics_is_right() -> None:
+    end = KeyView((facts("val_half", kind="plain", in_step=False, value=1.0),) * 2)
+    made_of_metrics = "It does not if it was made of metrics, which count it once here."
+    unknown = "Nothing tells what it was made of."
+
+    def said(key: KeyView = end, **changed: Any) -> str:
+        return findings_of("LRG403", stage(end, *([key] if key is not end else []), repeated=1, **changed))[0].message
+
+    fed, corrected = keeps_states(), frozenset({"mean"})
+    assert said(states=(fed,), corrected=corrected).endswith(made_of_metrics)
+    assert said(states=(fed,)).endswith(unknown)
+    assert said(states=(keeps_states("why not"),), corrected=corrected).endswith(unknown)
+    assert said().endswith(unknown)
+    rows = padded(0.75)
+    both = frozenset({"mean", rows.first.storage})
+    assert said(rows, states=(fed,), corrected=both).endswith(made_of_metrics)
+    assert said(rows, states=(fed,), corrected=corrected).endswith(unknown)
+
+
+def test_correct_mode_is_advised_where_it_helps_and_is_not_on() -> None:
+    key = KeyView((facts("val_mean", kind="metric", shows=["mean"]),) * 2)
+    fed = keeps_states()
+    told = replace(fed, facts=(fed.facts[0], replace(fed.facts[1], last_of=None, fed_repeated=True)))
+    finding = the_finding("LRG403", stage(key, states=(told,), repeated=1))
+    assert "mode='correct'" in finding.fix
+    assert finding.corrects is None  # not in this run
+    two = replace(told, repeated=2)  # of which it was fed one
+    assert "mode='correct'" not in the_finding("LRG403", stage(key, states=(two,), repeated=2)).fix
+    corrected = stage(key, states=(fed,), repeated=1, corrected=frozenset({key.first.storage}))
+    assert "mode='correct'" not in the_finding("LRG403", corrected).fix
+    of_step = KeyView((facts("val_mean", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
+    assert "mode='correct'" not in the_finding("LRG403", stage(of_step, states=(told,), repeated=1)).fix
 
 
 def test_a_value_of_a_step_that_nothing_was_asked_for_stays() -> None:

@@ -37,6 +37,17 @@ def test_another_metric() -> None:
     assert "a BinaryAccuracy that also holds 1 update of another" in finding.message
 
 
+def test_a_metric_of_the_validation_that_the_training_logs_is_not_shared() -> None:
+    held = replace(source(ROWS, RetrievalMRR()), shared=6, elsewhere=True)
+    key = KeyView((facts("val_mrr", kind="compute", source="recall", in_step=False, value=0.5, weight=1.0),), held)
+    assert not findings_of("LRG404", stage(key))
+    # its rows were judged with those of the validation, and not here
+    assert key.reference is None
+    ranks = [facts("val_acc", kind="metric", metric="BinaryAccuracy", shared=1, elsewhere=one) for one in (True, False)]
+    assert not findings_of("LRG404", stage(KeyView((ranks[0], ranks[0]))))
+    assert findings_of("LRG404", stage(KeyView(tuple(ranks))))
+
+
 @pytest.mark.parametrize("key", [shared(0), shared(6, kind="forward"), KeyView((steps((0.5, 2, 2)),))])
 def test_right_programs_are_silent(key: KeyView) -> None:
     assert not findings_of("LRG404", stage(key))

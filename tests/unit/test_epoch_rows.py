@@ -40,6 +40,30 @@ def shared_updates(feed: Feed, dataloader: int | None) -> int:
     return lives.describe("metric", 1, dataloader, NOW, 1).shared
 
 
+@pytest.mark.parametrize(
+    ("feeds", "elsewhere"),
+    [
+        ([Feed(5, "train", None)], True),
+        ([Feed(5, "train", None), Feed(7, "validate", 1)], False),  # of another dataloader
+        ([Feed(5, "train", None), Feed(OVER, "validate", None)], False),
+        ([Feed(5, "train", None), Feed()], False),
+        ([Feed(7, "validate", 0)], False),
+    ],
+)
+def test_nothing_is_shared_with_a_stage_that_fed_nothing(feeds: list[Feed], elsewhere: bool) -> None:
+    rows, states = RetrievalMRR(), BinaryF1Score()
+    for _ in feeds:
+        rows.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
+        states.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]))
+    counts = dict.fromkeys(feeds, 1)
+    infos = [UpdateInfo(Batch(), feed) for feed in feeds]
+    life = MetricRecord(weakref.ref(rows), True, None, infos=infos, feeds=counts).life
+    assert epoch_rows_of([life], lambda _: (life.infos, life.feeds), NOW, 0).elsewhere is elsewhere
+    lives = MetricHistory()
+    lives.note(MetricRecord(weakref.ref(states), False, None, feeds=counts))
+    assert lives.describe("metric", 1, 0, NOW, 1).elsewhere is elsewhere
+
+
 def record_of(metric: Metric, feed: Feed, is_rows: bool) -> MetricRecord:
     return MetricRecord(weakref.ref(metric), is_rows, None, infos=[UpdateInfo(Batch(), feed)], feeds={feed: 1})
 

@@ -8,17 +8,32 @@ from typing import Any
 
 import pytest
 import torch
-from torchmetrics import CohenKappa, MaxMetric, MeanMetric, MinMaxMetric
+from torchmetrics import CohenKappa, MaxMetric, MeanMetric, MinMaxMetric, MinMetric, SumMetric
+from torchmetrics.aggregation import RunningSum
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
     BinaryF1Score,
+    BinaryHammingDistance,
     MulticlassAccuracy,
     MulticlassF1Score,
+    MulticlassHammingDistance,
     MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelAccuracy,
     MultilabelF1Score,
+    MultilabelHammingDistance,
+    MultilabelPrecision,
 )
-from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef
+from torchmetrics.clustering import AdjustedRandScore, NormalizedMutualInfoScore
+from torchmetrics.nominal import CramersV
+from torchmetrics.regression import (
+    CosineSimilarity,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    MinkowskiDistance,
+    PearsonCorrCoef,
+)
 from torchmetrics.text import WordErrorRate
 
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
@@ -52,6 +67,27 @@ class Own(BinaryAccuracy):
         (PearsonCorrCoef(), False),
         (WordErrorRate(), False),
         (MeanMetric(), True),
+        (MaxMetric(), False),
+        (MinMetric(), False),
+        (SumMetric(), False),
+        (RunningSum(), False),
+        (MinkowskiDistance(p=2), False),
+        (CosineSimilarity(reduction="sum"), False),
+        (CosineSimilarity(reduction="mean"), True),
+        (CramersV(3), False),
+        (NormalizedMutualInfoScore(), False),
+        (AdjustedRandScore(), False),
+        (BinaryHammingDistance(), True),
+        (MultilabelAccuracy(3, average="macro"), True),
+        (MultilabelAccuracy(3, average="micro"), True),
+        (MultilabelAccuracy(3, average="weighted"), False),
+        (MultilabelHammingDistance(3), True),
+        (MultilabelPrecision(3), False),
+        (MulticlassAccuracy(3, average="weighted"), True),
+        (MulticlassRecall(3, average="weighted"), True),
+        (MulticlassRecall(3), False),
+        (MulticlassHammingDistance(3), False),
+        (MulticlassHammingDistance(3, average="micro"), True),
         (Own(), True),
     ],
 )

@@ -420,6 +420,63 @@ def test_a_query_without_an_answer_in_one_part_goes_on_where_another_has_it() ->
     assert spans([first], [second], [third, fourth]) == 2
 
 
+def test_parts_of_queries_in_one_batch_are_whole_in_it() -> None:
+    """A step may feed candidates and answers by two updates, or chunks of candidates."""
+    negatives, positives = update([0, 0, 1, 1], [0.9, 0.1, 0.8, 0.2], [0, 0, 0, 0]), update([0, 1], [0.5, 0.6], [1, 1])
+    others = [(ids + 2, scores, relevance) for ids, scores, relevance in (negatives, positives)]
+
+    def whole(*lives: list[Update], samples: list[int | None]) -> bool:
+        facts = make_rank(list(lives), RetrievalRecall(), 1, samples).facts
+        assert facts.spans
+        return facts.whole_in_batches
+
+    assert whole([negatives, positives], others, samples=[2, 0, 2, 0])
+    assert not whole([negatives, positives], others, samples=[2, 2, 2, 2])
+    assert not whole([negatives, positives], others, samples=[2, 0, None, 0])
+    assert not whole([negatives, positives], others, samples=[2, 0, 2, 1])
+    # another part of query 2, with a relevant row, in another batch of the same life
+    assert not whole([negatives, positives], [*others, update([2, 2], [0.3, 0.4], [1, 0])], samples=[2, 0, 2, 0, 1])
+    # in another life
+    assert not whole([negatives], [positives, *others], samples=[2, 0, 2, 0])
+    # no relevant row of query 1 in the second life, which has two batches
+    again = update([1, 1], [0.3, 0.4], [0, 0])
+    assert not whole([negatives, positives], [*others, again], samples=[2, 0, 2, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("facts", "split", "spans"),
+    [({}, 0, True), ({"whole_in_batches": True}, 0, False), ({"whole_in_batches": True}, 1, True)],
+)
+def test_queries_go_on_in_another_batch_unless_each_is_whole_in_one(facts: dict, split: int, spans: bool) -> None:
+    plan = Plan((RowFacts(rows=4, spans=1, **facts), RowFacts()), split=split)
+    assert (plan.spans_updates, plan.spans_batches) == (True, spans)
+
+
+@pytest.mark.parametrize(
+    ("second", "column", "is_shown"),
+    [
+        ([[3, 3], [5, 5]], [1, 3, 5, 7], True),
+        ([[3, 3], [1, 1]], [1, 3, 5, 7], False),  # the first query of the other rank
+        ([[3, 3], [5, 5]], [90], False),  # ids that the program made may be new ones for the same sample
+    ],
+)
+def test_ids_of_the_data_show_that_no_sample_was_fed_twice(
+    second: list[list[int]], column: list[int], is_shown: bool
+) -> None:
+    ranks = [
+        make_rank(
+            [[update(ids, [0.9, 0.1], [0, 1]) for ids in updates]],
+            RetrievalRecall(),
+            2,
+            samples=[1, 1],
+            columns=IdColumns(({"ids": torch.tensor(column)},)),
+            **options,
+        )
+        for updates, options in (([[1, 1], [7, 7]], {"is_repeated": True}), (second, {"repeats": 0}))
+    ]
+    assert decide(ranks, RetrievalRecall(), seeks_repeated=True).has_no_repeated is is_shown
+
+
 def test_values_that_nobody_combines_are_not_compared() -> None:
     facts = RowFacts(rows=2, id_min=0, id_max=4, single_life=False)
     assert not compared(facts, facts, synchronises=False)
