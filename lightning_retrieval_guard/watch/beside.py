@@ -25,6 +25,27 @@ from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, 
 _DRAWS = "its update draws random numbers, which would be others without the sample"
 
 
+def why_not_apart(metric: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], size: int) -> str:
+    """Why a sample cannot be left out of an update; empty where nothing speaks against it.
+
+    Args:
+        metric: The metric.
+        inputs: The arguments of the update.
+        size: The samples in the batch.
+    """
+    whole = _whole(metric, inputs, size)
+    if not _is_cut(inputs, size):
+        return "none of what it was updated with has one entry a sample"
+    # of one sample nothing is left, so nothing else goes into the states
+    if whole and size > 1:
+        return f"it was updated with {whole} too, which may hold the sample"
+    if _compat.resamples(metric):
+        return _DRAWS
+    if any("mean" in _compat.state_reductions(part).values() for part in _compat.metrics_in(metric).values()):
+        return "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
+    return ""
+
+
 @dataclass
 class Beside:
     """What goes beside a metric while a dataloader feeds it.
@@ -111,16 +132,7 @@ class BesideFeeder:
                 beside.states = self._copy(metric, _compat.held_states)
             self._heed_limit(beside)
         beside.last.append(_sample(inputs, repeats.size, -1))
-        whole = _whole(metric, inputs, repeats.size)
-        if not is_cut(inputs, repeats.size):
-            beside.problem = "none of what it was updated with has one entry a sample"
-        # of one sample nothing is left, so nothing else goes into the states
-        elif whole and repeats.size > 1:
-            beside.problem = f"it was updated with {whole} too, which may hold the sample"
-        elif _compat.resamples(metric):
-            beside.problem = _DRAWS
-        elif any("mean" in _compat.state_reductions(part).values() for part in _compat.metrics_in(metric).values()):
-            beside.problem = "it has states that are averaged over ranks, and nothing tells how a sample weighs in them"
+        beside.problem = why_not_apart(metric, inputs, repeats.size) or beside.problem
 
     def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> bool:
         """Update a metric beside the program; whether that draws random numbers on the host."""
@@ -186,7 +198,7 @@ def _has_entries(value: Any, size: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == size
 
 
-def is_cut(inputs: Any, size: int) -> bool:
+def _is_cut(inputs: Any, size: int) -> bool:
     """Whether an update is fed anything that has one entry a sample."""
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))

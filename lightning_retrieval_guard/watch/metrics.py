@@ -19,7 +19,7 @@ from torchmetrics import Metric, MetricCollection
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.watch.batches import tensors_in
-from lightning_retrieval_guard.watch.beside import BesideFeeder, is_cut
+from lightning_retrieval_guard.watch.beside import BesideFeeder, why_not_apart
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
 from lightning_retrieval_guard.watch.keys import How, Origin, Origins
@@ -276,8 +276,10 @@ class MetricWatch:
     def _note_repeated(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Before an update without a correction: whether it brings a repeated sample, which correct mode leaves out."""
         feeding = self._listener.feeding()
-        repeats = None if feeding is None else feeding.repeats
-        if feeding is not None and repeats is not None and repeats.last_of is not None and is_cut(inputs, repeats.size):
+        repeats, metric = (None if feeding is None else feeding.repeats), record.metric()
+        if feeding is None or metric is None or repeats is None or repeats.last_of is None:
+            return
+        if not why_not_apart(metric, inputs, repeats.size):
             record.fed_repeated = feeding.epoch, feeding.dataloader
 
     def _prepare(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import re
 import runpy
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -36,17 +36,20 @@ FOUND = {
 each_example = pytest.mark.parametrize("name", FOUND)
 
 
+Run = Callable[[str, str, str], Parity]
+
+
 @pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    """One and two processes, which all examples share."""
+def run() -> Iterator[Run]:
+    """Checks a form of an example in a mode, once, on one and two processes that all examples share."""
     with closing(Processes()) as processes:
-        yield processes
 
+        @cache
+        def check_once(name: str, form: str, mode: str) -> Parity:
+            target = f"{FOLDER / name}.py:{form}"
+            return check(build_options(target, world_sizes=(1, 2), timeout=60, mode=mode), processes)
 
-@cache
-def run(name: str, form: str, mode: str, processes: Processes) -> Parity:
-    target = f"{FOLDER / name}.py:{form}"
-    return check(build_options(target, world_sizes=(1, 2), timeout=60, mode=mode), processes)
+        yield check_once
 
 
 def found(parity: Parity) -> dict[str, set[int]]:
@@ -76,23 +79,23 @@ def test_the_readme_shows_the_program_and_the_number_of_one_device() -> None:
 
 
 @each_example
-def test_the_right_form_logs_the_same_and_nothing_is_found(name: str, processes: Processes) -> None:
-    parity = run(name, "right", "warn", processes)
+def test_the_right_form_logs_the_same_and_nothing_is_found(name: str, run: Run) -> None:
+    parity = run(name, "right", "warn")
     assert (found(parity), parity.different) == ({}, ())
     assert parity.keys
 
 
 @each_example
-def test_the_wrong_form_is_found(name: str, processes: Processes) -> None:
-    parity = run(name, "wrong", "warn", processes)
+def test_the_wrong_form_is_found(name: str, run: Run) -> None:
+    parity = run(name, "wrong", "warn")
     assert found(parity) == FOUND[name]
     assert parity.different
 
 
 @each_example
-def test_the_guard_corrects_the_wrong_form(name: str, processes: Processes) -> None:
-    right = {key.name: key.numbers[1] for key in run(name, "right", "warn", processes).keys}
-    for key in run(name, "wrong", "correct", processes).keys:
+def test_the_guard_corrects_the_wrong_form(name: str, run: Run) -> None:
+    right = {key.name: key.numbers[1] for key in run(name, "right", "warn").keys}
+    for key in run(name, "wrong", "correct").keys:
         assert key.numbers == pytest.approx(dict.fromkeys((1, 2), right[key.name]), abs=1e-6)
 
 
