@@ -37,7 +37,7 @@ class Session:
         self._listener = Listener(run, self._protection)
         self._patches = Patches()
         self._metrics = MetricWatch(self._listener, run.settings.max_held_mb)
-        self._functions = FunctionWatch()
+        self._functions = FunctionWatch(self.protect)
         # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
 

@@ -112,7 +112,7 @@ def test_a_pool_of_all_ranks_depends_on_the_reading(processes: Processes, keep: 
     assert parity.exit_code == exit_code
 
 
-@pytest.mark.parametrize("name", ["gathered_in_step", "ids_batch_idx_one_user", "shard_of_forward", "padded_queries"])
+@pytest.mark.parametrize("name", ["gathered_in_step", "ids_arange_metric_object", "shard_of_forward", "padded_queries"])
 def test_in_correct_mode_wrong_programs_pass(processes: Processes, name: str) -> None:
     program = PROGRAMS[f"wrong.{name}"]
     [stage] = stages_of(program)
