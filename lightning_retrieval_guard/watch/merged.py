@@ -52,13 +52,15 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
 
 
 class Given(NamedTuple):
-    """What an update of a retrieval metric was given, where its arguments are as torchmetrics names them.
+    """What an update was given; of a retrieval metric where the arguments are as torchmetrics names them.
 
     Attributes:
+        inputs: All arguments.
         rows: The number of rows.
         ids: The query ids.
     """
 
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
     rows: int | None
     ids: Any
 
@@ -66,7 +68,7 @@ class Given(NamedTuple):
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
         """From the arguments."""
         preds, _, ids = (kwargs.get(name, args[i] if i < len(args) else None) for i, name in enumerate(_ARGUMENTS))
-        return cls(preds.numel() if isinstance(preds, Tensor) else None, ids)
+        return cls((args, kwargs), preds.numel() if isinstance(preds, Tensor) else None, ids)
 
 
 _ARGUMENTS = ("preds", "target", "indexes")

@@ -26,7 +26,7 @@ from lightning_retrieval_guard.watch.keys import How, Origin, Origins
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_history import drop_stale
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord
+from lightning_retrieval_guard.watch.metric_lives import Feed, MetricLife, MetricRecord, Repeats, UpdateContext
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
@@ -270,17 +270,6 @@ class MetricWatch:
     def _before_update(self, record: MetricRecord, args: Any, kwargs: dict[str, Any]) -> None:
         if self._listener.routes:
             self._listener.protect(lambda: self._prepare(record, (args, kwargs)))
-        elif not record.is_rows:
-            self._listener.protect(lambda: self._note_repeated(record, (args, kwargs)))
-
-    def _note_repeated(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        """Before an update without a correction: whether it brings a repeated sample, which correct mode leaves out."""
-        feeding = self._listener.feeding()
-        repeats, metric = (None if feeding is None else feeding.repeats), record.metric()
-        if feeding is None or metric is None or repeats is None or repeats.last_of is None:
-            return
-        if not why_not_apart(metric, inputs, repeats.size):
-            record.fed_repeated = feeding.epoch, feeding.dataloader
 
     def _prepare(self, record: MetricRecord, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Before an update: a metric forgets earlier epochs, comes to where the module is, and is fed beside."""
@@ -309,11 +298,21 @@ class MetricWatch:
         else:
             counted_ids = feeding.counted_ids
             record.note_update(*feeding.feed(record, counted_ids is not None and counted_ids.hold(given.ids)))
+            if feeding.repeats is not None and not record.is_rows:
+                self._note_repeated(record, feeding, feeding.repeats, given)
         if record.is_rows and given.rows is not None:
             record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < given.rows
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
+
+    def _note_repeated(self, record: MetricRecord, feeding: UpdateContext, repeats: Repeats, given: Given) -> None:
+        """Whether an update brought a repeated sample that correct mode would leave out."""
+        metric = record.metric()
+        if metric is None or repeats.last_of is None or self._listener.routes:
+            return
+        if not why_not_apart(metric, given.inputs, repeats.size):
+            record.fed_repeated = feeding.epoch, feeding.dataloader
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         life, update = None, 0
