@@ -499,6 +499,13 @@ def held_states(metric: Any) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in metric._defaults}
 
 
+def copied_states(states: Mapping[str, Any]) -> dict[str, Any]:
+    """States that no update of the metric writes to."""
+    return {
+        name: state.detach().clone() if isinstance(state, Tensor) else list(state) for name, state in states.items()
+    }
+
+
 def default_states(metric: Any) -> dict[str, Any]:
     """The states by name, as a metric holds them that was fed nothing."""
     return {name: _to_device(default, metric) for name, default in metric._defaults.items()}

@@ -121,9 +121,11 @@ class Session:
 
     def _observe(self, stage: StageRecord | None) -> None:
         """Let observers hear of what the program calls from now on, where that cannot disturb code that it compiles."""
-        observers = [] if stage is None or _compat.TRACED_MODES.shown_by("torch") else stage.observers
+        observers = [] if stage is None else stage.observers
         # another stack of modes makes torch compile anew, which it does a few times only
-        self._functions.observers = [] if observers and _compat.is_compiled(self._run.module) else observers
+        if observers and (_compat.TRACED_MODES.shown_by("torch") or _compat.is_compiled(self._run.module)):
+            observers = []
+        self._functions.observers = observers
 
     def _end_batches(self) -> None:
         self._epochs.end_batches()

@@ -168,7 +168,7 @@ class BesideFeeder:
             states, is_blank = states_of(part), states_of is _compat.default_states
             self._bytes += sum(bytes_of(state) for state in states.values() if isinstance(state, Tensor))
             updates = 0 if is_blank else part.update_count
-            copies[path] = Held(updates, {name: _copied(state) for name, state in states.items()})
+            copies[path] = Held(updates, _compat.copied_states(states))
         return copies
 
     def clear(self) -> None:
@@ -185,10 +185,6 @@ def _grown(before: dict[str, Any], after: dict[str, Any]) -> int:
         for state in lists
         if state and isinstance(state[-1], Tensor) and id(state[-1]) not in earlier
     )
-
-
-def _copied(state: Any) -> Any:
-    return state.detach().clone() if isinstance(state, Tensor) else list(state)
 
 
 def _has_entries(value: Any, size: int) -> bool:

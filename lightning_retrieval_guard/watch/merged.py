@@ -52,26 +52,24 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
 
 
 class Given(NamedTuple):
-    """What an update was given; of a retrieval metric where the arguments are as torchmetrics names them.
+    """The arguments of an update; rows and ids are those of a retrieval metric, as torchmetrics names its arguments."""
 
-    Attributes:
-        inputs: All arguments.
-        rows: The number of rows.
-        ids: The query ids.
-    """
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
-    rows: int | None
-    ids: Any
+    @property
+    def rows(self) -> int | None:
+        """The number of rows, where they came as a tensor."""
+        preds = self._argument("preds", 0)
+        return preds.numel() if isinstance(preds, Tensor) else None
 
-    @classmethod
-    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
-        """From the arguments."""
-        preds, _, ids = (kwargs.get(name, args[i] if i < len(args) else None) for i, name in enumerate(_ARGUMENTS))
-        return cls((args, kwargs), preds.numel() if isinstance(preds, Tensor) else None, ids)
+    @property
+    def ids(self) -> Any:
+        """The query ids."""
+        return self._argument("indexes", 2)
 
-
-_ARGUMENTS = ("preds", "target", "indexes")
+    def _argument(self, name: str, index: int) -> Any:
+        return self.kwargs.get(name, self.args[index] if index < len(self.args) else None)
 
 
 def _is_torchmetrics(function: Any) -> bool:

@@ -157,7 +157,7 @@ class MetricWatch:
         self._before_update(record, args, kwargs)
         with self._running(record):
             result = original(*args, **kwargs)
-        self._listener.protect(lambda: self._note_update(record, Given.of(args, kwargs)))
+        self._listener.protect(lambda: self._note_update(record, Given(args, kwargs)))
         return result
 
     def _compute(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,7 @@ class MetricWatch:
             value, synced = self._listener.forward(record, plain)
 
         def note() -> None:
-            self._note_update(record, Given.of(args, kwargs))
+            self._note_update(record, Given(args, kwargs))
             self._note_value(record, value, "forward", synced)
 
         self._listener.protect(note)
@@ -300,8 +300,9 @@ class MetricWatch:
             record.note_update(*feeding.feed(record, counted_ids is not None and counted_ids.hold(given.ids)))
             if feeding.repeats is not None and not record.is_rows:
                 self._note_repeated(record, feeding, feeding.repeats, given)
-        if record.is_rows and given.rows is not None:
-            record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < given.rows
+        rows = given.rows if record.is_rows else None
+        if rows is not None:
+            record.left_rows_out |= _compat.row_states(metric)[0][-1].numel() < rows
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
@@ -311,7 +312,7 @@ class MetricWatch:
         metric = record.metric()
         if metric is None or repeats.last_of is None or self._listener.routes:
             return
-        if not why_not_apart(metric, given.inputs, repeats.size):
+        if not why_not_apart(metric, given, repeats.size):
             record.fed_repeated = feeding.epoch, feeding.dataloader
 
     def _note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:

@@ -23,7 +23,9 @@ def value_of_shard(metric: Any) -> float | None:
     if all(_compat.is_blank(part) for part in parts.values()):
         return None  # a rank that was fed nothing has no shard
     # compute() may write to the tensors that the metric holds
-    states = {path: (part.update_count, _copied(_compat.held_states(part))) for path, part in parts.items()}
+    states = {
+        path: (part.update_count, _compat.copied_states(_compat.held_states(part))) for path, part in parts.items()
+    }
     with (
         contextlib.suppress(Exception),  # the program did not compute here: its own call will raise
         warnings.catch_warnings(),
@@ -37,7 +39,3 @@ def value_of_shard(metric: Any) -> float | None:
         value = metric.compute()
         return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
     return None
-
-
-def _copied(states: dict[str, Any]) -> dict[str, Any]:
-    return {name: state.clone() if isinstance(state, Tensor) else list(state) for name, state in states.items()}

@@ -31,8 +31,8 @@ DATA = [
 ]
 
 
-class InPlace(Metric):
-    """Writes to the tensor that it holds."""
+class Share(Metric):
+    """A sum divided by a count."""
 
     total: Tensor
 
@@ -40,11 +40,15 @@ class InPlace(Metric):
         super().__init__()
         self.add_state("total", torch.zeros(2), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor) -> None:
-        self.total += torch.stack([scores.sum(), torch.tensor(float(len(scores)))])
-
     def compute(self) -> Tensor:
         return self.total[0] / self.total[1]
+
+
+class InPlace(Share):
+    """Writes to the tensor that it holds."""
+
+    def update(self, scores: Tensor) -> None:
+        self.total += torch.stack([scores.sum(), torch.tensor(float(len(scores)))])
 
 
 class Smoothed(InPlace):
@@ -64,20 +68,11 @@ class Smoothed(InPlace):
         return self.average / (1 - 0.5 ** len(self.shown))
 
 
-class ByLabels(Metric):
+class ByLabels(Share):
     """The mean loss of a batch, weighted by the number of its labels."""
-
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(2), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, labels: Tensor) -> None:
         self.total = self.total + torch.stack([loss * len(labels), torch.tensor(float(len(labels)))])
-
-    def compute(self) -> Tensor:
-        return self.total[0] / self.total[1]
 
 
 class MeanOfRanks(InPlace):

@@ -69,6 +69,10 @@ def test_torchmetrics_does_merge_such_members() -> None:
 
 def test_the_rows_of_an_update_are_counted_however_they_are_passed() -> None:
     scores = torch.zeros(2, 3)
-    assert Given.of((scores, scores, scores), {})[1:] == (6, scores)
-    assert Given.of((), {"preds": scores})[1:] == (6, None)
-    assert Given.of(("text",), {})[1:] == (None, None)
+    for args, kwargs, rows, ids in [
+        ((scores, scores, scores), {}, 6, scores),
+        ((), {"preds": scores}, 6, None),
+        (("text",), {}, None, None),
+    ]:
+        given = Given(args, kwargs)
+        assert (given.rows, given.ids) == (rows, ids)
