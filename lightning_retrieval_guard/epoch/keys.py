@@ -208,8 +208,8 @@ class LoggedKey:
             return []
         again = [(facts.last_sample, facts.last_of) for facts in self.present if facts.last_of is not None]
         pairs = [(last, self.present[rank].first_sample) for last, rank in again]
-        known = [(last, earlier) for last, earlier in pairs if last is not None and earlier is not None]
-        return known if len(known) == len(pairs) else []
+        complete = [(last, earlier) for last, earlier in pairs if last is not None and earlier is not None]
+        return complete if len(complete) == len(pairs) else []
 
     @property
     def weight_fault(self) -> WeightFault | None:
@@ -230,5 +230,5 @@ class LoggedKey:
 
 
 def _are_same(values: Sequence[float | None]) -> bool:
-    known = [value for value in values if value is not None]
-    return all(same_number(value, known[0]) for value in known)
+    numbers = [value for value in values if value is not None]
+    return all(same_number(number, numbers[0]) for number in numbers)

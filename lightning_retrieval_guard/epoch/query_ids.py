@@ -48,26 +48,26 @@ class IdColumns:
 
     Attributes:
         batches: For each batch its columns by their path.
-        is_own: Whether a collate function of the program's own made the batches.
+        is_custom: Whether a collate function of the program's own made the batches.
         is_opaque: Whether they hold more than tensors in which ids can be.
     """
 
     batches: Sequence[Mapping[str, Tensor]]
-    is_own: bool = False
+    is_custom: bool = False
     is_opaque: bool = False
 
     @classmethod
     def joined(cls, columns: Sequence[IdColumns]) -> IdColumns:
         """Those of several batches."""
         batches = [batch for one in columns for batch in one.batches]
-        return cls(batches, any(one.is_own for one in columns), any(one.is_opaque for one in columns))
+        return cls(batches, any(one.is_custom for one in columns), any(one.is_opaque for one in columns))
 
     def holds(self, path: str, ids: Tensor, world_size: int) -> bool:
         """Whether a column holds all of some distinct ids, or these, gathered from all ranks, all of the column."""
-        parts = [batch[path].detach().reshape(-1).cpu() for batch in self.batches if path in batch]
-        if len(parts) != len(self.batches) or not parts:
+        columns = [batch[path].detach().reshape(-1).cpu() for batch in self.batches if path in batch]
+        if len(columns) != len(self.batches) or not columns:
             return False
-        column = torch.cat(parts)
+        column = torch.cat(columns)
         column, ids = (column.double(), ids.double()) if column.is_floating_point() else (column.long(), ids)
         if ids.numel() <= column.numel():
             return bool(torch.isin(ids, column).all())
@@ -173,7 +173,7 @@ def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> I
     columns = [batch.columns for batch in batches if batch.columns is not None]
     if len(columns) < len(batches):
         return "unknown"
-    is_own, is_opaque = any(batch.is_own for batch in columns), any(batch.is_opaque for batch in columns)
+    is_custom, is_opaque = any(batch.is_custom for batch in columns), any(batch.is_opaque for batch in columns)
     order = torch.argsort(chunks.update, stable=True)
     counts = torch.bincount(chunks.update, minlength=len(batches)).tolist()
     holding: set[str] | None = None
@@ -183,7 +183,7 @@ def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> I
             holding = {path for path in paths if id_columns.holds(path, ids, world_size)}
             if not holding:
                 return "opaque" if is_opaque else "made"
-    return "collated" if is_own else "data"
+    return "collated" if is_custom else "data"
 
 
 def are_of_data(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> bool:

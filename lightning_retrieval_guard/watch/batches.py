@@ -121,8 +121,8 @@ def id_columns_of(batch: Any, leaves: Mapping[str, Tensor], loader: Any | None) 
     if not isinstance(loader, DataLoader):
         return None
     columns = {path: column for leaf_path, leaf in leaves.items() for path, column in _columns_of(leaf_path, leaf)}
-    is_own = not keeps_order(loader)
-    return IdColumns((columns,), is_own, is_opaque=is_own and not _is_readable(batch))
+    is_custom = not keeps_order(loader)
+    return IdColumns((columns,), is_custom, is_opaque=is_custom and not _is_readable(batch))
 
 
 def _columns_of(path: str, leaf: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -104,22 +104,22 @@ class SampleMeans:
         finally:
             self._notes = True
 
-    def _of(self, value: Any, rows: slice, known: dict[int, Any]) -> Any:
-        """A value, worked out from some of the samples; ``known`` are those that were already."""
+    def _of(self, value: Any, rows: slice, results: dict[int, Any]) -> Any:
+        """A value, worked out from some of the samples; ``results`` are those that were already."""
         call = self._calls.get(id(value))
         if call is not None:
-            if id(value) not in known:
-                known[id(value)] = self._call(call, rows, known)
-            return known[id(value)]
+            if id(value) not in results:
+                results[id(value)] = self._call(call, rows, results)
+            return results[id(value)]
         if isinstance(value, Tensor):
             return value[rows] if value.ndim and len(value) == self._size else value
         if isinstance(value, (list, tuple)):
-            return type(value)(self._of(part, rows, known) for part in value)
+            return type(value)(self._of(part, rows, results) for part in value)
         return value
 
-    def _call(self, call: _Call, rows: slice, known: dict[int, Any]) -> Any:
-        args = [self._of(entry, rows, known) for entry in call.args]
-        kwargs = {name: self._of(entry, rows, known) for name, entry in call.kwargs.items()}
+    def _call(self, call: _Call, rows: slice, results: dict[int, Any]) -> Any:
+        args = [self._of(entry, rows, results) for entry in call.args]
+        kwargs = {name: self._of(entry, rows, results) for name, entry in call.kwargs.items()}
         if all(map(operator.is_, (*args, *kwargs.values()), (*call.args, *call.kwargs.values()))):
             return call.result  # of no sample; called again, it might draw random numbers
         if not isinstance(call.result, Tensor):  # such as item(), which would wait for the device

@@ -171,8 +171,8 @@ def test_relevant_rows_on_the_diagonal_show_that_ids_number_samples() -> None:
     [
         (IdColumns(({"qid": torch.tensor([1.0, 0.0, 2.0])},)), SILENT),
         (IdColumns(({"qid": torch.tensor([0.5, 0.0, 1.5])},)), CERTAIN),
-        (IdColumns(({"qid": torch.tensor([0, 1])},), is_own=True), CERTAIN),
-        (IdColumns(({},), is_own=True, is_opaque=True), CERTAIN),
+        (IdColumns(({"qid": torch.tensor([0, 1])},), is_custom=True), CERTAIN),
+        (IdColumns(({},), is_custom=True, is_opaque=True), CERTAIN),
         (IdColumns(({"qid": torch.tensor([1, 0, 2])},)), SILENT),
         (IdColumns(({"label": torch.tensor([5, 0, 2])}, {"label": torch.tensor([6])})), CERTAIN),
         (IdColumns(({"batch/qid": torch.tensor([0])}, {"batch/qid": torch.tensor([1])})), SILENT),
