@@ -245,7 +245,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
             if self._session is not None:
                 self._session.leave(exception)
-                self._session.protect(lambda: self._write_report(trainer, is_last=True))
+                self._session.protect(self._write_report, trainer, is_last=True)
             self._close()
         if isinstance(exception, GuardError):
             exception.__traceback__ = without_own_frames(exception.__traceback__)
@@ -255,7 +255,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         session = self._session
         if session is not None:
             session.protect(session.end_run)
-            session.protect(lambda: self._end_run(session, trainer, stage))
+            session.protect(self._end_run, session, trainer, stage)
         self._close()
 
     # --- parts ------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
 
     def _end_stage(self, trainer: Trainer) -> None:
         if self._session is not None:
-            self._session.protect(lambda: self._write_report(trainer))
+            self._session.protect(self._write_report, trainer)
 
     def _end_run(self, session: Session, trainer: Trainer, stage: str) -> None:
         if session.is_rank_zero and stage != "predict":

@@ -18,14 +18,8 @@ from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, build_table
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.rules.spec import Correction
-from lightning_retrieval_guard.watch.metric_lives import (
-    AnyLife,
-    Feed,
-    MetricLife,
-    SomeUpdates,
-    UpdateContext,
-    UpdateInfo,
-)
+from lightning_retrieval_guard.watch.metric_lives import AnyLife, MetricLife, SomeUpdates, UpdateInfo
+from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 
 class SharedRows:
@@ -183,5 +177,5 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
 def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:
     """Why rows are not of an epoch and dataloader; ``None`` for those that are."""
     if feeding.is_over(feed.epoch):
-        return "stale_state" if feeding.stage != "train" else None  # a training may count on from epoch to epoch
+        return "stale_state" if feeding.feed.stage != "train" else None  # a training may count on from epoch to epoch
     return "foreign_state" if feeding.is_of_another(feed, dataloader) else None

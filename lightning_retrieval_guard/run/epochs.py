@@ -47,13 +47,14 @@ class Epochs:
         stage = _compat.stage_name(self._run.trainer)
         if stage is None or stage == "predict":
             return None
-        if stage not in self._running:
+        running = self._running.get(stage)
+        if running is None:
             # a validation runs within an epoch of the training, so a stage alone names no epoch
             number = next(self._count)
             self._numbers.add(number)
-            self._running[stage] = RunningEpoch(stage, number, self._numbers)
+            running = self._running[stage] = RunningEpoch(stage, number, self._numbers)
             self._watch.start_stage(stage)
-        return self._running[stage]
+        return running
 
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.run.compute import ComputeDispatcher, Plain
@@ -14,9 +12,11 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.protection import Protection
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_lives import MetricRecord, UpdateContext
+from lightning_retrieval_guard.watch.merged import Given
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.unregistered import move_to_module_device
+from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 
@@ -28,6 +28,7 @@ class Listener:
         epochs: The epochs that run; set when the ranks are connected.
         dispatcher: Chooses how metrics arrive at their values; set likewise.
         suppressions: What the user ignores at single places.
+        protect: Runs a part of the guard that must not bring the run down.
     """
 
     epochs: Epochs
@@ -35,6 +36,7 @@ class Listener:
 
     def __init__(self, run: RunContext, protection: Protection) -> None:
         self.suppressions = run.suppressions
+        self.protect = protection.protect
         self._run = run
         self._protection = protection
 
@@ -52,10 +54,6 @@ class Listener:
     def routes(self) -> bool:
         """Whether the guard supplies the values of retrieval metrics."""
         return self._run.settings.corrects and self._protection.failure is None
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
-        self._protection.protect(action)
 
     def may_drop_stale(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
@@ -76,9 +74,9 @@ class Listener:
         stage = self.stage()
         return None if stage is None else stage.feeding
 
-    def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
-        """Before an update with ``inputs``: a metric outside of the module comes to where the module is."""
-        move_to_module_device(record, self._run.module, inputs)
+    def move_to_module_device(self, record: MetricRecord, given: Given) -> None:
+        """Before an update: a metric outside of the module comes to where the module is."""
+        move_to_module_device(record, self._run.module, given)
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""

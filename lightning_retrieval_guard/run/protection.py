@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
@@ -16,6 +16,9 @@ from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.run.collect import why_ranks_missed
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.watch.call_site import user_call_site
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def failure_text(error: BaseException) -> str:
@@ -73,12 +76,12 @@ class Protection:
         self._run = run
         self._take_off = take_off
 
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard; its failure must not bring the run down."""
+    def protect(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Run a part of the guard, and give what it returns; its failure must not bring the run down."""
         if self.failure is not None or not self.is_open:
-            return
+            return None
         try:
-            action()
+            return action(*args, **kwargs)
         # meant for the user: strict mode, and warnings that were turned into errors
         except (GuardError, GuardWarning):
             raise
@@ -86,6 +89,7 @@ class Protection:
             self.fail(error)
             if self._run.world_size == 1:
                 self.give_up()
+        return None
 
     def meet(self, action: Callable[[], None]) -> None:
         """Run a part where the ranks meet, and step aside where any of them has failed."""

@@ -34,6 +34,7 @@ class Session:
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._protection = Protection(run, self._take_off)
+        self.protect = self._protection.protect
         self._listener = Listener(run, self._protection)
         self._patches = Patches()
         self._metrics = MetricWatch(self._listener, run.settings.max_held_mb)
@@ -50,10 +51,6 @@ class Session:
     def counts(self) -> dict[str, StageCounts]:
         """What each rank saw in the last epoch of every stage so far."""
         return self._epochs.counts
-
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard; its failure must not bring the run down."""
-        self._protection.protect(action)
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 
@@ -161,7 +158,7 @@ class Session:
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
         self._protection.in_step = True
-        self.protect(lambda: self._start_batch(batch, index, dataloader))
+        self.protect(self._start_batch, batch, index, dataloader)
 
     def _start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         stage = self._listener.stage()
@@ -186,7 +183,7 @@ class Session:
     def leave(self, reason: BaseException) -> None:
         """The run ends on this rank: let no other wait for it, unless the others brought that about."""
         if not isinstance(reason.__cause__, ExchangeError):
-            self.protect(lambda: self._run.exchange.leave(failure_text(reason), failed=False))
+            self.protect(self._run.exchange.leave, failure_text(reason), failed=False)
 
 
 def _before(act: Callable[[Callable[[], None]], None], action: Callable[[], None]) -> Wrap:

@@ -23,7 +23,6 @@ from lightning_retrieval_guard.watch.merged import Merged
 from lightning_retrieval_guard.watch.metric_lives import (
     AnyLife,
     Dropped,
-    Feed,
     ForwardUpdates,
     MetricLife,
     MetricRecord,
@@ -35,6 +34,7 @@ from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
 from lightning_retrieval_guard.watch.unregistered import iter_modules
+from lightning_retrieval_guard.watch.update_context import Feed
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.run.context import RunContext

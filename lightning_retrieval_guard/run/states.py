@@ -37,6 +37,7 @@ from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, patterns_of
+from lightning_retrieval_guard.watch.update_context import OUTSIDE_STAGES, Feed
 
 _Fed = tuple[Metric, MetricRecord]
 
@@ -48,14 +49,12 @@ class LocalStates:
     Attributes:
         metric: The metric.
         record: What is known of it; of the member that is fed in its place, where it belongs to a compute group.
-        epoch: The epoch.
-        dataloader: The dataloader at hand.
+        feed: The epoch and the dataloader at hand.
     """
 
     metric: Metric
     record: MetricRecord
-    epoch: int
-    dataloader: int | None = None
+    feed: Feed
 
     @property
     def suppressed(self) -> Suppressed:
@@ -96,7 +95,7 @@ class LocalStates:
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
             last_of=None if self.beside is None else self.beside.last_of,
-            fed_repeated=self.record.fed_repeated == (self.epoch, self.dataloader),
+            fed_repeated=self.record.fed_repeated == self.feed,
             is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
             extremes=bool(states) and all(how in ("max", "min") for how, *_ in states),
@@ -108,8 +107,7 @@ class LocalStates:
     def beside(self) -> Beside | None:
         """What it would hold of the dataloader at hand, and without a repeated sample, where that is something else."""
         beside = self.record.beside
-        is_current = beside is not None and (beside.epoch, beside.dataloader) == (self.epoch, self.dataloader)
-        return beside if is_current else None
+        return beside if beside is not None and beside.feed == self.feed else None
 
     def held(self) -> States | str:
         """The states to merge of this rank, without metrics that were not fed; or why they cannot be merged."""
@@ -189,7 +187,7 @@ class StateMerger:
         local: dict[str, LocalStates] = {}
         for name, (metric, record) in self._by_name(self._candidates()).items():
             fed = record.leader or record
-            states = LocalStates(metric, fed, stage.epoch, stage.dataloader)
+            states = LocalStates(metric, fed, stage.feeding.feed)
             is_needed = self._run.world_size > 1 or (states.beside is not None and states.beside.is_apart)
             if is_needed and (stage.stage in fed.fed_by or id(metric) in shown):
                 local[name] = states
@@ -270,7 +268,7 @@ class StateMerger:
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         # of no epoch, as only the stamp is looked at
-        local = LocalStates(metric, record.leader or record, epoch=-1)
+        local = LocalStates(metric, record.leader or record, OUTSIDE_STAGES)
         self._results[id(metric)] = MergeResult(
             view.name, local, local.stamp, _compat.WithStates(parts, merged), view.fault is not None, view.is_apart
         )

@@ -52,26 +52,75 @@ class BatchSize:
         return batch_size in sums | products | set(self.leading)
 
 
+@dataclass(frozen=True)
+class LoaderFacts:
+    """What a dataloader shows of its batches.
+
+    Attributes:
+        batches: Its batch sampler, where that is torch's and counts samples.
+        is_torchs: Whether it is a dataloader of torch.
+        keeps_order: Whether the samples of a batch stand in it as the sampler gave them.
+        is_dealt_by_data_set: Whether the data set decides which samples this rank gets, in that order.
+        padding: What the sampler repeats.
+    """
+
+    batches: BatchSampler | None = None
+    is_torchs: bool = False
+    keeps_order: bool = False
+    is_dealt_by_data_set: bool = False
+    padding: Padding | None = None
+
+    @classmethod
+    def of(cls, loader: Any) -> LoaderFacts:
+        """Those of a loader."""
+        if not isinstance(loader, DataLoader):
+            return cls(padding=padding_of(loader))
+        is_iterable = isinstance(loader.dataset, IterableDataset)
+        keeps_order = loader.collate_fn in (default_collate, default_convert)
+        batches: Any = loader.batch_sampler
+        return cls(
+            batches if _is_plain(batches) and not is_iterable else None,
+            True,
+            keeps_order,
+            is_iterable and keeps_order,
+            padding_of(loader),
+        )
+
+    def sizes(self, batch_index: int) -> tuple[int | None, int | None]:
+        """The batch size that the loader was given, and the samples that it puts into a batch."""
+        if self.batches is None:
+            return None, None
+        sampler: Any = self.batches.sampler
+        nominal = self.batches.batch_size
+        left = len(sampler) - batch_index * nominal
+        return nominal, min(nominal, left) if left > 0 else None
+
+
+def _is_plain(batches: Any) -> bool:
+    """Whether a batch sampler cuts what its sampler gives into batches."""
+    return getattr(type(batches), "__iter__", None) is BatchSampler.__iter__
+
+
 def measure_batch(
     batch: Any,
     tensors: Iterable[Tensor],
     batch_index: int,
-    loader: Any | None,
+    loader: LoaderFacts,
     batch_size_fn: Callable[[Any], int] | None,
 ) -> BatchSize:
     """Count the samples in a batch: by the user's function, else the loader and its sampler, else its tensors."""
-    nominal, by_loader = _by_loader(loader, batch_index)
+    nominal, by_loader = loader.sizes(batch_index)
     shapes = tuple(tuple(tensor.shape[:2]) for tensor in tensors if tensor.ndim)
     if batch_size_fn is not None:
         return BatchSize(_by_function(batch, batch_size_fn), nominal, shapes, by_loader)
     leading = {shape[0] for shape in shapes}
     by_tensors = min(leading) if len(leading) == 1 else None
     if by_loader is None:
-        return BatchSize(by_tensors, nominal, shapes, by_tensors if keeps_order(loader) else None)
+        return BatchSize(by_tensors, nominal, shapes, by_tensors if loader.keeps_order else None)
     # a collate function that leaves samples out makes the loader's count an upper bound only
     if by_tensors is not None and by_tensors < by_loader:
         return BatchSize(None, nominal, shapes)
-    are_items = keeps_order(loader) or not leading or _counts_items(leading, by_loader, nominal)
+    are_items = loader.keeps_order or not leading or _counts_items(leading, by_loader, nominal)
     return BatchSize(by_loader if are_items else None, nominal, shapes, by_loader)
 
 
@@ -100,28 +149,12 @@ def _by_function(batch: Any, function: Callable[[Any], int]) -> int:
     return size
 
 
-def _by_loader(loader: Any | None, batch_index: int) -> tuple[int | None, int | None]:
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        return None, None
-    batches: Any = loader.batch_sampler  # a sampler of the user's may be anything
-    if getattr(type(batches), "__iter__", None) is not BatchSampler.__iter__:
-        return None, None
-    nominal = batches.batch_size
-    left = len(batches.sampler) - batch_index * nominal
-    return nominal, min(nominal, left) if left > 0 else None
-
-
-def keeps_order(loader: Any) -> bool:
-    """Whether the samples of a batch stand in it as the sampler gave them."""
-    return isinstance(loader, DataLoader) and loader.collate_fn in (default_collate, default_convert)
-
-
-def id_columns_of(batch: Any, leaves: Mapping[str, Tensor], loader: Any | None) -> IdColumns | None:
+def id_columns_of(batch: Any, leaves: Mapping[str, Tensor], loader: LoaderFacts) -> IdColumns | None:
     """Where in a batch a program can have taken query ids from; ``None`` where that is not known."""
-    if not isinstance(loader, DataLoader):
+    if not loader.is_torchs:
         return None
     columns = {path: column for leaf_path, leaf in leaves.items() for path, column in _columns_of(leaf_path, leaf)}
-    is_custom = not keeps_order(loader)
+    is_custom = not loader.keeps_order
     return IdColumns((columns,), is_custom, is_opaque=is_custom and not _is_readable(batch))
 
 
@@ -223,7 +256,7 @@ def padding_of(loader: Any | None) -> Padding | None:
     if not is_ordered:
         batches = getattr(loader, "batch_sampler", None)
         sampler = getattr(batches, "sampler", None)
-        is_ordered = getattr(type(batches), "__iter__", None) is BatchSampler.__iter__
+        is_ordered = _is_plain(batches)
     if not _compat.deals_in_turns(sampler) or sampler.drop_last:
         return None
     repeated = sampler.total_size - len(sampler.dataset)
@@ -266,8 +299,3 @@ def _fingerprint(tensors: Sequence[Tensor]) -> str:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist()))
     return digest.hexdigest()[:32]
-
-
-def is_dealt_by_data_set(loader: Any) -> bool:
-    """Whether the data set decides which samples this rank gets, and these stand in the batch in their order."""
-    return isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and keeps_order(loader)

@@ -7,10 +7,8 @@ that sample, whose inputs are kept, because the other rank must have seen the sa
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +18,8 @@ from torch import Tensor
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
 from lightning_retrieval_guard.watch.batches import bytes_of
-from lightning_retrieval_guard.watch.metric_lives import MetricRecord, Repeats, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
 _DRAWS = "its update draws random numbers, which would be others without the sample"
 
@@ -51,8 +50,7 @@ class Beside:
     """What goes beside a metric while a dataloader feeds it.
 
     Attributes:
-        epoch: The epoch.
-        dataloader: The dataloader.
+        feed: The epoch and the dataloader.
         is_apart: Whether the metric holds updates by another dataloader or stage too, and ``states`` those by this one.
         first: Inputs of the first sample of this rank, where that is repeated on another one, update by update.
         last: Inputs of the last sample, where that is repeated.
@@ -61,8 +59,7 @@ class Beside:
         problem: Why that is not known.
     """
 
-    epoch: int
-    dataloader: int | None
+    feed: Feed
     is_apart: bool = False
     first: list[Any] = field(default_factory=list)
     last: list[Any] = field(default_factory=list)
@@ -76,10 +73,12 @@ class BesideFeeder:
 
     Args:
         limit: The bytes of states that may be kept beside what metrics hold.
+        run: Runs what belongs to a call of a metric.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, run: Callable[..., Any]) -> None:
         self._limit = limit
+        self._run = run
         self._bytes = 0
 
     def take(
@@ -87,7 +86,6 @@ class BesideFeeder:
         record: MetricRecord,
         feeding: UpdateContext,
         inputs: tuple[tuple[Any, ...], dict[str, Any]],
-        running: Callable[[MetricRecord], AbstractContextManager[None]],
     ) -> None:
         """An update is about to happen.
 
@@ -95,19 +93,18 @@ class BesideFeeder:
             record: Of the metric.
             feeding: What feeds it.
             inputs: The arguments of the update.
-            running: Where updates belong to a metric.
         """
         metric = record.metric()
-        if metric is None or _compat.is_composition(metric):
+        if metric is None or record.is_composition:
             return
         repeats, beside = feeding.repeats, record.beside
-        if beside is None or (beside.epoch, beside.dataloader) != (feeding.epoch, feeding.dataloader):
-            dataloader = feeding.dataloader if feeding.logs_by_dataloader else None
+        if beside is None or beside.feed != feeding.feed:
+            dataloader = feeding.feed.dataloader if feeding.logs_by_dataloader else None
             is_apart = any(feeding.is_of_another(feed, dataloader) for feed in record.feeds)
             if not is_apart and repeats is None:
                 return  # as nearly always
             states = self._copy(metric, _compat.default_states) if is_apart else {}
-            beside = record.beside = Beside(feeding.epoch, feeding.dataloader, is_apart, states=states)
+            beside = record.beside = Beside(feeding.feed, is_apart, states=states)
         if repeats is not None and repeats.is_first:
             beside.first.append(_sample(inputs, repeats.size, 0))
         is_last = repeats is not None and repeats.last_of is not None
@@ -120,7 +117,7 @@ class BesideFeeder:
                 return
             inputs = _without_last(inputs, repeats.size)
         if (is_last or beside.is_apart) and not beside.problem:
-            draws = self._feed(metric, beside, inputs, functools.partial(running, record))
+            draws = self._feed(record, metric, beside, inputs)
             # from other samples it makes something else of the same numbers
             if draws and is_last:
                 beside.problem = _DRAWS
@@ -134,21 +131,20 @@ class BesideFeeder:
         beside.last.append(_sample(inputs, repeats.size, -1))
         beside.problem = why_not_apart(metric, inputs, repeats.size) or beside.problem
 
-    def _feed(self, metric: Any, beside: Beside, inputs: Any, running: Callable[[], Any]) -> bool:
+    def _feed(self, record: MetricRecord, metric: Any, beside: Beside, inputs: Any) -> bool:
         """Update a metric beside the program; whether that draws random numbers on the host."""
         draws = False
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
         states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
             with (
-                running(),
                 # the program must draw the numbers that it would draw without the guard
                 torch.random.fork_rng(devices=[]),
                 _compat.attributes_kept(metric),
                 _compat.WithStates(parts, states),
             ):
                 random_state = torch.random.get_rng_state()
-                metric.update(*args, **kwargs)
+                self._run(record, metric.update, *args, **kwargs)
                 draws = not torch.equal(random_state, torch.random.get_rng_state())
                 held = {path: Held(part.update_count, _compat.held_states(part)) for path, part in parts.items()}
             self._bytes += sum(_grown(before.states, held[path].states) for path, before in beside.states.items())

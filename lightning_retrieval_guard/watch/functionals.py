@@ -25,7 +25,7 @@ def watch_functionals(listener: WatchListener, patches: Patches) -> None:
         def check(preds: Tensor, *args: Any, **kwargs: Any) -> Any:
             if preds.ndim == 2 and min(preds.shape) > 1:
                 function = _functional_that_runs()
-                listener.protect(lambda: _note(listener, function, (preds.shape[0], preds.shape[1])))
+                listener.protect(_note, listener, function, (preds.shape[0], preds.shape[1]))
             return original(preds, *args, **kwargs)
 
         return BesideGraphs(check, original, leaves=False)

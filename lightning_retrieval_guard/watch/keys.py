@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -21,18 +21,17 @@ from lightning_retrieval_guard.watch.metric_lives import (
     ForwardUpdates,
     MetricLife,
     MetricRecord,
-    Repeats,
     SomeUpdates,
     life_of,
 )
 from lightning_retrieval_guard.watch.sample_means import BatchMean, SampleMeans
 from lightning_retrieval_guard.watch.suppressions import Suppressed
+from lightning_retrieval_guard.watch.update_context import Repeats
 
 How = Literal["compute", "forward"]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a tensor came from: a metric, what made it, and the life and the update of the metric behind it."""
 
     record: MetricRecord

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
-
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.keys import KeyRecord
-    from lightning_retrieval_guard.watch.metric_lives import MetricRecord, UpdateContext
+    from lightning_retrieval_guard.watch.merged import Given
+    from lightning_retrieval_guard.watch.metric_lives import MetricRecord
     from lightning_retrieval_guard.watch.stage import StageRecord
+    from lightning_retrieval_guard.watch.update_context import UpdateContext
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class WatchListener(Protocol):
@@ -41,8 +44,8 @@ class WatchListener(Protocol):
     def feeding(self) -> UpdateContext | None:
         """What feeds metrics at this moment, or ``None`` outside of stages."""
 
-    def protect(self, action: Callable[[], None]) -> None:
-        """Run a part of the guard that must not bring the run down."""
+    def protect(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Run a part of the guard that must not bring the run down, and give what it returns if it comes to that."""
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in."""
@@ -50,8 +53,8 @@ class WatchListener(Protocol):
     def may_drop_stale(self, record: MetricRecord) -> bool:
         """Whether a metric may be made to forget what it holds of earlier epochs."""
 
-    def move_to_module_device(self, record: MetricRecord, inputs: Iterable[Tensor]) -> None:
-        """Before an update with ``inputs``: move the metric to where it is needed."""
+    def move_to_module_device(self, record: MetricRecord, given: Given) -> None:
+        """Before an update: move the metric to where it is needed."""
 
     def compute(self, record: MetricRecord, plain: Callable[[], Any]) -> tuple[Any, bool]:
         """Compute the metric, and say whether the value combines all ranks."""

@@ -48,7 +48,7 @@ class LogWatch:
         def log(module: Any, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
             original(module, name, value, *args, **kwargs)
             if module is self._module:
-                self._listener.protect(lambda: self._note(name, value, _given_batch_size(args, kwargs)))
+                self._listener.protect(self._note, name, value, _given_batch_size(args, kwargs))
 
         return BesideGraphs(log, original, leaves=True)
 
@@ -78,7 +78,8 @@ class LogWatch:
             if key.call.dataloader is not None:
                 stage.note_dataloader_of_object()
             origin = self._origin_of_object(value)
-            key.synced = _compat.syncs_on_compute(value) and self._listener.world_size > 1
+            if origin.record is not key.shown:
+                key.synced = self._listener.world_size > 1 and _compat.syncs_on_compute(value)
         if origin is not None:
             origin.record.suppressed_where_shown = key.suppressed
         key.calls += 1

@@ -17,10 +17,11 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
-from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord
+from lightning_retrieval_guard.watch.update_context import UpdateContext
 
 
-def may_be_stale(metric: Metric, stage: str) -> bool:
+def may_be_stale(metric: Metric, stage: str | None) -> bool:
     """Whether a metric is meant to start anew in each epoch of a stage.
 
     A training may count on from epoch to epoch, and aggregators and wrappers may hold the best value of a run.
@@ -48,9 +49,9 @@ def drop_stale(
         may_drop: Whether the user lets a metric forget.
     """
     metric = record.metric()
-    if metric is None or not may_be_stale(metric, feeding.stage):
+    if metric is None or not all(feeding.is_over(feed.epoch) for feed in record.feeds):
         return
-    if not all(feeding.is_over(feed.epoch) for feed in record.feeds):
+    if not may_be_stale(metric, feeding.feed.stage):
         return
     if not record.is_rows and metric.update_count != sum(record.feeds.values()):
         return  # updates in compiled code are not seen
@@ -62,7 +63,7 @@ def drop_stale(
     count = sum(record.feeds.values())
     if record.is_rows:
         count = sum(part.numel() for part in _compat.row_states(metric)[0])
-    dropped = Dropped(feeding.epoch, count, all(feed.stage == "sanity_check" for feed in record.feeds))
+    dropped = Dropped(feeding.feed.epoch, count, all(feed.stage == "sanity_check" for feed in record.feeds))
     for other, sharer in sharers:
         sharer.dropped = dropped
         # without rows, the others take over the states of the first when they are computed
@@ -213,7 +214,7 @@ class MetricHistory:
             return SourceMetricFacts()  # a reset in compiled code is not seen
         running = kind == "compute" and is_one_life and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
-        fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
+        fed_now = all(feed.epoch == feeding.feed.epoch for feed in feeds)
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
         whole = is_one_life and combines and fed_here and fed_now and updates == calls
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
@@ -230,10 +231,10 @@ class MetricHistory:
 
     @staticmethod
     def _stale(record: MetricRecord, metric: Metric, feeding: UpdateContext) -> dict[str, Any]:
-        if record.dropped is not None and record.dropped.epoch == feeding.epoch:
+        if record.dropped is not None and record.dropped.epoch == feeding.feed.epoch:
             return {"stale": record.dropped.count, "sanity": record.dropped.sanity, "dropped": True}
         over = {feed: count for feed, count in record.feeds.items() if feeding.is_over(feed.epoch)}
-        if not over or not may_be_stale(metric, feeding.stage):
+        if not over or not may_be_stale(metric, feeding.feed.stage):
             return {}
         return {"stale": sum(over.values()), "sanity": all(feed.stage == "sanity_check" for feed in over)}
 

@@ -1,11 +1,11 @@
-"""The rows of a metric, from one reset to the next; those that single updates stand for; and what feeds it."""
+"""The rows of a metric, from one reset to the next, and those that single updates stand for."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,15 +15,12 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_table import RowStates, ScoredUpdate
 from lightning_retrieval_guard.watch.call_site import CallSite
-from lightning_retrieval_guard.watch.merged import Merged, merged_into
+from lightning_retrieval_guard.watch.merged import Given, Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
+from lightning_retrieval_guard.watch.update_context import OUTSIDE_STAGES, Feed, Source, UpdateContext
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.beside import Beside
-    from lightning_retrieval_guard.watch.counted_ids import CountedIds
-from collections.abc import Callable
-
-from lightning_retrieval_guard.epoch.query_ids import IdColumns
 
 KeptRows = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
@@ -41,20 +38,6 @@ class UpdateInfo:
     feed: Feed
 
 
-class Feed(NamedTuple):
-    """What fed a metric.
-
-    Attributes:
-        epoch: The epoch; ``None`` outside of stages.
-        stage: Its stage.
-        dataloader: The dataloader at hand, where there are several.
-    """
-
-    epoch: int | None = None
-    stage: str | None = None
-    dataloader: int | None = None
-
-
 @dataclass(frozen=True)
 class Dropped:
     """What a metric still held of an earlier epoch and was made to forget.
@@ -65,7 +48,7 @@ class Dropped:
         sanity: Whether they came from the sanity check.
     """
 
-    epoch: int
+    epoch: int | None
     count: int
     sanity: bool
 
@@ -149,6 +132,7 @@ class MetricRecord:
     metric: weakref.ref[Metric]
     is_rows: bool
     created_in_hook: str | None
+    is_composition: bool = False
     generation: int = 0
     infos: list[UpdateInfo] = field(default_factory=list)
     # the number of updates by what fed them
@@ -157,8 +141,10 @@ class MetricRecord:
     # what silences rules at the first update, and at the log calls that have shown the metric
     suppressed: Suppressed = ()
     suppressed_where_shown: Suppressed = ()
-    samples_at_update: dict[tuple[str, int | None], int] = field(default_factory=dict)
-    fed_by: dict[str, set[int | None]] = field(default_factory=dict)
+    samples_at_update: dict[Source, int] = field(default_factory=dict)
+    # the dataloaders that have fed it in the last epoch of each stage
+    fed_by: dict[str | None, set[int | None]] = field(default_factory=dict)
+    fed_last: Feed | None = None
     synced_in_steps: int = 0
     # whether it counts its updates together with the members of its compute group, and why it should not
     is_grouped: bool = False
@@ -167,8 +153,8 @@ class MetricRecord:
     leader: MetricRecord | None = None
     # what it would hold of one dataloader alone, and without the sample that the sampler repeated
     beside: Beside | None = None
-    # the epoch and the dataloader that fed it a repeated sample, where nothing goes beside it
-    fed_repeated: tuple[int, int | None] | None = None
+    # what fed it a repeated sample, where nothing goes beside it
+    fed_repeated: Feed | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -220,11 +206,22 @@ class MetricRecord:
         """Another one after every update and every reset of a metric that keeps rows."""
         return self.generation, len(_compat.row_states(self.metric())[0])
 
-    def note_update(self, feed: Feed, batch: Batch) -> None:
-        """Count an update."""
+    def note_update(self, context: UpdateContext | None, given: Given) -> None:
+        """Count an update.
+
+        Args:
+            context: What feeds metrics now; ``None`` outside of stages.
+            given: The arguments of the update.
+        """
+        feed = OUTSIDE_STAGES if context is None else context.feed
         self.feeds[feed] = self.feeds.get(feed, 0) + 1
+        if context is not None and feed != self.fed_last:
+            self.fed_by.setdefault(feed.stage, set()).add(feed.dataloader)
+        self.fed_last = feed
         if self.is_rows:
-            self.infos.append(UpdateInfo(batch, feed))
+            self.infos.append(UpdateInfo(Batch() if context is None else context.batch_of(self, given.ids), feed))
+            rows = given.rows
+            self.left_rows_out |= rows is not None and _compat.row_states(self.metric())[0][-1].numel() < rows
 
     def relink(self, leader: MetricRecord) -> None:
         """Hold what the leader of the compute group holds, fed as it was."""
@@ -257,7 +254,7 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
-        self.beside = self.fed_repeated = None
+        self.beside = self.fed_repeated = self.fed_last = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)
@@ -306,74 +303,3 @@ AnyLife = MetricLife | SomeUpdates
 def life_of(life: AnyLife) -> MetricLife:
     """The life that holds the rows."""
     return life.life if isinstance(life, SomeUpdates) else life
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """What of the batch at hand the sampler repeats.
-
-    Attributes:
-        size: The samples in the batch.
-        is_first: Whether its first sample is the last one of another rank again.
-        last_of: The rank that has its last sample as its first one, if the sampler repeats it.
-    """
-
-    size: int
-    is_first: bool
-    last_of: int | None
-
-
-@dataclass(frozen=True)
-class UpdateContext:
-    """What feeds metrics: the stage, the dataloader, and the samples this rank has seen of it, if certain.
-
-    ``samples_before`` are those seen before the batch at hand, ``epoch`` is a number that no other epoch has, and
-    ``is_over`` says of another one whether it began before this one and has ended. ``columns`` are those that ids can
-    have come from, ``in_step`` says whether a step runs, ``repeats`` what of its batch the sampler repeats,
-    ``counted_ids`` knows ids that were counted from zero, and ``logs_by_dataloader`` says whether metric objects are
-    logged for each of several dataloaders.
-    """
-
-    stage: str
-    epoch: int
-    dataloader: int | None
-    samples: int | None
-    samples_before: int | None
-    is_over: Callable[[int | None], bool]
-    columns: IdColumns | None = None
-    in_step: bool = True
-    repeats: Repeats | None = None
-    counted_ids: CountedIds | None = None
-    logs_by_dataloader: bool = False
-
-    def feed(self, record: MetricRecord, counted: bool) -> tuple[Feed, Batch]:
-        """A metric is updated now: what feeds it, and what is known of the batches since its update before.
-
-        Args:
-            record: The metric.
-            counted: Whether its query ids were seen to be counted from zero.
-        """
-        record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
-        samples, source = None, (self.stage, self.dataloader)
-        if self.samples is not None:
-            # those since its last update by the same dataloader of the same stage
-            samples = self.samples - record.samples_at_update.get(source, 0)
-            record.samples_at_update[source] = self.samples
-        return Feed(self.epoch, self.stage, self.dataloader), Batch(samples, self.columns, self.in_step, counted)
-
-    def has_none_of(self, feeds: Iterable[Feed]) -> bool:
-        """Whether all of these feeds are those of other stages."""
-        return all(feed.stage not in (None, self.stage) for feed in feeds)
-
-    def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
-        """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.
-
-        An update outside of stages belongs to whatever shows it.
-
-        Args:
-            feed: What fed a metric.
-            dataloader: The dataloader of the key that shows the metric; any if ``None``.
-        """
-        if feed.epoch == self.epoch:
-            return dataloader is not None and feed.dataloader != dataloader
-        return feed.epoch is not None and not self.is_over(feed.epoch)

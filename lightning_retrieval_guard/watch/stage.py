@@ -11,25 +11,47 @@ from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.watch.batches import (
     BatchSize,
+    LoaderFacts,
     Padding,
     ShardEdges,
     id_columns_of,
-    is_dealt_by_data_set,
-    keeps_order,
     leaves_of,
     measure_batch,
-    padding_of,
 )
 from lightning_retrieval_guard.watch.counted_ids import CountedIds
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.metric_lives import Repeats, UpdateContext
 from lightning_retrieval_guard.watch.sample_means import SampleMeans
 from lightning_retrieval_guard.watch.torch_functions import FunctionObserver
+from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
 # of what the guard may hold, for the columns that ids can have come from
 _SHARE_OF_COLUMNS = 1 / 32
+
+
+@dataclass
+class _LoaderRecord:
+    """What this rank has seen of one dataloader.
+
+    Attributes:
+        feed: The epoch and the dataloader.
+        facts: What the dataloader shows of its batches.
+        samples: Samples seen; ``None`` once a batch had an unknown size.
+        items: Likewise, items of the data set.
+        edges: The first and the last sample, where the data set deals samples.
+    """
+
+    feed: Feed
+    facts: LoaderFacts = field(default_factory=LoaderFacts)
+    samples: int | None = 0
+    items: int | None = 0
+    edges: ShardEdges | None = None
+
+    def count(self, batch: BatchSize) -> None:
+        """Take in the size of a batch."""
+        self.samples = None if self.samples is None or batch.samples is None else self.samples + batch.samples
+        self.items = None if self.items is None or batch.items is None else self.items + batch.items
 
 
 @dataclass
@@ -71,16 +93,12 @@ class StageRecord:
     logs_by_dataloader: bool = False
     results: Any = None
     flattened: dict[str, FlattenedCall] = field(default_factory=dict)
-    _padding: dict[int | None, Padding | None] = field(default_factory=dict)
-    _edges: dict[int | None, ShardEdges] = field(default_factory=dict)
+    _loaders: dict[int | None, _LoaderRecord] = field(default_factory=dict)
     # of every batch; None once one is not known, or where they would take too much memory
     _columns: list[IdColumns] | None = field(default_factory=list)
     _feeding: UpdateContext | None = None
     _column_bytes: int = 0
     _in_batch: IdColumns | None = None
-    # samples seen, or None once a batch had an unknown size; and items of the data set
-    _samples: dict[int | None, int | None] = field(default_factory=dict)
-    _items: dict[int | None, int | None] = field(default_factory=dict)
 
     def start_batch(
         self,
@@ -92,29 +110,32 @@ class StageRecord:
         max_held_mb: float,
     ) -> None:
         """Take in a batch before the step sees it."""
-        loader, leaves = _compat.loader_at(trainer, dataloader), dict(leaves_of(batch))
+        if dataloader not in self._loaders:
+            self._loaders[dataloader] = self._begin(trainer, dataloader)
+        loader, leaves = self._loaders[dataloader], dict(leaves_of(batch))
         self._feeding = None
         self.in_step = self.fresh = True
         self.dataloader = dataloader
         self.batches += 1
-        self.batch = measure_batch(batch, leaves.values(), index, loader, batch_size_fn)
-        self._keep_columns(id_columns_of(batch, leaves, loader), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
-        if dataloader not in self._padding:
-            self._padding[dataloader] = padding_of(loader)
-        size, seen = self.batch.samples, self._samples.get(dataloader, 0)
-        if trainer.world_size > 1 and self.stage != "train" and is_dealt_by_data_set(loader):
-            self._edges.setdefault(dataloader, ShardEdges()).note(leaves.values(), size)
-        self._samples[dataloader] = None if size is None or seen is None else seen + size
+        self.batch = measure_batch(batch, leaves.values(), index, loader.facts, batch_size_fn)
+        self._keep_columns(id_columns_of(batch, leaves, loader.facts), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
+        if loader.edges is not None:
+            loader.edges.note(leaves.values(), self.batch.samples)
         self.counted_ids = CountedIds() if self.batches == 1 and self.stage != "train" else None
-        items, given = self._items.get(dataloader, 0), self.batch.items
-        self._items[dataloader] = None if items is None or given is None else items + given
-        self.repeats = self._find_repeats(trainer.global_rank, size, seen, loader)
+        self.repeats = self._find_repeats(trainer.global_rank, loader)
         self.means = None if self.repeats is None else SampleMeans(self.repeats.size, max_held_mb * MEBIBYTE)
+        loader.count(self.batch)
 
-    def _find_repeats(self, rank: int, size: int | None, before: int | None, loader: Any) -> Repeats | None:
+    def _begin(self, trainer: Any, dataloader: int | None) -> _LoaderRecord:
+        facts = LoaderFacts.of(_compat.loader_at(trainer, dataloader))
+        has_edges = facts.is_dealt_by_data_set and trainer.world_size > 1 and self.stage != "train"
+        feed = Feed(self.epoch, self.stage, dataloader)
+        return _LoaderRecord(feed, facts, edges=ShardEdges() if has_edges else None)
+
+    def _find_repeats(self, rank: int, loader: _LoaderRecord) -> Repeats | None:
         """What of the batch at hand the sampler repeats; a collate function of the program's may order samples anew."""
-        padding = self._padding[self.dataloader]
-        if padding is None or not size or before is None or self.stage == "train" or not keeps_order(loader):
+        padding, size, before = loader.facts.padding, self.batch.samples, loader.samples
+        if padding is None or not size or before is None or self.stage == "train" or not loader.facts.keeps_order:
             return None
         last_of = padding.first_with_last_of(rank) if before + size == padding.samples else None
         is_first = before == 0 and padding.is_first_repeated(rank)
@@ -139,21 +160,20 @@ class StageRecord:
     @property
     def samples(self) -> int | None:
         """Samples seen over all dataloaders; ``None`` where a batch had an unknown size."""
-        counts = [seen for seen in self._samples.values() if seen is not None]
-        return sum(counts) if len(counts) == len(self._samples) else None
+        counts = [loader.samples for loader in self._loaders.values() if loader.samples is not None]
+        return sum(counts) if len(counts) == len(self._loaders) else None
 
     @property
     def feeding(self) -> UpdateContext:
         """What feeds metrics now; the same for a whole batch."""
         if self._feeding is not None:
             return self._feeding
-        samples, size = self._samples.get(self.dataloader, 0), self.batch.samples
+        loader = self._loaders.get(self.dataloader) or _LoaderRecord(Feed(self.epoch, self.stage, self.dataloader))
+        samples, size = loader.samples, self.batch.samples
         # the count holds the batch at hand already
         before = samples if not self.in_step else None if samples is None or size is None else samples - size
         self._feeding = UpdateContext(
-            self.stage,
-            self.epoch,
-            self.dataloader,
+            loader.feed,
             samples,
             before,
             self.is_over,
@@ -182,10 +202,11 @@ class StageRecord:
     @property
     def edges(self) -> list[str]:
         """Fingerprints of the first and the last sample, where the data set of the dataloader at hand deals samples."""
-        edges = self._edges.get(self.dataloader)
-        return [] if edges is None else edges.fingerprints
+        loader = self._loaders.get(self.dataloader)
+        return [] if loader is None or loader.edges is None else loader.edges.fingerprints
 
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
-        padding = self._padding.get(self.dataloader)
-        return padding if padding is not None and self._items[self.dataloader] == padding.samples else None
+        loader = self._loaders.get(self.dataloader)
+        padding = loader.facts.padding if loader is not None else None
+        return padding if loader is not None and padding is not None and loader.items == padding.samples else None

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import Unregistered, to_payload
+from lightning_retrieval_guard.watch.batches import tensors_in
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
 
@@ -44,19 +46,19 @@ def iter_modules(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[s
                 yield part_path, part
 
 
-def move_to_module_device(record: MetricRecord, module: Any, inputs: Iterable[Tensor]) -> None:
+def move_to_module_device(record: MetricRecord, module: Any, given: Given) -> None:
     """Before an update, move a metric that is no part of the module to where the module and all inputs are.
 
     Args:
         record: The metric.
         module: Lightning's module.
-        inputs: The tensors that the metric is updated with.
+        given: The arguments of the update.
     """
     metric, device = record.metric(), module.device
     if metric is None or metric.device == device or not _is_lasting(metric, record):
         return
     is_registered = any(part is metric for _, part in _compat.named_modules(module))
-    if not is_registered and {tensor.device for tensor in inputs} == {device}:
+    if not is_registered and {tensor.device for tensor in tensors_in(given)} == {device}:
         record.moved_from = metric.device
         metric.to(device)
 

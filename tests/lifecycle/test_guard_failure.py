@@ -25,8 +25,8 @@ from .test_no_trace import traces
 PARTS: dict[str, tuple[type, str]] = {
     "batch": (StageRecord, "start_batch"),
     "log": (LogWatch, "_note"),
-    "update": (MetricWatch, "_note_update"),
-    "reset": (MetricWatch, "_note_reset"),
+    "update": (MetricWatch, "note_update"),
+    "reset": (MetricWatch, "note_reset"),
     "sources": (SourceFinder, "in_stage"),
     "message": (FactCollector, "message"),
     "end": (Epochs, "end"),

@@ -13,10 +13,11 @@ from torchmetrics.retrieval import RetrievalMRR
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.run.epoch_rows import epoch_rows_of
 from lightning_retrieval_guard.watch.metric_history import MetricHistory
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, UpdateContext, UpdateInfo
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord, UpdateInfo
+from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 OVER = 3
-NOW = UpdateContext("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+NOW = UpdateContext(Feed(7, "validate"), None, None, lambda epoch: epoch == OVER)
 
 
 def is_of_another(feed: Feed, dataloader: int | None) -> tuple[bool, bool]:

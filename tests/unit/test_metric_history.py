@@ -38,10 +38,11 @@ from torchmetrics.text import WordErrorRate
 
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
 from lightning_retrieval_guard.watch.metric_history import MetricHistory, compute_value, is_mean_of_batches
-from lightning_retrieval_guard.watch.metric_lives import Dropped, Feed, MetricRecord, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord
+from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 OVER = 3
-NOW = UpdateContext("validate", 7, None, None, None, lambda epoch: epoch == OVER)
+NOW = UpdateContext(Feed(7, "validate"), None, None, lambda epoch: epoch == OVER)
 HERE = Feed(7, "validate", 0)
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.watch.batches import (
     BatchSize,
+    LoaderFacts,
     Padding,
     ShardEdges,
     gives_equal_batches,
@@ -39,7 +40,7 @@ def loader(samples: int = 10, batch_size: int | None = 4, **changed: Any) -> Dat
 
 def size(batch: Any = None, index: int = 0, loader: Any = None, count: Any = None) -> BatchSize:
     given = torch.zeros(0) if batch is None else batch
-    return measure_batch(given, [leaf for _, leaf in leaves_of(given)], index, loader, count)
+    return measure_batch(given, [leaf for _, leaf in leaves_of(given)], index, LoaderFacts.of(loader), count)
 
 
 @pytest.mark.parametrize(("index", "samples"), [(0, 4), (1, 4), (2, 2), (3, None)])

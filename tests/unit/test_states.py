@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,7 +28,8 @@ from lightning_retrieval_guard.epoch.states import (
     unpack_states,
 )
 from lightning_retrieval_guard.watch.beside import BesideFeeder
-from lightning_retrieval_guard.watch.metric_lives import Feed, MetricRecord, Repeats, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
 DTYPES = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -278,16 +279,21 @@ def test_nothing_is_blank_that_was_changed_without_an_update() -> None:
 # --- beside the program -----------------------------------------------------------------------------------------
 
 
+def run(record: MetricRecord, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What belongs to a call of a metric; nothing is watched here."""
+    return function(*args, **kwargs)
+
+
 @pytest.mark.parametrize(("limit", "is_kept"), [(10_000, True), (1_000, False)])
 def test_what_goes_beside_a_metric_stays_within_its_limit(limit: float, is_kept: bool) -> None:
     metric = BinaryAUROC()
     record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
     record.feeds[Feed(1, "validate", 0)] = 1
-    second = UpdateContext("validate", 1, 1, None, None, lambda epoch: False, logs_by_dataloader=True)
-    feeder = BesideFeeder(limit)
+    second = UpdateContext(Feed(1, "validate", 1), None, None, lambda epoch: False, logs_by_dataloader=True)
+    feeder = BesideFeeder(limit, run)
     for _ in range(20):  # 12 bytes a sample
         inputs = torch.rand(10), torch.ones(10, dtype=torch.long)
-        feeder.take(record, second, (inputs, {}), lambda _: contextlib.nullcontext())
+        feeder.take(record, second, (inputs, {}))
     assert record.beside is not None
     assert bool(record.beside.states) == is_kept
     assert record.beside.problem == ("" if is_kept else "its states take more than max_held_mb")
@@ -310,8 +316,8 @@ class Weighted(Metric):
 def problem_of(metric: Metric, *args: Any, size: int = 3, **kwargs: Any) -> str:
     """Why nothing is known of a metric without the last sample of its batch."""
     record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
-    context = UpdateContext("validate", 1, None, None, None, lambda epoch: False, repeats=Repeats(size, False, 0))
-    BesideFeeder(1e6).take(record, context, (args, kwargs), lambda _: contextlib.nullcontext())
+    context = UpdateContext(Feed(1, "validate"), None, None, lambda epoch: False, repeats=Repeats(size, False, 0))
+    BesideFeeder(1e6, run).take(record, context, (args, kwargs))
     assert record.beside is not None
     assert bool(record.beside.problem) or size == 1 or bool(record.beside.states)
     return record.beside.problem
@@ -379,9 +385,9 @@ def test_the_same_samples_are_drawn_for_one_dataloader_alone() -> None:
     metric, alone = Noisy(), Noisy()
     record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
     record.feeds[Feed(1, "validate", 0)] = 1
-    second = UpdateContext("validate", 1, 1, None, None, lambda epoch: False, logs_by_dataloader=True)
+    second = UpdateContext(Feed(1, "validate", 1), None, None, lambda epoch: False, logs_by_dataloader=True)
     torch.manual_seed(5)
-    BesideFeeder(1e6).take(record, second, ((EACH,), {}), lambda _: contextlib.nullcontext())
+    BesideFeeder(1e6, run).take(record, second, ((EACH,), {}))
     alone.update(EACH)
     assert record.beside is not None
     assert not record.beside.problem
