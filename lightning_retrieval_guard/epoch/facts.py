@@ -117,12 +117,14 @@ class SourceMetricFacts(ForeignState):
         mean: Whether nothing shows that its value is another number than the mean of its values over batches.
         running: Whether ``compute()`` of one growing metric was logged several times.
         whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
+        lost: Updates of this epoch that another stage made it forget.
     """
 
     metric: str = ""
     mean: bool = True
     running: bool = False
     whole: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ training and validation share is reset by Lightning after the validation, in the
         self.log("recall", recall)
 
 ## What correct mode does
-It logs for each dataloader, and for the validation, the value of what it fed. What the program computes in a hook stays
-the value of everything. The training's number still lacks what the validation reset.
+It logs for each dataloader and each stage the value of what it fed. What the program computes in a hook stays the value
+of everything that the metric holds then.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class SharedMetric(Rule):
         for key in epoch.keys:
             source = next((shown for shown in key.sources if shown.shared), key.source)
             others = source.shared if source is not None else int(key.total("shared"))
+            lost = int(key.total("lost"))
+            if lost and not others and key.first.shows_object:
+                count, metric = several(lost, "update"), key.first.metric
+                message = f"'{key.first.name}' lacks {count} of its {metric}, which another stage has reset."
+                yield self.at_key(epoch, key, message)
             if others and key.first.kind != "forward" and not key.is_of_another_stage:
                 metric = source.metric if source is not None else key.first.metric
                 count = several(others, "row" if source is not None else "update")

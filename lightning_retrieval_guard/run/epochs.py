@@ -56,6 +56,10 @@ class Epochs:
             self._watch.start_stage(stage)
         return running
 
+    def runs(self, epoch: int | None) -> bool:
+        """Whether an epoch has begun and not ended."""
+        return epoch in self._numbers
+
     def clear(self) -> None:
         """Forget the epochs that run, and with them all rows."""
         self.known_values.clear()

@@ -16,7 +16,7 @@ from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.stage import StageRecord
 from lightning_retrieval_guard.watch.unregistered import move_to_module_device
-from lightning_retrieval_guard.watch.update_context import UpdateContext
+from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
 
@@ -73,6 +73,10 @@ class Listener:
         """What feeds metrics now."""
         stage = self.stage()
         return None if stage is None else stage.feeding
+
+    def is_outer(self, feed: Feed) -> bool:
+        """Whether a feed is that of an epoch of another stage, which goes on after the stage that runs now."""
+        return self.epochs.runs(feed.epoch) and feed.stage != _compat.stage_name(self._run.trainer)
 
     def move_to_module_device(self, record: MetricRecord, given: Given) -> None:
         """Before an update: a metric outside of the module comes to where the module is."""

@@ -106,8 +106,7 @@ class LocalStates:
     @property
     def beside(self) -> Beside | None:
         """What it would hold of the dataloader at hand, and without a repeated sample, where that is something else."""
-        beside = self.record.beside
-        return beside if beside is not None and beside.feed == self.feed else None
+        return self.record.beside_of(self.feed)
 
     def held(self) -> States | str:
         """The states to merge of this rank, without metrics that were not fed; or why they cannot be merged."""
@@ -275,7 +274,12 @@ class StateMerger:
         return ""
 
     def end_dataloader(self) -> None:
-        """The numbers of a dataloader are computed; from now on metrics show what all of them have fed."""
+        """The numbers of a dataloader are computed; from now on metrics show what all of them have fed.
+
+        Those of a training are computed when its epoch ends.
+        """
+        if _compat.stage_name(self._run.trainer) == "train":
+            return
         for result in self._results.values():
             for part in result.local.parts.values() if result.is_apart else ():
                 # else compute() would return the number of this dataloader again

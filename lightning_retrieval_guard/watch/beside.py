@@ -8,7 +8,7 @@ that sample, whose inputs are kept, because the other rank must have seen the sa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,12 +99,9 @@ class BesideFeeder:
             return
         repeats, beside = feeding.repeats, record.beside
         if beside is None or beside.feed != feeding.feed:
-            dataloader = feeding.feed.dataloader if feeding.logs_by_dataloader else None
-            is_apart = any(feeding.is_of_another(feed, dataloader) for feed in record.feeds)
-            if not is_apart and repeats is None:
+            beside = self._begin(record, metric, feeding)
+            if beside is None:
                 return  # as nearly always
-            states = self._copy(metric, _compat.default_states) if is_apart else {}
-            beside = record.beside = Beside(feeding.feed, is_apart, states=states)
         if repeats is not None and repeats.is_first:
             beside.first.append(_sample(inputs, repeats.size, 0))
         is_last = repeats is not None and repeats.last_of is not None
@@ -121,6 +118,38 @@ class BesideFeeder:
             # from other samples it makes something else of the same numbers
             if draws and is_last:
                 beside.problem = _DRAWS
+
+    def _begin(self, record: MetricRecord, metric: Any, feeding: UpdateContext) -> Beside | None:
+        """What is to go beside a metric for what feeds it now."""
+        outer = record.outer
+        if outer is not None and outer.feed == feeding.feed:
+            record.beside, record.outer = outer, None
+            return outer
+        dataloader = feeding.feed.dataloader if feeding.logs_by_dataloader else None
+        is_apart = any(feeding.is_of_another(feed, dataloader) for feed in record.feeds)
+        if not is_apart and feeding.repeats is None:
+            return None
+        self.set_aside(record, [feed for feed in record.feeds if feeding.is_outer(feed)])
+        states = self._copy(metric, _compat.default_states) if is_apart else {}
+        record.beside = Beside(feeding.feed, is_apart, states=states)
+        return record.beside
+
+    def set_aside(self, record: MetricRecord, feeds: Sequence[Feed]) -> None:
+        """Another stage is about to feed or reset a metric: keep what it holds of an epoch that goes on.
+
+        Args:
+            record: Of the metric.
+            feeds: What fed it in such epochs.
+        """
+        metric, outer, beside = record.metric(), record.outer, record.beside
+        if metric is None or not feeds or (outer is not None and outer.feed in feeds):
+            return
+        if beside is not None and beside.is_apart and beside.feed in feeds:
+            record.outer = beside
+        # of updates that others have mixed into it nothing is known
+        elif len(feeds) == len(record.feeds) == 1:
+            record.outer = Beside(feeds[0], is_apart=True, states=self._copy(metric, _compat.held_states))
+            self._heed_limit(record.outer)
 
     def _meet_repeated(self, metric: Any, beside: Beside, repeats: Repeats, inputs: Any) -> None:
         if beside.last_of is None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.merged import Given
     from lightning_retrieval_guard.watch.metric_lives import MetricRecord
     from lightning_retrieval_guard.watch.stage import StageRecord
-    from lightning_retrieval_guard.watch.update_context import UpdateContext
+    from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +43,9 @@ class WatchListener(Protocol):
 
     def feeding(self) -> UpdateContext | None:
         """What feeds metrics at this moment, or ``None`` outside of stages."""
+
+    def is_outer(self, feed: Feed) -> bool:
+        """Whether a feed is that of an epoch of another stage, which goes on after the stage that runs now."""
 
     def protect(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Run a part of the guard that must not bring the run down, and give what it returns if it comes to that."""

@@ -219,14 +219,16 @@ class MetricHistory:
         whole = is_one_life and combines and fed_here and fed_now and updates == calls
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
+            lost = sum(count for feed, count in self._record.lost.items() if feed.epoch == feeding.feed.epoch)
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
             elsewhere = shared > 0 and feeding.has_none_of(feeds)
-            facts = replace(facts, shared=shared, elsewhere=elsewhere, **self._stale(self._record, metric, feeding))
+            stale = self._stale(self._record, metric, feeding)
+            facts = replace(facts, shared=shared, elsewhere=elsewhere, lost=lost, **stale)
         merged = self._record.merged
         if merged is not None:
             facts = replace(facts, merged=merged.why, merged_how=merged.how)
         # most keys have nothing to report, and then nothing travels
-        says = facts.running or facts.stale or facts.shared or facts.merged or not facts.mean
+        says = facts.running or facts.stale or facts.shared or facts.lost or facts.merged or not facts.mean
         return facts if says else SourceMetricFacts()
 
     @staticmethod

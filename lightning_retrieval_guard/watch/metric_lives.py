@@ -153,6 +153,9 @@ class MetricRecord:
     leader: MetricRecord | None = None
     # what it would hold of one dataloader alone, and without the sample that the sampler repeated
     beside: Beside | None = None
+    # the same of an epoch that goes on after another stage, and what that stage made it forget: feeds with updates
+    outer: Beside | None = None
+    lost: dict[Feed, int] = field(default_factory=dict)
     # what fed it a repeated sample, where nothing goes beside it
     fed_repeated: Feed | None = None
     # whether an update has left rows out
@@ -251,8 +254,20 @@ class MetricRecord:
         if life is not None and life.is_current:
             life.infos, life.feeds = self.infos, self.feeds
 
-    def start_over(self) -> None:
-        """The metric begins a new life."""
+    def beside_of(self, feed: Feed) -> Beside | None:
+        """What goes beside it for an epoch and a dataloader."""
+        return next(
+            (beside for beside in (self.beside, self.outer) if beside is not None and beside.feed == feed), None
+        )
+
+    def start_over(self, lost: Sequence[Feed] = ()) -> None:
+        """The metric begins a new life.
+
+        Args:
+            lost: Feeds of epochs that go on, where another stage has reset it.
+        """
+        for feed in lost:
+            self.lost[feed] = self.lost.get(feed, 0) + self.feeds[feed]
         self.generation += 1
         self.beside = self.fed_repeated = self.fed_last = None
         self.infos = []

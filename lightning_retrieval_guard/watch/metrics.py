@@ -215,7 +215,21 @@ class MetricWatch:
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
                     self._hand_over(sharer)
-        record.start_over()
+            record.start_over()
+        else:
+            self._note_reset_of_states(record)
+
+    def _note_reset_of_states(self, record: MetricRecord) -> None:
+        """Another stage may have fed a metric, in an epoch that goes on."""
+        is_outer = self._listener.is_outer
+        lost = [feed for feed in record.feeds if is_outer(feed)]
+        if lost and self._listener.routes:
+            self._beside.set_aside(record, lost)
+        # what a stage resets itself, it wants to forget
+        if record.outer is not None and not is_outer(record.outer.feed):
+            record.outer = None
+        record.lost = {feed: count for feed, count in record.lost.items() if is_outer(feed)}
+        record.start_over(lost)
 
     def _hand_over(self, record: MetricRecord) -> None:
         """A metric forgets its rows, which somebody may still ask for."""

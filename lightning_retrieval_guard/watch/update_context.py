@@ -97,6 +97,10 @@ class UpdateContext:
         """Whether all of these feeds are those of other stages."""
         return all(feed.stage not in (None, self.feed.stage) for feed in feeds)
 
+    def is_outer(self, feed: Feed) -> bool:
+        """Whether a feed is that of another epoch, which goes on after this one."""
+        return feed.epoch not in (None, self.feed.epoch) and not self.is_over(feed.epoch)
+
     def is_of_another(self, feed: Feed, dataloader: int | None) -> bool:
         """Whether a feed is that of another stage that runs, or of another dataloader of this epoch.
 
@@ -108,4 +112,4 @@ class UpdateContext:
         """
         if feed.epoch == self.feed.epoch:
             return dataloader is not None and feed.dataloader != dataloader
-        return feed.epoch is not None and not self.is_over(feed.epoch)
+        return self.is_outer(feed)

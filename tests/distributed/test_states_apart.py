@@ -111,11 +111,12 @@ def test_each_dataloader_has_the_number_of_its_own_samples(
 
 
 class OfTwoStages(LightningModule):
-    """One metric for training and validation."""
+    """One metric for training and validation, which Lightning resets after the validation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer, self.mean = nn.Linear(1, 1), MeanMetric()
+        self.group = MetricCollection({"f1": BinaryF1Score(), "auc": BinaryAUROC(thresholds=5)})
 
     def train_dataloader(self) -> Any:
         return DataLoader(FIRST, batch_size=3)
@@ -124,21 +125,79 @@ class OfTwoStages(LightningModule):
         return DataLoader(SECOND[:12], batch_size=3)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        self.mean.update(SCORES[batch])
+        self.feed(batch, "train")
         return self.layer(SCORES[batch, None]).sum()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.feed(batch, "val")
+
+    def feed(self, batch: Tensor, stage: str) -> None:
         self.mean.update(SCORES[batch])
-        self.log("val_mean", self.mean)
+        self.group.update(SCORES[batch], LABELS[batch])
+        self.log(f"{stage}_mean", self.mean, on_step=False, on_epoch=True)
+        self.log_dict({f"{stage}_{name}": metric for name, metric in self.group.items()}, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+class Restarting(OfTwoStages):
+    """The training itself forgets its first half."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if batch_idx == self.trainer.num_training_batches // 2:
+            self.mean.reset()
+            self.group.reset()
+        return super().training_step(batch, batch_idx)
+
+
+class ByHand(OfTwoStages):
+    """The program resets before the validation too."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.mean.reset()
+        self.group.reset()
+
+
+def of_stages(first: Any) -> dict[str, float]:
+    """What metrics of their own would give each stage."""
+    numbers: dict[str, float] = {}
+    for stage, samples in {"train": first, "val": SECOND[:12]}.items():
+        scores, labels = SCORES[torch.as_tensor(samples)], LABELS[torch.as_tensor(samples)]
+        numbers[f"{stage}_mean"] = float(scores.mean())
+        for name, metric in {"f1": BinaryF1Score(), "auc": BinaryAUROC(thresholds=5)}.items():
+            numbers[f"{stage}_{name}"] = float(metric(scores, labels))
+    return numbers
+
+
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("mode", ["none", "correct"])
-def test_the_validation_has_the_number_of_its_own_samples(pools: Mapping[int, Pool], world: int, mode: str) -> None:
-    for value in shown(pools[world], OfTwoStages, mode, method="fit", max_epochs=1, num_sanity_val_steps=0):
-        is_of_validation = value.numbers["val_mean"] == pytest.approx(float(SCORES[SECOND[:12]].mean()))
-        assert is_of_validation == (mode == "correct")
-        assert found(value) == (set() if mode == "none" else {("LRG404", "val_mean", True)})
+@pytest.mark.parametrize("often", [1.0, 0.5])
+@pytest.mark.parametrize("program", [OfTwoStages, Restarting, ByHand])
+def test_each_stage_has_the_number_of_its_own_samples(
+    pools: Mapping[int, Pool], program: type[OfTwoStages], often: float, world: int
+) -> None:
+    # as the sampler of a training deals them
+    order = torch.randperm(len(FIRST), generator=torch.Generator().manual_seed(0))
+    first = order[6:] if program is Restarting else order
+    options = {"method": "fit", "max_epochs": 1, "num_sanity_val_steps": 0, "val_check_interval": often}
+    plain, corrected = (shown(pools[world], program, mode, **options) for mode in ("none", "correct"))
+    expected = of_stages(first)
+    for one in plain:
+        assert one.numbers["train_mean"] != pytest.approx(expected["train_mean"])
+    for one in corrected:
+        assert one.numbers == pytest.approx(expected)
+        keys = {name for name in expected if name.startswith("train") or program is not ByHand}
+        assert found(one) == {("LRG404", key, True) for key in keys}
+
+
+def test_warn_mode_names_what_another_stage_has_reset(pools: Mapping[int, Pool]) -> None:
+    [plain], [warned] = (
+        shown(pools[1], OfTwoStages, mode, method="fit", max_epochs=1, num_sanity_val_steps=0)
+        for mode in ("none", "warn")
+    )
+    assert warned.numbers == pytest.approx(plain.numbers, nan_ok=True)
+    assert {one.key for one in warned.found if "lacks 4 updates of its" in one.message} == {
+        "train_mean",
+        "train_f1",
+        "train_auc",
+    }

@@ -48,6 +48,16 @@ def test_a_metric_of_the_validation_that_the_training_logs_is_not_shared() -> No
     assert findings_of("LRG404", stage(KeyView(tuple(ranks))))
 
 
+def test_what_another_stage_has_reset() -> None:
+    key = KeyView((facts("train_acc", kind="metric", metric="BinaryAccuracy", lost=3),))
+    finding = the_finding("LRG404", stage(key))
+    assert finding.text() == (
+        "LRG404 shared-metric: 'train_acc' lacks 3 updates of its BinaryAccuracy, which another stage has reset. Make"
+        " one metric for each dataloader and stage, in a ModuleList or a ModuleDict."
+    )
+    assert not findings_of("LRG404", stage(KeyView((facts("train_acc", kind="forward", lost=3),))))
+
+
 @pytest.mark.parametrize("key", [shared(0), shared(6, kind="forward"), KeyView((steps((0.5, 2, 2)),))])
 def test_right_programs_are_silent(key: KeyView) -> None:
     assert not findings_of("LRG404", stage(key))
