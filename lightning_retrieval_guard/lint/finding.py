@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
 from lightning_retrieval_guard.lint.source import Function, SourceFile
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import RuleSpec
 
 # What the source alone asks for, where the run can offer more.
 _FIXES = {"LRG301": "Pass ids that are unique over the epoch, such as the index in the dataset."}

@@ -10,7 +10,7 @@ from lightning_retrieval_guard.rules import REGISTRY
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
     from lightning_retrieval_guard.findings import Finding
-    from lightning_retrieval_guard.rules.spec import Correction
+    from lightning_retrieval_guard.rules.base import Correction
 
 
 def judge(epoch: EpochView) -> list[Finding]:

@@ -33,9 +33,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import merges_queries
-from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView

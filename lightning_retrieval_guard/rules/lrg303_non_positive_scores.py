@@ -27,8 +27,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule, share_of_queries
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, share_of_queries
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.source_view import SourceView

@@ -32,8 +32,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, several
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.padding import Repeated

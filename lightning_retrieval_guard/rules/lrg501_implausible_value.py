@@ -32,8 +32,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.source_view import SourceView

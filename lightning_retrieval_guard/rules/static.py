@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import RuleSpec
 
 STATIC: dict[str, RuleSpec] = {code: rule.spec for code, rule in REGISTRY.items() if rule.spec.static}
 """The rules that the lint finds too, by code."""
