@@ -14,9 +14,8 @@ from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message
 from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
-from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules import REGISTRY, judge
 from lightning_retrieval_guard.rules.base import RuleSpec
-from lightning_retrieval_guard.rules.judge import judge
 from lightning_retrieval_guard.run.collect import collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext, Verdict
 from lightning_retrieval_guard.run.correct import (
