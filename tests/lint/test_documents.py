@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_retrieval_guard.rules.static import STATIC
+from lightning_retrieval_guard.lint.finding import STATIC
 
 from .test_runner import WRONG
 

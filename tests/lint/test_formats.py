@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.lint.finding import fix_of
+from lightning_retrieval_guard.lint.finding import STATIC, fix_of
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
-from lightning_retrieval_guard.rules.static import STATIC
 
 
 def record(code: str, message: str, path: str, line: int = 1, column: int = 1) -> Record:

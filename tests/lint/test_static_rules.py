@@ -7,8 +7,8 @@ import ast
 import pytest
 
 from lightning_retrieval_guard import rules
+from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.lint.plugin import findings
-from lightning_retrieval_guard.rules.static import STATIC
 from tests.programs.expectations import Place, Program, read_programs
 
 PROGRAMS = read_programs()

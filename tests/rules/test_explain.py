@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from lightning_retrieval_guard.cli import main
+from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import (
     HEADINGS,
@@ -17,7 +18,6 @@ from lightning_retrieval_guard.rules.documentation import (
     render_list,
     render_rule,
 )
-from lightning_retrieval_guard.rules.static import STATIC
 
 each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)
 
