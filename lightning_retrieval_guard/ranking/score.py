@@ -10,12 +10,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.ranking import roc
-from lightning_retrieval_guard.ranking.formulas import evaluate, gains_cancel, rows_within
+from lightning_retrieval_guard.ranking.formulas import (
+    decided_by_ties,
+    depends_on_rounding,
+    evaluate,
+    gains_cancel,
+    k_of_torchmetrics,
+    mixed_ties,
+    rows_within,
+)
 from lightning_retrieval_guard.ranking.measures import Measure
 from lightning_retrieval_guard.ranking.ranked import Ranked, rank, rank_as_torchmetrics
 from lightning_retrieval_guard.ranking.rows import Rows, blocks_of
-from lightning_retrieval_guard.ranking.ties import decided_by_ties, k_of_torchmetrics, mixed_ties
 
 # A sum this much smaller than its terms may be zero in one order of adding and not in another.
 _CANCELLED = 1e-4
@@ -189,7 +195,7 @@ class _BlockScorer:
         """Queries whose value the last digit of a sigmoid decides, which makes equal scores of unequal ones."""
         if measure.formula != "auroc":
             return None
-        return roc.depends_on_rounding(*rows_within(measure, self._ranked), len(self._block))
+        return depends_on_rounding(*rows_within(measure, self._ranked), len(self._block))
 
     def _odd(self, measure: Measure) -> Tensor | None:
         """Queries with scores that are not numbers, and with gains that cancel."""
