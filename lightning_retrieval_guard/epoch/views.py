@@ -12,8 +12,7 @@ from typing import Any
 
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, KeyFacts, Unregistered
 from lightning_retrieval_guard.epoch.keys import LoggedKey
-from lightning_retrieval_guard.epoch.padding import NOT_REPEATED, Repeated
-from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
+from lightning_retrieval_guard.epoch.repeated_samples import NOT_REPEATED, ROUNDING, Repeated
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect

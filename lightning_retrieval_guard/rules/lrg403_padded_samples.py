@@ -35,7 +35,7 @@ from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec, several
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.padding import Repeated
+    from lightning_retrieval_guard.epoch.repeated_samples import Repeated
     from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 

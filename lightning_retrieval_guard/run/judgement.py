@@ -8,7 +8,7 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.padding import most_repeated, repeated_samples
+from lightning_retrieval_guard.epoch.repeated_samples import most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message
 from lightning_retrieval_guard.findings import Finding, Numbers

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard.epoch.padding import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
+from lightning_retrieval_guard.epoch.repeated_samples import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
