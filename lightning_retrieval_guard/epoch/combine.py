@@ -13,13 +13,21 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
-from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
+from lightning_retrieval_guard.epoch.query_chunks import PackedQueries, Queries, QueryChunks, cut_chunks, join_chunks
 from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
-from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
-from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
-from lightning_retrieval_guard.epoch.values import MetricOutcome, Panel, Sum, Tally, Values, join_values, total
+from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable, ScoredUpdate, UpdateRows, build_table
+from lightning_retrieval_guard.epoch.values import (
+    MetricOutcome,
+    Panel,
+    Sum,
+    Tally,
+    Values,
+    has_low_hits,
+    join_values,
+    total,
+)
+from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -85,17 +93,9 @@ class LocalRows:
         return same
 
     @cached_property
-    def queries(self) -> Queries | None:
+    def queries(self) -> Queries:
         """The queries of this rank."""
-        return None if self.chunks is None else join_chunks(self.chunks)
-
-    @cached_property
-    def summary(self) -> Summary:
-        """The same, to be sent."""
-        queries = self.queries
-        if queries is None:
-            return Summary(torch.zeros(4, 0, dtype=torch.int64))
-        return Summary.of(queries.query, queries.life, queries.fingerprint, queries.rows, queries.relevant)
+        return join_chunks(self.chunks)[0]
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class LocalRows:
     @property
     def longest_counted(self) -> int:
         """The most rows of any query that counts here by itself."""
-        if self.table is None or self.chunks is None or self.queries is None:
+        if self.chunks is None:
             return 0
         rows = (self.chunks if self.plan.ids_restart else self.queries).rows
         return int(rows.max()) * self.copies if rows.numel() else 0
@@ -151,7 +151,7 @@ class LocalRows:
         return replace(counted_once, tally=replace(counted_once.tally, twice=self._twice(name)))
 
     def _sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
-        if self.table is None or self.scored_queries is None or self.queries is None:
+        if self.table is None or self.scored_queries is None:
             return Sum.nothing(mean, width)
         if counted is None:
             return self.scored_queries.sums(name, mean, width)
@@ -195,7 +195,7 @@ class LocalRows:
         Args:
             chosen: A boolean mask over the queries.
         """
-        if self.table is None or self.queries is None:
+        if self.table is None:
             return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
         query_of_row = _queries_of_rows(self.table, self.queries)
         rows = chosen.to(query_of_row.device)[query_of_row].nonzero().reshape(-1)
@@ -327,3 +327,38 @@ def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:
     order = torch.argsort(queries.life, stable=True)
     ascending = query_keys.of_lives(queries.query[order], queries.life[order]).to(held.device)
     return order.to(held.device)[torch.searchsorted(ascending, query_keys.of_rows())]
+
+
+# --- updates whose rows do not stay -----------------------------------------------------------------------------
+
+
+def score_update(rows: UpdateRows, metric: Metric) -> ScoredUpdate:
+    """Score the queries of an update as if they were whole.
+
+    Args:
+        rows: Ids, scores and relevance, each of shape ``(rows,)`` with one row at least.
+        metric: Says how.
+    """
+    ids, preds, target = rows
+    table = build_table([([ids], [preds], [target])])
+    assert table is not None
+    chunks = cut_chunks(table)
+    queries = torch.stack([chunks.query, chunks.rows, chunks.relevant, chunks.fingerprint])
+    low = has_low_hits(table.preds, table.target)
+    values = None
+    if _is_scored_by_query(metric):
+        _, scores = Panel({"": metric}, 0).score(table.query, table.preds, table.target)
+        values = None if scores[""].error is not None else _compact(scores[""])
+    return ScoredUpdate(queries, values, low)
+
+
+def _is_scored_by_query(metric: Metric) -> bool:
+    """Whether the guard knows the formula, and its value is one number a query."""
+    measure = measure_of(metric)
+    return measure is not None and measure.formula not in ("own", "curve")
+
+
+def _compact(values: Values) -> Values:
+    """The same in as few bytes as hold it; scores in single precision give values in single precision."""
+    single = values.values.float()
+    return replace(values, values=single if bool((single.double() == values.values).all()) else values.values)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.query_chunks import Queries
 from lightning_retrieval_guard.epoch.repeated_samples import find_repeated
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.settings import QueryScope
@@ -288,20 +288,20 @@ class ComparedQueries:
     counts: Tensor
 
     def of(self, entries: Tensor) -> ComparedQueries:
-        """The entries that a mask selects; those of one rank are in the order of its summary."""
+        """The entries that a mask selects; those of one rank are in the order of its queries."""
         columns = (self.rank, self.number, self.life, self.rows, self.split, self.counts)
         return ComparedQueries(*(column[entries] for column in columns))
 
 
-def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, ComparedQueries]:
+def compare_queries(plan: Plan, ranks: Sequence[Queries]) -> tuple[Plan, ComparedQueries]:
     """Decide the rest from the queries of every rank.
 
     Args:
         plan: What was decided so far.
         ranks: The queries of every rank, in order of rank; none of one that does not count.
     """
-    held = torch.cat([torch.full_like(summary.query, rank) for rank, summary in enumerate(ranks)])
-    everything = Summary(torch.cat([summary.words for summary in ranks], dim=1))
+    held = torch.cat([torch.full_like(queries.query, rank) for rank, queries in enumerate(ranks)])
+    everything = Queries.join(ranks)
     copy, shared, identical = find_copies(everything)
     holders = [facts for facts in plan.facts if facts.rows]
     # the same rows on several ranks say nothing of what ids stand for
@@ -323,7 +323,7 @@ def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, Compare
     return plan, ComparedQueries(held, copy, everything.life, everything.rows, split, counts)
 
 
-def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
+def find_copies(queries: Queries) -> tuple[Tensor, Tensor, Tensor]:
     """For every entry: the number of its query, whether others hold it too, and with the same rows."""
     query, life, fingerprint = queries.query, queries.life, queries.fingerprint
     if not query.numel():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.facts import to_payload
-from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
+from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks, are_full, cut_chunks, join_chunks, mix
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
@@ -110,40 +110,6 @@ class RowFacts(IdFacts):
         return cls(**{**message, **{name: SampleFacts(**message[name]) for name in _SAMPLES & message.keys()}})
 
 
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a table: chunks with the same metric life and id together, in ascending order of id.
-
-    Attributes:
-        of_chunk: The query of every chunk, int64 of shape ``(chunks,)``.
-        query: The id, int64 of shape ``(queries,)``.
-        life: The metric life, of the same shape.
-        rows: The number of rows, of the same shape.
-        relevant: The number of relevant rows, of the same shape.
-        fingerprint: Independent of the order of the rows, of the same shape.
-    """
-
-    of_chunk: Tensor
-    query: Tensor
-    life: Tensor
-    rows: Tensor
-    relevant: Tensor
-    fingerprint: Tensor
-
-
-def join_chunks(chunks: QueryChunks) -> Queries:
-    """Join the chunks of a query over all updates."""
-    starts = torch.ones_like(chunks.query, dtype=torch.bool)
-    starts[1:] = (chunks.query[1:] != chunks.query[:-1]) | (chunks.life[1:] != chunks.life[:-1])
-    of_chunk = torch.cumsum(starts, dim=0) - 1
-    first = starts.nonzero().reshape(-1)
-    columns = (chunks.rows, chunks.relevant, chunks.fingerprint)
-    if first.numel() == of_chunk.numel():
-        return Queries(of_chunk, chunks.query, chunks.life, *columns)
-    sums = [torch.zeros_like(first).index_add_(0, of_chunk, column) for column in columns]
-    return Queries(of_chunk, chunks.query[first], chunks.life[first], *sums)
-
-
 def gather_facts(
     table: RowTable | None,
     batches: Sequence[Batch],
@@ -174,11 +140,11 @@ def gather_facts(
     last = None if repeats is None else edge_of(batches, table.updates, last=True)
     # ids of an update, and updates that were scored by themselves, need the updates told apart
     chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
-    queries = join_chunks(chunks)
+    queries, query_of_chunk = join_chunks(chunks)
     sampled = _all_sizes([batch.samples for batch in batches], table.updates)
     queries_an_update = torch.bincount(chunks.update, minlength=table.updates)
     full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
-    restarts = chunks.met if chunks.folded else _count_restarts(chunks, queries)
+    restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     whole = full and _same(queries_an_update, sampled)
     whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
     # a look at the ids takes long, and matters only where they can number samples
@@ -218,7 +184,7 @@ def gather_facts(
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,
         lacks_values=any(scored.values is None for scored in table.scored.values()),
-        lacks_rows=dropped and _goes_on(table, chunks, queries),
+        lacks_rows=dropped and _goes_on(table, chunks, query_of_chunk),
     )
     return facts, chunks
 
@@ -253,10 +219,10 @@ def _same(counts: Tensor, wanted: Tensor | None) -> bool:
     return wanted is not None and bool((counts == wanted).all())
 
 
-def _count_restarts(chunks: QueryChunks, queries: Queries) -> int:
-    again = queries.of_chunk[1:] == queries.of_chunk[:-1]
+def _count_restarts(chunks: QueryChunks, query_of_chunk: Tensor) -> int:
+    again = query_of_chunk[1:] == query_of_chunk[:-1]
     differs = chunks.fingerprint[1:] != chunks.fingerprint[:-1]
-    return int(queries.of_chunk[1:][again & differs].unique().numel())
+    return int(query_of_chunk[1:][again & differs].unique().numel())
 
 
 def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
@@ -267,14 +233,14 @@ def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
     lasts[:-1] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
     by_batch = replace(table, ends=table.ends[lasts.to(table.ends.device)], lives=table.lives[lasts])
     chunks = cut_chunks(by_batch, may_fold=True)
-    queries = join_chunks(chunks)
-    met = chunks.met if chunks.folded else _count_restarts(chunks, queries)
+    queries, query_of_chunk = join_chunks(chunks)
+    met = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     return met == 0 and _count_parted(queries) == 0
 
 
-def _goes_on(table: RowTable, chunks: QueryChunks, queries: Queries) -> bool:
+def _goes_on(table: RowTable, chunks: QueryChunks, query_of_chunk: Tensor) -> bool:
     """Whether a query of an update whose rows were dropped stands in another update too."""
-    again = torch.bincount(queries.of_chunk)[queries.of_chunk] > 1
+    again = torch.bincount(query_of_chunk)[query_of_chunk] > 1
     return bool(torch.isin(chunks.update[again], torch.tensor(list(table.scored))).any())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.scored_updates import score_update
+from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.watch.batches import bytes_of
 from lightning_retrieval_guard.watch.metric_lives import MetricLife

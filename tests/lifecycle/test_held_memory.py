@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecisionRecallCurve
 
 from lightning_retrieval_guard import RetrievalGuard
+from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.epoch.scored_updates import score_update
 
 from .programs import make_trainer
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from lightning_retrieval_guard.epoch.packing import Summary
 from lightning_retrieval_guard.epoch.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.query_chunks import Queries
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 
@@ -492,7 +492,7 @@ def test_facts_survive_a_message() -> None:
 def test_an_id_of_another_metric_life_is_another_query() -> None:
     query, life = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
     same = torch.ones(4, dtype=torch.int64)
-    _, shared, identical = find_copies(Summary.of(query, life, same, same, same))
+    _, shared, identical = find_copies(Queries(query, life, same, same, same))
     assert shared.tolist() == [False, True, True, False]
     assert identical.all()
 
