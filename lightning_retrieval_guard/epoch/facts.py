@@ -191,7 +191,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         return self.kind == "metric" or (self.kind == "compute" and not self.in_step)
 
     @property
-    def own_value(self) -> float | None:
+    def rank_value(self) -> float | None:
         """The epoch value of this rank alone."""
         if self.value is None or self.reduction != "mean":
             return self.value

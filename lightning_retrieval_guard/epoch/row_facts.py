@@ -14,12 +14,11 @@ from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks, a
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
-from lightning_retrieval_guard.epoch.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
 _HASH_BITS = 32
 _SAMPLES = {"first_samples", "last_samples"}
-_ARRANGED = 64  # rows whose order stands for that of all
+_IN_ORDER = 64  # rows whose order stands for that of all
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
 _MANY_MORE = 1.5
@@ -38,17 +37,16 @@ class RowFacts(IdFacts):
         id_max: Largest query id.
         id_step: A number that divides the difference of any two ids; zero for a single id.
         fingerprint: Of all rows; independent of their order.
-        arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
-            whether they have them in the same order.
+        ordered_fingerprint: Of some rows in their order, by which equal scores are ranked: it shows whether ranks with
+            the same rows have them in the same order.
         longest_query: The most rows of any query.
         longest_chunk: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
-        spans: Queries that are certain to go on from update to update: together the updates hold many more ids than any
-            of them, as they would not if ids counted from zero in each, and some update, also of another metric life,
-            holds no relevant row of the query while another does.
+        spanning: Queries that are certain to go on from update to update: together the updates hold many more ids than
+            any of them, as they would not if ids counted from zero in each, and some update, also of another metric
+            life, holds no relevant row of the query while another does.
         whole_in_batches: Whether the rows of every query lie in one batch of one metric life, if in several updates.
             Not looked for where one life spans the epoch.
-        low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
@@ -76,13 +74,12 @@ class RowFacts(IdFacts):
     id_max: int = -1
     id_step: int = 0
     fingerprint: int = 0
-    arrangement: int = 0
+    ordered_fingerprint: int = 0
     longest_query: int = 0
     longest_chunk: int = 0
     restarts: int = 0
-    spans: int = 0
+    spanning: int = 0
     whole_in_batches: bool = False
-    low: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     is_diagonal: bool = False
@@ -166,13 +163,12 @@ def gather_facts(
         **_range(queries.query),
         # with the life, or the same rows in another life would look the same
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.life)).sum()),
-        arrangement=_arrangement(table) if world_size > 1 else 0,
+        ordered_fingerprint=_ordered_fingerprint(table) if world_size > 1 else 0,
         longest_query=_longest(queries.rows),
         longest_chunk=_longest(chunks.rows),
         restarts=restarts,
-        spans=chunks.parted + _count_parted(queries) if advancing else 0,
+        spanning=chunks.parted + _count_parted(queries) if advancing else 0,
         whole_in_batches=go_on and _are_whole_in_batches(table, sampled),
-        low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
         one_query_a_global_sample=whole_of_all,
         repeats=repeats,
@@ -192,7 +188,7 @@ def gather_facts(
 def _has_one_answer(table: RowTable, queries: Queries) -> bool:
     if table.scored or not bool((queries.relevant == 1).all()):
         return False
-    target, number = table.target, QueryKeys(table, restarting=False).of_rows()
+    target, number = table.target, QueryKeys(table, ids_restart=False).of_rows()
     relevant = target > 0
     relevant_number, order = number[relevant].sort()
     score = table.preds[relevant][order]
@@ -282,8 +278,8 @@ def _short(hashes: Tensor) -> Tensor:
     return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
 
 
-def _arrangement(table: RowTable) -> int:
-    rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
+def _ordered_fingerprint(table: RowTable) -> int:
+    rows = torch.linspace(0, len(table) - 1, min(len(table), _IN_ORDER), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
     # the position goes into the hash of each row, so that another order has another sum
     hashes = mix(rows)

@@ -25,12 +25,10 @@ class ScoredUpdate:
         queries: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
             CPU, in ascending order of id.
         values: What the metric made of the queries, by their positions; ``None`` where only its rows would tell.
-        low: Whether any relevant row had a score of zero or less.
     """
 
     queries: Tensor
     values: Values | None
-    low: bool = False
 
     @property
     def rows(self) -> int:
@@ -165,14 +163,14 @@ class QueryKeys:
 
     Args:
         table: The rows.
-        restarting: Whether ids restart, so that each update has queries of its own.
+        ids_restart: Whether ids restart, so that each update has queries of its own.
     """
 
-    def __init__(self, table: RowTable, restarting: bool) -> None:
+    def __init__(self, table: RowTable, ids_restart: bool) -> None:
         self._table = table
         # the group of every update
-        self._groups = torch.arange(table.updates) if restarting else table.lives
-        self._lives = table.lives if restarting else torch.arange(table.life_count)
+        self._groups = torch.arange(table.updates) if ids_restart else table.lives
+        self._lives = table.lives if ids_restart else torch.arange(table.life_count)
         self._are_ids = len(self._lives) == 1
         self._ids: Tensor | None = None
         if not self._are_ids:

@@ -137,8 +137,8 @@ def _with_repeated(view: SourceView) -> float | None:
     plan, tally = view.plan, view.outcome.tally
     if not plan.padded or not view.mean or not view.synchronises or plan.ids_restart or view.value is None:
         return None
-    known = not tally.tied and math.isfinite(tally.twice) and tally.queries
-    return view.value + tally.twice / tally.queries if known else None
+    is_known = not tally.tied and math.isfinite(tally.twice) and tally.queries
+    return view.value + tally.twice / tally.queries if is_known else None
 
 
 def _number(value: Any) -> float | None:

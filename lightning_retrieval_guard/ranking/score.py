@@ -181,7 +181,7 @@ class _BlockScorer:
     def _has_formula(self, measure: Measure) -> bool:
         if measure.formula in ("ndcg", "curve"):
             return True
-        if measure.formula == "own" or not self._block.is_binary:  # 0.5 passes torchmetrics' checks
+        if measure.formula == "custom" or not self._block.is_binary:  # 0.5 passes torchmetrics' checks
             return False
         return measure.formula != "r_precision" or not self._block.target_dtype.is_floating_point  # which it refuses
 

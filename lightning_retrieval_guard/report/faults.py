@@ -21,7 +21,7 @@ class Fault:
 
     @property
     def first(self) -> Finding:
-        """The finding that speaks for all."""
+        """The finding that is shown for all."""
         return self.findings[0]
 
     @property

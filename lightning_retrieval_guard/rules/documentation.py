@@ -96,13 +96,13 @@ def render_rule(rule: Rule, width: int) -> str:
 
 def _blocks(text: str, width: int) -> list[str]:
     """Paragraphs, filled, and blocks of code, in order and indented."""
-    pieces = re.split(rf"({CODE_BLOCK.pattern})", f"{text}\n", flags=re.MULTILINE)
+    parts = re.split(rf"({CODE_BLOCK.pattern})", f"{text}\n", flags=re.MULTILINE)
     blocks = []
-    for number, piece in enumerate(pieces):
+    for number, part in enumerate(parts):
         if number % 2:
-            blocks.append(piece.rstrip("\n"))
+            blocks.append(part.rstrip("\n"))
         else:
-            paragraphs = filter(str.strip, re.split(r"\n{2,}", piece))
+            paragraphs = filter(str.strip, re.split(r"\n{2,}", part))
             blocks += [_fill(paragraph, width, "  ", "  ") for paragraph in paragraphs]
     return blocks
 

@@ -69,5 +69,5 @@ class KeysDiffer(Rule):
                 yield replace(self._at(epoch, key, message, fix=fix), corrects="value")
 
     def _at(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
-        holders = [rank for rank, facts in enumerate(key.facts) if facts is not None]
-        return self.at_key(epoch, key, message, ranks=holders, **words)
+        logging_ranks = [rank for rank, facts in enumerate(key.facts) if facts is not None]
+        return self.at_key(epoch, key, message, ranks=logging_ranks, **words)

@@ -251,7 +251,7 @@ class MetricGroup:
             return None, 0
         heads = [block.head for block in blocks]
         preds, target = _joint_dtype([head.preds for head in heads]), _joint_dtype([head.target for head in heads])
-        return score_split(self.local.panel, self._split, [block.rows for block in blocks], preds, target)
+        return score_split(self.local.scorer, self._split, [block.rows for block in blocks], preds, target)
 
     # --- what came of it --------------------------------------------------------------------------------------
 

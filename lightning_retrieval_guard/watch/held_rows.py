@@ -110,7 +110,7 @@ class HeldRows:
         """A metric with the same settings and no rows, one for all that ask the same."""
         measure = measure_of(metric)
         # code of the user's may read any attribute, so that no other metric can stand for this one
-        if measure is None or measure.formula == "own":
+        if measure is None or measure.formula == "custom":
             return _compat.detached_clone(metric)
         asks = replace(measure, metric=None), _compat.syncs_on_compute(metric), _compat.group_of(metric)
         key = (type(metric), metric.device, *asks)

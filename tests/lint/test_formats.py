@@ -123,7 +123,7 @@ def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     paths = ["./a b.py", str(tmp_path / "c.py"), str(tmp_path.parent / "d.py")]
     run = sarif(*(record("LRG207", "slow.", path) for path in paths))
-    places = [own["locations"][0]["physicalLocation"]["artifactLocation"] for own in run["results"]]
+    places = [result["locations"][0]["physicalLocation"]["artifactLocation"] for result in run["results"]]
     assert places == [
         {"uri": "a%20b.py", "uriBaseId": "%SRCROOT%"},
         {"uri": "c.py", "uriBaseId": "%SRCROOT%"},
