@@ -127,7 +127,9 @@ class LocalRows:
         # every value by itself: a median needs more than a sum
         sums = scored.sums(name, mean=False, width=self.scorer.width(name))
         outcome = _outcome(self.scorer, name, [sums], False, self.longest_counted)
-        return replace(outcome, by_chance=_falls_by_chance(values, self.table))
+        # how torchmetrics' sort leaves equal scores is known on the CPU alone
+        by_chance = values.decided_by_ties > 0 and self.table.query.device.type != "cpu"
+        return replace(outcome, by_chance=by_chance)
 
     @property
     def longest_counted(self) -> int:
@@ -260,11 +262,6 @@ def _with_scored(
     starts = [0, *torch.tensor([keys.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
     parts = [values_of_update for _, values_of_update in scored if values_of_update is not None]
     return everything, {name: join_values([values_of_rows, *parts], starts) for name, values_of_rows in values.items()}
-
-
-def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
-    """Whether ties decide in an order that may not be torchmetrics', whose sort is known on the CPU alone."""
-    return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
 def combined(

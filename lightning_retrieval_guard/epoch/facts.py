@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
+from typing_extensions import Self
+
 
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
@@ -198,8 +200,31 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         return self.value / self.weight if self.weight else math.nan
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupFacts:
+    """What a rank reports of any metric that was fed.
+
+    Attributes:
+        group: The ranks that it combines, where these are not all.
+        suppressed: Codes and prefixes of rules that are ignored at its first update.
+    """
+
+    group: tuple[int, ...] | None = None
+    suppressed: Sequence[str] = ()
+
+    def to_payload(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return to_payload(self)
+
+    @classmethod
+    def from_payload(cls, message: dict[str, Any]) -> Self:
+        """Read what ``to_payload`` wrote."""
+        group = message.get("group")
+        return cls(**{**message, "group": None if group is None else tuple(group)})
+
+
 @dataclass(frozen=True)
-class SourceFacts(ForeignState):
+class SourceFacts(GroupFacts, ForeignState):
     """What a rank reports of one metric besides its rows.
 
     Attributes:
@@ -213,8 +238,6 @@ class SourceFacts(ForeignState):
         syncs_itself: Whether the program gave it a ``dist_sync_fn``, which may combine ranks or not.
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
-        group: The ranks that it combines, where these are not all.
-        suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
     rows: int
@@ -227,18 +250,6 @@ class SourceFacts(ForeignState):
     syncs_itself: bool = False
     mean: bool = True
     columns: int = 1
-    group: tuple[int, ...] | None = None
-    suppressed: Sequence[str] = ()
-
-    def to_payload(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return to_payload(self)
-
-    @classmethod
-    def from_payload(cls, message: dict[str, Any]) -> SourceFacts:
-        """Read what ``to_payload`` wrote."""
-        group = message.get("group")
-        return cls(**{**message, "group": None if group is None else tuple(group)})
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,6 @@ class ComparedQueries:
         life: Its metric life, int64 of the same shape.
         rows: The number of its rows on that rank, int64 of the same shape.
         split: Whether rows of several ranks must come together, bool of the same shape.
-        counts: Whether its holder counts it, bool of the same shape.
     """
 
     rank: Tensor
@@ -290,11 +289,15 @@ class ComparedQueries:
     life: Tensor
     rows: Tensor
     split: Tensor
-    counts: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """Whether the rank that holds it counts it by itself, bool of the same shape."""
+        return ~self.split
 
     def of(self, entries: Tensor) -> ComparedQueries:
         """The entries that a mask selects; those of one rank are in the order of its queries."""
-        columns = (self.rank, self.number, self.life, self.rows, self.split, self.counts)
+        columns = (self.rank, self.number, self.life, self.rows, self.split)
         return ComparedQueries(*(column[entries] for column in columns))
 
 
@@ -308,24 +311,22 @@ def compare_queries(plan: Plan, ranks: Sequence[Queries]) -> tuple[Plan, Compare
     rank_of_entry = torch.cat([torch.full_like(queries.query, rank) for rank, queries in enumerate(ranks)])
     everything = Queries.join(ranks)
     copy, shared, identical = find_copies(everything)
-    with_rows = plan.with_rows
     # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
-    # the user has said that no query goes on, so none is split, whatever ids meet
+    none = torch.zeros_like(shared)
     if plan.scope == "batch":
-        plan = replace(plan, merged=copy[shared].unique().numel())
-        return plan, ComparedQueries(
-            rank_of_entry, copy, everything.life, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
-        )
-    seen = judge_ids(with_rows, False, on_ranks=True) if plan.scope == "auto" and bool(different.any()) else "no"
-    if seen == "yes":
-        plan = replace(plan, ids_restart=True, ids_may_restart=False, merged=copy[different].unique().numel())
-        split, counts = torch.zeros_like(shared), torch.ones_like(shared)
+        # the user has said that no query goes on, so none is split, whatever ids meet
+        plan, split = replace(plan, merged=copy[shared].unique().numel()), none
     else:
-        plan = replace(plan, ids_may_restart=plan.ids_may_restart or seen == "perhaps")
-        plan = replace(plan, split=copy[shared].unique().numel())
-        split, counts = shared, ~shared
-    return plan, ComparedQueries(rank_of_entry, copy, everything.life, everything.rows, split, counts)
+        asks = plan.scope == "auto" and bool(different.any())
+        restart = judge_ids(plan.with_rows, False, on_ranks=True) if asks else "no"
+        if restart == "yes":
+            merged = copy[different].unique().numel()
+            plan, split = replace(plan, ids_restart=True, ids_may_restart=False, merged=merged), none
+        else:
+            perhaps = plan.ids_may_restart or restart == "perhaps"
+            plan, split = replace(plan, ids_may_restart=perhaps, split=copy[shared].unique().numel()), shared
+    return plan, ComparedQueries(rank_of_entry, copy, everything.life, everything.rows, split)
 
 
 def find_copies(queries: Queries) -> tuple[Tensor, Tensor, Tensor]:

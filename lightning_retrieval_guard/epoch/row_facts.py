@@ -252,12 +252,9 @@ def _range(ids: Tensor) -> dict[str, Any]:
 def _count_parted(queries: Queries) -> int:
     """Ids of which some metric life holds no relevant row while another one does."""
     ids, of = queries.query.unique_consecutive(return_inverse=True)
-    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in _hits_and_misses(queries))
+    has_hit = queries.relevant > 0
+    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in (has_hit, ~has_hit))
     return int(((hits > 0) & (misses > 0)).sum())
-
-
-def _hits_and_misses(queries: Queries) -> tuple[Tensor, Tensor]:
-    return queries.relevant > 0, queries.relevant == 0
 
 
 def _step(ids: Tensor) -> int:
@@ -274,10 +271,6 @@ def _step(ids: Tensor) -> int:
     return abs(int(steps[0])) if steps.numel() else 0
 
 
-def _short(hashes: Tensor) -> Tensor:
-    return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
-
-
 def _ordered_fingerprint(table: RowTable) -> int:
     rows = torch.linspace(0, len(table) - 1, min(len(table), _IN_ORDER), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
@@ -285,4 +278,4 @@ def _ordered_fingerprint(table: RowTable) -> int:
     hashes = mix(rows)
     for column in (table.query, table.preds, table.target):
         hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())
-    return int(_short(hashes.sum().reshape(1)))
+    return int(hashes.sum()) >> (64 - _HASH_BITS) & ((1 << _HASH_BITS) - 1)

@@ -117,11 +117,6 @@ def measure_of(metric: Any) -> Measure | None:
     return Measure(formula, top_k=top_k, max_fpr=getattr(metric, "max_fpr", None), **_shared(metric))
 
 
-def score_alike(one: Metric, other: Metric) -> bool:
-    """Whether two metrics make the same of the same rows."""
-    return type(one) is type(other) and measure_of(one) == measure_of(other)
-
-
 @cache
 def ignores_low_scores(formula: str) -> bool:
     """Whether the installed torchmetrics takes rows with a score of zero or less as irrelevant (1.7.4 does).

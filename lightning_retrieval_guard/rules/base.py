@@ -83,6 +83,34 @@ class Rule(ABC):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         """Judge the log calls and metrics of one epoch."""
 
+    def finding(
+        self,
+        message: str,
+        *,
+        ranks: Iterable[int],
+        fix: str | None = None,
+        severity: Severity | None = None,
+        **attributes: Any,
+    ) -> Finding:
+        """A finding of this rule.
+
+        Args:
+            message: The verdict with the measured values.
+            ranks: Where it was seen.
+            fix: What to type instead; the rule's own by default.
+            severity: The rule's own by default.
+            attributes: The others of ``Finding``.
+        """
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=severity or self.severity,
+            message=message,
+            fix=fix or self.spec.fix,
+            ranks=tuple(ranks),
+            **attributes,
+        )
+
     def at_key(
         self,
         epoch: EpochView,
@@ -108,18 +136,16 @@ class Rule(ABC):
             is_mended: Whether the reference is free of what the rule reports.
         """
         first = key.first
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=severity or self.severity,
+        return self.finding(
+            message,
+            severity=severity,
             key=first.name,
             stage=epoch.stage,
             hook=first.hook,
             path=first.path,
             line=first.line,
-            message=message,
-            fix=fix or self.spec.fix,
-            ranks=tuple(range(key.world_size) if ranks is None else ranks),
+            fix=fix,
+            ranks=range(key.world_size) if ranks is None else ranks,
             world_size=key.world_size,
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
@@ -146,17 +172,14 @@ class Rule(ABC):
         self, epoch: EpochView, call: FlattenedCall | ComputeCall, name: str, message: str, *, fix: str | None = None
     ) -> Finding:
         """A finding at a call that is no log call, of a functional or of ``compute()``."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=self.severity,
+        return self.finding(
+            message,
             key=name,
             stage=epoch.stage,
             hook=call.hook,
             path=call.path,
             line=call.line,
-            message=message,
-            fix=fix or self.spec.fix,
+            fix=fix,
             ranks=call.ranks,
             target=call.target,
             corrects=self.spec.corrects,
@@ -173,18 +196,16 @@ class Rule(ABC):
         severity: Severity | None = None,
     ) -> Finding:
         """A finding at the first update of a metric."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=severity or self.severity,
+        return self.finding(
+            message,
+            severity=severity,
             key=metric.name,
             stage=epoch.stage,
             hook="update",
             path=metric.path,
             line=metric.line,
-            message=message,
-            fix=fix or self.spec.fix,
-            ranks=tuple(ranks),
+            fix=fix,
+            ranks=ranks,
             target=metric.name,
             corrects=self.spec.corrects,
         )

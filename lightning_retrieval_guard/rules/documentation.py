@@ -45,11 +45,6 @@ def first_sentence(rule: Rule) -> str:
     return re.split(r"(?<=\.)\s", " ".join(sections(rule)[HEADINGS[0]].split()), maxsplit=1)[0]
 
 
-def code_blocks(text: str) -> list[str]:
-    """The indented blocks of a text, without their indentation."""
-    return [textwrap.dedent(block).strip("\n") for block in CODE_BLOCK.findall(f"{text}\n")]
-
-
 # --- on a terminal ----------------------------------------------------------------------------------------------
 
 

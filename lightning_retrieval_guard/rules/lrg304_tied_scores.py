@@ -51,7 +51,7 @@ class TiedScores(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            tally = source.tally if source is not None and source.plan.has_rows else None
+            tally = None if source is None else source.tally
             if source is None or tally is None or not tally.tied:
                 continue
             share = share_of_queries(source, tally.tied, tally.queries)

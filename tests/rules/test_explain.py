@@ -10,7 +10,6 @@ from lightning_retrieval_guard.rules import REGISTRY, Rule
 from lightning_retrieval_guard.rules.documentation import (
     HEADINGS,
     UnknownRuleError,
-    code_blocks,
     documentation,
     find_rule,
     first_sentence,
@@ -18,6 +17,7 @@ from lightning_retrieval_guard.rules.documentation import (
     render_list,
     render_rule,
 )
+from tools.rule_pages import code_blocks
 
 each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)
 
