@@ -231,6 +231,7 @@ def score_split(
     if not target.is_floating_point and bool((relevance == relevance.round()).all()):
         relevance = relevance.to(torch.promote_types(target, torch.int32))
     keys, values = scorer.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
+    # queries are numbered over all ranks, and the split ones are some of them
     size = int(keys.max()) + 1
     lives = torch.zeros(size, dtype=torch.int64).index_copy(0, queries.number, queries.life)
     return Scored(lives[keys], values), int(number.bincount().max())
@@ -311,6 +312,7 @@ def _leave_out_repeated(
         return table, chunks, None
     facts = plan.facts[rank]
     repeated = rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch)
+    # values of whole updates cannot be taken apart into samples
     kept, left_out = table.without(repeated), replace(table.without(~repeated), scored={})
     if not len(kept) and not kept.scored:
         return None, None, left_out

@@ -13,6 +13,7 @@ from typing_extensions import Self
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
     payload = {}
+    # most fields are as by default, and a message that fits into one frame takes one collective
     for field in fields(facts):
         value = getattr(facts, field.name)
         if field.default is MISSING or value != field.default:
@@ -178,6 +179,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
         payload = to_payload(self)
+        # without several dataloaders Lightning makes its key of these two
         if self.storage == f"{self.hook}.{self.name}":
             del payload["storage"]
         return payload

@@ -220,6 +220,7 @@ class LoggedKey:
         calls = self.total("calls")
         either = self.total("either")
         world = self.total("times_world")
+        # comes first: where Lightning guessed, no weight was given that could be wrong
         if self.total("guessed"):
             return "guessed"
         if world and world + self.total("times_world_nominal") + either == calls:

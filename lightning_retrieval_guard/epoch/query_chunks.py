@@ -135,6 +135,7 @@ def are_full(rows: Tensor, relevant: Tensor) -> bool:
 
 def _row_ranges(table: RowTable) -> Iterator[tuple[int, int, bool]]:
     """Ranges of rows, and whether an update ends with each of them."""
+    # short updates are looked at together, because each range is sorted by itself
     begin = start = 0
     for end in table.ends.tolist():
         if end - begin > _ROWS_AT_ONCE:
@@ -173,6 +174,7 @@ def _runs(table: RowTable, first: int, last: int) -> Tensor:
 def _starts(query: Tensor, ends: Tensor, first: int) -> Tensor:
     """Which rows have another query or update than the row before."""
     starts = _changes(query)
+    # only the ends of updates inside the range matter, and an update begins where the one before ends
     inner = ends.new_tensor([first, first + query.numel() - 1])
     low, high = torch.searchsorted(ends, inner, right=True).tolist()
     starts[ends[low:high] - first] = True
@@ -243,6 +245,7 @@ class Queries:
     def pack(self, queries: int) -> Tensor:
         """As bytes, uint8, filled up to a number of queries."""
         words = torch.zeros(4, queries, dtype=torch.int64)
+        # no query has 2**32 rows, so that two counts fit into one word
         counts = (self.rows << _HALF) | self.relevant
         words[:, : counts.numel()] = torch.stack([self.query, self.life, self.fingerprint, counts])
         return words.reshape(-1).view(torch.uint8)
@@ -295,6 +298,7 @@ class PackedQueries:
     def unpack(cls, block: Tensor) -> PackedQueries:
         """Read what ``pack`` wrote."""
         rows = block.numel() // ROW_BYTES
+        # cloned, since bytes can be read as wider numbers only from an aligned beginning
         preds, target = block.split([8 * rows, 4 * rows])
         return cls(preds.clone().view(torch.float64), target.clone().view(torch.float32))
 

@@ -16,6 +16,7 @@ from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleF
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.settings import QueryScope
 
+# few ranks are compared, and JSON writes each digit
 _HASH_BITS = 32
 _SAMPLES = {"first_samples", "last_samples"}
 _IN_ORDER = 64  # rows whose order stands for that of all
@@ -272,6 +273,7 @@ def _step(ids: Tensor) -> int:
 
 
 def _ordered_fingerprint(table: RowTable) -> int:
+    # from all over the table: ranks that were gathered in another order differ nearly everywhere
     rows = torch.linspace(0, len(table) - 1, min(len(table), _IN_ORDER), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
     # the position goes into the hash of each row, so that another order has another sum

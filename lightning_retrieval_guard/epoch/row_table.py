@@ -100,6 +100,7 @@ class RowTable:
         """The rows of every update several times, as torchmetrics joins those of several ranks."""
         if copies == 1:
             return self
+        # torchmetrics gathers every update by itself: the rows of all ranks in one update, then those in the next
         rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
         order = torch.cat([update_rows.repeat(copies) for update_rows in rows])
         columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
@@ -155,6 +156,7 @@ def _lies_within(part: Tensor, low: int, high: int) -> bool:
     return low <= int(least) and int(most) <= high
 
 
+# above it numbers of queries might overflow int64
 _LIMIT = 2**62
 
 

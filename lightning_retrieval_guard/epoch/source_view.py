@@ -113,7 +113,8 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
-    if view.holds_others:  # torchmetrics' number holds their rows too, which are not here
+    # torchmetrics' number holds their rows too, which are not here
+    if view.holds_others:
         return view
     return replace(view, as_combined=_as_combined(view, local) if alone else _with_repeated(view))
 

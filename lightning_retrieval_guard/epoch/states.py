@@ -264,6 +264,7 @@ def unpack_states(block: Tensor) -> dict[str, States | str]:
     tree, shapes = json.loads(bytes(head.tolist()))
     dtypes = [_dtype(name) for name, _ in shapes]
     sizes = [torch.Size(shape).numel() * dtype.itemsize for dtype, (_, shape) in zip(dtypes, shapes, strict=True)]
+    # cloned, since bytes can be read as wider numbers only from an aligned beginning
     tensors = [
         part.clone().view(dtype).reshape(shape)
         for part, dtype, (_, shape) in zip(body.split(sizes), dtypes, shapes, strict=True)

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.ranking import Measure, Rows, aggregate, measure_of, score
 from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
+# in the place of a count, which is never negative
 _FAILED = -1
 _HALF = 32  # bits of a word
 _HEAD_WORDS = 4
@@ -132,6 +133,7 @@ class MetricScorer:
         rows = Rows(query, preds, target)
         measures = list(self.measures.values())
         others = [replace(measure, by_score=True) for measure in measures if measure.needs_positive_score]
+        # metrics that ask the same are scored once more together
         others = list(dict.fromkeys(others)) if others and _has_non_positive_hits(preds, target) else []
         try:
             # rows are grouped and ranked once for all metrics
@@ -186,6 +188,7 @@ def _with_length(measure: Measure, longest: int) -> Measure:
 
 def values_of(scores: Scores) -> Values:
     """Values with one row a query, on the CPU."""
+    # added up in double precision, so that it hardly matters how the queries are dealt to ranks
     values = scores.values.double().cpu()
     rows = values.reshape(values.shape[0], math.prod(values.shape[1:]))
     return Values(rows, scores.position.cpu(), decided_by_ties=scores.decided_by_ties)
@@ -248,6 +251,7 @@ class Sum:
         numbers = self.numbers.contiguous().view(torch.int64)
         if mean:
             return torch.cat([head, numbers.reshape(-1)])
+        # every rank expects this many, also where empty queries were skipped
         body = torch.zeros(limit, numbers.shape[1] + 1, dtype=torch.int64)
         body[: self.count, :-1], body[: self.count, -1] = numbers, self.lives
         return torch.cat([head, body.reshape(-1)])

@@ -47,6 +47,7 @@ class KeyView(LoggedKey):
         if self.first.value is None or not self.is_reduced:
             return self.facts[0].rank_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
+            # Lightning averages sums and weights over ranks by themselves, and divides the averages
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
         return self._reduce(self._values)
 

@@ -69,6 +69,7 @@ def _precision(measure: Measure, ranked: Ranked) -> Tensor:
 
 
 def _recall(measure: Measure, ranked: Ranked) -> Tensor:
+    # an empty query divides by zero here, and gets its value afterwards
     return hits_of(measure, ranked).counts / ranked.block.relevance
 
 
@@ -171,6 +172,7 @@ def _roc_areas(query: Tensor, scores: Tensor, relevant: Tensor, queries: int, ma
     Returns:
         Float64 of shape ``(queries,)``.
     """
+    # rows of equal score pass the threshold together, so that the curve has a point only behind the last of them
     ends = torch.ones_like(query, dtype=torch.bool)
     ends[:-1] = (query[1:] != query[:-1]) | (scores[1:] != scores[:-1])
     last = ends.nonzero().view(-1)

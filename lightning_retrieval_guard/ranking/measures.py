@@ -108,9 +108,11 @@ def measure_of(metric: Any) -> Measure | None:
         return Measure("curve", top_k=metric.max_k, min_precision=_min_precision(metric), **_shared(metric))
     if not (isinstance(metric, Metric) and _compat.scores_by_query(metric)):
         return None
+    # by the code of ``_metric``, which subclasses inherit: one that overrides it is scored by its own
     formula = _formulas().get(_compat.own_formula(metric), "custom")
     top_k = getattr(metric, "top_k", None) or getattr(metric, "k", None) or None
     if formula != "custom" and not (top_k is None or (isinstance(top_k, int) and top_k > 0)):
+        # what torchmetrics makes of such a cut-off, its own code must say
         formula = "custom"
     if formula in ("custom", "r_precision"):
         top_k = None
@@ -124,6 +126,7 @@ def ignores_low_scores(formula: str) -> bool:
     Args:
         formula: One of the four formulas that ever did.
     """
+    # tried out, so that no table of versions has to be kept
     value = _FUNCTIONS[formula](torch.tensor([0.0, -1.0]), torch.tensor([1, 0]))
     return float(value) == 0.0
 

@@ -141,6 +141,7 @@ class _BlockScorer:
         self._ranked = ranked
         self._block = ranked.block
         self._dtype = dtype
+        # looked for once, however many measures follow
         self._ties = mixed_ties(ranked)
         self._position = torch.arange(len(ranked.block), device=ranked.order.device)
         self._empty: dict[bool, Tensor] = {}

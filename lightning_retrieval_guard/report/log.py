@@ -218,6 +218,7 @@ class Handover:
         """Write everything, where another process called the Trainer; raises OSError where that is not possible."""
         if os.getpid() == self._caller:
             return
+        # written beside and renamed, so that the caller never reads half of it
         draft = self._path.with_suffix(f".{secrets.token_hex(8)}")
         try:
             # In ASCII, with escapes, because a key may hold half of a surrogate pair.
@@ -233,6 +234,7 @@ class Handover:
     def take(self) -> FindingLog | None:
         """What another process wrote since this one last looked; ``None`` where that is nothing."""
         written = self._path.stat().st_mtime_ns if self._path.exists() else self._read
+        # no file, or one that this process has read or written
         if written == self._read:
             return None
         self._read = written

@@ -51,6 +51,7 @@ def render_fault(fault: Fault, width: int, taken: int = 0, *, numbers: bool = Tr
 def _keys(findings: Sequence[Finding], width: int) -> Iterator[str]:
     if len(findings) == 1 and findings[0].effect is None:
         return  # the message names the key
+    # a corrected number is not what was logged
     logged = "uncorrected" if all(finding.corrected for finding in findings) else "logged"
     has_numbers = any(finding.effect for finding in findings)
     rows = [("", logged, "one device", "") if has_numbers else ("",) * 4, *map(_row, findings[:KEYS_SHOWN])]

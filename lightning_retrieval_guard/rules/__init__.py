@@ -76,6 +76,7 @@ def judge(epoch: EpochView) -> list[Finding]:
     """What all rules find in a document, ignored or not."""
     findings = [finding for rule in REGISTRY.values() if not rule.spec.follows_others for finding in rule.check(epoch)]
     explained = frozenset(text for finding in findings if finding.is_serious for text in (finding.target, finding.key))
+    # a rule that looks for the rest must know what the others have explained
     rest = replace(epoch, explained=explained)
     findings += [finding for rule in REGISTRY.values() if rule.spec.follows_others for finding in rule.check(rest)]
     return findings

@@ -61,6 +61,7 @@ class BatchSizeTimesWorldSize(Rule):
             alone = key.weight_effect
             cancels = alone is None or alone.is_nil
             named = any(facts.names_devices for facts in key.present)
+            # written on purpose: it warns although it changes nothing, since with other batches it would
             if cancels and named:
                 yield self.at_key(epoch, key, f"{message} {_CANCELS}")
             elif named or not any(facts.explained for facts in key.present):

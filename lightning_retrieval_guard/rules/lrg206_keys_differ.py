@@ -66,6 +66,7 @@ class KeysDiffer(Rule):
                     " reduction of it waits for every rank."
                 )
                 fix = "Give every rank a batch, or let the guard run with mode='correct'."
+                # correct mode supplies the number here, and puts no order right
                 yield replace(self._at(epoch, key, message, fix=fix), corrects="value")
 
     def _at(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
