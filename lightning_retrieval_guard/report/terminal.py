@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, show_number
-from lightning_retrieval_guard.report.faults import Fault, group, ratio_text, several
-from lightning_retrieval_guard.report.text import columns, format_table, printable, wrap
+from lightning_retrieval_guard.report.faults import Fault, group, ratio_text
+from lightning_retrieval_guard.report.text import columns, format_table, printable, several, wrap
 
 KEYS_SHOWN = 4
 _NARROWEST, _WIDEST, _WITHOUT_TERMINAL = 40, 120, 100

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.report.text import several
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, Unregistered
@@ -214,11 +215,6 @@ class Rule(ABC):
 def effect_of(epoch: EpochView, key: KeyView) -> Effect | None:
     """Logged number and reference of a key, where both are known."""
     return key.effect if epoch.knows_reference(key) else None
-
-
-def several(count: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun, in the plural where it must be."""
-    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def listed(ranks: Sequence[int]) -> str:
