@@ -310,23 +310,23 @@ def compare_queries(plan: Plan, ranks: Sequence[Queries]) -> tuple[Plan, Compare
     """
     rank_of_entry = torch.cat([torch.full_like(queries.query, rank) for rank, queries in enumerate(ranks)])
     everything = Queries.join(ranks)
-    copy, shared, identical = find_copies(everything)
+    number, shared, identical = find_copies(everything)
     # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
     none = torch.zeros_like(shared)
     if plan.scope == "batch":
         # the user has said that no query goes on, so none is split, whatever ids meet
-        plan, split = replace(plan, merged=copy[shared].unique().numel()), none
+        plan, split = replace(plan, merged=number[shared].unique().numel()), none
     else:
         asks = plan.scope == "auto" and bool(different.any())
         restart = judge_ids(plan.with_rows, False, on_ranks=True) if asks else "no"
         if restart == "yes":
-            merged = copy[different].unique().numel()
+            merged = number[different].unique().numel()
             plan, split = replace(plan, ids_restart=True, ids_may_restart=False, merged=merged), none
         else:
             perhaps = plan.ids_may_restart or restart == "perhaps"
-            plan, split = replace(plan, ids_may_restart=perhaps, split=copy[shared].unique().numel()), shared
-    return plan, ComparedQueries(rank_of_entry, copy, everything.life, everything.rows, split)
+            plan, split = replace(plan, ids_may_restart=perhaps, split=number[shared].unique().numel()), shared
+    return plan, ComparedQueries(rank_of_entry, number, everything.life, everything.rows, split)
 
 
 def find_copies(queries: Queries) -> tuple[Tensor, Tensor, Tensor]:
@@ -337,10 +337,10 @@ def find_copies(queries: Queries) -> tuple[Tensor, Tensor, Tensor]:
         return query, none, none
     # grouping pairs is many times slower than grouping ids
     keys, dim = (torch.stack([life, query]), 1) if bool(life.any()) else (query, None)
-    _, copy = keys.unique(dim=dim, return_inverse=True)
-    size = int(copy.max()) + 1
-    shared = torch.bincount(copy)[copy] > 1
-    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
-    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    _, number = keys.unique(dim=dim, return_inverse=True)
+    size = int(number.max()) + 1
+    shared = torch.bincount(number)[number] > 1
+    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, number, fingerprint, "amin", include_self=False)
+    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, number, fingerprint, "amax", include_self=False)
     # all fingerprints are one where the least and the greatest are
-    return copy, shared, (low == high)[copy]
+    return number, shared, (low == high)[number]

@@ -106,16 +106,17 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
     samples = None if updates is None else batches[updates.start].samples
     if updates is None or not samples or any(update in table.scored for update in updates):
         return NO_SAMPLES
-    of = _samples_of(table, updates, samples)
-    if of is None:
+    sample_of_row = _samples_of(table, updates, samples)
+    if sample_of_row is None:
         return NO_SAMPLES
     rows, chosen = table.rows_of(updates), _chosen(samples, last)
     query = mix(table.query[rows].long().cpu())
     scores, relevance = table.preds[rows].double().cpu(), table.target[rows].double().cpu()
-    counts = [torch.bincount(part, minlength=samples) for part in (of, of[relevance > 0])]
-    ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, of, query)
+    counts = [torch.bincount(part, minlength=samples) for part in (sample_of_row, sample_of_row[relevance > 0])]
+    ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, sample_of_row, query)
     columns = (scores, scores.abs(), scores * scores, scores * relevance)
-    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, column) for column in columns])
+    zeros = torch.zeros(samples, dtype=torch.float64)
+    sums = torch.stack([zeros.index_add(0, sample_of_row, column) for column in columns])
     step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
     coarse = step > torch.finfo(torch.float32).eps
     return SampleFacts(
@@ -132,12 +133,12 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     A sample is one query, or else as many neighbouring rows as any other.
     """
     query = table.query[table.rows_of(updates)].cpu()
-    ids, of = query.unique(return_inverse=True)
+    ids, query_of_row = query.unique(return_inverse=True)
     # the same id in two metric lives stands for two queries
     if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
-        positions = torch.arange(query.numel())
-        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, positions, "amin")
-        return first.argsort().argsort()[of]  # in the order in which they came
+        rows = torch.arange(query.numel())
+        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, query_of_row, rows, "amin")
+        return first.argsort().argsort()[query_of_row]  # in the order in which they came
     if query.numel() and query.numel() % samples == 0:
         return torch.arange(samples).repeat_interleave(query.numel() // samples)
     return None
@@ -170,11 +171,12 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
         update: The first update of the batch.
     """
     updates = range(update, table.updates)
-    of = _samples_of(table, updates, facts.samples)
+    sample_of_row = _samples_of(table, updates, facts.samples)
     # the plan names only samples that were described
-    assert of is not None
+    assert sample_of_row is not None
     chosen = torch.zeros_like(table.query, dtype=torch.bool)
-    chosen[table.rows_of(updates)] = (of == _chosen(facts.samples, last=True).start + sample).to(chosen.device)
+    is_of_sample = sample_of_row == _chosen(facts.samples, last=True).start + sample
+    chosen[table.rows_of(updates)] = is_of_sample.to(chosen.device)
     return chosen
 
 

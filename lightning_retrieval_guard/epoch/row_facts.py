@@ -252,9 +252,9 @@ def _range(ids: Tensor) -> dict[str, Any]:
 
 def _count_parted(queries: Queries) -> int:
     """Ids of which some metric life holds no relevant row while another one does."""
-    ids, of = queries.query.unique_consecutive(return_inverse=True)
+    ids, id_of_query = queries.query.unique_consecutive(return_inverse=True)
     has_hit = queries.relevant > 0
-    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in (has_hit, ~has_hit))
+    hits, misses = (torch.zeros_like(ids).index_add_(0, id_of_query, part.long()) for part in (has_hit, ~has_hit))
     return int(((hits > 0) & (misses > 0)).sum())
 
 

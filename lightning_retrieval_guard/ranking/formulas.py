@@ -176,17 +176,17 @@ def _roc_areas(query: Tensor, scores: Tensor, relevant: Tensor, queries: int, ma
     ends = torch.ones_like(query, dtype=torch.bool)
     ends[:-1] = (query[1:] != query[:-1]) | (scores[1:] != scores[:-1])
     last = ends.nonzero().view(-1)
-    of = query.index_select(0, last)
+    query_of_point = query.index_select(0, last)
     starts = torch.searchsorted(query, torch.arange(queries + 1, device=query.device))
     hits = torch.cat([relevant.new_zeros(1), relevant.cumsum(0)])
     hits_before = hits.index_select(0, starts)
     positives = hits_before.diff()
     negatives = starts.diff() - positives
-    true = hits.index_select(0, last + 1) - hits_before.index_select(0, of)
-    false = last + 1 - starts.index_select(0, of) - true
-    high, right = _rates(true, positives, of), _rates(false, negatives, of)
-    area = _area(_before(right, of), right, _before(high, of), high, max_fpr)
-    sums = area.new_zeros(queries).index_add_(0, of, area)
+    true = hits.index_select(0, last + 1) - hits_before.index_select(0, query_of_point)
+    false = last + 1 - starts.index_select(0, query_of_point) - true
+    high, right = _rates(true, positives, query_of_point), _rates(false, negatives, query_of_point)
+    area = _area(_before(right, query_of_point), right, _before(high, query_of_point), high, max_fpr)
+    sums = area.new_zeros(queries).index_add_(0, query_of_point, area)
     return torch.where((positives > 0) & (negatives > 0), _corrected(sums, max_fpr), 0.0)
 
 
