@@ -23,8 +23,7 @@ from lightning_retrieval_guard.distributed.exchange import make_exchange
 from lightning_retrieval_guard.findings import Finding, GuardWarning
 from lightning_retrieval_guard.report.document import Report, RunFacts, StageCounts, set_aside, write_report
 from lightning_retrieval_guard.report.faults import failing
-from lightning_retrieval_guard.report.handover import Handover
-from lightning_retrieval_guard.report.log import FindingLog, warn_of_versions
+from lightning_retrieval_guard.report.log import FindingLog, Handover, warn_of_versions
 from lightning_retrieval_guard.report.loggers import attach_report
 from lightning_retrieval_guard.report.terminal import render_error, warn_at
 from lightning_retrieval_guard.report.text import printable

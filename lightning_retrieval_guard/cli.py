@@ -86,7 +86,7 @@ def _demo(parser: ArgumentParser) -> Run:
 
 def _explain(parser: ArgumentParser) -> Run:
     from lightning_retrieval_guard.rules import REGISTRY
-    from lightning_retrieval_guard.rules.explain import render_list, render_rule
+    from lightning_retrieval_guard.rules.documentation import render_list, render_rule
 
     parser.add_argument(
         "rules",
@@ -233,7 +233,7 @@ def _integer_between(low: int, high: int) -> Callable[[str], int]:
 
 def _rules(text: str) -> dict[str, Rule]:
     from lightning_retrieval_guard.rules import REGISTRY
-    from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule
+    from lightning_retrieval_guard.rules.documentation import UnknownRuleError, find_rule
 
     family = {code: rule for code, rule in REGISTRY.items() if code.startswith(text.strip().upper())}
     if text.strip() and family:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, code_blocks, first_sentence, sections
+from lightning_retrieval_guard.rules.documentation import CODE_BLOCK, first_sentence, sections
 
 _ROOT = Path(__file__).parents[1]
 INDEX = "index.md"
@@ -83,6 +83,11 @@ _INDEX_END = """
 LRG*
 ```
 """
+
+
+def code_blocks(text: str) -> list[str]:
+    """The indented blocks of a text, without their indentation."""
+    return [textwrap.dedent(block).strip("\n") for block in CODE_BLOCK.findall(f"{text}\n")]
 
 
 def page_name(rule: Rule) -> str:

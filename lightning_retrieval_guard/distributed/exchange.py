@@ -308,7 +308,7 @@ class GroupExchange(Exchange):
 
     def _all_gather(self, block: Tensor) -> list[Tensor]:
         blocks = [torch.empty_like(block) for _ in range(self.world_size)]
-        dist.all_gather(blocks, block, group=self._own_group())
+        dist.all_gather(blocks, block, group=self._open_group())
         results = [part.clone() for part in blocks]
         # gloo's thread may let go of them last and needs Python's lock for that, which torch 2.1 to 2.6 hold while they
         # wait for the thread at the group's end: so they live on, without their memory
@@ -317,7 +317,7 @@ class GroupExchange(Exchange):
             self._sent.append(part)
         return results
 
-    def _own_group(self) -> Any:
+    def _open_group(self) -> Any:
         if self._group is None:  # which would mean the program's
             raise RuntimeError("this rank has left")
         return self._group

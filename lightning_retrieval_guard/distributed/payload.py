@@ -41,6 +41,7 @@ def read_all(read: Callable[[Sent], Read], sent: Sequence[Sent]) -> list[Read]:
 
 
 def _try(read: Callable[[Sent], Read], sent: Sent) -> Read | Exception:
+    # one bad message must not stop this rank before all ranks know whose it is
     try:
         return read(sent)
     except (zlib.error, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

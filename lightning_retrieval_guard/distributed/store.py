@@ -99,6 +99,7 @@ class RankStore:
     def wait_for_all(self, version: str, timeout: timedelta) -> None:
         """Wait until all ranks have come here, or one has left."""
         self.write(version=version)
+        # nobody can wait for a count, so the last to come sets a key
         if self._store.add(f"{self._name}/came", 1) == self._world_size:
             self._store.set(self._all, "")
         self._store.wait([self._all], timeout)

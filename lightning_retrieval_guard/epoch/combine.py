@@ -13,13 +13,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.packing import PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan
-from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, cut_chunks
+from lightning_retrieval_guard.epoch.query_chunks import PackedQueries, Queries, QueryChunks, cut_chunks, join_chunks
 from lightning_retrieval_guard.epoch.repeated_samples import rows_of_sample
-from lightning_retrieval_guard.epoch.row_facts import Queries, join_chunks
-from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
-from lightning_retrieval_guard.epoch.values import MetricOutcome, Panel, Sum, Tally, Values, join_values, total
+from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable, ScoredUpdate, UpdateRows, build_table
+from lightning_retrieval_guard.epoch.values import (
+    MetricOutcome,
+    MetricScorer,
+    Sum,
+    Tally,
+    Values,
+    join_values,
+    total,
+)
+from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 
@@ -73,7 +80,7 @@ class LocalRows:
         same = copy(self)
         same.plan = plan
         # what follows from the plan is worked out anew; the queries are the same under any plan
-        for cached in ("scored_queries", "panel", "as_combined"):
+        for cached in ("scored_queries", "scorer", "as_combined"):
             vars(same).pop(cached, None)
         return same
 
@@ -85,24 +92,16 @@ class LocalRows:
         return same
 
     @cached_property
-    def queries(self) -> Queries | None:
+    def queries(self) -> Queries:
         """The queries of this rank."""
-        return None if self.chunks is None else join_chunks(self.chunks)
-
-    @cached_property
-    def summary(self) -> Summary:
-        """The same, to be sent."""
-        queries = self.queries
-        if queries is None:
-            return Summary(torch.zeros(4, 0, dtype=torch.int64))
-        return Summary.of(queries.query, queries.life, queries.fingerprint, queries.rows, queries.relevant)
+        return join_chunks(self.chunks)[0]
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def panel(self) -> Panel:
+    def scorer(self) -> MetricScorer:
         """The metrics."""
-        return Panel(self.metrics, self.plan.longest)
+        return MetricScorer(self.metrics, self.plan.longest)
 
     @cached_property
     def scored_queries(self) -> Scored | None:
@@ -112,10 +111,10 @@ class LocalRows:
             return None
         table = self.table.repeated(self.copies)
         query_keys = QueryKeys(table, self.plan.ids_restart)
-        held, values = self.panel.score(query_keys.of_rows(), table.preds, table.target)
+        keys, values = self.scorer.score(query_keys.of_rows(), table.preds, table.target)
         if table.scored:
-            held, values = _with_scored(table, query_keys, held, values)
-        return Scored(query_keys.lives(held), values)
+            keys, values = _with_scored(table, query_keys, keys, values)
+        return Scored(query_keys.lives(keys), values)
 
     def outcome(self, name: str) -> MetricOutcome:
         """The value of one metric where this rank's rows are all there is."""
@@ -126,14 +125,16 @@ class LocalRows:
         if values.error is not None:
             return MetricOutcome(error=values.error)
         # every value by itself: a median needs more than a sum
-        sums = scored.sums(name, mean=False, width=self.panel.width(name))
-        outcome = _outcome(self.panel, name, [sums], False, self.longest_counted)
-        return replace(outcome, by_chance=_falls_by_chance(values, self.table))
+        sums = scored.sums(name, mean=False, width=self.scorer.width(name))
+        outcome = _outcome(self.scorer, name, [sums], False, self.longest_counted)
+        # how torchmetrics' sort leaves equal scores is known on the CPU alone
+        by_chance = values.decided_by_ties > 0 and self.table.query.device.type != "cpu"
+        return replace(outcome, by_chance=by_chance)
 
     @property
     def longest_counted(self) -> int:
         """The most rows of any query that counts here by itself."""
-        if self.table is None or self.chunks is None or self.queries is None:
+        if self.chunks is None:
             return 0
         rows = (self.chunks if self.plan.ids_restart else self.queries).rows
         return int(rows.max()) * self.copies if rows.numel() else 0
@@ -151,7 +152,7 @@ class LocalRows:
         return replace(counted_once, tally=replace(counted_once.tally, twice=self._twice(name)))
 
     def _sums(self, name: str, mean: bool, width: int, counted: Tensor | None) -> Sum:
-        if self.table is None or self.scored_queries is None or self.queries is None:
+        if self.table is None or self.scored_queries is None:
             return Sum.nothing(mean, width)
         if counted is None:
             return self.scored_queries.sums(name, mean, width)
@@ -166,12 +167,12 @@ class LocalRows:
         """What the rows that the plan leaves out would add, if they counted beside the same rows of another rank."""
         if self._left_out is None:
             return 0.0
-        if self.plan.ids_restart or not all(facts.one_query_a_sample for facts in self.plan.facts if facts.rows):
+        if self.plan.ids_restart or not all(facts.one_query_a_sample for facts in self.plan.with_rows):
             return math.nan
         sums = []
         for copies in (1, 2):
             table = self._left_out.repeated(copies)
-            _, values = self.panel.score(table.query, table.preds, table.target)
+            _, values = self.scorer.score(table.query, table.preds, table.target)
             if name not in values or values[name].error is not None or values[name].values.shape[1] > 1:
                 return math.nan
             sums.append(float(values[name].values.sum()))
@@ -183,9 +184,9 @@ class LocalRows:
         rows = counted.to(query_of_row.device)[query_of_row]
         if not bool(rows.any()):
             return Scored(torch.zeros(0, dtype=torch.int64), {})
-        query_keys = QueryKeys(table, restarting=False)
-        held, values = self.panel.score(query_keys.of_rows()[rows], table.preds[rows], table.target[rows])
-        return Scored(query_keys.lives(held), values)
+        query_keys = QueryKeys(table, ids_restart=False)
+        keys, values = self.scorer.score(query_keys.of_rows()[rows], table.preds[rows], table.target[rows])
+        return Scored(query_keys.lives(keys), values)
 
     # --- queries that lie on several ranks --------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class LocalRows:
         Args:
             chosen: A boolean mask over the queries.
         """
-        if self.table is None or self.queries is None:
+        if self.table is None:
             return PackedQueries(torch.zeros(0, dtype=torch.float64), torch.zeros(0))
         query_of_row = _queries_of_rows(self.table, self.queries)
         rows = chosen.to(query_of_row.device)[query_of_row].nonzero().reshape(-1)
@@ -206,12 +207,16 @@ class LocalRows:
 
 
 def score_split(
-    panel: Panel, queries: ComparedQueries, rows: Sequence[PackedQueries], preds: torch.dtype, target: torch.dtype
+    scorer: MetricScorer,
+    queries: ComparedQueries,
+    rows: Sequence[PackedQueries],
+    preds: torch.dtype,
+    target: torch.dtype,
 ) -> tuple[Scored, int]:
     """Score the queries whose rows lie on several ranks.
 
     Args:
-        panel: The metrics.
+        scorer: The metrics.
         queries: These queries, in order of rank.
         rows: Their rows on every rank, in the same order.
         preds: The dtype of the scores.
@@ -225,15 +230,16 @@ def score_split(
     # relevance travels as floats, and torchmetrics refuses those for some metrics
     if not target.is_floating_point and bool((relevance == relevance.round()).all()):
         relevance = relevance.to(torch.promote_types(target, torch.int32))
-    held, values = panel.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
-    size = int(held.max()) + 1
+    keys, values = scorer.score(number, torch.cat([part.preds for part in rows]).to(preds), relevance)
+    # queries are numbered over all ranks, and the split ones are some of them
+    size = int(keys.max()) + 1
     lives = torch.zeros(size, dtype=torch.int64).index_copy(0, queries.number, queries.life)
-    return Scored(lives[held], values), int(number.bincount().max())
+    return Scored(lives[keys], values), int(number.bincount().max())
 
 
-def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> MetricOutcome:
-    measure = panel.measures.get(name)
-    length = None if measure is None else panel.length(name, longest)
+def _outcome(scorer: MetricScorer, name: str, sums: Sequence[Sum], mean: bool, longest: int) -> MetricOutcome:
+    measure = scorer.measures.get(name)
+    length = None if measure is None else scorer.length(name, longest)
     try:
         return MetricOutcome(
             total(measure, sums, mean, length), tally=Tally.together([rank_sum.tally for rank_sum in sums])
@@ -245,23 +251,18 @@ def _outcome(panel: Panel, name: str, sums: Sequence[Sum], mean: bool, longest: 
 
 
 def _with_scored(
-    table: RowTable, query_keys: QueryKeys, held: Tensor, values: dict[str, Values]
+    table: RowTable, query_keys: QueryKeys, keys: Tensor, values: dict[str, Values]
 ) -> tuple[Tensor, dict[str, Values]]:
     """The values of rows that are here, and of updates that were scored when they came."""
     scored = [
         (query_keys.of(scored_update.queries[0], update), scored_update.values)
         for update, scored_update in table.scored.items()
     ]
-    everything = torch.cat([held, *(queries for queries, _ in scored)])
+    everything = torch.cat([keys, *(queries for queries, _ in scored)])
     # positions count within each part, so each part begins where the ones before it end
-    starts = [0, *torch.tensor([held.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
+    starts = [0, *torch.tensor([keys.numel(), *(queries.numel() for queries, _ in scored)]).cumsum(0).tolist()]
     parts = [values_of_update for _, values_of_update in scored if values_of_update is not None]
     return everything, {name: join_values([values_of_rows, *parts], starts) for name, values_of_rows in values.items()}
-
-
-def _falls_by_chance(values: Values, table: RowTable | None) -> bool:
-    """Whether ties decide in an order that may not be torchmetrics', whose sort is known on the CPU alone."""
-    return values.decided_by_ties > 0 and table is not None and table.query.device.type != "cpu"
 
 
 def combined(
@@ -287,7 +288,7 @@ def combined(
         if error is not None:
             return MetricOutcome(error=error)
         everything.append(split.sums(name, mean, width))
-    return _outcome(local.panel, name, everything, mean, longest)
+    return _outcome(local.scorer, name, everything, mean, longest)
 
 
 def _scoring_error(local: LocalRows, name: str, failed: Sequence[int]) -> Exception:
@@ -311,6 +312,7 @@ def _leave_out_repeated(
         return table, chunks, None
     facts = plan.facts[rank]
     repeated = rows_of_sample(table, facts.last_samples, samples[rank], facts.last_batch)
+    # values of whole updates cannot be taken apart into samples
     kept, left_out = table.without(repeated), replace(table.without(~repeated), scored={})
     if not len(kept) and not kept.scored:
         return None, None, left_out
@@ -319,11 +321,45 @@ def _leave_out_repeated(
 
 def _queries_of_rows(table: RowTable, queries: Queries) -> Tensor:
     """For every row the index of its query among the queries, int64 of shape ``(rows,)``."""
-    held = queries.query.to(table.query.device)
+    ids = queries.query.to(table.query.device)
     if table.life_count == 1:
-        return torch.searchsorted(held.to(table.query.dtype), table.query)
-    query_keys = QueryKeys(table, restarting=False)
+        return torch.searchsorted(ids.to(table.query.dtype), table.query)
+    query_keys = QueryKeys(table, ids_restart=False)
     # the queries are ordered by id first, the keys by life
     order = torch.argsort(queries.life, stable=True)
-    ascending = query_keys.of_lives(queries.query[order], queries.life[order]).to(held.device)
-    return order.to(held.device)[torch.searchsorted(ascending, query_keys.of_rows())]
+    ascending = query_keys.of_lives(queries.query[order], queries.life[order]).to(ids.device)
+    return order.to(ids.device)[torch.searchsorted(ascending, query_keys.of_rows())]
+
+
+# --- updates whose rows do not stay -----------------------------------------------------------------------------
+
+
+def score_update(rows: UpdateRows, metric: Metric) -> ScoredUpdate:
+    """Score the queries of an update as if they were whole.
+
+    Args:
+        rows: Ids, scores and relevance, each of shape ``(rows,)`` with one row at least.
+        metric: Says how.
+    """
+    ids, preds, target = rows
+    table = build_table([([ids], [preds], [target])])
+    assert table is not None
+    chunks = cut_chunks(table)
+    queries = torch.stack([chunks.query, chunks.rows, chunks.relevant, chunks.fingerprint])
+    values = None
+    if _is_scored_by_query(metric):
+        _, scores = MetricScorer({"": metric}, 0).score(table.query, table.preds, table.target)
+        values = None if scores[""].error is not None else _compact(scores[""])
+    return ScoredUpdate(queries, values)
+
+
+def _is_scored_by_query(metric: Metric) -> bool:
+    """Whether the guard knows the formula, and its value is one number a query."""
+    measure = measure_of(metric)
+    return measure is not None and measure.formula not in ("custom", "curve")
+
+
+def _compact(values: Values) -> Values:
+    """The same in as few bytes as hold it; scores in single precision give values in single precision."""
+    single = values.values.float()
+    return replace(values, values=single if bool((single.double() == values.values).all()) else values.values)

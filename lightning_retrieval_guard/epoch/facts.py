@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
+from typing_extensions import Self
+
 
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
     payload = {}
+    # most fields are as by default, and a message that fits into one frame takes one collective
     for field in fields(facts):
         value = getattr(facts, field.name)
         if field.default is MISSING or value != field.default:
@@ -178,6 +181,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     def to_payload(self) -> dict[str, Any]:
         """A form that JSON can hold, without what follows from the rest."""
         payload = to_payload(self)
+        # without several dataloaders Lightning makes its key of these two
         if self.storage == f"{self.hook}.{self.name}":
             del payload["storage"]
         return payload
@@ -193,15 +197,38 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         return self.kind == "metric" or (self.kind == "compute" and not self.in_step)
 
     @property
-    def own_value(self) -> float | None:
+    def rank_value(self) -> float | None:
         """The epoch value of this rank alone."""
         if self.value is None or self.reduction != "mean":
             return self.value
         return self.value / self.weight if self.weight else math.nan
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupFacts:
+    """What a rank reports of any metric that was fed.
+
+    Attributes:
+        group: The ranks that it combines, where these are not all.
+        suppressed: Codes and prefixes of rules that are ignored at its first update.
+    """
+
+    group: tuple[int, ...] | None = None
+    suppressed: Sequence[str] = ()
+
+    def to_payload(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return to_payload(self)
+
+    @classmethod
+    def from_payload(cls, message: dict[str, Any]) -> Self:
+        """Read what ``to_payload`` wrote."""
+        group = message.get("group")
+        return cls(**{**message, "group": None if group is None else tuple(group)})
+
+
 @dataclass(frozen=True)
-class SourceFacts(ForeignState):
+class SourceFacts(GroupFacts, ForeignState):
     """What a rank reports of one metric besides its rows.
 
     Attributes:
@@ -215,8 +242,6 @@ class SourceFacts(ForeignState):
         syncs_itself: Whether the program gave it a ``dist_sync_fn``, which may combine ranks or not.
         mean: Whether its value is a mean over queries.
         columns: The numbers in the value of one query; zero for a curve that is as long as the longest query.
-        group: The ranks that it combines, where these are not all.
-        suppressed: Codes and prefixes of rules that stay silent at its first update.
     """
 
     rows: int
@@ -229,18 +254,6 @@ class SourceFacts(ForeignState):
     syncs_itself: bool = False
     mean: bool = True
     columns: int = 1
-    group: tuple[int, ...] | None = None
-    suppressed: Sequence[str] = ()
-
-    def to_payload(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return to_payload(self)
-
-    @classmethod
-    def from_payload(cls, message: dict[str, Any]) -> SourceFacts:
-        """Read what ``to_payload`` wrote."""
-        group = message.get("group")
-        return cls(**{**message, "group": None if group is None else tuple(group)})
 
 
 @dataclass(frozen=True)

@@ -118,13 +118,13 @@ class LoggedKey:
     @property
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
-        values = [facts.own_value for facts in self.present]
+        values = [facts.rank_value for facts in self.present]
         return len(values) == self.world_size and None not in values and _are_same(values)
 
     @property
     def differs(self) -> bool:
         """Whether every rank that has seen a batch logged the key, and not all the same number."""
-        values = [facts.own_value for facts in self.present]
+        values = [facts.rank_value for facts in self.present]
         missing = any(facts is None and rank not in self.idle for rank, facts in enumerate(self.facts))
         return not missing and None not in values and not _are_same(values)
 
@@ -172,7 +172,7 @@ class LoggedKey:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:
             return False
-        return self.parts_queries and not all(facts.single_life for facts in self.source.plan.facts if facts.rows)
+        return self.parts_queries and not all(facts.single_life for facts in self.source.plan.with_rows)
 
     @property
     def parts_queries(self) -> bool:
@@ -188,7 +188,7 @@ class LoggedKey:
         if self.source is None or self.source.synchronises or not self.averages_batches:
             return False
         plan = self.source.plan
-        whole = all(facts.single_life or facts.one_query_a_sample for facts in plan.facts if facts.rows)
+        whole = all(facts.single_life or facts.one_query_a_sample for facts in plan.with_rows)
         return not (whole or plan.ids_restart or plan.left_out)
 
     @property
@@ -220,6 +220,7 @@ class LoggedKey:
         calls = self.total("calls")
         either = self.total("either")
         world = self.total("times_world")
+        # comes first: where Lightning guessed, no weight was given that could be wrong
         if self.total("guessed"):
             return "guessed"
         if world and world + self.total("times_world_nominal") + either == calls:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.packing import Summary
+from lightning_retrieval_guard.epoch.query_chunks import Queries
 from lightning_retrieval_guard.epoch.repeated_samples import find_repeated
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.settings import QueryScope
@@ -47,6 +47,11 @@ class Plan:
     scope: QueryScope = "auto"
 
     @property
+    def with_rows(self) -> list[RowFacts]:
+        """What the ranks report that have rows, in order of rank."""
+        return [facts for facts in self.facts if facts.rows]
+
+    @property
     def replicated(self) -> bool:
         """Whether all ranks hold the same rows, so that each may count its own."""
         return len(set(self.classes)) == 1
@@ -59,7 +64,7 @@ class Plan:
     @property
     def first_counts(self) -> bool:
         """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
-        return self.replicated and len({facts.arrangement for facts in self.facts}) > 1
+        return self.replicated and len({facts.ordered_fingerprint for facts in self.facts}) > 1
 
     def first_like(self, rank: int) -> int:
         """The rank that counts the rows which a rank holds."""
@@ -78,7 +83,7 @@ class Plan:
         unknown = self.classes or self.ids_restart or self.ids_may_restart or self.split or self.padded
         if unknown or not pairs or not all(facts.ids_of_data for facts in pairs):
             return False
-        return self.compares or not _may_share([facts for facts in self.facts if facts.rows])
+        return self.compares or not _may_share(self.with_rows)
 
     @property
     def is_ambiguous(self) -> bool:
@@ -90,12 +95,12 @@ class Plan:
         """Whether queries are certain to go on from one update to another."""
         if self.ids_restart:
             return False
-        return any(facts.spans for facts in self.facts) or (self.scope == "global" and self._meets)
+        return any(facts.spanning for facts in self.facts) or (self.scope == "global" and self._meets)
 
     @property
     def spans_batches(self) -> bool:
         """Whether they are certain to go on in another batch or another metric life, or on another rank."""
-        whole = self.split == 0 and all(facts.whole_in_batches for facts in self.facts if facts.rows)
+        whole = self.split == 0 and all(facts.whole_in_batches for facts in self.with_rows)
         return self.spans_updates and not whole
 
     @property
@@ -110,7 +115,7 @@ class Plan:
     @property
     def has_rows(self) -> bool:
         """Whether any rank holds a row."""
-        return any(facts.rows for facts in self.facts)
+        return bool(self.with_rows)
 
     @property
     def merges(self) -> bool:
@@ -131,16 +136,16 @@ class Plan:
 
         A query that lies on several ranks is ranked against those of all of them, unless its id stands for several.
         """
-        holders = [facts for facts in self.facts if facts.rows]
+        with_rows = self.with_rows
         alone = len(self.facts) > 1 and not self.classes and (self.ids_restart or not self.split)
-        return alone and bool(holders) and all(facts.lists_samples and not facts.in_steps for facts in holders)
+        return alone and bool(with_rows) and all(facts.lists_samples and not facts.in_steps for facts in with_rows)
 
     @property
     def pool_of_batch(self) -> bool:
         """Whether each query of a step was ranked against the samples of its batch, itself among them."""
-        holders = [facts for facts in self.facts if facts.rows]
-        square = all(facts.lists_samples and facts.is_diagonal and facts.one_query_a_sample for facts in holders)
-        return bool(holders) and square and all(facts.in_steps for facts in holders)
+        with_rows = self.with_rows
+        square = all(facts.lists_samples and facts.is_diagonal and facts.one_query_a_sample for facts in with_rows)
+        return bool(with_rows) and square and all(facts.in_steps for facts in with_rows)
 
     @property
     def longest(self) -> int:
@@ -162,18 +167,18 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
         synchronises: Whether the program lets the metric combine ranks.
     """
     plan = Plan(tuple(facts), _classes_of(facts), scope=scope)
-    holders = [rank_facts for rank_facts in facts if rank_facts.rows]
+    with_rows = plan.with_rows
     counted = [facts[rank] for rank in plan.counted if facts[rank].rows]
-    seen = judge_ids(holders, plan.replicated) if any(rank_facts.restarts for rank_facts in holders) else "no"
+    seen = judge_ids(with_rows, plan.replicated) if any(rank_facts.restarts for rank_facts in with_rows) else "no"
     restarts = scope == "batch" or (scope == "auto" and seen == "yes")
     perhaps = scope == "auto" and seen == "perhaps"
     plan = replace(plan, ids_restart=restarts, ids_may_restart=perhaps)
     if seeks_repeated and not plan.classes:
-        restart = "yes" if restarts else judge_ids(holders, False, on_ranks=True) if scope == "auto" else "no"
+        restart = "yes" if restarts else judge_ids(with_rows, False, on_ranks=True) if scope == "auto" else "no"
         # where ids may merge queries, a number without the repeated sample is no better than one with it
         plan = replace(plan, padded=() if restart == "perhaps" else _find_padded(facts, restart == "yes"))
     # where nothing combines ranks, parts of a query matter only to a metric that lives through the epoch
-    joins = synchronises or any(rank_facts.single_life for rank_facts in holders)
+    joins = synchronises or any(rank_facts.single_life for rank_facts in with_rows)
     # ids of an update may still be unique, and then nothing is wrong with them
     compares = not plan.replicated and (not restarts or scope == "batch")
     return replace(plan, compares=compares and joins and _may_share(counted))
@@ -191,45 +196,45 @@ def _classes_of(facts: Sequence[RowFacts]) -> tuple[int, ...]:
     return tuple(map(contents.index, contents))
 
 
-def judge_ids(holders: Sequence[RowFacts], replicated: bool, on_ranks: bool = False) -> Literal["yes", "perhaps", "no"]:
+def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = False) -> Literal["yes", "perhaps", "no"]:
     """Whether ids that come again number the samples of a batch or of a rank, and so stand for other queries there.
 
     Args:
-        holders: The ranks that have rows.
+        ranks: What those report that have rows.
         replicated: Whether all of them have the same.
         on_ranks: Whether ids come again on another rank.
     """
-    numbered = _one_query_a_sample(holders, replicated) and all(facts.ids_consecutive for facts in holders)
+    numbered = _one_query_a_sample(ranks, replicated) and all(facts.ids_consecutive for facts in ranks)
     # all ranks run the same program: what was made on one of them was made on all
-    origins, counted = {facts.ids_origin for facts in holders}, all(facts.ids_counted for facts in holders)
+    origins, counted = {facts.ids_origin for facts in ranks}, all(facts.ids_counted for facts in ranks)
     if not numbered or (origins == {"data"} and not counted):
         return "no"
-    again = all(facts.ids_same for facts in holders)
-    overlap = any(facts.ids_overlap for facts in holders)
+    again = all(facts.ids_same for facts in ranks)
+    overlap = any(facts.ids_overlap for facts in ranks)
     # a collate function sees one batch, and cannot count on from the one before
     may_count_on = origins != {"collated"}
-    diagonal = all(facts.is_diagonal for facts in holders) and (may_count_on or again)
-    on_ranks = on_ranks and may_count_on and _count_on_ranks(holders)
+    diagonal = all(facts.is_diagonal for facts in ranks) and (may_count_on or again)
+    on_ranks = on_ranks and may_count_on and _count_on_ranks(ranks)
     # every query against every sample: a corpus that is dealt over batches or ranks
-    again = again and not all(facts.lists_samples for facts in holders)
+    again = again and not all(facts.lists_samples for facts in ranks)
     if not (overlap or diagonal or on_ranks or again):
         return "no"
     if counted:
         return "yes"
     # data in which each question comes twice, dealt to two ranks, looks as if it were counted on them
-    proof = overlap or diagonal or (on_ranks and not any(facts.in_steps for facts in holders))
+    proof = overlap or diagonal or (on_ranks and not any(facts.in_steps for facts in ranks))
     return "yes" if (proof and "made" in origins) or (overlap and origins & {"collated", "opaque"}) else "perhaps"
 
 
-def _count_on_ranks(holders: Sequence[RowFacts]) -> bool:
+def _count_on_ranks(ranks: Sequence[RowFacts]) -> bool:
     """Whether ids look as if every rank had counted its samples, or those of its batch."""
-    ranges = {(facts.id_min, facts.id_max) for facts in holders}
+    ranges = {(facts.id_min, facts.id_max) for facts in ranks}
     # a single id in each update is always a range, so all of them together must be one
-    ranges_show = all(facts.chunks > facts.updates or _is_range(facts) for facts in holders)
-    advance = all(facts.ids_number_samples for facts in holders) and ranges_show
-    again = all(facts.ids_same for facts in holders)
+    ranges_show = all(facts.chunks > facts.updates or _is_range(facts) for facts in ranks)
+    advance = all(facts.ids_number_samples for facts in ranks) and ranges_show
+    again = all(facts.ids_same for facts in ranks)
     # a query with as many rows as the rank saw samples may be one of all ranks, against this rank's share of a corpus
-    one_pool = all(facts.lists_samples and not facts.in_steps for facts in holders)
+    one_pool = all(facts.lists_samples and not facts.in_steps for facts in ranks)
     return (advance or again) and (len(ranges) > 1 or (advance and not one_pool))
 
 
@@ -237,10 +242,10 @@ def _is_range(facts: RowFacts) -> bool:
     return facts.queries == facts.id_max - facts.id_min + 1
 
 
-def _one_query_a_sample(holders: Sequence[RowFacts], replicated: bool) -> bool:
+def _one_query_a_sample(ranks: Sequence[RowFacts], replicated: bool) -> bool:
     if replicated:
-        return all(facts.one_query_a_global_sample or facts.one_query_a_sample for facts in holders)
-    return all(facts.one_query_a_sample for facts in holders)
+        return all(facts.one_query_a_global_sample or facts.one_query_a_sample for facts in ranks)
+    return all(facts.one_query_a_sample for facts in ranks)
 
 
 def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[int, int], ...]:
@@ -253,9 +258,9 @@ def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[in
     return tuple((rank, sample) for rank, sample in candidates if sample is not None)
 
 
-def _may_share(holders: Sequence[RowFacts]) -> bool:
+def _may_share(ranks: Sequence[RowFacts]) -> bool:
     """Whether an id can stand on two ranks: not where ranges are apart, nor where ids interleave in equal steps."""
-    return any(_may_meet(one, other) for one, other in combinations(holders, 2))
+    return any(_may_meet(one, other) for one, other in combinations(ranks, 2))
 
 
 def _may_meet(one: RowFacts, other: RowFacts) -> bool:
@@ -277,7 +282,6 @@ class ComparedQueries:
         life: Its metric life, int64 of the same shape.
         rows: The number of its rows on that rank, int64 of the same shape.
         split: Whether rows of several ranks must come together, bool of the same shape.
-        counts: Whether its holder counts it, bool of the same shape.
     """
 
     rank: Tensor
@@ -285,45 +289,47 @@ class ComparedQueries:
     life: Tensor
     rows: Tensor
     split: Tensor
-    counts: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """Whether the rank that holds it counts it by itself, bool of the same shape."""
+        return ~self.split
 
     def of(self, entries: Tensor) -> ComparedQueries:
-        """The entries that a mask selects; those of one rank are in the order of its summary."""
-        columns = (self.rank, self.number, self.life, self.rows, self.split, self.counts)
+        """The entries that a mask selects; those of one rank are in the order of its queries."""
+        columns = (self.rank, self.number, self.life, self.rows, self.split)
         return ComparedQueries(*(column[entries] for column in columns))
 
 
-def compare_queries(plan: Plan, ranks: Sequence[Summary]) -> tuple[Plan, ComparedQueries]:
+def compare_queries(plan: Plan, ranks: Sequence[Queries]) -> tuple[Plan, ComparedQueries]:
     """Decide the rest from the queries of every rank.
 
     Args:
         plan: What was decided so far.
         ranks: The queries of every rank, in order of rank; none of one that does not count.
     """
-    held = torch.cat([torch.full_like(summary.query, rank) for rank, summary in enumerate(ranks)])
-    everything = Summary(torch.cat([summary.words for summary in ranks], dim=1))
-    copy, shared, identical = find_copies(everything)
-    holders = [facts for facts in plan.facts if facts.rows]
+    rank_of_entry = torch.cat([torch.full_like(queries.query, rank) for rank, queries in enumerate(ranks)])
+    everything = Queries.join(ranks)
+    number, shared, identical = find_copies(everything)
     # the same rows on several ranks say nothing of what ids stand for
     different = shared & ~identical
-    # the user has said that no query goes on, so none is split, whatever ids meet
+    none = torch.zeros_like(shared)
     if plan.scope == "batch":
-        plan = replace(plan, merged=copy[shared].unique().numel())
-        return plan, ComparedQueries(
-            held, copy, everything.life, everything.rows, torch.zeros_like(shared), torch.ones_like(shared)
-        )
-    seen = judge_ids(holders, False, on_ranks=True) if plan.scope == "auto" and bool(different.any()) else "no"
-    if seen == "yes":
-        plan = replace(plan, ids_restart=True, ids_may_restart=False, merged=copy[different].unique().numel())
-        split, counts = torch.zeros_like(shared), torch.ones_like(shared)
+        # the user has said that no query goes on, so none is split, whatever ids meet
+        plan, split = replace(plan, merged=number[shared].unique().numel()), none
     else:
-        plan = replace(plan, ids_may_restart=plan.ids_may_restart or seen == "perhaps")
-        plan = replace(plan, split=copy[shared].unique().numel())
-        split, counts = shared, ~shared
-    return plan, ComparedQueries(held, copy, everything.life, everything.rows, split, counts)
+        asks = plan.scope == "auto" and bool(different.any())
+        restart = judge_ids(plan.with_rows, False, on_ranks=True) if asks else "no"
+        if restart == "yes":
+            merged = number[different].unique().numel()
+            plan, split = replace(plan, ids_restart=True, ids_may_restart=False, merged=merged), none
+        else:
+            perhaps = plan.ids_may_restart or restart == "perhaps"
+            plan, split = replace(plan, ids_may_restart=perhaps, split=number[shared].unique().numel()), shared
+    return plan, ComparedQueries(rank_of_entry, number, everything.life, everything.rows, split)
 
 
-def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
+def find_copies(queries: Queries) -> tuple[Tensor, Tensor, Tensor]:
     """For every entry: the number of its query, whether others hold it too, and with the same rows."""
     query, life, fingerprint = queries.query, queries.life, queries.fingerprint
     if not query.numel():
@@ -331,10 +337,10 @@ def find_copies(queries: Summary) -> tuple[Tensor, Tensor, Tensor]:
         return query, none, none
     # grouping pairs is many times slower than grouping ids
     keys, dim = (torch.stack([life, query]), 1) if bool(life.any()) else (query, None)
-    _, copy = keys.unique(dim=dim, return_inverse=True)
-    size = int(copy.max()) + 1
-    shared = torch.bincount(copy)[copy] > 1
-    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amin", include_self=False)
-    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, copy, fingerprint, "amax", include_self=False)
+    _, number = keys.unique(dim=dim, return_inverse=True)
+    size = int(number.max()) + 1
+    shared = torch.bincount(number)[number] > 1
+    low = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, number, fingerprint, "amin", include_self=False)
+    high = torch.zeros(size, dtype=torch.int64).scatter_reduce(0, number, fingerprint, "amax", include_self=False)
     # all fingerprints are one where the least and the greatest are
-    return copy, shared, (low == high)[copy]
+    return number, shared, (low == high)[number]

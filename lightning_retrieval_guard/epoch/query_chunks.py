@@ -1,9 +1,9 @@
-"""The queries that rows belong to, as far as the updates that brought them show."""
+"""The queries that rows belong to, as far as the updates that brought them show, and the bytes in which they travel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ _GOLDEN = -0x61C8864680B583EB
 # rows looked at together: what is worked out for each of them then takes no memory to speak of
 _ROWS_AT_ONCE = 1 << 16
 _BUFFER = 1 << 18
+
+QUERY_BYTES = 32
+ROW_BYTES = 12
+_HALF = 32  # bits of a word
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ def are_full(rows: Tensor, relevant: Tensor) -> bool:
 
 def _row_ranges(table: RowTable) -> Iterator[tuple[int, int, bool]]:
     """Ranges of rows, and whether an update ends with each of them."""
+    # short updates are looked at together, because each range is sorted by itself
     begin = start = 0
     for end in table.ends.tolist():
         if end - begin > _ROWS_AT_ONCE:
@@ -169,6 +174,7 @@ def _runs(table: RowTable, first: int, last: int) -> Tensor:
 def _starts(query: Tensor, ends: Tensor, first: int) -> Tensor:
     """Which rows have another query or update than the row before."""
     starts = _changes(query)
+    # only the ends of updates inside the range matter, and an update begins where the one before ends
     inner = ends.new_tensor([first, first + query.numel() - 1])
     low, high = torch.searchsorted(ends, inner, right=True).tolist()
     starts[ends[low:high] - first] = True
@@ -209,6 +215,95 @@ def _changes(values: Tensor) -> Tensor:
     starts = torch.ones_like(values, dtype=torch.bool)
     starts[1:] = values[1:] != values[:-1]
     return starts
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of one rank: chunks with the same metric life and id together, in ascending order of id.
+
+    Int64 of shape ``(queries,)`` on the CPU.
+
+    Attributes:
+        query: The id.
+        life: The metric life.
+        rows: The number of rows.
+        relevant: The number of relevant rows.
+        fingerprint: Tells sets of rows apart, whatever their order.
+    """
+
+    query: Tensor
+    life: Tensor
+    rows: Tensor
+    relevant: Tensor
+    fingerprint: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Queries]) -> Queries:
+        """Those of several ranks, in order of rank."""
+        return cls(*(torch.cat([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+
+    def pack(self, queries: int) -> Tensor:
+        """As bytes, uint8, filled up to a number of queries."""
+        words = torch.zeros(4, queries, dtype=torch.int64)
+        # no query has 2**32 rows, so that two counts fit into one word
+        counts = (self.rows << _HALF) | self.relevant
+        words[:, : counts.numel()] = torch.stack([self.query, self.life, self.fingerprint, counts])
+        return words.reshape(-1).view(torch.uint8)
+
+    @classmethod
+    def unpack(cls, block: Tensor) -> Queries:
+        """Read what ``pack`` wrote."""
+        words = block.clone().view(torch.int64).reshape(4, -1)
+        # columns without rows only fill up the size that all ranks expect
+        query, life, fingerprint, counts = words[:, words[3] >> _HALF > 0]
+        return cls(query, life, counts >> _HALF, counts & ((1 << _HALF) - 1), fingerprint)
+
+
+def join_chunks(chunks: QueryChunks | None) -> tuple[Queries, Tensor]:
+    """Join the chunks of a query over all updates; no chunks are no queries.
+
+    Returns:
+        The queries, and for every chunk the position of its query, int64 of shape ``(chunks,)``.
+    """
+    if chunks is None:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Queries(none, none, none, none, none), none
+    starts = _changes(chunks.query) | _changes(chunks.life)
+    query_of_chunk = torch.cumsum(starts, dim=0) - 1
+    first = starts.nonzero().reshape(-1)
+    columns = (chunks.rows, chunks.relevant, chunks.fingerprint)
+    if first.numel() == query_of_chunk.numel():  # no copies of what may be long
+        return Queries(chunks.query, chunks.life, *columns), query_of_chunk
+    sums = [torch.zeros_like(first).index_add_(0, query_of_chunk, column) for column in columns]
+    return Queries(chunks.query[first], chunks.life[first], *sums), query_of_chunk
+
+
+@dataclass(frozen=True)
+class PackedQueries:
+    """The rows of some queries of one rank, query after query; their ``Queries`` tell how many rows each has.
+
+    Attributes:
+        preds: Scores, float64 of shape ``(rows,)``.
+        target: Relevance, float32 of shape ``(rows,)``.
+    """
+
+    preds: Tensor
+    target: Tensor
+
+    def pack(self) -> Tensor:
+        """As bytes, uint8 of shape ``(rows * ROW_BYTES,)``."""
+        return torch.cat([self.preds.view(torch.uint8), self.target.view(torch.uint8)])
+
+    @classmethod
+    def unpack(cls, block: Tensor) -> PackedQueries:
+        """Read what ``pack`` wrote."""
+        rows = block.numel() // ROW_BYTES
+        # cloned, since bytes can be read as wider numbers only from an aligned beginning
+        preds, target = block.split([8 * rows, 4 * rows])
+        return cls(preds.clone().view(torch.float64), target.clone().view(torch.float32))
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------
 
 
 def _row_hashes(table: RowTable, first: int, last: int) -> Tensor:

@@ -1,15 +1,16 @@
-"""The sample that a distributed sampler repeated: found by what the metric was fed for it on both ranks.
+"""Samples that came again, so that each rank has as many: how many, and which, found by what a metric was fed for them.
 
-The sampler says which rank had the sample first, as its first one, and which has it again, as its last one. Where the
-rows of a batch fall into those of its samples, each of the two ranks describes the samples of that batch. A description
-that both share is the sample's: up to rounding, since a model may round otherwise in another batch.
+A distributed sampler says which rank had the sample first, as its first one, and which has it again, as its last one.
+Where the rows of a batch fall into those of its samples, each of the two ranks describes the samples of that batch. A
+description that both share is the sample's: up to rounding, since a model may round otherwise in another batch.
 """
 
 from __future__ import annotations
 
 from base64 import b85decode, b85encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,53 @@ _MOST_SAMPLES = 256
 ROUNDING = 1e-5
 _COARSE_ROUNDING = 4.0  # in units of the smallest step of a dtype that is coarser than float32
 _COUNTS, _IDS, _SUMS = 2, 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Samples that were repeated, so that each rank has the same number.
+
+    Attributes:
+        count: How many, over all ranks.
+        by: What repeated them.
+    """
+
+    count: int = 0
+    by: Literal["sampler", "data set"] = "sampler"
+
+
+NOT_REPEATED = Repeated()
+
+
+def repeated_samples(exchanges: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, Repeated]:
+    """For each dataloader the samples that came again: a sampler says so, those of a data set are seen."""
+    repeated: dict[int, Repeated] = {}
+    for messages in exchanges:
+        # a rank that has not seen all of its samples reports none, and then nothing is known of any
+        count = min(message["repeated"] for message in messages)
+        of_exchange = Repeated(count) if count else Repeated(_repeated_by_data_set(messages), "data set")
+        dataloader = max(message.get("dataloader", 0) for message in messages)
+        repeated[dataloader] = most_repeated([repeated.get(dataloader, NOT_REPEATED), of_exchange])
+    return repeated
+
+
+def most_repeated(repeated: Iterable[Repeated]) -> Repeated:
+    """Those that are most."""
+    return max(repeated, key=lambda samples: samples.count, default=NOT_REPEATED)
+
+
+def _repeated_by_data_set(messages: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the last ranks end on the first samples of the first ranks, in their order."""
+    edges = [message.get("edges", ()) for message in messages]
+    if len(edges) < 2 or not all(edges) or len({message["samples"] for message in messages}) > 1:
+        return 0
+    firsts, lasts = zip(*edges, strict=True)
+    if len(set(firsts)) < len(firsts):  # ranks that begin alike have more in common than one sample
+        return 0
+    return next((count for count in range(len(edges) - 1, 0, -1) if lasts[-count:] == firsts[:count]), 0)
+
+
+# --- which sample it is ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -58,16 +106,17 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
     samples = None if updates is None else batches[updates.start].samples
     if updates is None or not samples or any(update in table.scored for update in updates):
         return NO_SAMPLES
-    of = _samples_of(table, updates, samples)
-    if of is None:
+    sample_of_row = _samples_of(table, updates, samples)
+    if sample_of_row is None:
         return NO_SAMPLES
     rows, chosen = table.rows_of(updates), _chosen(samples, last)
     query = mix(table.query[rows].long().cpu())
     scores, relevance = table.preds[rows].double().cpu(), table.target[rows].double().cpu()
-    counts = [torch.bincount(part, minlength=samples) for part in (of, of[relevance > 0])]
-    ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, of, query)
+    counts = [torch.bincount(part, minlength=samples) for part in (sample_of_row, sample_of_row[relevance > 0])]
+    ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, sample_of_row, query)
     columns = (scores, scores.abs(), scores * scores, scores * relevance)
-    sums = torch.stack([torch.zeros(samples, dtype=torch.float64).index_add_(0, of, column) for column in columns])
+    zeros = torch.zeros(samples, dtype=torch.float64)
+    sums = torch.stack([zeros.index_add(0, sample_of_row, column) for column in columns])
     step = torch.finfo(table.preds.dtype).eps if table.preds.dtype.is_floating_point else 0.0
     coarse = step > torch.finfo(torch.float32).eps
     return SampleFacts(
@@ -84,12 +133,12 @@ def _samples_of(table: RowTable, updates: range, samples: int) -> Tensor | None:
     A sample is one query, or else as many neighbouring rows as any other.
     """
     query = table.query[table.rows_of(updates)].cpu()
-    ids, of = query.unique(return_inverse=True)
+    ids, query_of_row = query.unique(return_inverse=True)
     # the same id in two metric lives stands for two queries
     if ids.numel() == samples and int(table.lives[updates.start]) == int(table.lives[updates.stop - 1]):
-        positions = torch.arange(query.numel())
-        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, of, positions, "amin")
-        return first.argsort().argsort()[of]  # in the order in which they came
+        rows = torch.arange(query.numel())
+        first = torch.full_like(ids, query.numel(), dtype=torch.int64).scatter_reduce(0, query_of_row, rows, "amin")
+        return first.argsort().argsort()[query_of_row]  # in the order in which they came
     if query.numel() and query.numel() % samples == 0:
         return torch.arange(samples).repeat_interleave(query.numel() // samples)
     return None
@@ -122,11 +171,12 @@ def rows_of_sample(table: RowTable, facts: SampleFacts, sample: int, update: int
         update: The first update of the batch.
     """
     updates = range(update, table.updates)
-    of = _samples_of(table, updates, facts.samples)
+    sample_of_row = _samples_of(table, updates, facts.samples)
     # the plan names only samples that were described
-    assert of is not None
+    assert sample_of_row is not None
     chosen = torch.zeros_like(table.query, dtype=torch.bool)
-    chosen[table.rows_of(updates)] = (of == _chosen(facts.samples, last=True).start + sample).to(chosen.device)
+    is_of_sample = sample_of_row == _chosen(facts.samples, last=True).start + sample
+    chosen[table.rows_of(updates)] = is_of_sample.to(chosen.device)
     return chosen
 
 

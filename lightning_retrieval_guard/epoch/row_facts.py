@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard.epoch.facts import to_payload
-from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, are_full, cut_chunks, mix
+from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks, are_full, cut_chunks, join_chunks, mix
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
-from lightning_retrieval_guard.epoch.values import has_low_hits
 from lightning_retrieval_guard.settings import QueryScope
 
+# few ranks are compared, and JSON writes each digit
 _HASH_BITS = 32
 _SAMPLES = {"first_samples", "last_samples"}
-_ARRANGED = 64  # rows whose order stands for that of all
+_IN_ORDER = 64  # rows whose order stands for that of all
 
 # How many times the ids of one update all updates must hold for ids that come from the data.
 _MANY_MORE = 1.5
@@ -38,17 +38,16 @@ class RowFacts(IdFacts):
         id_max: Largest query id.
         id_step: A number that divides the difference of any two ids; zero for a single id.
         fingerprint: Of all rows; independent of their order.
-        arrangement: Of some rows in their order, by which equal scores are ranked: ranks with the same rows can tell
-            whether they have them in the same order.
+        ordered_fingerprint: Of some rows in their order, by which equal scores are ranked: it shows whether ranks with
+            the same rows have them in the same order.
         longest_query: The most rows of any query.
         longest_chunk: The most rows of any query in one update.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
-        spans: Queries that are certain to go on from update to update: together the updates hold many more ids than any
-            of them, as they would not if ids counted from zero in each, and some update, also of another metric life,
-            holds no relevant row of the query while another does.
+        spanning: Queries that are certain to go on from update to update: together the updates hold many more ids than
+            any of them, as they would not if ids counted from zero in each, and some update, also of another metric
+            life, holds no relevant row of the query while another does.
         whole_in_batches: Whether the rows of every query lie in one batch of one metric life, if in several updates.
             Not looked for where one life spans the epoch.
-        low: Whether any relevant row has a score of zero or less.
         one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
@@ -76,13 +75,12 @@ class RowFacts(IdFacts):
     id_max: int = -1
     id_step: int = 0
     fingerprint: int = 0
-    arrangement: int = 0
+    ordered_fingerprint: int = 0
     longest_query: int = 0
     longest_chunk: int = 0
     restarts: int = 0
-    spans: int = 0
+    spanning: int = 0
     whole_in_batches: bool = False
-    low: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     is_diagonal: bool = False
@@ -108,40 +106,6 @@ class RowFacts(IdFacts):
     def from_payload(cls, message: dict[str, Any]) -> RowFacts:
         """Read what ``to_payload`` wrote."""
         return cls(**{**message, **{name: SampleFacts(**message[name]) for name in _SAMPLES & message.keys()}})
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a table: chunks with the same metric life and id together, in ascending order of id.
-
-    Attributes:
-        of_chunk: The query of every chunk, int64 of shape ``(chunks,)``.
-        query: The id, int64 of shape ``(queries,)``.
-        life: The metric life, of the same shape.
-        rows: The number of rows, of the same shape.
-        relevant: The number of relevant rows, of the same shape.
-        fingerprint: Independent of the order of the rows, of the same shape.
-    """
-
-    of_chunk: Tensor
-    query: Tensor
-    life: Tensor
-    rows: Tensor
-    relevant: Tensor
-    fingerprint: Tensor
-
-
-def join_chunks(chunks: QueryChunks) -> Queries:
-    """Join the chunks of a query over all updates."""
-    starts = torch.ones_like(chunks.query, dtype=torch.bool)
-    starts[1:] = (chunks.query[1:] != chunks.query[:-1]) | (chunks.life[1:] != chunks.life[:-1])
-    of_chunk = torch.cumsum(starts, dim=0) - 1
-    first = starts.nonzero().reshape(-1)
-    columns = (chunks.rows, chunks.relevant, chunks.fingerprint)
-    if first.numel() == of_chunk.numel():
-        return Queries(of_chunk, chunks.query, chunks.life, *columns)
-    sums = [torch.zeros_like(first).index_add_(0, of_chunk, column) for column in columns]
-    return Queries(of_chunk, chunks.query[first], chunks.life[first], *sums)
 
 
 def gather_facts(
@@ -174,11 +138,11 @@ def gather_facts(
     last = None if repeats is None else edge_of(batches, table.updates, last=True)
     # ids of an update, and updates that were scored by themselves, need the updates told apart
     chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
-    queries = join_chunks(chunks)
+    queries, query_of_chunk = join_chunks(chunks)
     sampled = _all_sizes([batch.samples for batch in batches], table.updates)
     queries_an_update = torch.bincount(chunks.update, minlength=table.updates)
     full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
-    restarts = chunks.met if chunks.folded else _count_restarts(chunks, queries)
+    restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     whole = full and _same(queries_an_update, sampled)
     whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
     # a look at the ids takes long, and matters only where they can number samples
@@ -200,13 +164,12 @@ def gather_facts(
         **_range(queries.query),
         # with the life, or the same rows in another life would look the same
         fingerprint=int(mix(queries.fingerprint ^ mix(queries.life)).sum()),
-        arrangement=_arrangement(table) if world_size > 1 else 0,
+        ordered_fingerprint=_ordered_fingerprint(table) if world_size > 1 else 0,
         longest_query=_longest(queries.rows),
         longest_chunk=_longest(chunks.rows),
         restarts=restarts,
-        spans=chunks.parted + _count_parted(queries) if advancing else 0,
+        spanning=chunks.parted + _count_parted(queries) if advancing else 0,
         whole_in_batches=go_on and _are_whole_in_batches(table, sampled),
-        low=has_low_hits(table.preds, table.target) or any(scored.low for scored in table.scored.values()),
         one_query_a_sample=whole,
         one_query_a_global_sample=whole_of_all,
         repeats=repeats,
@@ -218,7 +181,7 @@ def gather_facts(
         one_answer=seek_answer and _has_one_answer(table, queries),
         rows_dropped=dropped,
         lacks_values=any(scored.values is None for scored in table.scored.values()),
-        lacks_rows=dropped and _goes_on(table, chunks, queries),
+        lacks_rows=dropped and _goes_on(table, chunks, query_of_chunk),
     )
     return facts, chunks
 
@@ -226,7 +189,7 @@ def gather_facts(
 def _has_one_answer(table: RowTable, queries: Queries) -> bool:
     if table.scored or not bool((queries.relevant == 1).all()):
         return False
-    target, number = table.target, QueryKeys(table, restarting=False).of_rows()
+    target, number = table.target, QueryKeys(table, ids_restart=False).of_rows()
     relevant = target > 0
     relevant_number, order = number[relevant].sort()
     score = table.preds[relevant][order]
@@ -253,10 +216,10 @@ def _same(counts: Tensor, wanted: Tensor | None) -> bool:
     return wanted is not None and bool((counts == wanted).all())
 
 
-def _count_restarts(chunks: QueryChunks, queries: Queries) -> int:
-    again = queries.of_chunk[1:] == queries.of_chunk[:-1]
+def _count_restarts(chunks: QueryChunks, query_of_chunk: Tensor) -> int:
+    again = query_of_chunk[1:] == query_of_chunk[:-1]
     differs = chunks.fingerprint[1:] != chunks.fingerprint[:-1]
-    return int(queries.of_chunk[1:][again & differs].unique().numel())
+    return int(query_of_chunk[1:][again & differs].unique().numel())
 
 
 def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
@@ -267,14 +230,14 @@ def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
     lasts[:-1] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
     by_batch = replace(table, ends=table.ends[lasts.to(table.ends.device)], lives=table.lives[lasts])
     chunks = cut_chunks(by_batch, may_fold=True)
-    queries = join_chunks(chunks)
-    met = chunks.met if chunks.folded else _count_restarts(chunks, queries)
+    queries, query_of_chunk = join_chunks(chunks)
+    met = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     return met == 0 and _count_parted(queries) == 0
 
 
-def _goes_on(table: RowTable, chunks: QueryChunks, queries: Queries) -> bool:
+def _goes_on(table: RowTable, chunks: QueryChunks, query_of_chunk: Tensor) -> bool:
     """Whether a query of an update whose rows were dropped stands in another update too."""
-    again = torch.bincount(queries.of_chunk)[queries.of_chunk] > 1
+    again = torch.bincount(query_of_chunk)[query_of_chunk] > 1
     return bool(torch.isin(chunks.update[again], torch.tensor(list(table.scored))).any())
 
 
@@ -289,13 +252,10 @@ def _range(ids: Tensor) -> dict[str, Any]:
 
 def _count_parted(queries: Queries) -> int:
     """Ids of which some metric life holds no relevant row while another one does."""
-    ids, of = queries.query.unique_consecutive(return_inverse=True)
-    hits, misses = (torch.zeros_like(ids).index_add_(0, of, part.long()) for part in _hits_and_misses(queries))
+    ids, id_of_query = queries.query.unique_consecutive(return_inverse=True)
+    has_hit = queries.relevant > 0
+    hits, misses = (torch.zeros_like(ids).index_add_(0, id_of_query, part.long()) for part in (has_hit, ~has_hit))
     return int(((hits > 0) & (misses > 0)).sum())
-
-
-def _hits_and_misses(queries: Queries) -> tuple[Tensor, Tensor]:
-    return queries.relevant > 0, queries.relevant == 0
 
 
 def _step(ids: Tensor) -> int:
@@ -312,15 +272,12 @@ def _step(ids: Tensor) -> int:
     return abs(int(steps[0])) if steps.numel() else 0
 
 
-def _short(hashes: Tensor) -> Tensor:
-    return (hashes >> (64 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1)
-
-
-def _arrangement(table: RowTable) -> int:
-    rows = torch.linspace(0, len(table) - 1, min(len(table), _ARRANGED), dtype=torch.float64).long()
+def _ordered_fingerprint(table: RowTable) -> int:
+    # from all over the table: ranks that were gathered in another order differ nearly everywhere
+    rows = torch.linspace(0, len(table) - 1, min(len(table), _IN_ORDER), dtype=torch.float64).long()
     chosen = rows.to(table.query.device)
     # the position goes into the hash of each row, so that another order has another sum
     hashes = mix(rows)
     for column in (table.query, table.preds, table.target):
         hashes = mix(hashes ^ column[chosen].double().view(torch.int64).cpu())
-    return int(_short(hashes.sum().reshape(1)))
+    return int(hashes.sum()) >> (64 - _HASH_BITS) & ((1 << _HASH_BITS) - 1)

@@ -25,12 +25,10 @@ class ScoredUpdate:
         queries: Query id, rows, relevant rows and fingerprint of every query, int64 of shape ``(4, queries)`` on the
             CPU, in ascending order of id.
         values: What the metric made of the queries, by their positions; ``None`` where only its rows would tell.
-        low: Whether any relevant row had a score of zero or less.
     """
 
     queries: Tensor
     values: Values | None
-    low: bool = False
 
     @property
     def rows(self) -> int:
@@ -102,6 +100,7 @@ class RowTable:
         """The rows of every update several times, as torchmetrics joins those of several ranks."""
         if copies == 1:
             return self
+        # torchmetrics gathers every update by itself: the rows of all ranks in one update, then those in the next
         rows = torch.arange(len(self), device=self.ends.device).tensor_split(self.ends[:-1].cpu())
         order = torch.cat([update_rows.repeat(copies) for update_rows in rows])
         columns = {name: getattr(self, name)[order] for name in ("query", "preds", "target")}
@@ -157,6 +156,7 @@ def _lies_within(part: Tensor, low: int, high: int) -> bool:
     return low <= int(least) and int(most) <= high
 
 
+# above it numbers of queries might overflow int64
 _LIMIT = 2**62
 
 
@@ -165,14 +165,14 @@ class QueryKeys:
 
     Args:
         table: The rows.
-        restarting: Whether ids restart, so that each update has queries of its own.
+        ids_restart: Whether ids restart, so that each update has queries of its own.
     """
 
-    def __init__(self, table: RowTable, restarting: bool) -> None:
+    def __init__(self, table: RowTable, ids_restart: bool) -> None:
         self._table = table
         # the group of every update
-        self._groups = torch.arange(table.updates) if restarting else table.lives
-        self._lives = table.lives if restarting else torch.arange(table.life_count)
+        self._groups = torch.arange(table.updates) if ids_restart else table.lives
+        self._lives = table.lives if ids_restart else torch.arange(table.life_count)
         self._are_ids = len(self._lives) == 1
         self._ids: Tensor | None = None
         if not self._are_ids:

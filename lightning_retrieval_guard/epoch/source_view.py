@@ -113,7 +113,8 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
-    if view.holds_others:  # torchmetrics' number holds their rows too, which are not here
+    # torchmetrics' number holds their rows too, which are not here
+    if view.holds_others:
         return view
     return replace(view, as_combined=_as_combined(view, local) if alone else _with_repeated(view))
 
@@ -137,8 +138,8 @@ def _with_repeated(view: SourceView) -> float | None:
     plan, tally = view.plan, view.outcome.tally
     if not plan.padded or not view.mean or not view.synchronises or plan.ids_restart or view.value is None:
         return None
-    known = not tally.tied and math.isfinite(tally.twice) and tally.queries
-    return view.value + tally.twice / tally.queries if known else None
+    is_known = not tally.tied and math.isfinite(tally.twice) and tally.queries
+    return view.value + tally.twice / tally.queries if is_known else None
 
 
 def _number(value: Any) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts, to_payload
+from lightning_retrieval_guard.epoch.facts import GroupFacts, KeyFacts
 
 Reduction = Literal["sum", "mean", "max", "min", "cat"] | Callable[[Any], Any] | None
 Fault = Literal["absent", "lists", "joined", "weights"]
@@ -40,7 +40,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class StateFacts:
+class StateFacts(GroupFacts):
     """What a rank reports of one metric that keeps states, with those of the metrics in it.
 
     Attributes:
@@ -58,8 +58,6 @@ class StateFacts:
         last_of: The rank whose first sample this one has as its last one, where states without it are known or sought.
         fed_repeated: Whether it was fed a repeated sample, and nothing is sought.
         is_apart: Whether the metric holds updates by another dataloader or stage, and states without these are known.
-        group: The ranks that it combines, where these are not all.
-        suppressed: Codes and prefixes of rules that are ignored at its first update.
     """
 
     metric: str
@@ -76,18 +74,6 @@ class StateFacts:
     last_of: int | None = None
     fed_repeated: bool = False
     is_apart: bool = False
-    group: tuple[int, ...] | None = None
-    suppressed: Sequence[str] = ()
-
-    def to_payload(self) -> dict[str, Any]:
-        """A form that JSON can hold."""
-        return to_payload(self)
-
-    @classmethod
-    def from_payload(cls, message: dict[str, Any]) -> StateFacts:
-        """Read what ``to_payload`` wrote."""
-        group = message.get("group")
-        return cls(**{**message, "group": None if group is None else tuple(group)})
 
 
 @dataclass(frozen=True)
@@ -278,6 +264,7 @@ def unpack_states(block: Tensor) -> dict[str, States | str]:
     tree, shapes = json.loads(bytes(head.tolist()))
     dtypes = [_dtype(name) for name, _ in shapes]
     sizes = [torch.Size(shape).numel() * dtype.itemsize for dtype, (_, shape) in zip(dtypes, shapes, strict=True)]
+    # cloned, since bytes can be read as wider numbers only from an aligned beginning
     tensors = [
         part.clone().view(dtype).reshape(shape)
         for part, dtype, (_, shape) in zip(body.split(sizes), dtypes, shapes, strict=True)

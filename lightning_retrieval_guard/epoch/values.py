@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.ranking import Measure, Rows, aggregate, measure_of, score
 from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
+# in the place of a count, which is never negative
 _FAILED = -1
 _HALF = 32  # bits of a word
 _HEAD_WORDS = 4
@@ -26,7 +27,7 @@ class Tally:
     Attributes:
         queries: All queries that count.
         tied: Queries whose value depends on the order of rows with equal scores.
-        low: Queries whose value would be another one if relevant rows with a score of zero or less counted.
+        non_positive: Queries whose value would be another one if relevant rows with a score of zero or less counted.
         shift: The sum of what these values would be more.
         twice: The sum of what the values of queries whose sample the sampler repeated would be more, had their rows
             counted twice; NaN where that is not known.
@@ -34,14 +35,14 @@ class Tally:
 
     queries: int = 0
     tied: int = 0
-    low: int = 0
+    non_positive: int = 0
     shift: float = 0.0
     twice: float = 0.0
 
     @classmethod
     def together(cls, parts: Sequence[Tally]) -> Tally:
         """Several as one."""
-        names = ("queries", "tied", "low", "shift", "twice")
+        names = ("queries", "tied", "non_positive", "shift", "twice")
         return cls(*(sum(getattr(part, name) for part in parts) for name in names))
 
 
@@ -108,17 +109,15 @@ def join_values(parts: Sequence[Values], starts: Sequence[int]) -> Values:
     return Values(values, position, None, sum(part.decided_by_ties for part in parts), by_score)
 
 
-class Panel:
+class MetricScorer:
     """The metrics that saw the same rows.
 
     Args:
         metrics: By name; ``None`` where this rank has no such metric.
         longest: The most rows that any query can have, over all ranks: how long a curve without a cut-off can be.
-        seeks_low: Whether to find what low scores change, for the tally.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric | None], longest: int, *, seeks_low: bool = True) -> None:
-        self._seeks_low = seeks_low
+    def __init__(self, metrics: Mapping[str, Metric | None], longest: int) -> None:
         measures = {name: measure_of(metric) for name, metric in metrics.items() if metric is not None}
         self._as_given = {name: measure for name, measure in measures.items() if measure is not None}
         self.measures = {name: _with_length(measure, longest) for name, measure in self._as_given.items()}
@@ -133,10 +132,9 @@ class Panel:
         """
         rows = Rows(query, preds, target)
         measures = list(self.measures.values())
-        others = [
-            replace(measure, by_score=True) for measure in measures if self._seeks_low and measure.needs_positive_score
-        ]
-        others = list(dict.fromkeys(others)) if others and has_low_hits(preds, target) else []
+        others = [replace(measure, by_score=True) for measure in measures if measure.needs_positive_score]
+        # metrics that ask the same are scored once more together
+        others = list(dict.fromkeys(others)) if others and _has_non_positive_hits(preds, target) else []
         try:
             # rows are grouped and ranked once for all metrics
             ids, scores = score([*measures, *others], rows)
@@ -176,10 +174,10 @@ class Panel:
 
 def _may_raise(measure: Measure, error: Exception) -> bool:
     """Whether an error is one of the metric, and not of the guard: what it demands, or what its own code raises."""
-    return measure.formula == "own" or isinstance(error, EmptyQueryError)
+    return measure.formula == "custom" or isinstance(error, EmptyQueryError)
 
 
-def has_low_hits(preds: Tensor, target: Tensor) -> bool:
+def _has_non_positive_hits(preds: Tensor, target: Tensor) -> bool:
     """Whether any relevant row has a score of zero or less."""
     return bool(((preds <= 0) & (target > 0)).any())
 
@@ -190,6 +188,7 @@ def _with_length(measure: Measure, longest: int) -> Measure:
 
 def values_of(scores: Scores) -> Values:
     """Values with one row a query, on the CPU."""
+    # added up in double precision, so that it hardly matters how the queries are dealt to ranks
     values = scores.values.double().cpu()
     rows = values.reshape(values.shape[0], math.prod(values.shape[1:]))
     return Values(rows, scores.position.cpu(), decided_by_ties=scores.decided_by_ties)
@@ -246,12 +245,13 @@ class Sum:
     def pack(self, mean: bool, limit: int) -> Tensor:
         """As int64 words in the size that ``words`` gives."""
         # one word for two counts, each below 2**32
-        counts = [_FAILED if self.failed else self.count | self.tally.tied << _HALF, self.tally.low]
+        counts = [_FAILED if self.failed else self.count | self.tally.tied << _HALF, self.tally.non_positive]
         sums = torch.tensor([self.tally.shift, self.tally.twice], dtype=torch.float64)
         head = torch.cat([torch.tensor(counts), sums.view(torch.int64)])
         numbers = self.numbers.contiguous().view(torch.int64)
         if mean:
             return torch.cat([head, numbers.reshape(-1)])
+        # every rank expects this many, also where empty queries were skipped
         body = torch.zeros(limit, numbers.shape[1] + 1, dtype=torch.int64)
         body[: self.count, :-1], body[: self.count, -1] = numbers, self.lives
         return torch.cat([head, body.reshape(-1)])
@@ -259,7 +259,7 @@ class Sum:
     @classmethod
     def unpack(cls, words: Tensor, mean: bool, width: int) -> Sum:
         """Read what ``pack`` wrote."""
-        first, low = words[:2].tolist()
+        first, non_positive = words[:2].tolist()
         count, tied = (0, 0) if first == _FAILED else (first & ((1 << _HALF) - 1), first >> _HALF)
         shift, twice = words[2:_HEAD_WORDS].view(torch.float64).tolist()
         rest = words[_HEAD_WORDS:]
@@ -268,7 +268,7 @@ class Sum:
         else:
             body = rest.reshape(-1, width + 1)[:count]
             numbers, lives = body[:, :-1], body[:, -1]
-        tally = Tally(count, tied, low, shift, twice)
+        tally = Tally(count, tied, non_positive, shift, twice)
         return cls(numbers.contiguous().view(torch.float64), lives, count, first == _FAILED, tally)
 
     @staticmethod

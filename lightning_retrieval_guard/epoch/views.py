@@ -12,8 +12,7 @@ from typing import Any
 
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, KeyFacts, Unregistered
 from lightning_retrieval_guard.epoch.keys import LoggedKey
-from lightning_retrieval_guard.epoch.padding import NOT_REPEATED, Repeated
-from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
+from lightning_retrieval_guard.epoch.repeated_samples import NOT_REPEATED, ROUNDING, Repeated
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect
@@ -46,8 +45,9 @@ class KeyView(LoggedKey):
     def plain_value(self) -> float | None:
         """What Lightning makes of the values that were logged."""
         if self.first.value is None or not self.is_reduced:
-            return self.facts[0].own_value if self.facts[0] is not None else None
+            return self.facts[0].rank_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
+            # Lightning averages sums and weights over ranks by themselves, and divides the averages
             return _ratio(self.total("value") / self.world_size, self.floored_weight)
         return self._reduce(self._values)
 
@@ -97,28 +97,28 @@ class KeyView(LoggedKey):
             assert self.source is not None
             if self.source.hangs_on_order and self.first.kind == "metric":
                 return None
-            return self._own_global_value if self.source.value is None else self.source.value
+            return self._value_of_metric if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
         if self.is_partial:
             return None
         if not self.first.in_step:
             # logged once an epoch: a number that all ranks have, one device has too
-            return self.facts[0].own_value if self.facts[0] is not None and self.ranks_agree else None
+            return self.facts[0].rank_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             return self.once_mean
         if self.first.reduction != "mean" and self.world_size > 1 and not self.is_count:
             return None  # one device may have other batches, of which it takes the sum or the maximum
         if not self.first.sync_dist and self.ranks_agree:
-            return self.batch_mean if self.weight_fault else self.present[0].own_value
+            return self.batch_mean if self.weight_fault else self.present[0].rank_value
         return self.batch_mean if self.first.reduction == "mean" else self._reduce(self._values)
 
     @property
-    def _own_global_value(self) -> float | None:
+    def _value_of_metric(self) -> float | None:
         """The value that the metric itself combined over all ranks, where nothing is wrong with it."""
         first = self.first
         untouched = first.kind == "compute" and first.synced and not first.in_step and not self.replaced
-        return first.own_value if untouched and self.ranks_agree else None
+        return first.rank_value if untouched and self.ranks_agree else None
 
     @property
     def shows_source(self) -> bool:

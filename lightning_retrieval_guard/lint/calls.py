@@ -225,9 +225,9 @@ def _call_builtin(run: Interpreter, node: ast.Call, name: str, arguments: Argume
 
 def _zipped(run: Interpreter, *columns: Value) -> Listing:
     """Tuples of one item of each column, one by one where the items of all are known so."""
-    known = [items for column in columns if (items := run.items_of(column)) is not None]
-    if len(known) == len(columns) and len(set(map(len, known))) == 1:
-        return Listing(tuple(map(Listing, zip(*known, strict=True))))
+    listed = [items for column in columns if (items := run.items_of(column)) is not None]
+    if len(listed) == len(columns) and len(set(map(len, listed))) == 1:
+        return Listing(tuple(map(Listing, zip(*listed, strict=True))))
     return values.many(Listing(tuple(map(values.item_of, columns))), rows=columns[0].rows)
 
 

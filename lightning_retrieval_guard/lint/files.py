@@ -24,6 +24,7 @@ Configuration = Mapping[str, str]  # options of flake8, with hyphens, as they ar
 
 def read_configuration(folder: Path) -> Configuration:
     """The configuration of the folder that the command runs in, as flake8 finds it."""
+    # as flake8 does: the first file with a section counts, and none is merged with another
     for name in _CONFIGURATION_FILES:
         parser = ConfigParser(interpolation=None)
         try:

@@ -1,4 +1,4 @@
-"""A finding, and the change that does away with it."""
+"""The rules that source alone can show, a finding of one, and the change that does away with it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
 from lightning_retrieval_guard.lint.source import Function, SourceFile
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules import REGISTRY
+from lightning_retrieval_guard.rules.base import RuleSpec
+
+STATIC: dict[str, RuleSpec] = {code: rule.spec for code, rule in REGISTRY.items() if rule.spec.static}
+"""The rules that the lint finds too, by code."""
+
+LRG101, LRG201, LRG202, LRG203, LRG204, LRG207, LRG301, LRG302, LRG306, LRG405 = STATIC.values()
 
 # What the source alone asks for, where the run can offer more.
-_FIXES = {"LRG301": "Pass ids that are unique over the epoch, such as the index in the dataset."}
+_FIXES = {LRG301.code: "Pass ids that are unique over the epoch, such as the index in the dataset."}
 
 
 def fix_of(rule: RuleSpec) -> str:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lightning_retrieval_guard.lint.finding import fix_of
+from lightning_retrieval_guard.lint.finding import STATIC, fix_of
 from lightning_retrieval_guard.report.annotations import Annotation, RuleEntry, as_github, as_sarif
-from lightning_retrieval_guard.rules.static import STATIC
 
 
 @dataclass(frozen=True)

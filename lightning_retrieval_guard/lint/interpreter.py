@@ -18,6 +18,7 @@ from lightning_retrieval_guard.lint.source import ClassInfo, Function
 from lightning_retrieval_guard.lint.tensors import subscript
 from lightning_retrieval_guard.lint.values import NONE, SELF, UNKNOWN, Arguments, Const, Data, Listing, Mapping, Value
 
+# Bounds on the work for one class: source may be generated, or written so that following it never ends.
 _MOST_ITEMS = 60
 _MOST_CALLS = 6
 _MOST_STEPS = 10_000
@@ -331,6 +332,7 @@ class Interpreter:
 
     def attribute(self, name: str) -> Value:
         """What ``self.name`` is."""
+        # what other objects write, no method of the class shows
         if any(name in cls.source.foreign_stores for cls in self.lineage):
             return UNKNOWN
         unknown = values.Reference(f"self.{name}")

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import Event, Story
-from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at
+from lightning_retrieval_guard.lint.finding import LRG101, LRG202, LRG203, LRG204, LRG302, Edit, LintFinding, at
 from lightning_retrieval_guard.lint.values import NONE, RANK, Const, Data, Mapping, MetricCall, Score, Value
-from lightning_retrieval_guard.rules import static
 
 # Metrics that are no mean over samples, so that no mean over batches gives their value; all tasks alike.
 _NO_MEANS = ("AUROC", "AveragePrecision", "PearsonCorrCoef", "SpearmanCorrCoef", "R2Score", "MatthewsCorrCoef")
@@ -99,7 +98,7 @@ def _weighted(event: Event, value: Value) -> Iterator[LintFinding]:
             "batch_size is multiplied by the number of devices, but Lightning weighs each rank's own batch with it."
             " By itself the factor rarely changes the number: it cancels where it is the same in every batch."
         )
-        yield at(event, static.LRG101, problem, edit=_without_factor(event, size.factor))
+        yield at(event, LRG101, problem, edit=_without_factor(event, size.factor))
 
 
 def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
@@ -126,7 +125,7 @@ def _reduced_twice(event: Event, value: Value) -> Iterator[LintFinding]:
             "sync_dist=True and rank_zero_only=True: Lightning reduces nothing, and the logger shows the shard"
             " of rank 0."
         )
-        yield at(event, static.LRG204, problem, edit=Edit(event.node, drop=("rank_zero_only",)))
+        yield at(event, LRG204, problem, edit=Edit(event.node, drop=("rank_zero_only",)))
     scores = values.scores_of(value)
     if (
         "rank_zero_only" not in event.arguments.keywords
@@ -138,7 +137,7 @@ def _reduced_twice(event: Event, value: Value) -> Iterator[LintFinding]:
             f"compute() of {_names(*scores)} combines all ranks already, and sync_dist=True with reduce_fx='sum'"
             " adds its value up once for each rank."
         )
-        yield at(event, static.LRG202, problem, edit=Edit(event.node, drop=("sync_dist", "reduce_fx")))
+        yield at(event, LRG202, problem, edit=Edit(event.node, drop=("sync_dist", "reduce_fx")))
 
 
 def _is_synced(score: Score) -> bool:
@@ -156,7 +155,7 @@ def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFindi
         return
     if event.kind == "log" and event.is_at_epoch_end and _is_made_by_hand(event, value):
         problem = "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
-        yield at(event, static.LRG203, problem, _BY_HAND)
+        yield at(event, LRG203, problem, _BY_HAND)
     scores = _all_scores(value)
     if not scores or not all(_is_local(story, score) for score in scores):
         return
@@ -166,7 +165,7 @@ def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFindi
     in_step = event.kind == "log" and event.is_in_step
     is_safe = in_step and not any(_no_mean(event, score) for score in scores)
     edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
-    yield at(event, static.LRG203, problem, _IN_STEP if in_step else _AT_END, edit)
+    yield at(event, LRG203, problem, _IN_STEP if in_step else _AT_END, edit)
 
 
 def _is_made_by_hand(event: Event, value: Value) -> bool:
@@ -203,7 +202,7 @@ def _averaged(event: Event, value: Value) -> Iterator[LintFinding]:
     for score in _all_scores(value):
         if reason := _no_mean(event, score):
             problem = f"the value of {_names(score)} on single batches is averaged, {reason}."
-            yield at(event, static.LRG302, problem)
+            yield at(event, LRG302, problem)
             return
 
 

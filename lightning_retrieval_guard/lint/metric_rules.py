@@ -7,10 +7,20 @@ from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
-from lightning_retrieval_guard.lint.finding import Edit, LintFinding, at, fix_of
+from lightning_retrieval_guard.lint.finding import (
+    LRG201,
+    LRG204,
+    LRG207,
+    LRG301,
+    LRG306,
+    LRG405,
+    Edit,
+    LintFinding,
+    at,
+    fix_of,
+)
 from lightning_retrieval_guard.lint.source import SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, Listing, Mapping, Metric, MetricCall, Value, made_of
-from lightning_retrieval_guard.rules import static
 
 # Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
 _CHANGED_FROM_TWO = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG", "RetrievalHitRate", "RetrievalPrecision")
@@ -48,13 +58,13 @@ def find_in_compute(story: Story, event: Event) -> Iterator[LintFinding]:
             f"compute() of {metric.label} combines all ranks, and is called on rank zero alone: it waits for ranks"
             " that never come."
         )
-        yield at(event, static.LRG204, problem, "Call compute() on every rank, and use its value on rank zero.")
+        yield at(event, LRG204, problem, "Call compute() on every rank, and use its value on rank zero.")
     is_called = event.makes_metric or story.cls.derives("LightningModule", "Callback")
     is_synced = metric.surely(lambda member: member.is_retrieval and member.is_synced)
     if event.is_in_step and not event.guards and is_called and is_synced:
         made = "is made in the step and " if event.makes_metric else ""
         problem = f"{metric.label} {made}combines ranks in compute(): in every step all ranks wait for the slowest."
-        yield at(event, static.LRG207, problem)
+        yield at(event, LRG207, problem)
 
 
 # --- what metrics are fed -------------------------------------------------------------------------------------------
@@ -81,7 +91,7 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
         first, *others = metric.members
         is_one = not others and first.source is event.source
         edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_one else None
-        yield at(event, static.LRG201, problem, edit=edit)
+        yield at(event, LRG201, problem, edit=edit)
 
 
 def _is_changed_by_copies(member: MetricCall) -> bool:
@@ -106,10 +116,10 @@ def _restarting(story: Story, event: Event, metric: Metric) -> Iterator[LintFind
     line = f", made at line {ids.line}," if ids.line and ids.line != event.node.lineno else ""
     made = f"the ids of {metric.label}{line}"
     if ids.ids == "batch" and not event.makes_metric and event.hook != "__init__":
-        yield at(event, static.LRG301, f"{made} restart in every batch, so rows of different queries merge.")
+        yield at(event, LRG301, f"{made} restart in every batch, so rows of different queries merge.")
     elif is_combined and (not event.makes_metric or any(story.of("compute", metric=metric))):
         where = "are the same on every rank" if event.makes_metric else "restart on every rank"
-        yield at(event, static.LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
+        yield at(event, LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
 
 
 def find_in_function(story: Story, event: Event) -> Iterator[LintFinding]:
@@ -118,7 +128,7 @@ def find_in_function(story: Story, event: Event) -> Iterator[LintFinding]:
     is_matrix = scores is not None and scores.ndim == 2 and not event.source.loads_one_sample
     if is_matrix and event.name.startswith("retrieval_"):
         problem = f"{event.name}() gets a batch of queries in two dimensions, and scores it as one query."
-        yield at(event, static.LRG306, problem)
+        yield at(event, LRG306, problem)
 
 
 # --- attributes -----------------------------------------------------------------------------------------------------
@@ -142,14 +152,14 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
         if cls.derives("Callback"):
             if _is_fed_in_hook(story, name):
                 problem = f"the callback's {name!r} is no part of the module: Lightning neither moves nor saves it."
-                yield LintFinding(node, source, static.LRG405, f"{problem} {_IN_CALLBACK}")
+                yield LintFinding(node, source, LRG405, f"{problem} {_IN_CALLBACK}")
         elif isinstance(value, (Listing, Mapping)) and not value.is_module and _is_only_read(story, name):
             kind = "dict" if isinstance(value, Mapping) else "list or tuple"
             problem = (
                 f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
                 " nor saves them."
             )
-            yield LintFinding(node, source, static.LRG405, f"{problem} {fix_of(static.LRG405)}")
+            yield LintFinding(node, source, LRG405, f"{problem} {fix_of(LRG405)}")
 
 
 def _is_made_of_new_metrics(value: Value) -> bool:

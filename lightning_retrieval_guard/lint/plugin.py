@@ -9,11 +9,10 @@ from pathlib import Path
 from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.lint import log_rules, metric_rules
 from lightning_retrieval_guard.lint.events import HOOKS, Story
-from lightning_retrieval_guard.lint.finding import LintFinding
+from lightning_retrieval_guard.lint.finding import LRG101, LRG201, LintFinding
 from lightning_retrieval_guard.lint.interpreter import Interpreter
 from lightning_retrieval_guard.lint.source import ClassInfo, SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, UNKNOWN, Reference, Value, made_of
-from lightning_retrieval_guard.rules import static
 from lightning_retrieval_guard.watch.suppressions import comments_in
 
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
@@ -133,6 +132,6 @@ def _judge(story: Story) -> list[LintFinding]:
     findings += metric_rules.find_in_attributes(story)
     # a program that gathers by hand may weigh what it gathered with the samples of all ranks
     gathers = any(GATHERED & made_of(*event.arguments.all).origin for event in story.of("feed"))
-    if gathers and not any(finding.rule is static.LRG201 for finding in findings):
-        findings = [finding for finding in findings if finding.rule is not static.LRG101]
+    if gathers and not any(finding.rule is LRG201 for finding in findings):
+        findings = [finding for finding in findings if finding.rule is not LRG101]
     return [finding for finding in findings if not any(function.asks_for_devices for function in finding.functions)]

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.lint.files import files_of, ignored_codes, read_configuration
-from lightning_retrieval_guard.lint.finding import LintFinding
+from lightning_retrieval_guard.lint.finding import STATIC, LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
-from lightning_retrieval_guard.rules.static import STATIC
 
 _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"

@@ -65,6 +65,7 @@ class ClassInfo:
     @property
     def lineage(self) -> list[ClassInfo]:
         """The class and the classes of the sources that it derives from; none where a base cannot be followed."""
+        # what an unknown base does nobody sees, and nothing uncertain is reported
         return self._ancestry[0]
 
     def derives(self, *names: str) -> bool:
@@ -133,6 +134,7 @@ class SourceFile:
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     values.setdefault(getattr(target, "id", ""), []).append(node.value)
+        # which of several values holds depends on the order in which code runs
         return {name: bound[0] for name, bound in values.items() if len(bound) == 1}
 
     @cached_property
@@ -178,6 +180,7 @@ class SourceFile:
     def _other(self, level: int, package: list[str]) -> SourceFile | None:
         if self.path is None or not (level or package) or (not level and package[0] in _NOT_FOLLOWED):
             return None
+        # the root of the sources is not known, so every folder above is tried, the nearest first
         above = list(self.path.absolute().parents)[:_MOST_FOLDERS]
         for folder in above[level - 1 : level] if level else above:
             inner = folder.joinpath(*package)

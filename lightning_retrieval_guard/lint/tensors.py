@@ -58,6 +58,7 @@ def subscript(value: Value, key: Value, node: ast.expr | None = None) -> Value:
 
 
 def _indexed(value: Data, key: Value, node: ast.expr | None) -> Data:
+    # an entry of a batch is rows of the batch again, such as one of its columns
     if value.is_batch and isinstance(key, (Const, values.Text)):
         return value
     parts = node.elts if isinstance(node, ast.Tuple) else [node]

@@ -34,7 +34,7 @@ Status = Literal["ok", "raised", "died", "running", "killed"]
 # Of what a rank wrote: the stacks of many threads must not push the rest out.
 LOG_TAIL = 200_000
 
-# A launcher around this process speaks of other processes.
+# A launcher around this process describes other processes.
 _OF_LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "PL_")
 _SECONDS_FOR_STACKS = 0.3
 _POSIX = os.name == "posix"

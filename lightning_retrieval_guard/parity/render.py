@@ -13,8 +13,7 @@ from typing import Any
 from lightning_retrieval_guard.findings import Finding, show_number
 from lightning_retrieval_guard.parity.compare import DIFFERENT, NOT_RUN, SAME, Difference, Key, Parity, Run
 from lightning_retrieval_guard.report.document import finite
-from lightning_retrieval_guard.report.faults import several
-from lightning_retrieval_guard.report.text import format_table, printable
+from lightning_retrieval_guard.report.text import format_table, printable, several
 
 WIDTH = 80
 # Beside the one of the reference; more go into a table of their own.

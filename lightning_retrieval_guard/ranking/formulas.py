@@ -1,4 +1,4 @@
-"""The formulas of torchmetrics' retrieval metrics over all queries of a block at once.
+"""The formulas of torchmetrics' retrieval metrics over all queries of a block at once, and what decides their values.
 
 Each is that of the function of the same name in ``torchmetrics.functional.retrieval``, special cases included.
 """
@@ -6,16 +6,19 @@ Each is that of the function of the same name in ``torchmetrics.functional.retri
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.ranking import roc
 from lightning_retrieval_guard.ranking.measures import Measure
 from lightning_retrieval_guard.ranking.ranked import Hits, Ranked, sort_key
 
 # An ideal gain this much smaller than its terms has fewer digits in single precision than a value needs.
 _ROUGH = 0.25
+# Rounding of a sigmoid differs by a step or two between the vectorised and the other elements of a tensor.
+_ROUNDING = 4
+_BY_TOPK = ("reciprocal_rank", "average_precision", "precision", "auroc", "curve")
 
 
 def evaluate(measure: Measure, ranked: Ranked) -> Tensor:
@@ -66,6 +69,7 @@ def _precision(measure: Measure, ranked: Ranked) -> Tensor:
 
 
 def _recall(measure: Measure, ranked: Ranked) -> Tensor:
+    # an empty query divides by zero here, and gets its value afterwards
     return hits_of(measure, ranked).counts / ranked.block.relevance
 
 
@@ -88,7 +92,7 @@ def _r_precision(measure: Measure, ranked: Ranked) -> Tensor:
 def _auroc(measure: Measure, ranked: Ranked) -> Tensor:
     query, preds, relevant = rows_within(measure, ranked)
     queries = len(ranked.block)
-    return roc.areas(query, roc.probabilities(query, preds, queries), relevant.double(), queries, measure.max_fpr)
+    return _roc_areas(query, _probabilities(query, preds, queries), relevant.double(), queries, measure.max_fpr)
 
 
 def _curve(measure: Measure, ranked: Ranked) -> Tensor:
@@ -152,6 +156,101 @@ def _ideal_terms(ranked: Ranked, sums: Tensor) -> Tensor:
     return sums.diff().index_select(0, ranked.rank).double() * ranked.gains.index_select(0, order)
 
 
+# --- areas under ROC curves ------------------------------------------------------------------------------------
+
+
+def _roc_areas(query: Tensor, scores: Tensor, relevant: Tensor, queries: int, max_fpr: float | None) -> Tensor:
+    """The area of each query, as torchmetrics' ``binary_auroc`` defines it; zero where a class is missing.
+
+    Args:
+        query: The query of each row, int64 of shape ``(rows,)``, ascending.
+        scores: Probabilities of the same shape, within a query from high to low.
+        relevant: 1 or 0, float64 of the same shape.
+        queries: The number of queries.
+        max_fpr: Up to which false positive rate the area counts, corrected after McClish (1989); ``None`` for all.
+
+    Returns:
+        Float64 of shape ``(queries,)``.
+    """
+    # rows of equal score pass the threshold together, so that the curve has a point only behind the last of them
+    ends = torch.ones_like(query, dtype=torch.bool)
+    ends[:-1] = (query[1:] != query[:-1]) | (scores[1:] != scores[:-1])
+    last = ends.nonzero().view(-1)
+    query_of_point = query.index_select(0, last)
+    starts = torch.searchsorted(query, torch.arange(queries + 1, device=query.device))
+    hits = torch.cat([relevant.new_zeros(1), relevant.cumsum(0)])
+    hits_before = hits.index_select(0, starts)
+    positives = hits_before.diff()
+    negatives = starts.diff() - positives
+    true = hits.index_select(0, last + 1) - hits_before.index_select(0, query_of_point)
+    false = last + 1 - starts.index_select(0, query_of_point) - true
+    high, right = _rates(true, positives, query_of_point), _rates(false, negatives, query_of_point)
+    area = _area(_before(right, query_of_point), right, _before(high, query_of_point), high, max_fpr)
+    sums = area.new_zeros(queries).index_add_(0, query_of_point, area)
+    return torch.where((positives > 0) & (negatives > 0), _corrected(sums, max_fpr), 0.0)
+
+
+def _probabilities(query: Tensor, preds: Tensor, queries: int) -> Tensor:
+    """The scores, through a sigmoid for queries with any outside of 0 and 1, of shape ``(rows,)``.
+
+    Args:
+        query: The query of each row, int64 of shape ``(rows,)``.
+        preds: Scores of the same shape.
+        queries: The number of queries.
+    """
+    return torch.where(_are_logits(query, preds, queries).index_select(0, query), preds.sigmoid(), preds)
+
+
+def depends_on_rounding(query: Tensor, preds: Tensor, relevant: Tensor, queries: int) -> Tensor:
+    """Queries whose area depends on the last digit of a sigmoid, bool of shape ``(queries,)``.
+
+    Args:
+        query: The query of each row, int64 of shape ``(rows,)``, ascending.
+        preds: Scores of the same shape, within a query from high to low.
+        relevant: Relevance of the same shape.
+        queries: The number of queries.
+    """
+    scores = preds.sigmoid()
+    near = scores[:-1] - scores[1:] <= _ROUNDING * torch.finfo(scores.dtype).eps * scores[:-1]
+    close = near & (query[1:] == query[:-1]) & (relevant[1:] != relevant[:-1])
+    return _marked(query[1:][close], queries) & _are_logits(query, preds, queries)
+
+
+def _are_logits(query: Tensor, preds: Tensor, queries: int) -> Tensor:
+    return _marked(query[(preds < 0) | (preds > 1)], queries)
+
+
+def _marked(query: Tensor, queries: int) -> Tensor:
+    return torch.zeros(queries, dtype=torch.bool, device=query.device).index_fill_(0, query, True)
+
+
+def _rates(counts: Tensor, totals: Tensor, query: Tensor) -> Tensor:
+    return counts / totals.index_select(0, query).clamp(min=1)
+
+
+def _before(values: Tensor, query: Tensor) -> Tensor:
+    """The value at the threshold before, zero before the first of a query."""
+    before = torch.zeros_like(values)
+    # thresholds of another query are none of this one's
+    before[1:] = torch.where(query[1:] == query[:-1], values[:-1], 0.0)
+    return before
+
+
+def _area(left: Tensor, right: Tensor, low: Tensor, high: Tensor, max_fpr: float | None) -> Tensor:
+    if max_fpr is None or max_fpr == 1:
+        return (right - left) * (low + high) / 2
+    width = (right.clamp(max=max_fpr) - left).clamp(min=0)
+    share = torch.where(right > left, width / (right - left), 0.0)
+    return width * (2 * low + share * (high - low)) / 2
+
+
+def _corrected(area: Tensor, max_fpr: float | None) -> Tensor:
+    if max_fpr is None or max_fpr == 1:
+        return area
+    least = 0.5 * max_fpr**2
+    return 0.5 * (1 + (area - least) / (max_fpr - least))
+
+
 _FORMULAS: dict[str, Callable[[Measure, Ranked], Tensor]] = {
     "reciprocal_rank": _reciprocal_rank,
     "average_precision": _average_precision,
@@ -164,3 +263,75 @@ _FORMULAS: dict[str, Callable[[Measure, Ranked], Tensor]] = {
     "curve": _curve,
     "ndcg": _ndcg,
 }
+
+
+# --- rows of equal score, which have to be ranked just as torchmetrics ranks them ------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ties:
+    """Rows of equal score of which some are relevant and others not, all tensors of shape ``(ties,)``.
+
+    Attributes:
+        query: Their query, int64.
+        first: The rank of the first row, int64.
+        last: The rank of the last row, int64.
+        positive: Whether the score is above zero, bool.
+    """
+
+    query: Tensor
+    first: Tensor
+    last: Tensor
+    positive: Tensor
+
+
+def mixed_ties(ranked: Ranked) -> Ties | None:
+    """The ties of a block, some perhaps more than once; ``None`` where there are none."""
+    if not ranked.has_ties:
+        return None
+    index = (ranked.same & (ranked.gains[1:] != ranked.gains[:-1])).nonzero().view(-1)
+    if not index.numel():
+        return None
+    first, last = ranked.tie_at(index)
+    return Ties(ranked.number_at(index), first, last, ranked.is_positive_at(index))
+
+
+def decided_by_ties(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:
+    """Queries whose value depends on the order of rows with equal scores, bool of shape ``(queries,)``.
+
+    Args:
+        measure: Any but nDCG, which shares out the discounts, and one with a formula of its own.
+        ranked: The block.
+        ties: Its ties.
+    """
+    decisive = _are_decisive(measure, ranked, ties)
+    if measure.needs_positive_score:
+        decisive &= ties.positive
+    decided = torch.zeros(len(ranked.block), dtype=torch.bool, device=decisive.device)
+    return decided.index_fill_(0, ties.query[decisive], True)
+
+
+def _are_decisive(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:
+    top_k = cut_off(measure, ranked)
+    # every rank of a hit above the cut-off counts
+    if measure.formula in ("average_precision", "curve"):
+        return ties.first < top_k
+    if measure.formula == "r_precision":
+        # the cut-off of each query is the number of its relevant rows
+        relevance = ranked.block.relevance.index_select(0, ties.query)
+        return (ties.first < relevance) & (relevance <= ties.last)
+    hits = ranked.positive_hits if measure.needs_positive_score else ranked.hits
+    first_hit = hits.first_rank.index_select(0, ties.query)
+    if measure.formula == "reciprocal_rank":
+        # only rows that tie with the first hit can move it
+        return (ties.first < top_k) & (ties.first <= first_hit) & (first_hit <= ties.last)
+    # the others count hits, so that only a tie across the cut-off matters
+    at_cut = (ties.first < top_k) & (top_k <= ties.last)
+    if measure.formula == "hit_rate":  # a hit before them decides already
+        at_cut &= ties.first <= first_hit
+    return at_cut
+
+
+def k_of_torchmetrics(measure: Measure, ranked: Ranked) -> int | None:
+    """The ``k`` with which torchmetrics calls ``topk`` for a measure; ``None`` where it calls ``argsort``."""
+    return cut_off(measure, ranked) if measure.formula in _BY_TOPK else None

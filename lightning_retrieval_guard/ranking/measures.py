@@ -31,7 +31,7 @@ Formula = Literal[
     "r_precision",
     "auroc",
     "curve",
-    "own",
+    "custom",
 ]
 
 _CLASSES: dict[str, Formula] = {
@@ -58,7 +58,7 @@ class Measure:
     """What one metric object asks for.
 
     Attributes:
-        formula: How one query is scored; ``"own"`` for a ``_metric`` that torchmetrics does not define.
+        formula: How one query is scored; ``"custom"`` for a ``_metric`` that torchmetrics does not define.
         top_k: The cut-off (``max_k`` of a curve), or ``None`` for none.
         adaptive_k: Whether precision is cut at the length of shorter queries.
         max_fpr: Up to which false positive rate the area under the ROC curve counts, or ``None``.
@@ -108,18 +108,15 @@ def measure_of(metric: Any) -> Measure | None:
         return Measure("curve", top_k=metric.max_k, min_precision=_min_precision(metric), **_shared(metric))
     if not (isinstance(metric, Metric) and _compat.scores_by_query(metric)):
         return None
-    formula = _formulas().get(_compat.own_formula(metric), "own")
+    # by the code of ``_metric``, which subclasses inherit: one that overrides it is scored by its own
+    formula = _formulas().get(_compat.own_formula(metric), "custom")
     top_k = getattr(metric, "top_k", None) or getattr(metric, "k", None) or None
-    if formula != "own" and not (top_k is None or (isinstance(top_k, int) and top_k > 0)):
-        formula = "own"
-    if formula in ("own", "r_precision"):
+    if formula != "custom" and not (top_k is None or (isinstance(top_k, int) and top_k > 0)):
+        # what torchmetrics makes of such a cut-off, its own code must say
+        formula = "custom"
+    if formula in ("custom", "r_precision"):
         top_k = None
     return Measure(formula, top_k=top_k, max_fpr=getattr(metric, "max_fpr", None), **_shared(metric))
-
-
-def score_alike(one: Metric, other: Metric) -> bool:
-    """Whether two metrics make the same of the same rows."""
-    return type(one) is type(other) and measure_of(one) == measure_of(other)
 
 
 @cache
@@ -129,6 +126,7 @@ def ignores_low_scores(formula: str) -> bool:
     Args:
         formula: One of the four formulas that ever did.
     """
+    # tried out, so that no table of versions has to be kept
     value = _FUNCTIONS[formula](torch.tensor([0.0, -1.0]), torch.tensor([1, 0]))
     return float(value) == 0.0
 

@@ -179,6 +179,7 @@ def rank(block: Block, top_k: int | None) -> Ranked:
 
 
 def _slots(top_k: int) -> int:
+    # above the cut-off, for the bound is one of so many maxima; a power of two, for bits tell the slot
     return 1 << top_k.bit_length()
 
 

@@ -10,12 +10,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.ranking import roc
-from lightning_retrieval_guard.ranking.formulas import evaluate, gains_cancel, rows_within
+from lightning_retrieval_guard.ranking.formulas import (
+    decided_by_ties,
+    depends_on_rounding,
+    evaluate,
+    gains_cancel,
+    k_of_torchmetrics,
+    mixed_ties,
+    rows_within,
+)
 from lightning_retrieval_guard.ranking.measures import Measure
 from lightning_retrieval_guard.ranking.ranked import Ranked, rank, rank_as_torchmetrics
 from lightning_retrieval_guard.ranking.rows import Rows, blocks_of
-from lightning_retrieval_guard.ranking.ties import decided_by_ties, k_of_torchmetrics, mixed_ties
 
 # A sum this much smaller than its terms may be zero in one order of adding and not in another.
 _CANCELLED = 1e-4
@@ -135,6 +141,7 @@ class _BlockScorer:
         self._ranked = ranked
         self._block = ranked.block
         self._dtype = dtype
+        # looked for once, however many measures follow
         self._ties = mixed_ties(ranked)
         self._position = torch.arange(len(ranked.block), device=ranked.order.device)
         self._empty: dict[bool, Tensor] = {}
@@ -175,7 +182,7 @@ class _BlockScorer:
     def _has_formula(self, measure: Measure) -> bool:
         if measure.formula in ("ndcg", "curve"):
             return True
-        if measure.formula == "own" or not self._block.is_binary:  # 0.5 passes torchmetrics' checks
+        if measure.formula == "custom" or not self._block.is_binary:  # 0.5 passes torchmetrics' checks
             return False
         return measure.formula != "r_precision" or not self._block.target_dtype.is_floating_point  # which it refuses
 
@@ -189,7 +196,7 @@ class _BlockScorer:
         """Queries whose value the last digit of a sigmoid decides, which makes equal scores of unequal ones."""
         if measure.formula != "auroc":
             return None
-        return roc.depends_on_rounding(*rows_within(measure, self._ranked), len(self._block))
+        return depends_on_rounding(*rows_within(measure, self._ranked), len(self._block))
 
     def _odd(self, measure: Measure) -> Tensor | None:
         """Queries with scores that are not numbers, and with gains that cancel."""

@@ -69,6 +69,7 @@ def as_sarif(results: Sequence[Annotation], rules: Mapping[str, RuleEntry], unre
         rules: By code, those of the results among them.
         unread: Files that could not be read.
     """
+    # SARIF refers to a rule by its position too
     codes = list(rules)
     driver = {
         "name": "lightning-retrieval-guard",

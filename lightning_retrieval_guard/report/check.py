@@ -68,8 +68,8 @@ def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -
     effect = fields["effect"]
     if effect is not None:  # what is not finite, JSON cannot hold
         effect = {name: math.nan if value is None else value for name, value in effect.items()}
-    beside = {"effect": effect, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled}
-    return finding_from({**{name: value for name, value in fields.items() if name != "group"}, **beside})
+    added = {"effect": effect, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled}
+    return finding_from({**{name: value for name, value in fields.items() if name != "group"}, **added})
 
 
 def _annotation(fault: Fault) -> Annotation:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.findings import Finding, Numbers, Severity, same_number
+from lightning_retrieval_guard.report.text import several
 
 _SEVERITIES = list(Severity)  # the worst first
 
@@ -21,7 +22,7 @@ class Fault:
 
     @property
     def first(self) -> Finding:
-        """The finding that speaks for all."""
+        """The finding that is shown for all."""
         return self.findings[0]
 
     @property
@@ -144,8 +145,3 @@ def verdict(keys: Sequence[KeyVerdict], findings: Iterable[Finding]) -> str:
     if not clauses:
         clauses = [f"{several(len(keys), 'key')} watched" if keys else "no epoch value logged", "nothing found"]
     return ", ".join([*clauses, *([several(notes, "note")] if notes else [])])
-
-
-def several(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where it must be."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from lightning_retrieval_guard.findings import show_number
 from lightning_retrieval_guard.report.document import EpochNumbers, Report, RowCounts, StageCounts
-from lightning_retrieval_guard.report.faults import Fault, KeyState, group, judge_keys, ratio_text, several, verdict
+from lightning_retrieval_guard.report.faults import Fault, KeyState, group, judge_keys, ratio_text, verdict
 from lightning_retrieval_guard.report.source import excerpts
+from lightning_retrieval_guard.report.text import several
 
 # With more ranks the table is folded away; of more metrics that are alike the others are counted.
 _MOST_ROWS, _MOST_METRICS = 16, 4

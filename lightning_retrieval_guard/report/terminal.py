@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from lightning_retrieval_guard.findings import Finding, GuardWarning, show_number
-from lightning_retrieval_guard.report.faults import Fault, group, ratio_text, several
-from lightning_retrieval_guard.report.text import columns, format_table, printable, wrap
+from lightning_retrieval_guard.report.faults import Fault, group, ratio_text
+from lightning_retrieval_guard.report.text import columns, format_table, printable, several, wrap
 
 KEYS_SHOWN = 4
 _NARROWEST, _WIDEST, _WITHOUT_TERMINAL = 40, 120, 100
@@ -51,6 +51,7 @@ def render_fault(fault: Fault, width: int, taken: int = 0, *, numbers: bool = Tr
 def _keys(findings: Sequence[Finding], width: int) -> Iterator[str]:
     if len(findings) == 1 and findings[0].effect is None:
         return  # the message names the key
+    # a corrected number is not what was logged
     logged = "uncorrected" if all(finding.corrected for finding in findings) else "logged"
     has_numbers = any(finding.effect for finding in findings)
     rows = [("", logged, "one device", "") if has_numbers else ("",) * 4, *map(_row, findings[:KEYS_SHOWN])]

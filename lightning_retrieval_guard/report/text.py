@@ -1,4 +1,4 @@
-"""Text on a terminal: what may be printed, how many columns it takes, how it is cut, and the one table printer."""
+"""Text for people: a number with its noun, what a terminal may print, how wide that is, and the one table printer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ _CUT = "…"
 _NARROWEST = 9
 # They choose between two looks of the character before them, of which one may be wider.
 _VARIATION_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
+
+
+def several(count: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, in the plural where it must be."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def printable(text: str) -> str:

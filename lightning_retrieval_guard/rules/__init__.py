@@ -1,8 +1,11 @@
-"""Judging: one file a rule, and the registry of all rules."""
+"""Judging: one file a rule, the registry of all rules, and the verdict on a document."""
 
 from __future__ import annotations
 
-from lightning_retrieval_guard.rules.base import Rule
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lightning_retrieval_guard.rules.base import Correction, Rule
 from lightning_retrieval_guard.rules.lrg101_batch_size_times_world_size import BatchSizeTimesWorldSize
 from lightning_retrieval_guard.rules.lrg102_constant_batch_size import ConstantBatchSize
 from lightning_retrieval_guard.rules.lrg103_guessed_batch_size import GuessedBatchSize
@@ -29,6 +32,12 @@ from lightning_retrieval_guard.rules.lrg406_merged_compute_group import MergedCo
 from lightning_retrieval_guard.rules.lrg501_implausible_value import ImplausibleValue
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
+
+__all__ = ["REGISTRY", "Rule", "codes_of", "judge"]
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.views import EpochView
+    from lightning_retrieval_guard.findings import Finding
 
 REGISTRY: dict[str, Rule] = {
     rule.code: rule
@@ -62,4 +71,17 @@ REGISTRY: dict[str, Rule] = {
     )
 }
 
-__all__ = ["REGISTRY", "Rule"]
+
+def judge(epoch: EpochView) -> list[Finding]:
+    """What all rules find in a document, ignored or not."""
+    findings = [finding for rule in REGISTRY.values() if not rule.spec.follows_others for finding in rule.check(epoch)]
+    explained = frozenset(text for finding in findings if finding.is_serious for text in (finding.target, finding.key))
+    # a rule that looks for the rest must know what the others have explained
+    rest = replace(epoch, explained=explained)
+    findings += [finding for rule in REGISTRY.values() if rule.spec.follows_others for finding in rule.check(rest)]
+    return findings
+
+
+def codes_of(correction: Correction) -> list[str]:
+    """The rules that declare a correction."""
+    return [code for code, rule in REGISTRY.items() if rule.spec.corrects == correction]

@@ -1,19 +1,57 @@
-"""What every rule has: its specification, its check, and how it makes a finding."""
+"""What every rule has: its specification, its check, and how it makes a finding.
+
+Needs neither torch nor Lightning when it is imported, so that lint and ``explain`` start at once.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
+from lightning_retrieval_guard.report.text import several
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall, Unregistered
     from lightning_retrieval_guard.epoch.source_view import SourceView
     from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
-    from lightning_retrieval_guard.rules.spec import RuleSpec
+
+Correction = Literal["value", "order", "stale_state", "foreign_state", "device"]
+"""What correct mode puts right: the number of a key, the order in which keys are reduced, rows of earlier epochs, rows
+of another dataloader or stage, the device of a metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """Code, words and consequences of a rule.
+
+    Attributes:
+        code: Never reused.
+        slug: The short name.
+        severity: Before the effect is taken into account.
+        fix: What to type instead.
+        corrects: What correct mode puts right where the rule reports something, or ``None``. Where such a rule is
+            ignored, the key's number is left to the program.
+        scales_by_ranks: Whether it multiplies or divides a number by the number of ranks.
+        precedes_reduction: Whether it must report before Lightning combines ranks, because that could hang.
+        follows_others: Whether it looks for what the other rules do not explain.
+        judges_weights: Whether the batch sizes alone are enough to judge, so that strict mode raises in the step.
+        static: Whether the lint finds it in source too.
+    """
+
+    code: str
+    slug: str
+    severity: Severity
+    fix: str
+    corrects: Correction | None = None
+    scales_by_ranks: bool = False
+    precedes_reduction: bool = False
+    follows_others: bool = False
+    judges_weights: bool = False
+    static: bool = False
 
 
 class Rule(ABC):
@@ -46,6 +84,34 @@ class Rule(ABC):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         """Judge the log calls and metrics of one epoch."""
 
+    def finding(
+        self,
+        message: str,
+        *,
+        ranks: Iterable[int],
+        fix: str | None = None,
+        severity: Severity | None = None,
+        **attributes: Any,
+    ) -> Finding:
+        """A finding of this rule.
+
+        Args:
+            message: The verdict with the measured values.
+            ranks: Where it was seen.
+            fix: What to type instead; the rule's own by default.
+            severity: The rule's own by default.
+            attributes: The others of ``Finding``.
+        """
+        return Finding(
+            code=self.code,
+            rule=self.slug,
+            severity=severity or self.severity,
+            message=message,
+            fix=fix or self.spec.fix,
+            ranks=tuple(ranks),
+            **attributes,
+        )
+
     def at_key(
         self,
         epoch: EpochView,
@@ -71,18 +137,16 @@ class Rule(ABC):
             is_mended: Whether the reference is free of what the rule reports.
         """
         first = key.first
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=severity or self.severity,
+        return self.finding(
+            message,
+            severity=severity,
             key=first.name,
             stage=epoch.stage,
             hook=first.hook,
             path=first.path,
             line=first.line,
-            message=message,
-            fix=fix or self.spec.fix,
-            ranks=tuple(range(key.world_size) if ranks is None else ranks),
+            fix=fix,
+            ranks=range(key.world_size) if ranks is None else ranks,
             world_size=key.world_size,
             target=first.storage,
             corrects=self.spec.corrects if is_mended else None,
@@ -109,17 +173,14 @@ class Rule(ABC):
         self, epoch: EpochView, call: FlattenedCall | ComputeCall, name: str, message: str, *, fix: str | None = None
     ) -> Finding:
         """A finding at a call that is no log call, of a functional or of ``compute()``."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=self.severity,
+        return self.finding(
+            message,
             key=name,
             stage=epoch.stage,
             hook=call.hook,
             path=call.path,
             line=call.line,
-            message=message,
-            fix=fix or self.spec.fix,
+            fix=fix,
             ranks=call.ranks,
             target=call.target,
             corrects=self.spec.corrects,
@@ -136,18 +197,16 @@ class Rule(ABC):
         severity: Severity | None = None,
     ) -> Finding:
         """A finding at the first update of a metric."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=severity or self.severity,
+        return self.finding(
+            message,
+            severity=severity,
             key=metric.name,
             stage=epoch.stage,
             hook="update",
             path=metric.path,
             line=metric.line,
-            message=message,
-            fix=fix or self.spec.fix,
-            ranks=tuple(ranks),
+            fix=fix,
+            ranks=ranks,
             target=metric.name,
             corrects=self.spec.corrects,
         )
@@ -156,11 +215,6 @@ class Rule(ABC):
 def effect_of(epoch: EpochView, key: KeyView) -> Effect | None:
     """Logged number and reference of a key, where both are known."""
     return key.effect if epoch.knows_reference(key) else None
-
-
-def several(count: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun, in the plural where it must be."""
-    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def listed(ranks: Sequence[int]) -> str:

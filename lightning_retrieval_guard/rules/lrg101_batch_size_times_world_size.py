@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.report.text import several
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -62,6 +62,7 @@ class BatchSizeTimesWorldSize(Rule):
             alone = key.weight_effect
             cancels = alone is None or alone.is_nil
             named = any(facts.names_devices for facts in key.present)
+            # written on purpose: it warns although it changes nothing, since with other batches it would
             if cancels and named:
                 yield self.at_key(epoch, key, f"{message} {_CANCELS}")
             elif named or not any(facts.explained for facts in key.present):

@@ -24,8 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -51,5 +50,6 @@ class FlooredBatchSize(Rule):
                     f"'{key.first.name}' has batch sizes that sum to {', '.join(totals)} on the ranks, and Lightning"
                     " floors their integer mean, which inflates the epoch value."
                 )
+                # where flooring changes nothing it is a note, whatever else is wrong with the number
                 effect = floor if floor.is_nil else effect_of(epoch, key)
                 yield self.at_key(epoch, key, message, effect=effect, is_mended=not key.is_partial)

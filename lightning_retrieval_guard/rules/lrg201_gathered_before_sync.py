@@ -31,8 +31,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.report.text import several
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.source_view import SourceView

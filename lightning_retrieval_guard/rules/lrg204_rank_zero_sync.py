@@ -34,8 +34,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of, listed
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of, listed
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView

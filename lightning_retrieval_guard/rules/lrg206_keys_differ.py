@@ -28,8 +28,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, listed
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, listed
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
@@ -67,8 +66,9 @@ class KeysDiffer(Rule):
                     " reduction of it waits for every rank."
                 )
                 fix = "Give every rank a batch, or let the guard run with mode='correct'."
+                # correct mode supplies the number here, and puts no order right
                 yield replace(self._at(epoch, key, message, fix=fix), corrects="value")
 
     def _at(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
-        holders = [rank for rank, facts in enumerate(key.facts) if facts is not None]
-        return self.at_key(epoch, key, message, ranks=holders, **words)
+        logging_ranks = [rank for rank, facts in enumerate(key.facts) if facts is not None]
+        return self.at_key(epoch, key, message, ranks=logging_ranks, **words)

@@ -32,8 +32,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.report.text import several
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.plan import Plan
@@ -76,8 +76,7 @@ class RestartingQueryIds(Rule):
 
 def _message(name: str, plan: Plan) -> str:
     queries = several(sum(plan.facts[rank].chunks for rank in plan.counted), "query", "queries")
-    holders = [facts for facts in plan.facts if facts.rows]
-    ids = max(facts.id_max for facts in holders) - min(facts.id_min for facts in holders) + 1
+    ids = max(facts.id_max for facts in plan.with_rows) - min(facts.id_min for facts in plan.with_rows) + 1
     got = f"'{name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"
     if plan.merges:
         return f"{got} that restart in each batch or on each rank, so different queries merge."

@@ -33,9 +33,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Effect, Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, effect_of
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 from lightning_retrieval_guard.rules.lrg301_restarting_query_ids import merges_queries
-from lightning_retrieval_guard.rules.spec import RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
@@ -73,7 +72,7 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
         return "and queries have rows in several batches"
     combined = key.first.synced if key.first.kind == "forward" else source.synchronises
     is_explained = (bool(plan.classes) and combined) or plan.left_out or plan.ids_may_restart or merges_queries(key)
-    if is_explained or not key.shows_source or source.value is None:  # other rules tell of it, or nobody knows
+    if is_explained or not key.shows_source or source.value is None:  # other rules report it, or nobody knows
         return None
     if key.parts_queries:
         return "and queries have rows in several batches"
@@ -82,5 +81,5 @@ def _reason(key: KeyView, epoch: EpochView) -> str | None:
     if not source.mean:
         return f"and {source.metric} takes no mean over queries"
     # of a metric that was made in a step only the samples tell whether it has seen whole queries
-    whole = plan.ids_restart or all(facts.single_life or facts.one_query_a_sample for facts in plan.facts if facts.rows)
+    whole = plan.ids_restart or all(facts.single_life or facts.one_query_a_sample for facts in plan.with_rows)
     return "and batches do not count by their numbers of queries" if whole else None

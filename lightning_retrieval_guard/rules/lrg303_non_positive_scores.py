@@ -27,8 +27,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule, share_of_queries
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, share_of_queries
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.source_view import SourceView
@@ -48,10 +47,10 @@ class NonPositiveScores(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            tally = source.tally if source is not None and any(facts.low for facts in source.plan.facts) else None
-            if source is None or tally is None or not tally.low:
+            tally = None if source is None else source.tally
+            if source is None or tally is None or not tally.non_positive:
                 continue
-            share = share_of_queries(source, tally.low, tally.queries)
+            share = share_of_queries(source, tally.non_positive, tally.queries)
             message = (
                 f"'{key.first.name}' leaves out relevant rows with a score of zero or less, which changes the value of"
                 f" {share}.{_by_score(source, tally.shift / tally.queries)}"

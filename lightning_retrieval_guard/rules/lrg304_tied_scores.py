@@ -30,8 +30,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, share_of_queries
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec, share_of_queries
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -52,7 +51,7 @@ class TiedScores(Rule):
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
             source = key.source
-            tally = source.tally if source is not None and source.plan.has_rows else None
+            tally = None if source is None else source.tally
             if source is None or tally is None or not tally.tied:
                 continue
             share = share_of_queries(source, tally.tied, tally.queries)

@@ -28,8 +28,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -52,7 +51,7 @@ class CandidatesOfOneShard(Rule):
             plan = None if key.source is None else key.source.plan
             if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
                 continue
-            facts = [rank_facts for rank_facts in plan.facts if rank_facts.rows]
+            facts = plan.with_rows
             longest = max(rank_facts.longest_chunk for rank_facts in facts)
             if plan.pool_of_rank:
                 everything = sum(rank_facts.longest_chunk for rank_facts in facts)

@@ -32,11 +32,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.report.text import several
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.padding import Repeated
+    from lightning_retrieval_guard.epoch.repeated_samples import Repeated
     from lightning_retrieval_guard.epoch.states import StateView
     from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
@@ -90,8 +90,8 @@ class PaddedSamples(Rule):
         counted_once = bool(key.repeated) or all(by_rows + by_states)
         shown = epoch.states_behind(key) if key.first.shows_object else []
         can = counted_once or (bool(shown) and all(by_rows) and all(states.may_count_once for states in shown))
-        advice = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
-        fix = f"Use {advice}a dataset whose size the world size divides, or one device for final numbers."
+        option = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
+        fix = f"Use {option}a dataset whose size the world size divides, or one device for final numbers."
         is_known = counted_once and bool(key.repeated or key.source or key.recomputed is not None)
         return self.at_key(
             epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once

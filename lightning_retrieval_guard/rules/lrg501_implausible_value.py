@@ -32,8 +32,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
-from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.source_view import SourceView
@@ -111,7 +110,7 @@ def _values(key: KeyView, epoch: EpochView) -> Iterator[_Value]:
     if source is None or {first.name, source.name} & epoch.explained:
         return
     measure = source.measure
-    if measure is None or measure.formula in ("curve", "own") or measure.aggregation != "mean":
+    if measure is None or measure.formula in ("curve", "custom") or measure.aggregation != "mean":
         return
     if first.kind != "metric" and first.reduction != "mean":
         return
@@ -157,4 +156,4 @@ def _has_one_answer(value: _Value) -> bool:
     """Whether each query has exactly one relevant row, on all ranks together."""
     plan = value.source.plan
     is_whole = not plan.ids_restart and not plan.split
-    return is_whole and all(facts.one_answer for facts in plan.facts if facts.rows)
+    return is_whole and all(facts.one_answer for facts in plan.with_rows)

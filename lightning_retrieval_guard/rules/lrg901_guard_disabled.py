@@ -27,8 +27,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -52,17 +51,13 @@ class GuardDisabled(Rule):
         self, reason: str, ranks: Sequence[int], *, is_own: bool, stage: str, hook: str, path: str, line: int
     ) -> Finding:
         """The finding at the user's line; ``is_own`` is whether the guard failed, and not the program."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=self.severity,
+        return self.finding(
+            f"the guard {'failed and ' * is_own}stepped aside ({reason}). Numbers from here on are not checked.",
             key="",
             stage=stage,
             hook=hook,
             path=path,
             line=line,
-            message=f"the guard {'failed and ' * is_own}stepped aside ({reason}). Numbers from here on are not"
-            " checked.",
-            fix=self.spec.fix if is_own else "Have all ranks do the same.",
-            ranks=tuple(ranks),
+            fix=None if is_own else "Have all ranks do the same.",
+            ranks=ranks,
         )

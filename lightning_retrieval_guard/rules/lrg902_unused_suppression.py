@@ -28,8 +28,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
-from lightning_retrieval_guard.rules.base import Rule, several
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.report.text import several
+from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.views import EpochView
@@ -53,16 +53,5 @@ class UnusedSuppression(Rule):
         self, path: str, line: int, text: str, patterns: Sequence[str], rank: int, world_size: int
     ) -> Finding:
         """The finding at a comment or block some of whose codes and prefixes silenced nothing."""
-        return Finding(
-            code=self.code,
-            rule=self.slug,
-            severity=self.severity,
-            key="",
-            stage="",
-            hook="",
-            path=path,
-            line=line,
-            message=f"{', '.join(patterns)} in {text!r} silenced nothing in this run on {several(world_size, 'rank')}.",
-            fix=self.spec.fix,
-            ranks=(rank,),
-        )
+        message = f"{', '.join(patterns)} in {text!r} silenced nothing in this run on {several(world_size, 'rank')}."
+        return self.finding(message, key="", stage="", hook="", path=path, line=line, ranks=(rank,))

@@ -13,10 +13,9 @@ from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import EpochView
 from lightning_retrieval_guard.findings import Finding
 from lightning_retrieval_guard.report.log import FindingLog
-from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.judge import codes_of
+from lightning_retrieval_guard.rules import REGISTRY, codes_of
+from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
-from lightning_retrieval_guard.rules.spec import Correction
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, Suppressions, all_silence, patterns_of

@@ -17,7 +17,7 @@ from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, build_table
 from lightning_retrieval_guard.ranking.measures import measure_of
-from lightning_retrieval_guard.rules.spec import Correction
+from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, MetricLife, SomeUpdates, UpdateInfo
 from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 

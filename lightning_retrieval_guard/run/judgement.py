@@ -8,15 +8,14 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.padding import most_repeated, repeated_samples
+from lightning_retrieval_guard.epoch.repeated_samples import most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message
 from lightning_retrieval_guard.findings import Finding, Numbers
 from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
-from lightning_retrieval_guard.rules import REGISTRY
-from lightning_retrieval_guard.rules.judge import judge
-from lightning_retrieval_guard.rules.spec import RuleSpec
+from lightning_retrieval_guard.rules import REGISTRY, judge
+from lightning_retrieval_guard.rules.base import RuleSpec
 from lightning_retrieval_guard.run.collect import collect_key, refusing
 from lightning_retrieval_guard.run.context import RunContext, Verdict
 from lightning_retrieval_guard.run.correct import (

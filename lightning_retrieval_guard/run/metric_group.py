@@ -20,8 +20,8 @@ from torchmetrics import Metric
 from lightning_retrieval_guard.distributed.payload import ProtocolError
 from lightning_retrieval_guard.epoch.combine import LocalRows, Scored, combined, score_split
 from lightning_retrieval_guard.epoch.facts import MergedHow, SourceFacts
-from lightning_retrieval_guard.epoch.packing import QUERY_BYTES, ROW_BYTES, PackedQueries, Summary
 from lightning_retrieval_guard.epoch.plan import ComparedQueries, Plan, compare_queries
+from lightning_retrieval_guard.epoch.query_chunks import QUERY_BYTES, ROW_BYTES, PackedQueries, Queries
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.values import MetricOutcome, Sum
 from lightning_retrieval_guard.run.epoch_rows import SharedRows
@@ -150,7 +150,7 @@ class MetricGroup:
     def pack_summary(self) -> Tensor:
         """The queries of this rank, uint8; filled up where the plan has left one out."""
         queries = self.summary_bytes(self._rank) // QUERY_BYTES
-        return self.local.summary.pack(queries) if queries else torch.zeros(0, dtype=torch.uint8)
+        return self.local.queries.pack(queries) if queries else torch.zeros(0, dtype=torch.uint8)
 
     def compare(self, blocks: Sequence[Tensor]) -> None:
         """Complete the plan from the queries of all members.
@@ -158,7 +158,7 @@ class MetricGroup:
         Raises:
             ProtocolError: A summary has more rows than the facts of its rank.
         """
-        summaries = [Summary.unpack(block) for block in blocks]
+        summaries = [Queries.unpack(block) for block in blocks]
         wrong = {
             rank: "its queries have more rows than it has"
             for rank, summary, facts in zip(self.ranks, summaries, self.plan.facts, strict=True)
@@ -251,7 +251,7 @@ class MetricGroup:
             return None, 0
         heads = [block.head for block in blocks]
         preds, target = _joint_dtype([head.preds for head in heads]), _joint_dtype([head.target for head in heads])
-        return score_split(self.local.panel, self._split, [block.rows for block in blocks], preds, target)
+        return score_split(self.local.scorer, self._split, [block.rows for block in blocks], preds, target)
 
     # --- what came of it --------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.epoch.scored_updates import score_update
+from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.watch.batches import bytes_of
 from lightning_retrieval_guard.watch.metric_lives import MetricLife
@@ -110,7 +110,7 @@ class HeldRows:
         """A metric with the same settings and no rows, one for all that ask the same."""
         measure = measure_of(metric)
         # code of the user's may read any attribute, so that no other metric can stand for this one
-        if measure is None or measure.formula == "own":
+        if measure is None or measure.formula == "custom":
             return _compat.detached_clone(metric)
         asks = replace(measure, metric=None), _compat.syncs_on_compute(metric), _compat.group_of(metric)
         key = (type(metric), metric.device, *asks)

@@ -42,7 +42,10 @@ def find_parts() -> dict[str, FunctionType]:
     names = [f"{root}.{module}" for module in MODULES]
     for package in PACKAGES:
         inside = importlib.import_module(f"{root}.{package}")
-        names += [f"{root}.{package}.{inner.name}" for inner in pkgutil.iter_modules(inside.__path__)]
+        names += [
+            f"{root}.{package}",
+            *(f"{root}.{package}.{inner.name}" for inner in pkgutil.iter_modules(inside.__path__)),
+        ]
     parts: dict[str, FunctionType] = {}
     for name in names:
         module, short = importlib.import_module(name), name.removeprefix(f"{root}.")

@@ -45,7 +45,7 @@ REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.is_ra
 """Without these there is no report."""
 
 CHUNK = 12
-DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "rules.judge:")
+DECIDING = ("distributed.exchange:", "run.session:", "run.epochs:", "run.synchronize:", "rules:")
 
 
 @pytest.fixture(scope="module")

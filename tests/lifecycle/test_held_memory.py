@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecisionRecallCurve
 
 from lightning_retrieval_guard import RetrievalGuard
+from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_facts import gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.epoch.scored_updates import score_update
 
 from .programs import make_trainer
 
@@ -198,7 +198,6 @@ def test_a_scored_query_takes_at_most_64_bytes() -> None:
     scores = torch.rand(10_000, generator=torch.Generator().manual_seed(0)) - 0.5
     rows = ids, scores, (scores > 0.3).long() + (scores < -0.49).long()
     scored = score_update(rows, RetrievalMRR())
-    assert scored.low
     held = sum(part.numel() * part.element_size() for part in scored.tensors)
     assert held <= 64 * 500
     table = build_table([([ids[:0]], [scores[:0]], [rows[2][:0]])], {0: scored})
@@ -206,5 +205,5 @@ def test_a_scored_query_takes_at_most_64_bytes() -> None:
     facts, _ = gather_facts(table, [Batch(500)], 1)
     whole, _ = gather_facts(build_table([([ids], [scores], [rows[2]])]), [Batch(500)], 1)
     assert facts.rows_dropped
-    for name in ("rows", "queries", "fingerprint", "longest_query", "low", "one_query_a_sample", "id_max"):
+    for name in ("rows", "queries", "fingerprint", "longest_query", "one_query_a_sample", "id_max"):
         assert getattr(facts, name) == getattr(whole, name)

@@ -35,7 +35,7 @@ def __init__(self):
 def places(source: str, path: str = "") -> list[tuple[int, str]]:
     """Line and code of every finding."""
     found = findings(ast.parse(source), source.splitlines(keepends=True), path)
-    return [(own.line, own.rule.code) for own in found]
+    return [(finding.line, finding.rule.code) for finding in found]
 
 
 def expected(source: str) -> list[tuple[int, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_retrieval_guard.rules.static import STATIC
+from lightning_retrieval_guard.lint.finding import STATIC
 
 from .test_runner import WRONG
 
@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 
 def settings(key: str) -> dict[str, Any]:
-    [found] = [own for own in map(yaml.safe_load, blocks("yaml")) if key in own]
+    [found] = [block for block in map(yaml.safe_load, blocks("yaml")) if key in block]
     return found
 
 
@@ -69,12 +69,12 @@ def test_the_commands_of_the_page_run(folder: Path) -> None:
 
 def test_the_github_job_writes_what_it_uploads(folder: Path) -> None:
     job = settings("jobs")["jobs"]["lint"]
-    [command] = [own["run"] for own in job["steps"] if "lint ." in own.get("run", "")]
-    [upload] = [own["with"]["sarif_file"] for own in job["steps"] if "upload-sarif" in own.get("uses", "")]
+    [command] = [step["run"] for step in job["steps"] if "lint ." in step.get("run", "")]
+    [upload] = [step["with"]["sarif_file"] for step in job["steps"] if "upload-sarif" in step.get("uses", "")]
     done = run("sh", "-ec", command)
     assert done.returncode == 0, done
     results = json.loads((folder / upload).read_text())["runs"][0]["results"]
-    assert [own["ruleId"] for own in results] == ["LRG204"]
+    assert [result["ruleId"] for result in results] == ["LRG204"]
 
 
 def test_the_pre_commit_block_stops_a_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_it_is_fixed_and_found_no_more(case: str, tmp_path: Path) -> None:
 
 
 def codes(source: str) -> list[str]:
-    return [own.rule.code for own in findings(ast.parse(source), source.splitlines(keepends=True))]
+    return [finding.rule.code for finding in findings(ast.parse(source), source.splitlines(keepends=True))]
 
 
 @pytest.mark.parametrize("case", LEFT)
@@ -112,7 +112,7 @@ def test_what_is_kept_quiet_or_not_selected_stays(tmp_path: Path) -> None:
 
 def test_line_ends_and_the_encoding_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
-    before, after = (f"# coding: latin-1\n{in_step(own)}".replace("\n", "\r\n") for own in FIXED["LRG204"])
+    before, after = (f"# coding: latin-1\n{in_step(text)}".replace("\n", "\r\n") for text in FIXED["LRG204"])
     path.write_bytes(before.encode("latin-1"))
     assert main(["lint", str(path), "--fix"]) == 0
     assert path.read_bytes() == after.encode("latin-1")
@@ -143,9 +143,9 @@ def test_what_was_fixed_is_no_longer_reported(tmp_path: Path, capsys: pytest.Cap
 
 def fixable() -> list[Program]:
     return [
-        own
-        for own in read_programs().values()
-        if any(found.edit for found in found_in(own)) and "Pool" not in own.fields
+        program
+        for program in read_programs().values()
+        if any(found.edit for found in found_in(program)) and "Pool" not in program.fields
     ]
 
 
@@ -163,7 +163,7 @@ def pools() -> Iterator[dict[int, Pool]]:
 
 @pytest.mark.parametrize("program", fixable(), ids=lambda program: program.name)
 def test_a_fixed_program_logs_on_two_devices_what_it_logs_on_one(program: Program, pools: dict[int, Pool]) -> None:
-    edits = [own.edit for own in found_in(program) if own.edit is not None]
+    edits = [finding.edit for finding in found_in(program) if finding.edit is not None]
     text = apply_edits(program.text.encode(), edits).decode()
     assert text != program.text
     logged = {}

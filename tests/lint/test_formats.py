@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.lint.finding import fix_of
+from lightning_retrieval_guard.lint.finding import STATIC, fix_of
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
-from lightning_retrieval_guard.rules.static import STATIC
 
 
 def record(code: str, message: str, path: str, line: int = 1, column: int = 1) -> Record:
@@ -124,7 +123,7 @@ def test_places_are_relative_to_the_working_directory_or_full(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     paths = ["./a b.py", str(tmp_path / "c.py"), str(tmp_path.parent / "d.py")]
     run = sarif(*(record("LRG207", "slow.", path) for path in paths))
-    places = [own["locations"][0]["physicalLocation"]["artifactLocation"] for own in run["results"]]
+    places = [result["locations"][0]["physicalLocation"]["artifactLocation"] for result in run["results"]]
     assert places == [
         {"uri": "a%20b.py", "uriBaseId": "%SRCROOT%"},
         {"uri": "c.py", "uriBaseId": "%SRCROOT%"},

@@ -353,22 +353,22 @@ def in_callback(case: tuple[str, str]) -> str:
 
 
 FOUND = {
-    **{f"LRG301 at the end: {name}": own for name, own in AT_EPOCH_END.items()},
-    **{f"LRG203: {name}": own for name, own in SHARDS.items()},
-    **{f"LRG301 with an offset: {name}": own for name, own in OFFSETS.items()},
-    **{f"LRG301 by {name}": own for name, own in HOLDERS.items()},
-    **{f"LRG101: {name}": own for name, own in WEIGHTS.items()},
-    **{f"LRG306: {name}": own for name, own in BATCHES.items()},
-    **{f"a callback: {name}": in_callback(own) for name, own in CALLBACKS.items()},
+    **{f"LRG301 at the end: {name}": source for name, source in AT_EPOCH_END.items()},
+    **{f"LRG203: {name}": source for name, source in SHARDS.items()},
+    **{f"LRG301 with an offset: {name}": source for name, source in OFFSETS.items()},
+    **{f"LRG301 by {name}": source for name, source in HOLDERS.items()},
+    **{f"LRG101: {name}": source for name, source in WEIGHTS.items()},
+    **{f"LRG306: {name}": source for name, source in BATCHES.items()},
+    **{f"a callback: {name}": in_callback(source) for name, source in CALLBACKS.items()},
 }
 SILENT = {
-    **{f"LRG301 at the end: {name}": own for name, own in RIGHT_AT_EPOCH_END.items()},
-    **{f"LRG203: {name}": own for name, own in RIGHT_SHARDS.items()},
-    **{f"LRG301 with an offset: {name}": own for name, own in RIGHT_OFFSETS.items()},
-    **{f"LRG301 by {name}": own for name, own in RIGHT_HOLDERS.items()},
-    **{f"LRG101: {name}": own for name, own in RIGHT_WEIGHTS.items()},
-    **{f"LRG306: {name}": own for name, own in RIGHT_BATCHES.items()},
-    **{f"a callback: {name}": in_callback(own) for name, own in RIGHT_CALLBACKS.items()},
+    **{f"LRG301 at the end: {name}": source for name, source in RIGHT_AT_EPOCH_END.items()},
+    **{f"LRG203: {name}": source for name, source in RIGHT_SHARDS.items()},
+    **{f"LRG301 with an offset: {name}": source for name, source in RIGHT_OFFSETS.items()},
+    **{f"LRG301 by {name}": source for name, source in RIGHT_HOLDERS.items()},
+    **{f"LRG101: {name}": source for name, source in RIGHT_WEIGHTS.items()},
+    **{f"LRG306: {name}": source for name, source in RIGHT_BATCHES.items()},
+    **{f"a callback: {name}": in_callback(source) for name, source in RIGHT_CALLBACKS.items()},
 }
 
 

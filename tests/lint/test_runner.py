@@ -249,5 +249,5 @@ def test_findings_of_two_processes_are_in_order(folder: Path, capsys: pytest.Cap
     for number in range(4):
         (folder / f"m{number}.py").write_text(WRONG)
     main(["lint", ".", "--format=json"])
-    paths = [own["path"] for own in json.loads(capsys.readouterr().out)["findings"]]
+    paths = [finding["path"] for finding in json.loads(capsys.readouterr().out)["findings"]]
     assert paths == ["./m0.py", "./m1.py", "./m2.py", "./m3.py", "./wrong.py"]

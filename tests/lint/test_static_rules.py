@@ -7,8 +7,8 @@ import ast
 import pytest
 
 from lightning_retrieval_guard import rules
+from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.lint.plugin import findings
-from lightning_retrieval_guard.rules.static import STATIC
 from tests.programs.expectations import Place, Program, read_programs
 
 PROGRAMS = read_programs()
@@ -19,13 +19,13 @@ each_program = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAM
 def test_it_is_the_rule_of_the_run(code: str) -> None:
     if code not in rules:
         pytest.skip("the run does not have this rule yet")
-    own, rule = STATIC[code], rules[code]
-    assert (own.code, own.slug, own.severity) == (rule.code, rule.slug, rule.severity.value)
-    assert own.fix.endswith(".")
+    spec, rule = STATIC[code], rules[code]
+    assert (spec.code, spec.slug, spec.severity) == (rule.code, rule.slug, rule.severity.value)
+    assert spec.fix.endswith(".")
 
 
 def test_every_static_rule_has_a_program() -> None:
-    found = {place.code for own in PROGRAMS.values() for place in own.expected_by_lint(missed=False)}
+    found = {place.code for program in PROGRAMS.values() for place in program.expected_by_lint(missed=False)}
     assert found >= {code for code in STATIC if code in rules}
 
 
@@ -33,7 +33,9 @@ def test_every_static_rule_has_a_program() -> None:
 def test_it_finds_what_the_source_makes_certain_and_nothing_else(program: Program) -> None:
     found = findings(ast.parse(program.text), program.text.splitlines(keepends=True))
     for note in (True, False):
-        places = {Place(own.rule.code, own.line) for own in found if (own.rule.severity == "note") == note}
+        places = {
+            Place(finding.rule.code, finding.line) for finding in found if (finding.rule.severity == "note") == note
+        }
         assert places == program.expected_by_lint(note, missed=False)
 
 
@@ -42,12 +44,12 @@ def test_in_a_right_program_nothing_is_expected_but_a_note_of_the_run(program: P
     if program.is_right:
         assert not program.expected_by_lint(note=False)
         run = set().union(*(program.expected(world, note=True) for world in (1, 2)))
-        assert {own.code for own in program.expected_by_lint()} <= {own.code for own in run}
+        assert {place.code for place in program.expected_by_lint()} <= {place.code for place in run}
 
 
 @each_program
 def test_the_run_finds_the_same_codes(program: Program) -> None:
-    run = {own.place.code for own in program.expectations}
+    run = {expectation.place.code for expectation in program.expectations}
     assert {place.code for place in program.expected_by_lint()} <= run
 
 
@@ -67,4 +69,4 @@ class Model(LightningModule):
         self.log("loss", 1.0, sync_dist=True, rank_zero_only=True)
 {methods}"""
     found = findings(ast.parse(source), source.splitlines(keepends=True))
-    assert [own.rule.code for own in found] == ["LRG101", "LRG204"]
+    assert [finding.rule.code for finding in found] == ["LRG101", "LRG204"]

@@ -10,7 +10,7 @@ from .snippets import places as all_places
 
 def places(source: str) -> list[tuple[int, str]]:
     """What is found, but for the note on metrics that are computed in steps, which is no matter of log calls."""
-    return [own for own in all_places(source) if own[1] != "LRG207"]
+    return [place for place in all_places(source) if place[1] != "LRG207"]
 
 
 LOGGED = [

@@ -61,7 +61,7 @@ def __getattr__(name: str) -> Callable[[], Any]:
             return made[-1]
 
         importlib.import_module(f"tests.programs.{program.replace('__', '.', 1)}").main(make_trainer)
-        trainer = next(own for own in made if stage in own.calls)
+        trainer = next(one for one in made if stage in one.calls)
         return (*trainer.calls[stage], trainer.options)
 
     return build

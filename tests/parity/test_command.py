@@ -170,7 +170,9 @@ def test_the_plugin_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
 
 
 def test_the_plugin_is_an_entry_point() -> None:
-    [plugin] = [own for own in entry_points(group="pytest11") if own.value == "lightning_retrieval_guard.pytest_plugin"]
+    [plugin] = [
+        entry for entry in entry_points(group="pytest11") if entry.value == "lightning_retrieval_guard.pytest_plugin"
+    ]
     assert plugin.name == plugin.value  # under another name it could not also be given with -p
 
 

@@ -39,9 +39,9 @@ def options(**given: object) -> Options:
 def laid(*ranks: object, **given: object) -> Parity:
     """One run a world size: numbers of the key on its ranks; one number means all ranks."""
     runs = []
-    for index, own in enumerate(ranks):
+    for index, numbers in enumerate(ranks):
         size = 2**index
-        values = own if isinstance(own, tuple) else (own,) * size
+        values = numbers if isinstance(numbers, tuple) else (numbers,) * size
         runs.append(Run(size, tuple({} if value is None else {"key": value} for value in values)))
     return compare(options(**given), runs)
 
@@ -83,7 +83,7 @@ def test_the_tolerance_is_the_one_given() -> None:
 
 def test_a_difference_tells_its_ranks_and_its_size() -> None:
     [key] = laid(1.0, (1.0, 1.5), (1.0, 1.25, 1.0, 0.0)).different
-    assert [(own.world_size, own.ranks, own.size) for own in key.differences] == [(2, (1,), 0.5), (4, (1, 3), 1.0)]
+    assert [(one.world_size, one.ranks, one.size) for one in key.differences] == [(2, (1,), 0.5), (4, (1, 3), 1.0)]
     assert key.distance == 1.0
     assert key.numbers == {1: 1.0, 2: 1.0, 4: 1.0}
 
@@ -104,7 +104,7 @@ def found(*findings: Finding, name: str = "key") -> Parity:
 def test_a_finding_about_the_key_explains_it_unless_it_is_a_note() -> None:
     note, other = replace(FINDING, severity=Severity.NOTE), replace(FINDING, key="other")
     [key] = found(note, other, FINDING).different
-    assert [own.findings for own in key.differences] == [(FINDING,), ()]
+    assert [difference.findings for difference in key.differences] == [(FINDING,), ()]
 
 
 def test_a_finding_explains_the_key_to_which_lightning_adds_the_loader() -> None:
@@ -121,7 +121,7 @@ def test_a_finding_explains_it_all_where_its_reference_is_the_number_of_one_proc
     cases = [((FINDING,), True), ((unmeasured,), True), ((partly, FINDING), True), ((partly,), False)]
     for findings, explained in [*cases, ((corrected,), False)]:
         [key] = found(*findings).different
-        assert [own.explained for own in key.differences] == [explained, False]
+        assert [difference.explained for difference in key.differences] == [explained, False]
     assert "On 2 processes: no finding explains all of it. What is computed" in render(found(partly))
 
 

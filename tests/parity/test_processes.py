@@ -114,7 +114,9 @@ def test_a_rank_that_hangs_is_ended_with_the_processes_that_it_started(pool: Poo
 def test_closed_pools_leave_no_process(tmp_path: Path) -> None:
     with closing(Processes()) as processes:
         pids = [
-            own.value["pid"] for size in (1, 2) for own in processes[size].run(f"{HERE}:surroundings", timeout=60.0)
+            outcome.value["pid"]
+            for size in (1, 2)
+            for outcome in processes[size].run(f"{HERE}:surroundings", timeout=60.0)
         ]
         assert all(map(runs, pids))
     assert gone_after(10.0, pids)

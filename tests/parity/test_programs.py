@@ -18,13 +18,18 @@ PROGRAMS = read_programs()
 WORLD_SIZES = (1, 2)
 # They log in training alone, which parity does not run.
 OF_TRAINING = {"right.running_value_on_progress_bar", "right.training_metrics"}
-CASES = [(own, stage) for own in PROGRAMS.values() if own.name not in OF_TRAINING for stage in stages_of(own)]
+CASES = [
+    (program, stage) for program in PROGRAMS.values() if program.name not in OF_TRAINING for stage in stages_of(program)
+]
 # Batches are those that the program makes, as in the runs without parity that these are compared with.
 ask = partial(build_options, world_sizes=WORLD_SIZES, seed=SEED, timeout=60, keep="per-rank")
 
 
 # The last program of each kind, and those of which something else is said.
-KINDS = {(own.is_right, own.fields["Kind"], *sorted(own.fields.keys() - {"Kind"})): own.name for own, _ in CASES}
+KINDS = {
+    (program.is_right, program.fields["Kind"], *sorted(program.fields.keys() - {"Kind"})): program.name
+    for program, _ in CASES
+}
 
 
 def cases(right: bool) -> pytest.MarkDecorator:
@@ -33,13 +38,13 @@ def cases(right: bool) -> pytest.MarkDecorator:
         ("program", "stage"),
         [
             pytest.param(
-                own,
+                program,
                 stage,
-                marks=() if own.name in KINDS.values() else pytest.mark.nightly,
-                id=f"{own.name}-{stage}",
+                marks=() if program.name in KINDS.values() else pytest.mark.nightly,
+                id=f"{program.name}-{stage}",
             )
-            for own, stage in CASES
-            if own.is_right is right
+            for program, stage in CASES
+            if program.is_right is right
         ],
     )
 
@@ -47,10 +52,10 @@ def cases(right: bool) -> pytest.MarkDecorator:
 @cases(right=True)
 def test_a_right_program_passes(processes: Processes, program: Program, stage: str) -> None:
     parity = check(ask(target_of(program, stage), stage=stage), processes)
-    own = set(program.fields.get("Own", "").split())
+    of_rank = set(program.fields.get("Own", "").split())
     assert not parity.problems
-    assert {key.name for key in parity.different} <= own
-    assert len(parity.keys) > len(own & {key.name for key in parity.keys})
+    assert {key.name for key in parity.different} <= of_rank
+    assert len(parity.keys) > len(of_rank & {key.name for key in parity.keys})
 
 
 @cases(right=False)
@@ -66,10 +71,12 @@ def test_every_number_that_hangs_on_the_world_size_is_found(
     if ".fit(" not in program.text:  # parity does not train before it evaluates
         assert found == differing(program, runs)
     assert parity.exit_code == (DIFFERENT if found else SAME)
-    explained = {one.code for key in parity.different for own in key.differences for one in own.findings}
+    explained = {one.code for key in parity.different for difference in key.differences for one in difference.findings}
     assert explained <= expected_codes(program)
     assert bool(explained) == (bool(found) and not is_unexplained(program))
-    assert all(own.explained == bool(own.findings) for key in parity.different for own in key.differences)
+    assert all(
+        difference.explained == bool(difference.findings) for key in parity.different for difference in key.differences
+    )
 
 
 def test_faults_are_found_of_all_kinds(runs: Runs) -> None:

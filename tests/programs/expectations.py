@@ -121,12 +121,20 @@ class Program:
 
     def expected_by_lint(self, note: bool | None = None, missed: bool = True) -> frozenset[Place]:
         """The static findings that are right: those above note, the notes, or both; with what is missed or without."""
-        chosen = (own for own in self.static_expectations if note in (None, own.note) and (missed or not own.missed))
-        return frozenset(own.place for own in chosen)
+        chosen = (
+            expectation
+            for expectation in self.static_expectations
+            if note in (None, expectation.note) and (missed or not expectation.missed)
+        )
+        return frozenset(expectation.place for expectation in chosen)
 
     def expected(self, world_size: int, note: bool = False) -> frozenset[Place]:
         """The findings that are right: those above note, or the notes."""
-        return frozenset(own.place for own in self.expectations if own.note == note and own.world in (None, world_size))
+        return frozenset(
+            expectation.place
+            for expectation in self.expectations
+            if expectation.note == note and expectation.world in (None, world_size)
+        )
 
     @property
     def known_false(self) -> str:

@@ -191,7 +191,9 @@ def test_correct_mode_leaves_alone_what_it_cannot_know(runs: Runs, program: Prog
         assert not off(program, other, numbers_of(one))
 
 
-@pytest.mark.parametrize("program", [own for own in PROGRAMS.values() if own.repair], ids=lambda own: own.name)
+@pytest.mark.parametrize(
+    "program", [program for program in PROGRAMS.values() if program.repair], ids=lambda program: program.name
+)
 def test_a_repaired_program_logs_what_one_device_logs(runs: Runs, pools: Mapping[int, Pool], program: Program) -> None:
     [alone] = repaired(pools[1], program, "none")
     if not program.expected(1):
@@ -218,7 +220,7 @@ def test_a_repair_of_what_is_not_there_once_is_refused(tmp_path: Path, line: str
 
 
 def test_every_rule_has_a_program_and_every_expectation_a_rule() -> None:
-    expected = {own.place.code for program in PROGRAMS.values() for own in program.expectations}
+    expected = {expectation.place.code for program in PROGRAMS.values() for expectation in program.expectations}
     assert {code for code in rules if not code.startswith(OF_THE_GUARD)} == expected
 
 

@@ -195,11 +195,11 @@ def _limits(programs: Iterable[Program]) -> Iterator[str]:
 
 
 def _by_lint(programs: Sequence[Program]) -> Iterator[str]:
-    static = [(own, *_judged_by_lint(own)) for own in programs]
+    static = [(program, *_judged_by_lint(program)) for program in programs]
     expected, found, false = (sum(len(own[column]) for own in static) for column in (1, 2, 3))
     right = sum(len(found) + len(false) for own, _, found, false in static if own.is_right)
     told = sum(bool(own[2]) for own in static if not own[0].is_right)
-    wrong = sum(not own.is_right for own in programs)
+    wrong = sum(not program.is_right for program in programs)
     yield _LINT.format(expected=expected, found=found, false=false, right=right, wrong=wrong, told=told)
     yield from ("| rule | expected | found | missed | false |", "|---|---|---|---|---|")
     for code in sorted({place.code for own in static for places in own[1:] for place in places}):
@@ -216,7 +216,7 @@ def _judged_by_lint(program: Program) -> tuple[set[Place], set[Place], set[Place
     """Expected, found of these, and false; notes count as well."""
     expected = set(program.expected_by_lint())
     lines = program.text.splitlines(keepends=True)
-    found = {Place(own.rule.code, own.line) for own in findings(ast.parse(program.text), lines)}
+    found = {Place(finding.rule.code, finding.line) for finding in findings(ast.parse(program.text), lines)}
     return expected, found & expected, found - expected
 
 

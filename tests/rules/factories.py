@@ -9,8 +9,8 @@ from torchmetrics import Metric
 from torchmetrics.retrieval import RetrievalRecall
 
 from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.padding import Repeated
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
+from lightning_retrieval_guard.epoch.repeated_samples import Repeated
 from lightning_retrieval_guard.epoch.source_view import SourceView, make_source_view
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding

@@ -5,10 +5,19 @@ import sys
 import pytest
 
 from lightning_retrieval_guard.cli import main
+from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.documentation import HEADINGS, code_blocks, documentation, first_sentence, reason
-from lightning_retrieval_guard.rules.explain import UnknownRuleError, find_rule, render_list, render_rule
-from lightning_retrieval_guard.rules.static import STATIC
+from lightning_retrieval_guard.rules.documentation import (
+    HEADINGS,
+    UnknownRuleError,
+    documentation,
+    find_rule,
+    first_sentence,
+    reason,
+    render_list,
+    render_rule,
+)
+from tools.rule_pages import code_blocks
 
 each_rule = pytest.mark.parametrize("rule", REGISTRY.values(), ids=REGISTRY)
 

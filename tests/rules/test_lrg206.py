@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_retrieval_guard.epoch.padding import Repeated
+from lightning_retrieval_guard.epoch.repeated_samples import Repeated
 from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.rules import REGISTRY

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard.epoch.padding import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
+from lightning_retrieval_guard.epoch.repeated_samples import Repeated, most_repeated, repeated_samples
 from lightning_retrieval_guard.epoch.states import StateFacts, StateView
 from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
@@ -48,10 +48,10 @@ def test_the_number_with_the_repeated_query_is_known_before_it_is_computed(twice
     for update_of_rank in (*ranks[0], *ranks[1]):
         metric.update(update_of_rank[1], update_of_rank[2], update_of_rank[0])
     plain = float(metric.compute())
-    own = facts("val_mrr", kind="metric", source="recall")
+    key_facts = facts("val_mrr", kind="metric", source="recall")
     of_the_data = IdColumns(({"qid": torch.arange(3)},))
     view = source(ranks, RetrievalMRR(), samples=[1, 1], repeated=1, columns=of_the_data)
-    key = KeyView((own, own), view, replaced=True)
+    key = KeyView((key_facts, key_facts), view, replaced=True)
     [finding] = findings_of("LRG403", stage(key, repeated=1))
     assert (finding.effect.logged, finding.effect.reference) == pytest.approx((plain, (1 + 0.5 + 0.5) / 3))
     assert (finding.severity is Severity.NOTE) == (twice is HIT)  # whose first row is relevant, however often it stands

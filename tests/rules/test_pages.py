@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.rules import REGISTRY, Rule
-from lightning_retrieval_guard.rules.documentation import code_blocks, documentation
-from lightning_retrieval_guard.rules.static import STATIC
+from lightning_retrieval_guard.rules.documentation import documentation
 from tools.rule_pages import (
     MESSAGES,
     PROGRAM_HEADING,
     SYMPTOMS,
+    code_blocks,
     main,
     page_name,
     render_index,

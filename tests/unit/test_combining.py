@@ -25,7 +25,7 @@ from torchmetrics.retrieval import (
     RetrievalRPrecision,
 )
 
-from lightning_retrieval_guard.epoch.packing import PackedQueries
+from lightning_retrieval_guard.epoch.query_chunks import PackedQueries
 from lightning_retrieval_guard.ranking.score import EmptyQueryError
 
 from .simulated import NAME, Rank, Update, alone, combine, decide, exchange, make_rank, outcomes, update

@@ -81,7 +81,7 @@ def test_subclass_with_the_same_code_has_the_same_formula() -> None:
 @pytest.mark.parametrize("build", [OwnFormula, OwnFallOut])
 def test_own_formula(build: type) -> None:
     measure = measure_of(build(empty_target_action="neg"))
-    assert measure == Measure("own", needs_irrelevant=build is OwnFallOut)
+    assert measure == Measure("custom", needs_irrelevant=build is OwnFallOut)
 
 
 def test_formula_put_on_the_object() -> None:
@@ -89,7 +89,7 @@ def test_formula_put_on_the_object() -> None:
     metric._metric = lambda preds, target: preds.max()
     measure = measure_of(metric)
     assert measure is not None
-    assert measure.formula == "own"
+    assert measure.formula == "custom"
 
 
 @pytest.mark.parametrize("build", [OwnCompute, OwnCurve, torchmetrics.MeanMetric])
@@ -105,7 +105,7 @@ def test_no_metric_is_unknown() -> None:
 def test_cut_off_that_slipped_through_is_left_to_the_metric(build: type) -> None:
     measure = measure_of(build(top_k=-2))
     assert measure is not None
-    assert measure.formula == "own"
+    assert measure.formula == "custom"
 
 
 def test_low_scores_follow_the_installed_version() -> None:

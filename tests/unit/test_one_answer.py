@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrecision, RetrievalRecall
 
+from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.epoch.scored_updates import score_update
 from lightning_retrieval_guard.run.sources import SharedRows
 
 from .simulated import Update, update

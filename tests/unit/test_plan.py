@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from lightning_retrieval_guard.epoch.packing import Summary
 from lightning_retrieval_guard.epoch.plan import Plan, find_copies, make_plan
+from lightning_retrieval_guard.epoch.query_chunks import Queries
 from lightning_retrieval_guard.epoch.query_ids import IdColumns
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 
@@ -412,12 +412,12 @@ def test_a_query_without_an_answer_in_one_part_goes_on_where_another_has_it() ->
     second = update([0, 0, 2, 2], [0.7, 0.3, 0.6, 0.4], [1, 0, 1, 0])
     third, fourth = update([3, 3, 4, 4], [0.9, 0.1, 0.8, 0.2], [0, 0, 1, 0]), update([3], [0.5], [1])
 
-    def spans(*lives: list[Update]) -> int:
-        return make_rank(list(lives), RetrievalRecall(), 1, [None] * sum(map(len, lives))).facts.spans
+    def spanning(*lives: list[Update]) -> int:
+        return make_rank(list(lives), RetrievalRecall(), 1, [None] * sum(map(len, lives))).facts.spanning
 
-    assert spans([first], [second], [third]) == 1
-    assert spans([first, second, third]) == 1
-    assert spans([first], [second], [third, fourth]) == 2
+    assert spanning([first], [second], [third]) == 1
+    assert spanning([first, second, third]) == 1
+    assert spanning([first], [second], [third, fourth]) == 2
 
 
 def test_parts_of_queries_in_one_batch_are_whole_in_it() -> None:
@@ -427,7 +427,7 @@ def test_parts_of_queries_in_one_batch_are_whole_in_it() -> None:
 
     def whole(*lives: list[Update], samples: list[int | None]) -> bool:
         facts = make_rank(list(lives), RetrievalRecall(), 1, samples).facts
-        assert facts.spans
+        assert facts.spanning
         return facts.whole_in_batches
 
     assert whole([negatives, positives], others, samples=[2, 0, 2, 0])
@@ -444,12 +444,12 @@ def test_parts_of_queries_in_one_batch_are_whole_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "split", "spans"),
+    ("facts", "split", "spanning"),
     [({}, 0, True), ({"whole_in_batches": True}, 0, False), ({"whole_in_batches": True}, 1, True)],
 )
-def test_queries_go_on_in_another_batch_unless_each_is_whole_in_one(facts: dict, split: int, spans: bool) -> None:
-    plan = Plan((RowFacts(rows=4, spans=1, **facts), RowFacts()), split=split)
-    assert (plan.spans_updates, plan.spans_batches) == (True, spans)
+def test_queries_go_on_in_another_batch_unless_each_is_whole_in_one(facts: dict, split: int, spanning: bool) -> None:
+    plan = Plan((RowFacts(rows=4, spanning=1, **facts), RowFacts()), split=split)
+    assert (plan.spans_updates, plan.spans_batches) == (True, spanning)
 
 
 @pytest.mark.parametrize(
@@ -492,30 +492,30 @@ def test_facts_survive_a_message() -> None:
 def test_an_id_of_another_metric_life_is_another_query() -> None:
     query, life = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
     same = torch.ones(4, dtype=torch.int64)
-    _, shared, identical = find_copies(Summary.of(query, life, same, same, same))
+    _, shared, identical = find_copies(Queries(query, life, same, same, same))
     assert shared.tolist() == [False, True, True, False]
     assert identical.all()
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "scope", "restarting", "spans", "ambiguous"),
+    ("first", "second", "scope", "restarting", "spanning", "ambiguous"),
     [
         ({}, {}, "auto", False, False, False),
         ({"restarts": 2}, {}, "auto", False, False, True),
         ({}, {"restarts": 2}, "auto", False, False, True),
-        ({"restarts": 2, "spans": 1}, {}, "auto", False, True, False),
-        ({"restarts": 2}, {"spans": 1}, "auto", False, True, False),
+        ({"restarts": 2, "spanning": 1}, {}, "auto", False, True, False),
+        ({"restarts": 2}, {"spanning": 1}, "auto", False, True, False),
         ({"restarts": 2}, {}, "global", False, True, False),
         ({}, {}, "global", False, False, False),
-        ({"restarts": 2, "spans": 1}, {}, "auto", True, False, False),
+        ({"restarts": 2, "spanning": 1}, {}, "auto", True, False, False),
         ({"restarts": 2}, {}, "global", True, False, False),
     ],
 )
 def test_what_is_known_of_ids_that_come_again(
-    first: dict, second: dict, scope: str, restarting: bool, spans: bool, ambiguous: bool
+    first: dict, second: dict, scope: str, restarting: bool, spanning: bool, ambiguous: bool
 ) -> None:
     plan = Plan((RowFacts(**first), RowFacts(**second)), ids_restart=restarting, scope=scope)
-    assert (plan.spans_updates, plan.is_ambiguous) == (spans, ambiguous)
+    assert (plan.spans_updates, plan.is_ambiguous) == (spanning, ambiguous)
 
 
 @pytest.mark.parametrize(("updates", "uneven"), [((2, 2), False), ((2, 3), True), ((2, 2, 0), True)])
@@ -534,12 +534,12 @@ def test_the_longest_query(properties: dict, longest: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gathered", "arrangements", "counts"), [(True, (4, 4), False), (True, (4, 6), True), (False, (4, 6), False)]
+    ("gathered", "fingerprints", "counts"), [(True, (4, 4), False), (True, (4, 6), True), (False, (4, 6), False)]
 )
 def test_the_first_rank_counts_where_others_have_its_rows_in_another_order(
-    gathered: bool, arrangements: tuple[int, int], counts: bool
+    gathered: bool, fingerprints: tuple[int, int], counts: bool
 ) -> None:
-    facts = tuple(RowFacts(arrangement=arrangement) for arrangement in arrangements)
+    facts = tuple(RowFacts(ordered_fingerprint=fingerprint) for fingerprint in fingerprints)
     assert Plan(facts, (0, 0) if gathered else ()).first_counts is counts
 
 

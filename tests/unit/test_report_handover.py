@@ -15,16 +15,14 @@ from pathlib import Path
 import pytest
 
 from lightning_retrieval_guard.findings import Effect, GuardWarning, Numbers
-from lightning_retrieval_guard.report import handover
-from lightning_retrieval_guard.report.handover import Handover
-from lightning_retrieval_guard.report.log import FindingLog
+from lightning_retrieval_guard.report.log import FindingLog, Handover
 
 from .test_findings import FINDING
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(handover.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     return tmp_path
 
 
@@ -104,7 +102,7 @@ def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
         raise OSError("disk full")
 
     def fails() -> None:
-        monkeypatch.setattr(handover.json, "dump", full)
+        monkeypatch.setattr("json.dump", full)
         with pytest.raises(OSError, match="disk full"):
             hands.give(log_of(1))
 

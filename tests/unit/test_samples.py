@@ -81,16 +81,16 @@ def joined(items: Any) -> Any:
 def test_a_collate_function_shows_whether_an_item_is_a_sample(
     shapes: list[tuple[int, ...]], batch_size: int, samples: int | None
 ) -> None:
-    own = loader(batch_size=batch_size, collate_fn=joined)
-    found = size([torch.zeros(shape) for shape in shapes], 0, own)
+    batches = loader(batch_size=batch_size, collate_fn=joined)
+    found = size([torch.zeros(shape) for shape in shapes], 0, batches)
     assert found.samples == samples
     assert found.items == (None if shapes == [(3, 2)] else batch_size)
 
 
 def test_a_sampler_repeats_items_of_any_number_of_samples() -> None:
     sampler = DistributedSampler(range(11), num_replicas=2, rank=0, shuffle=False)
-    own = DataLoader(range(11), batch_size=3, sampler=sampler, collate_fn=joined)
-    loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=[own]))
+    batches = DataLoader(range(11), batch_size=3, sampler=sampler, collate_fn=joined)
+    loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=[batches]))
     trainer = SimpleNamespace(_active_loop=loop, world_size=2, global_rank=0)
     stage = StageRecord("validate", 1)
     for index, nodes in enumerate([17, 9]):
@@ -214,10 +214,10 @@ def test_a_sampler_that_drops_or_is_another_repeats_nothing() -> None:
     assert padding_of(None) is None
     held = DistributedSampler(range(7), 2, 0)
     assert padding_of(DataLoader(range(7), batch_sampler=BatchSampler(held, 2, False))) == Padding(1, 4, 2)
-    own = padding_of(DataLoader(range(7), batch_sampler=OwnBatchSampler(held, 2, False)))
-    assert own == Padding(1, 4, 2, is_ordered=False)
-    assert [own.first_with_last_of(rank) for rank in (0, 1)] == [None, None]
-    assert not own.is_first_repeated(0)
+    padding = padding_of(DataLoader(range(7), batch_sampler=OwnBatchSampler(held, 2, False)))
+    assert padding == Padding(1, 4, 2, is_ordered=False)
+    assert [padding.first_with_last_of(rank) for rank in (0, 1)] == [None, None]
+    assert not padding.is_first_repeated(0)
     assert padding_of(DataLoader(range(7), batch_sampler=OwnBatches())) is None
     assert padding_of(loader(7, sampler=InAnotherOrder(range(7), 2, 0))) is None
 

@@ -16,7 +16,7 @@ from torchmetrics.retrieval.base import RetrievalMetric
 from lightning_retrieval_guard import ranking
 from lightning_retrieval_guard.ranking import Measure, aggregate, measure_of
 from lightning_retrieval_guard.ranking import rows as rows_module
-from lightning_retrieval_guard.ranking.roc import depends_on_rounding
+from lightning_retrieval_guard.ranking.formulas import depends_on_rounding
 from lightning_retrieval_guard.ranking.score import EmptyQueryError, Scores
 
 Rows = tuple[Tensor, Tensor, Tensor]
