@@ -219,6 +219,9 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     again = again and not all(facts.lists_samples for facts in ranks)
     if not (overlap or diagonal or on_ranks or again):
         return "no"
+    # nothing tells the parts of one query from different queries with the same id
+    if any(facts.parted_in_batches for facts in ranks):
+        return "perhaps"
     if counted:
         return "yes"
     # data in which each question comes twice, dealt to two ranks, looks as if it were counted on them

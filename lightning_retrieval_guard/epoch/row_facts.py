@@ -48,11 +48,13 @@ class RowFacts(IdFacts):
             life, holds no relevant row of the query while another does.
         whole_in_batches: Whether the rows of every query lie in one batch of one metric life, if in several updates.
             Not looked for where one life spans the epoch.
-        one_query_a_sample: Every update holds as many queries as samples came in since the update before, each
-            with two rows or more and one relevant row or more.
+        one_query_a_sample: Every batch holds as many queries as samples, each with two rows or more and one relevant
+            row or more. The updates of a batch count as one, and an update stands for all batches since the one before.
         one_query_a_global_sample: The same for the samples of all ranks together.
-        is_diagonal: Whether the one relevant row of each query stands on the diagonal of its update, where that tells.
-        lists_samples: Whether each query of an update has exactly as many rows as the update has samples.
+        queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
+        parted_in_batches: Whether a query then stands in several updates of a batch.
+        is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
+        lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples.
         in_steps: Whether any update came in a step.
         repeats: The rank that had the last sample of this rank first, where the sampler repeated it.
         first_samples: The samples of the first batch, where another rank repeats one of them.
@@ -83,6 +85,8 @@ class RowFacts(IdFacts):
     whole_in_batches: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
+    queries_in_batches: int = 0
+    parted_in_batches: bool = False
     is_diagonal: bool = False
     lists_samples: bool = False
     in_steps: bool = True
@@ -140,15 +144,21 @@ def gather_facts(
     chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
     queries, query_of_chunk = join_chunks(chunks)
     sampled = _all_sizes([batch.samples for batch in batches], table.updates)
-    queries_an_update = torch.bincount(chunks.update, minlength=table.updates)
-    full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
-    whole = full and _same(queries_an_update, sampled)
-    whole_of_all = full and sampled is not None and _same(queries_an_update, sampled * world_size)
     # a look at the ids takes long, and matters only where they can number samples
-    may_restart = (whole or whole_of_all) and scope == "auto" and (restarts > 0 or world_size > 1)
-    ids = look_at_ids(chunks, batches, count, world_size) if may_restart else IdFacts()
-    lists_samples = _lists_samples(table, chunks, sampled)
+    may_restart = scope == "auto" and (restarts > 0 or world_size > 1)
+    starts = _starts_of_batches(table, sampled) if may_restart else None
+    if starts is None:
+        in_batches = _facts_of_batches(table, chunks, batches, sampled, world_size, may_restart, count)
+    else:
+        by_batch, of_batch = _join_updates(table, starts), _join_batches(batches, starts)
+        joined = cut_chunks(by_batch, may_fold=True)
+        assert sampled is not None
+        in_batches = {
+            **_facts_of_batches(by_batch, joined, of_batch, sampled[starts], world_size, True, count),
+            "queries_in_batches": joined.query.numel(),
+            "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
+        }
     # ids that count from zero in each update would be no more than those of the widest
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
     go_on = not single_life and (restarts > 0 or advancing)
@@ -157,9 +167,7 @@ def gather_facts(
         rows=int(chunks.rows.sum()),
         queries=queries.query.numel(),
         chunks=chunks.query.numel(),
-        **vars(ids),
-        is_diagonal=(ids.ids_consecutive or lists_samples) and is_diagonal(table, queries_an_update),
-        lists_samples=lists_samples,
+        **in_batches,
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
         # with the life, or the same rows in another life would look the same
@@ -170,8 +178,6 @@ def gather_facts(
         restarts=restarts,
         spanning=chunks.parted + _count_parted(queries) if advancing else 0,
         whole_in_batches=go_on and _are_whole_in_batches(table, sampled),
-        one_query_a_sample=whole,
-        one_query_a_global_sample=whole_of_all,
         repeats=repeats,
         first_samples=describe_samples(table, batches, last=False) if is_repeated else NO_SAMPLES,
         last_samples=NO_SAMPLES if last is None else describe_samples(table, batches, last=True),
@@ -184,6 +190,61 @@ def gather_facts(
         lacks_rows=dropped and _goes_on(table, chunks, query_of_chunk),
     )
     return facts, chunks
+
+
+def _facts_of_batches(
+    table: RowTable,
+    chunks: QueryChunks,
+    batches: Sequence[Batch],
+    sampled: Tensor | None,
+    world_size: int,
+    may_restart: bool,
+    count: int,
+) -> dict[str, Any]:
+    """What batches show of queries and their ids, where each came in one update."""
+    queries = torch.bincount(chunks.update, minlength=table.updates)
+    full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
+    whole = full and _same(queries, sampled)
+    whole_of_all = full and sampled is not None and _same(queries, sampled * world_size)
+    may_number = may_restart and (whole or whole_of_all)
+    ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
+    lists_samples = _lists_samples(table, chunks, sampled)
+    return {
+        **vars(ids),
+        "one_query_a_sample": whole,
+        "one_query_a_global_sample": whole_of_all,
+        "is_diagonal": (ids.ids_consecutive or lists_samples) and is_diagonal(table, queries),
+        "lists_samples": lists_samples,
+    }
+
+
+def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None:
+    """Which updates are the first of a batch, bool of shape ``(updates,)``; ``None`` where all are or it is not known.
+
+    An update after which no sample came is of the same batch as the one before.
+    """
+    if sampled is None or table.scored or not bool((sampled[1:] == 0).any()):
+        return None
+    starts = torch.ones_like(table.lives, dtype=torch.bool)
+    starts[1:] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
+    return starts
+
+
+def _join_updates(table: RowTable, starts: Tensor) -> RowTable:
+    """The same rows, with the updates of each batch as one."""
+    lasts = starts.roll(-1)
+    return replace(table, ends=table.ends[lasts.to(table.ends.device)], lives=table.lives[lasts])
+
+
+def _join_batches(batches: Sequence[Batch], starts: Tensor) -> list[Batch]:
+    """What is known of each batch."""
+    joined: list[Batch] = []
+    for batch, is_first in zip(batches, starts.tolist(), strict=True):
+        if is_first:
+            joined.append(batch)
+        else:
+            joined[-1] = replace(joined[-1], counted=joined[-1].counted and batch.counted)
+    return joined
 
 
 def _has_one_answer(table: RowTable, queries: Queries) -> bool:
@@ -224,12 +285,10 @@ def _count_restarts(chunks: QueryChunks, query_of_chunk: Tensor) -> int:
 
 def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
     """Whether no query goes on in another batch, or without a relevant row in another metric life."""
-    if sampled is None or table.scored or not bool((sampled[1:] == 0).any()):
+    starts = _starts_of_batches(table, sampled)
+    if starts is None:
         return False  # no two updates are known to be of one batch
-    lasts = torch.ones_like(table.lives, dtype=torch.bool)
-    lasts[:-1] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
-    by_batch = replace(table, ends=table.ends[lasts.to(table.ends.device)], lives=table.lives[lasts])
-    chunks = cut_chunks(by_batch, may_fold=True)
+    chunks = cut_chunks(_join_updates(table, starts), may_fold=True)
     queries, query_of_chunk = join_chunks(chunks)
     met = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     return met == 0 and _count_parted(queries) == 0

@@ -1,0 +1,170 @@
+"""A batch may come in several updates, one for each query or for parts of queries; its ids are looked at together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.retrieval import RetrievalMRR
+
+from .harness import Pool
+from .ranks import on_ranks
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLES, BATCH, CANDIDATES = 22, 4, 5
+_random = torch.Generator().manual_seed(1)
+SCORES = torch.rand(SAMPLES, CANDIDATES, generator=_random) + 0.01
+# of a few queries over documents that are dealt over batches
+POOL = torch.rand(BATCH, SAMPLES, generator=_random) + 0.01
+EXPECTED = float((1 / (1 + (SCORES[:, 1:] > SCORES[:, :1]).sum(dim=1))).mean())
+
+
+class Program(LightningModule):
+    """The first candidate of each sample is the right one."""
+
+    samples = SAMPLES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mrr, self.seen = RetrievalMRR(), list[Tensor]()
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(self.samples), batch_size=BATCH)
+
+    def update(self, sample: Tensor, query: int) -> None:
+        """One query."""
+        ids, target = torch.full((CANDIDATES,), query), torch.eye(CANDIDATES, dtype=torch.long)[0]
+        self.mrr.update(SCORES[sample], target, indexes=ids)
+
+    def update_parts(self, batch: Tensor, ids: Tensor) -> None:
+        """Right and wrong candidates apart."""
+        right, wrong = SCORES[batch, 0], SCORES[batch, 1:].flatten()
+        self.mrr.update(right, torch.ones_like(batch), indexes=ids)
+        self.mrr.update(wrong, torch.zeros(len(wrong)).long(), indexes=ids.repeat_interleave(CANDIDATES - 1))
+
+    def update_directions(self, batch: Tensor, ids: Tensor, others: Tensor) -> None:
+        """Every sample against its batch, and the other way round."""
+        scores, eye = POOL[: len(batch), batch], torch.eye(len(batch), dtype=torch.long).flatten()
+        self.mrr.update(scores.flatten(), eye, indexes=ids.repeat_interleave(len(batch)))
+        self.mrr.update(scores.T.flatten(), eye, indexes=others.repeat_interleave(len(batch)))
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.evaluate(batch, batch_idx)
+        self.log("mrr", self.mrr)
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        raise NotImplementedError
+
+
+class InBatch(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        for query, sample in enumerate(batch):
+            self.update(sample, query)
+
+
+class OnRank(Program):
+    """The hook counts the samples of its rank."""
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.seen.append(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for query, sample in enumerate(torch.cat(self.seen)):
+            self.update(sample, self.query(query, sample))
+        self.log("mrr", self.mrr.compute())
+        self.mrr.reset()
+
+    def query(self, query: int, sample: Tensor) -> int:
+        return query
+
+
+class Parts(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.update_parts(batch, torch.arange(len(batch)))
+
+
+class Directions(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.update_directions(batch, torch.arange(len(batch)), torch.arange(len(batch)))
+
+
+class OfData(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        for sample in batch:
+            self.update(sample, int(sample))
+
+
+class OfDataInHook(OnRank):
+    def query(self, query: int, sample: Tensor) -> int:
+        return int(sample)
+
+
+class PartsOfData(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.update_parts(batch, batch)
+
+
+class Unique(Program):
+    """Ids that the step makes, and that count on."""
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        for index, sample in enumerate(batch):
+            self.update(sample, (batch_idx * BATCH + index) * self.trainer.world_size + self.global_rank)
+
+
+class Dealt(Program):
+    """As many queries as samples in a batch, each of which goes on from batch to batch."""
+
+    samples = 16
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        for query, scores in enumerate(POOL[:, batch]):
+            self.mrr.update(scores, (batch % 3 == query % 3).long(), indexes=torch.full_like(batch, query))
+
+
+WORLDS = pytest.mark.parametrize("world", [1, 2])
+
+
+def found(pool: Pool, program: type[Program], mode: str) -> list[tuple[dict[str, float], list[tuple[str, str, bool]]]]:
+    return [
+        (one.numbers, [(finding.code, finding.severity.value, finding.corrected) for finding in one.found])
+        for one in on_ranks(pool, program, mode)
+    ]
+
+
+@WORLDS
+@pytest.mark.parametrize("program", [InBatch, OnRank])
+def test_queries_that_were_counted_are_kept_apart(
+    pools: Mapping[int, Pool], program: type[Program], world: int
+) -> None:
+    merges = world > 1 or program is InBatch
+    for numbers, _ in found(pools[world], program, "none"):
+        assert (numbers["mrr"] == pytest.approx(EXPECTED)) != merges
+    for numbers, findings in found(pools[world], program, "correct"):
+        assert numbers["mrr"] == pytest.approx(EXPECTED)
+        assert findings == [("LRG301", "error", True)] * merges
+
+
+@WORLDS
+@pytest.mark.parametrize("program", [Parts, Directions])
+def test_nothing_tells_parts_of_a_query_from_other_queries(
+    pools: Mapping[int, Pool], program: type[Program], world: int
+) -> None:
+    ranks = zip(*(found(pools[world], program, mode) for mode in ("none", "correct")), strict=True)
+    for (plain, _), (numbers, findings) in ranks:
+        assert numbers == pytest.approx(plain)
+        assert findings == [("LRG301", "warning", False)]
+
+
+@WORLDS
+@pytest.mark.parametrize("program", [OfData, OfDataInHook, PartsOfData, Unique, Dealt])
+def test_right_programs_are_silent(pools: Mapping[int, Pool], program: type[Program], world: int) -> None:
+    ranks = zip(*(found(pools[world], program, mode) for mode in ("none", "correct")), strict=True)
+    for (plain, _), (numbers, findings) in ranks:
+        assert numbers == pytest.approx(plain)
+        assert findings == []
