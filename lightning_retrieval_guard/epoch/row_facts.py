@@ -54,6 +54,8 @@ class RowFacts(IdFacts):
         one_query_a_global_sample: The same for the samples of all ranks together.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its update, where that tells.
         lists_samples: Whether each query of an update has exactly as many rows as the update has samples.
+        lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
+            among them, or a multiple. Not looked for unless a sample was repeated.
         in_steps: Whether any update came in a step.
         repeats: The rank that had the last sample of this rank first, where the sampler repeated it.
         first_samples: The samples of the first batch, where another rank repeats one of them.
@@ -87,6 +89,7 @@ class RowFacts(IdFacts):
     one_query_a_global_sample: bool = True
     is_diagonal: bool = False
     lists_samples: bool = False
+    lists_repeated: bool = False
     in_steps: bool = True
     repeats: int | None = None
     first_samples: SampleFacts = NO_SAMPLES
@@ -151,6 +154,7 @@ def gather_facts(
     scope: QueryScope = "auto",
     repeats: int | None = None,
     is_repeated: bool = False,
+    pools: Sequence[int] = (),
     single_life: bool = True,
     seek_answer: bool = False,
     count: int = 0,
@@ -165,6 +169,8 @@ def gather_facts(
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
         repeats: As in ``RowFacts``.
         is_repeated: Whether another rank repeats the first sample of this one.
+        pools: How many samples all ranks saw together, repeated ones included, of each dataloader that can have given
+            the candidates.
         single_life: As in ``RowFacts``.
         seek_answer: Whether to look for ``one_answer``.
     """
@@ -196,6 +202,7 @@ def gather_facts(
         **vars(ids),
         is_diagonal=(ids.ids_consecutive or lists_samples) and is_diagonal(table, queries_an_update),
         lists_samples=lists_samples,
+        lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
         # with the life, or the same rows in another life would look the same

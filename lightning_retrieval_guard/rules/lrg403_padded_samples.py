@@ -23,7 +23,8 @@ One device for final numbers, or a data set whose size the number of devices div
 It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
 as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the
 sample, if both ranks fed it the same for it. A plain mean over samples, such as a loss, is taken apart, if both have
-the same for it. Otherwise the number stays; for a mean the message says how far off it can be.
+the same for it. Otherwise the number stays; for a mean the message says how far off it can be. It also stays where
+each query is ranked against the samples of all ranks, because the repeated one is then a candidate of every query.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class PaddedSamples(Rule):
         message = f"'{key.first.name}' counts {twice}"
         if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
             message += f" It stays: {problems[0]}."
+        elif any(source.plan.lists_repeated for source in key.sources):
+            message += " It stays: a repeated sample is among the candidates of all queries too."
         if bound := _bound(key, repeated.count):
             message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
         by_rows = [source.plan.left_out == repeated.count for source in key.sources]

@@ -223,7 +223,8 @@ class SourceFinder:
             info.batch if info.feed.epoch == stage.epoch else Batch() for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
-        about = (tuple(batches), repeats, is_repeated, single_life)
+        pools = stage.pools_with_repeated(in_step=any(batch.in_step for batch in batches))
+        about = (tuple(batches), repeats, is_repeated, pools, single_life)
 
         def collect_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
@@ -234,6 +235,7 @@ class SourceFinder:
                 scope=self._run.settings.query_scope,
                 repeats=repeats,
                 is_repeated=is_repeated,
+                pools=pools,
                 single_life=single_life,
                 count=stage.batches,
             )

@@ -185,6 +185,11 @@ class StageRecord:
         edges = self._edges.get(self.dataloader)
         return [] if edges is None else edges.fingerprints
 
+    def pools_with_repeated(self, in_step: bool) -> tuple[int, ...]:
+        """How many samples all ranks see of each dataloader that repeats some and can have been gathered whole."""
+        paddings = [padding for loader, padding in self._padding.items() if not (in_step and loader == self.dataloader)]
+        return tuple(padding.samples * padding.world_size for padding in paddings if padding is not None)
+
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
         padding = self._padding.get(self.dataloader)
