@@ -124,9 +124,18 @@ def _why_unknown(epoch: EpochView, key: KeyView) -> str:
         if _counts_in_no_metric(epoch):
             return "It does not if it was made of metrics, which count it once here."
         return "Nothing tells what it was made of."
+    if not key.sources and _is_same_on_each_rank(key):
+        return "Each rank comes to it alone, and nothing tells whether the program left it out."
     if key.sources and all(source.plan.replicated for source in key.sources):
         return "All ranks hold the same rows, and nothing tells whether the program left it out of them."
     return ""
+
+
+def _is_same_on_each_rank(key: KeyView) -> bool:
+    """Whether a metric combines no ranks, which have one number all the same: perhaps that of the whole data set."""
+    if key.first.kind == "metric":
+        return all(facts.of_shard is not None for facts in key.present) and not key.is_lone_object
+    return key.first.kind == "compute" and not key.first.in_step and not key.first.synced and key.ranks_agree
 
 
 def _bound(key: KeyView, repeated: int) -> float | None:
