@@ -53,7 +53,8 @@ class RowFacts(IdFacts):
             with two rows or more and one relevant row or more.
         one_query_a_global_sample: The same for the samples of all ranks together.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its update, where that tells.
-        lists_samples: Whether each query of an update has exactly as many rows as the update has samples.
+        lists_samples: Whether each query of an update has exactly as many rows as the update has samples, or outside of
+            steps as this rank saw samples of a dataloader.
         lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
             among them, or a multiple. Not looked for unless a sample was repeated.
         in_steps: Whether any update came in a step.
@@ -155,6 +156,7 @@ def gather_facts(
     repeats: int | None = None,
     is_repeated: bool = False,
     pools: Sequence[int] = (),
+    shards: Sequence[int] = (),
     single_life: bool = True,
     seek_answer: bool = False,
     count: int = 0,
@@ -171,6 +173,7 @@ def gather_facts(
         is_repeated: Whether another rank repeats the first sample of this one.
         pools: How many samples all ranks saw together, repeated ones included, of each dataloader that can have given
             the candidates.
+        shards: How many samples this rank saw of each such dataloader, where the updates came in no step.
         single_life: As in ``RowFacts``.
         seek_answer: Whether to look for ``one_answer``.
     """
@@ -201,7 +204,7 @@ def gather_facts(
         chunks=chunks.query.numel(),
         **vars(ids),
         is_diagonal=(ids.ids_consecutive or lists_samples) and is_diagonal(table, queries_an_update),
-        lists_samples=lists_samples,
+        lists_samples=lists_samples or _lists_any(queries.rows, shards),
         lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
@@ -254,6 +257,10 @@ def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None)
         return False
     update = chunks.update if not chunks.folded else torch.zeros_like(chunks.update)
     return bool((chunks.rows == sampled[update]).all())
+
+
+def _lists_any(rows: Tensor, shards: Sequence[int]) -> bool:
+    return any(bool((rows == shard).all()) for shard in shards)
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:

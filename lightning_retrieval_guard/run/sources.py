@@ -223,8 +223,9 @@ class SourceFinder:
             info.batch if info.feed.epoch == stage.epoch else Batch() for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
-        pools = stage.pools_with_repeated(in_step=any(batch.in_step for batch in batches))
-        about = (tuple(batches), repeats, is_repeated, pools, single_life)
+        in_step = any(batch.in_step for batch in batches)
+        pools, shards = stage.pools_with_repeated(in_step), () if in_step else stage.shards
+        about = (tuple(batches), repeats, is_repeated, pools, shards, single_life)
 
         def collect_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
@@ -236,6 +237,7 @@ class SourceFinder:
                 repeats=repeats,
                 is_repeated=is_repeated,
                 pools=pools,
+                shards=shards,
                 single_life=single_life,
                 count=stage.batches,
             )

@@ -185,6 +185,11 @@ class StageRecord:
         edges = self._edges.get(self.dataloader)
         return [] if edges is None else edges.fingerprints
 
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """How many samples this rank has seen of each dataloader, where that is known."""
+        return tuple(seen for seen in self._samples.values() if seen)
+
     def pools_with_repeated(self, in_step: bool) -> tuple[int, ...]:
         """How many samples all ranks see of each dataloader that repeats some and can have been gathered whole."""
         paddings = [padding for loader, padding in self._padding.items() if not (in_step and loader == self.dataloader)]
