@@ -420,7 +420,7 @@ def syncs_on_compute(metric: Any) -> bool:
     """Whether ``compute()`` combines ranks; a composition does so in each of its parts."""
     if is_composition(metric):
         return all(part.sync_on_compute for part in metrics_in(metric).values())
-    return bool(metric.sync_on_compute)
+    return bool(metric.sync_on_compute) and keeps_states(metric)
 
 
 def syncs_itself(metric: Any) -> bool:
@@ -501,6 +501,11 @@ def named_modules(module: Any, path: str = "", seen: set[int] | None = None) -> 
             yield from named_modules(part, f"{path}.{name}" if path else name, seen)
 
 
+def keeps_states(metric: Any) -> bool:
+    """Whether there is anything in a metric that torchmetrics could combine."""
+    return bool(metric._defaults or metrics_in(metric))
+
+
 def metrics_in(metric: Metric) -> dict[str, Any]:
     """A metric and the metrics in it that keep states, by their paths."""
     return {path: part for path, part in named_modules(metric) if isinstance(part, Metric) and part._defaults}
@@ -548,9 +553,9 @@ def combines_by_states(metric: Any) -> bool:
 
 
 def stays_on_rank(metric: Any) -> bool:
-    """Whether ``compute()`` never combines ranks: it must not, or is told that there are none."""
+    """Whether ``compute()`` never combines ranks: it must not, is told that there are none, or has no states."""
     available = metric.distributed_available_fn
-    return not metric.sync_on_compute or (callable(available) and not available())
+    return not metric.sync_on_compute or not metric._defaults or (callable(available) and not available())
 
 
 def combines_by_own_code(metric: Metric) -> bool:

@@ -144,6 +144,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
         is_composed: Whether it shows a composition of metrics.
         of_shard: What the logged Metric object comes to on this rank, where it combines no ranks and keeps no rows.
+        lacks_states: Whether the metric behind it holds nothing that torchmetrics could combine.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
@@ -166,6 +167,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     shows: Sequence[str] = ()
     is_composed: bool = False
     of_shard: float | None = None
+    lacks_states: bool = False
     value: float | None = None
     weight: float | None = None
     first_batch: float | None = None

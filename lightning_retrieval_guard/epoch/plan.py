@@ -76,6 +76,11 @@ class Plan:
         return len(self.padded)
 
     @property
+    def lists_repeated(self) -> bool:
+        """Whether a repeated sample is a candidate of every query, where it would stay without a query of its own."""
+        return any(facts.lists_repeated for facts in self.facts)
+
+    @property
     def has_no_repeated(self) -> bool:
         """Whether ids of the data, none of which stands on two ranks, show that the program feeds no sample twice."""
         again = [facts for facts in self.facts if facts.repeats is not None]
@@ -173,7 +178,7 @@ def make_plan(facts: Sequence[RowFacts], scope: QueryScope, seeks_repeated: bool
     restarts = scope == "batch" or (scope == "auto" and seen == "yes")
     perhaps = scope == "auto" and seen == "perhaps"
     plan = replace(plan, ids_restart=restarts, ids_may_restart=perhaps)
-    if seeks_repeated and not plan.classes:
+    if seeks_repeated and not plan.classes and not plan.lists_repeated:
         restart = "yes" if restarts else judge_ids(with_rows, False, on_ranks=True) if scope == "auto" else "no"
         # where ids may merge queries, a number without the repeated sample is no better than one with it
         plan = replace(plan, padded=() if restart == "perhaps" else _find_padded(facts, restart == "yes"))

@@ -54,7 +54,10 @@ class RowFacts(IdFacts):
         queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
         parted_in_batches: Whether a query then stands in several updates of a batch.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
-        lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples.
+        lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples, or outside of
+            steps as this rank saw samples of a dataloader.
+        lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
+            among them, or a multiple. Not looked for unless a sample was repeated.
         in_steps: Whether any update came in a step.
         repeats: The rank that had the last sample of this rank first, where the sampler repeated it.
         first_samples: The samples of the first batch, where another rank repeats one of them.
@@ -89,6 +92,7 @@ class RowFacts(IdFacts):
     parted_in_batches: bool = False
     is_diagonal: bool = False
     lists_samples: bool = False
+    lists_repeated: bool = False
     in_steps: bool = True
     repeats: int | None = None
     first_samples: SampleFacts = NO_SAMPLES
@@ -119,6 +123,8 @@ def gather_facts(
     scope: QueryScope = "auto",
     repeats: int | None = None,
     is_repeated: bool = False,
+    pools: Sequence[int] = (),
+    shards: Sequence[int] = (),
     single_life: bool = True,
     seek_answer: bool = False,
     count: int = 0,
@@ -133,6 +139,9 @@ def gather_facts(
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
         repeats: As in ``RowFacts``.
         is_repeated: Whether another rank repeats the first sample of this one.
+        pools: How many samples all ranks saw together, repeated ones included, of each dataloader that can have given
+            the candidates.
+        shards: How many samples this rank saw of each such dataloader, where the updates came in no step.
         single_life: As in ``RowFacts``.
         seek_answer: Whether to look for ``one_answer``.
     """
@@ -159,6 +168,7 @@ def gather_facts(
             "queries_in_batches": joined.query.numel(),
             "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
         }
+    in_batches["lists_samples"] |= _lists_any(queries.rows, shards)
     # ids that count from zero in each update would be no more than those of the widest
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
     go_on = not single_life and (restarts > 0 or advancing)
@@ -168,6 +178,7 @@ def gather_facts(
         queries=queries.query.numel(),
         chunks=chunks.query.numel(),
         **in_batches,
+        lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
         # with the life, or the same rows in another life would look the same
@@ -271,6 +282,10 @@ def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None)
         return False
     update = chunks.update if not chunks.folded else torch.zeros_like(chunks.update)
     return bool((chunks.rows == sampled[update]).all())
+
+
+def _lists_any(rows: Tensor, shards: Sequence[int]) -> bool:
+    return any(bool((rows == shard).all()) for shard in shards)
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:

@@ -2,8 +2,8 @@
 
 ## What it flags
 An epoch value that differs between ranks because nothing combines it. It is a plain value or the value of `forward()`,
-logged without `sync_dist`, or a metric that was built with `sync_on_compute=False`. Not reported are values that are
-the same on all ranks, values logged with `rank_zero_only=True`, and plain values of the training.
+logged without `sync_dist`, or a metric that was built with `sync_on_compute=False` or has no states. Not reported are
+values that are the same on all ranks, values logged with `rank_zero_only=True`, and plain values of the training.
 
 ## Why it is wrong
 The logger shows the value of rank 0, which saw only its part of the data. Checkpoints, early stopping and schedulers
@@ -77,9 +77,12 @@ def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
 
 
 _LOG_OBJECT = "Log the metric object, built with sync_on_compute=True."
+_ADD_STATES = "Give the metric states with add_state(): what it keeps in attributes of its own stays on each rank."
 
 
 def _fix(key: KeyView) -> str | None:
+    if key.first.lacks_states and key.first.kind != "forward":
+        return _ADD_STATES
     if key.is_lone_object:
         return "Build the metric with sync_on_compute=True."
     if key.source is None:

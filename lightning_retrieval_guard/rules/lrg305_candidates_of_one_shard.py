@@ -1,9 +1,9 @@
 """LRG305 candidates-of-one-shard
 
 ## What it flags
-Queries that were ranked, outside of a step, against exactly the samples that this rank saw. Each device holds a part of
-the data, so the candidates are a part of those that one device would have. In a step it is a note, because candidates
-from the batch are usual there.
+Queries that were ranked, outside of a step, against exactly the samples that this rank saw, of one dataloader where
+there are several. Each device holds a part of the data, so the candidates are a part of those that one device would
+have. In a step it is a note, because candidates from the batch are usual there.
 
 ## Why it is wrong
 With fewer candidates a query finds its answer more easily, so the number rises with the number of devices. Weighing the

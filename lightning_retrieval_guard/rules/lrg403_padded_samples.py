@@ -20,10 +20,10 @@ One device for final numbers, or a data set whose size the number of devices div
     trainer.test(model, DataLoader(dataset, batch_size=2))
 
 ## What correct mode does
-It counts a repeated sample once, where it finds it. Exactly one sample of a rank's last batch must have the same rows
-as one in the first batch of the other rank. A metric that keeps no rows is updated beside the program without the
-sample, if both ranks fed it the same for it. A plain mean over samples, such as a loss, is taken apart, if both have
-the same for it. Otherwise the number stays; for a mean the message says how far off it can be.
+It counts a repeated sample once, where it finds it: exactly one sample of a rank's last batch has the rows of one in
+the first batch of the other rank. A metric without rows is updated beside the program without the sample, and a plain
+mean over samples, such as a loss, is taken apart, if both ranks have the same for it. Otherwise the number stays; for a
+mean the message says how far off it can be. It also stays where the repeated sample is a candidate of every query.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class PaddedSamples(Rule):
         message = f"'{key.first.name}' counts {twice}"
         if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
             message += f" It stays: {problems[0]}."
+        elif any(source.plan.lists_repeated for source in key.sources):
+            message += " It stays: a repeated sample is among the candidates of all queries too."
         if bound := _bound(key, repeated.count):
             message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
         by_rows = [source.plan.left_out == repeated.count for source in key.sources]
@@ -121,9 +123,18 @@ def _why_unknown(epoch: EpochView, key: KeyView) -> str:
         if _counts_in_no_metric(epoch):
             return "It does not if it was made of metrics, which count it once here."
         return "Nothing tells what it was made of."
+    if not key.sources and _is_same_on_each_rank(key):
+        return "Each rank comes to it alone, and nothing tells whether the program left it out."
     if key.sources and all(source.plan.replicated for source in key.sources):
         return "All ranks hold the same rows, and nothing tells whether the program left it out of them."
     return ""
+
+
+def _is_same_on_each_rank(key: KeyView) -> bool:
+    """Whether a metric combines no ranks, which have one number all the same: perhaps that of the whole data set."""
+    if key.first.kind == "metric":
+        return all(facts.of_shard is not None for facts in key.present) and not key.is_lone_object
+    return key.first.kind == "compute" and not key.first.in_step and not key.first.synced and key.ranks_agree
 
 
 def _bound(key: KeyView, repeated: int) -> float | None:

@@ -79,13 +79,15 @@ class FactCollector:
             shows=shows,
             is_composed=bool(key.shown_parts),
             holds_unseen_rows=key.holds_unseen_rows,
-            of_shard=self._value_of_shard(facts, key),
+            **self._shard(facts, key),
         )
 
-    def _value_of_shard(self, facts: KeyFacts, key: KeyRecord) -> float | None:
+    def _shard(self, facts: KeyFacts, key: KeyRecord) -> dict[str, Any]:
         metric = key.shown.metric() if key.shown is not None else None
-        is_object = facts.kind == "metric" and metric is not None and self._run.world_size > 1
-        return value_of_shard(metric) if is_object else None
+        if metric is None or self._run.world_size == 1:
+            return {}
+        of_shard = value_of_shard(metric) if facts.kind == "metric" else None
+        return {"of_shard": of_shard, "lacks_states": not _compat.keeps_states(metric)}
 
     def _has_hook(self, stage: str) -> bool:
         """Whether the program has a hook of its own at the end of the epoch, in which it may log."""

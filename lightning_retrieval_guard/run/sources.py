@@ -223,7 +223,9 @@ class SourceFinder:
             info.batch if info.feed.epoch == stage.epoch else Batch() for life in lives for info in self._infos(life)
         ]
         single_life = len(lives) == 1 and self._spans_epoch(lives[0])
-        about = (tuple(batches), repeats, is_repeated, single_life)
+        in_step = any(batch.in_step for batch in batches)
+        pools, shards = stage.pools_with_repeated(in_step), () if in_step else stage.shards
+        about = (tuple(batches), repeats, is_repeated, pools, shards, single_life)
 
         def collect_facts(rows: SharedRows) -> tuple[RowFacts, QueryChunks | None]:
             return gather_facts(
@@ -234,6 +236,8 @@ class SourceFinder:
                 scope=self._run.settings.query_scope,
                 repeats=repeats,
                 is_repeated=is_repeated,
+                pools=pools,
+                shards=shards,
                 single_life=single_life,
                 count=stage.batches,
             )

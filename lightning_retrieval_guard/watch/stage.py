@@ -205,6 +205,17 @@ class StageRecord:
         loader = self._loaders.get(self.dataloader)
         return [] if loader is None or loader.edges is None else loader.edges.fingerprints
 
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """How many samples this rank has seen of each dataloader, where that is known."""
+        return tuple(loader.samples for loader in self._loaders.values() if loader.samples)
+
+    def pools_with_repeated(self, in_step: bool) -> tuple[int, ...]:
+        """How many samples all ranks see of each dataloader that repeats some and can have been gathered whole."""
+        loaders = [loader for key, loader in self._loaders.items() if not (in_step and key == self.dataloader)]
+        paddings = [loader.facts.padding for loader in loaders if loader.facts.padding is not None]
+        return tuple(padding.samples * padding.world_size for padding in paddings)
+
     def padding(self) -> Padding | None:
         """The padding of the dataloader at hand, if this rank has seen all that its sampler gives."""
         loader = self._loaders.get(self.dataloader)

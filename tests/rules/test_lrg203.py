@@ -135,6 +135,13 @@ def test_an_object_that_combines_no_ranks_is_found_by_what_these_come_to() -> No
     assert not findings_of("LRG403", stage(key, repeated=1))
 
 
+def test_a_metric_without_states_is_given_some() -> None:
+    ranks = tuple(at_end(value, kind="compute", lacks_states=True) for value in (0.75, 0.5))
+    assert the_finding("LRG203", stage(KeyView(ranks))).fix == (
+        "Give the metric states with add_state(): what it keeps in attributes of its own stays on each rank."
+    )
+
+
 @pytest.mark.parametrize("of_shard", [0.75, None])
 def test_an_object_that_is_the_same_on_all_ranks_is_right(of_shard: float | None) -> None:
     ranks = (facts("auroc", kind="metric", of_shard=0.75), facts("auroc", kind="metric", of_shard=of_shard))

@@ -14,7 +14,7 @@ from lightning_retrieval_guard.epoch.views import KeyView, with_repeated
 from lightning_retrieval_guard.findings import Severity, show_number
 from tests.unit.simulated import Update, update
 
-from .factories import PATH, facts, findings_of, source, stage, steps, the_finding
+from .factories import PATH, at_end, facts, findings_of, source, stage, steps, the_finding
 
 HIT, MISS = update([0, 0], [0.9, 0.1], [1, 0]), update([1, 1], [0.8, 0.7], [0, 1])
 LAST = update([2, 2], [0.6, 0.5], [0, 1])
@@ -214,6 +214,17 @@ def test_rows_that_all_ranks_hold_may_lack_it() -> None:
         "the same number. All ranks hold the same rows, and nothing tells whether the program left it out of them."
     )
     assert not findings_of("LRG403", stage(world_size=2, sources=(gathered,), repeated=1))
+
+
+@pytest.mark.parametrize("shown", [{"kind": "compute", "sync_dist": True}, {"kind": "metric", "of_shard": 0.5}])
+def test_what_each_rank_computes_alone_may_lack_it(shown: dict) -> None:
+    """Such as a mean over a dataloader of the program's own, that every rank goes through."""
+    alone = KeyView((at_end(None if "of_shard" in shown else 0.5, "hit", **shown),) * 2)
+    finding = the_finding("LRG403", stage(alone, repeated=1))
+    assert (finding.severity, finding.effect) == (Severity.NOTE, None)
+    assert "nothing tells whether the program left it out" in finding.message
+    together = KeyView((at_end(0.5, "hit", kind="compute", synced=True),) * 2)
+    assert the_finding("LRG403", stage(together, repeated=1)).severity is Severity.WARNING
 
 
 def test_the_largest_value_is_the_same_with_a_sample_twice() -> None:

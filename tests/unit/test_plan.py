@@ -303,6 +303,12 @@ def test_what_is_not_found_is_left_alone(last: Update) -> None:
     assert plan([A, C], [B, last], repeated=1, columns=of_the_data).left_out == 0
 
 
+@pytest.mark.parametrize(("pools", "left_out"), [((), 1), ((4,), 1), ((2,), 0), ((1,), 0), ((4, 2), 0)])
+def test_a_candidate_of_every_query_is_left_alone(pools: tuple[int, ...], left_out: int) -> None:
+    """Each query has two rows: all samples of a dataloader, or as many for each of them."""
+    assert plan([A, C], [B, A], repeated=1, pools=pools).left_out == left_out
+
+
 def test_where_each_sample_is_several_rows_it_is_as_many() -> None:
     """A document is a row of each of two topics."""
     first = update([0, 1] * 3, [0.9, 0.3, 0.2, 0.8, 0.4, 0.7], [1, 0, 0, 0, 0, 1])
