@@ -65,11 +65,6 @@ class SourceView(ForeignState):
     suppressed: Sequence[Sequence[str]] = ()
 
     @property
-    def rows_dropped(self) -> bool:
-        """Whether there is no value because rows were dropped to stay within the guard's memory."""
-        return self.plan.lacks_rows
-
-    @property
     def holds_others(self) -> bool:
         """Whether the metric holds rows that do not belong to the epoch."""
         return self.shared > 0 or (self.stale > 0 and not self.dropped)

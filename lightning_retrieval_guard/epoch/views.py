@@ -16,7 +16,6 @@ from lightning_retrieval_guard.epoch.repeated_samples import NOT_REPEATED, ROUND
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.findings import Effect
-from lightning_retrieval_guard.settings import QueryScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +202,6 @@ class EpochView:
         batches: The number of batches that each rank has seen.
         repeated: The samples that came again, of all dataloaders that of which most did.
         repeated_in: Those of each dataloader.
-        declared_scope: What the user declared about query ids.
         monitored: Keys that a checkpoint, early stopping or a scheduler monitors.
         unregistered: Metrics that are not part of the module.
         computed_alone: Metrics that some ranks computed and others did not, where the guard supplied the value.
@@ -223,7 +221,6 @@ class EpochView:
     batches: tuple[int, ...] = ()
     repeated: Repeated = NOT_REPEATED
     repeated_in: Mapping[int, Repeated] = field(default_factory=dict)
-    declared_scope: QueryScope = "auto"
     monitored: frozenset[str] = frozenset()
     unregistered: tuple[Unregistered, ...] = ()
     computed_alone: tuple[ComputeCall, ...] = ()

@@ -54,7 +54,7 @@ class MeanOfBatches(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            reason = _reason(key, epoch) if key.averages_batches and key.is_shared else None
+            reason = _reason(key) if key.averages_batches and key.is_shared else None
             if reason is not None:
                 message = (
                     f"'{key.first.name}' is the mean of {key.total('calls'):.0f} values on single batches, {reason}."
@@ -62,7 +62,7 @@ class MeanOfBatches(Rule):
                 yield self.at_key(epoch, key, message, effect=effect_of(epoch, key))
 
 
-def _reason(key: KeyView, epoch: EpochView) -> str | None:
+def _reason(key: KeyView) -> str | None:
     """Why the mean is not the value, where that is certain."""
     source = key.source
     if source is None:

@@ -60,7 +60,6 @@ class Judgement:
             batches=tuple(message["batches"] for message in last),
             repeated=most_repeated(repeated.values()),
             repeated_in=repeated,
-            declared_scope=self._run.settings.query_scope,
             monitored=frozenset(key for message in last for key in message["monitored"]),
             unregistered=tuple(unregistered_of(epoch.exchanges)),
             computed_alone=tuple(epoch.computed_alone) if last else (),

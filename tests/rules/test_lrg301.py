@@ -130,9 +130,7 @@ def test_legal_programs_are_silent(view: SourceView) -> None:
 def test_a_declared_scope_makes_it_certain() -> None:
     view = restarting([FIRST, SECOND], scope="batch")
     assert view.plan.ids_restart
-    assert the_finding("LRG301", stage(logged(view, 1.0), declared_scope="batch")).effect.reference == pytest.approx(
-        2.5 / 3
-    )
+    assert the_finding("LRG301", stage(logged(view, 1.0))).effect.reference == pytest.approx(2.5 / 3)
 
 
 def test_a_declared_scope_says_nothing_of_ids_that_are_unique() -> None:
@@ -140,7 +138,7 @@ def test_a_declared_scope_says_nothing_of_ids_that_are_unique() -> None:
     for ranks in ([[FIRST, other]], [[FIRST], [other]]):
         view = restarting(*ranks, scope="batch")
         assert view.plan.ids_restart
-        assert not findings_of("LRG301", stage(logged(view), declared_scope="batch"))
+        assert not findings_of("LRG301", stage(logged(view)))
 
 
 def test_a_value_of_each_batch_is_not_merged() -> None:
