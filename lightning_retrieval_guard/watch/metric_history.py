@@ -215,7 +215,9 @@ class MetricHistory:
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.epoch for feed in feeds)
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
-        whole = is_one_life and combines and fed_here and fed_now and updates == calls
+        # a run before this one may have fed it too
+        all_seen = updates == metric.update_count
+        whole = is_one_life and combines and fed_here and fed_now and all_seen and updates == calls
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
             shared = sum(count for feed, count in feeds.items() if feeding.is_of_another(feed, dataloader))
