@@ -230,6 +230,11 @@ def loader_at(trainer: Any, dataloader: int | None) -> Any | None:
     return loaders[dataloader] if in_turn else None
 
 
+def draws_from_several(trainer: Any) -> bool:
+    """Whether the running loop has several dataloaders."""
+    return len(trainer._active_loop._combined_loader.flattened) > 1
+
+
 def count_of_writes(tensor: Tensor) -> int | None:
     """How often a tensor was written to, or ``None`` in inference mode, where torch does not count."""
     return None if tensor.is_inference() else int(tensor._version)

@@ -89,7 +89,8 @@ class PaddedSamples(Rule):
         by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
         counted_once = bool(key.repeated) or all(by_rows + by_states)
         shown = epoch.states_behind(key) if key.first.shows_object else []
-        can = counted_once or (bool(shown) and all(by_rows) and all(states.may_count_once for states in shown))
+        may_count_once = all(_may_count_once(states, repeated.count) for states in shown)
+        can = counted_once or (bool(shown) and all(by_rows) and may_count_once)
         advice = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
         fix = f"Use {advice}a dataset whose size the world size divides, or one device for final numbers."
         is_known = counted_once and bool(key.repeated or key.source or key.recomputed is not None)
@@ -101,6 +102,11 @@ class PaddedSamples(Rule):
 def _are_extremes(states: StateView) -> bool:
     """Whether the metric holds nothing but a largest or smallest value, which no sample changes that comes twice."""
     return all(facts.extremes for facts in states.present)
+
+
+def _may_count_once(states: StateView, repeated: int) -> bool:
+    """Whether correct mode counts the repeated samples of the dataloader that fed a metric once."""
+    return states.counts_once or sum(facts.fed_repeated for facts in states.present) == repeated
 
 
 def _counts_in_no_metric(epoch: EpochView) -> bool:

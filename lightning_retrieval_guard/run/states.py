@@ -96,13 +96,21 @@ class LocalStates:
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
             last_of=None if self.beside is None else self.beside.last_of,
-            fed_repeated=self.record.fed_repeated == (self.epoch, self.dataloader),
+            fed_repeated=self._fed_repeated,
             is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
             extremes=bool(states) and all(how in ("max", "min") for how, *_ in states),
             group=group,
             suppressed=patterns_of(self.suppressed),
         )
+
+    @property
+    def _fed_repeated(self) -> bool:
+        """Whether a dataloader fed it a repeated sample, and no other one fed it in the epoch."""
+        fed = self.record.fed_repeated
+        dataloaders = {feed.dataloader for feed in self.record.feeds if feed.epoch == self.epoch}
+        # in a hook that has reset it nothing feeds it any more
+        return fed is not None and fed[0] == self.epoch and dataloaders <= {fed[1]}
 
     @property
     def beside(self) -> Beside | None:

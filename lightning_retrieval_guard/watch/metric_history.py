@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
-from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord, UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Dropped, Feed, MetricRecord, UpdateContext, fed_in
 
 
 def may_be_stale(metric: Metric, stage: str) -> bool:
@@ -168,12 +168,17 @@ class MetricHistory:
     count: int = 0
     _record: MetricRecord | None = None
     _generation: int = 0
+    _feeds: Mapping[Feed, int] = field(default_factory=dict)
 
     def note(self, record: MetricRecord) -> None:
         """Another value came from a metric."""
         if record is not self._record or record.generation != self._generation:
-            self._record, self._generation = record, record.generation
+            self._record, self._generation, self._feeds = record, record.generation, record.feeds
             self.count += 1
+
+    def fed_in(self, epoch: int) -> int | None:
+        """The one dataloader, in the steps of which alone the metric was fed in an epoch; ``None`` if that is none."""
+        return fed_in(epoch, [(self._record, self._feeds)]) if self._record is not None and self.count == 1 else None
 
     @property
     def metric(self) -> Any:

@@ -169,6 +169,8 @@ class MetricRecord:
     beside: Beside | None = None
     # the epoch and the dataloader that fed it a repeated sample, where nothing goes beside it
     fed_repeated: tuple[int, int | None] | None = None
+    # the last epoch that fed it when its batches were over
+    fed_after_steps: int | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -257,11 +259,27 @@ class MetricRecord:
     def start_over(self) -> None:
         """The metric begins a new life."""
         self.generation += 1
-        self.beside = self.fed_repeated = None
+        self.beside = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)
         self.left_rows_out = False
+
+
+def fed_in(epoch: int, lives: Iterable[tuple[MetricRecord, Iterable[Feed]]]) -> int | None:
+    """The one dataloader in the steps of which metrics were fed in an epoch; ``None`` if there is none.
+
+    Args:
+        epoch: The epoch.
+        lives: The metrics, each with what fed it.
+    """
+    dataloaders: set[int | None] = set()
+    for record, feeds in lives:
+        # it holds samples of any of them
+        if (record.leader or record).fed_after_steps == epoch:
+            return None
+        dataloaders |= {feed.dataloader for feed in feeds if feed.epoch == epoch}
+    return dataloaders.pop() if len(dataloaders) == 1 else None
 
 
 class SomeUpdates:
@@ -354,6 +372,8 @@ class UpdateContext:
             counted: Whether its query ids were seen to be counted from zero.
         """
         record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
+        if not self.in_step:
+            record.fed_after_steps = self.epoch
         samples, source = None, (self.stage, self.dataloader)
         if self.samples is not None:
             # those since its last update by the same dataloader of the same stage

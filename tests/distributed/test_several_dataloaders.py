@@ -12,6 +12,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
+from torchmetrics.retrieval import RetrievalMRR
 
 from .harness import Pool
 from .ranks import on_ranks
@@ -19,6 +22,52 @@ from .ranks import on_ranks
 pytestmark = pytest.mark.timeout(60)
 
 SCORES = torch.rand(60, generator=torch.Generator().manual_seed(1))
+LABELS = (SCORES > 0.6).long()
+
+
+class OneForEach(LightningModule):
+    """Has metrics for each of two dataloaders, the first of which has a sample too few for two devices."""
+
+    sizes = (21, 24)
+
+    def __init__(self) -> None:
+        super().__init__()
+        metrics = [MetricCollection(BinaryAccuracy(), BinaryF1Score(), prefix=f"{index}/") for index in range(2)]
+        self.collections = torch.nn.ModuleList(metrics)
+        self.losses = torch.nn.ModuleList([MeanMetric(), MeanMetric()])
+        self.ranks = torch.nn.ModuleList([RetrievalMRR(), RetrievalMRR()])
+
+    def val_dataloader(self) -> Any:
+        return [DataLoader(range(size), batch_size=4) for size in self.sizes]
+
+    def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
+        scores, labels = SCORES[batch], LABELS[batch]
+        self.collections[dataloader_idx].update(scores, labels)
+        self.losses[dataloader_idx].update(scores)
+        self.log(f"{dataloader_idx}/loss", self.losses[dataloader_idx], add_dataloader_idx=False)
+        self.log(f"{dataloader_idx}/mean", scores.mean(), sync_dist=True, add_dataloader_idx=False)
+        rows = torch.stack([scores, 1 - scores], 1), torch.stack([labels, 1 - labels], 1), batch[:, None].expand(-1, 2)
+        self.ranks[dataloader_idx].update(*(column.flatten() for column in rows))
+        self.log(f"{dataloader_idx}/mrr", self.ranks[dataloader_idx], add_dataloader_idx=False)
+
+    def on_validation_epoch_end(self) -> None:
+        for metrics in self.collections:
+            self.log_dict(metrics.compute())
+            metrics.reset()
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_a_repeated_sample_of_one_dataloader_is_not_in_keys_of_the_other(pools: Mapping[int, Pool], mode: str) -> None:
+    (plain, _), (shown, _) = (on_ranks(pools[2], OneForEach, one) for one in ("none", mode))
+    about = {finding.key: finding for finding in shown.found if finding.key in plain.numbers}
+    assert {key[0] for key in about} == {"0"}
+    assert about.keys() >= {"0/BinaryAccuracy", "0/loss", "0/mean"}
+    assert {key: number for key, number in shown.numbers.items() if key[0] == "1"} == {
+        key: number for key, number in plain.numbers.items() if key[0] == "1"
+    }
+    # also where the hook has reset the metric
+    advised = {key: finding.fix.startswith("Use mode='correct'") for key, finding in about.items()}
+    assert set(advised.values()) == {mode == "warn"}
 
 
 class AtOnce(LightningModule):
