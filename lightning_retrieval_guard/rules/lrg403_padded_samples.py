@@ -59,7 +59,8 @@ class PaddedSamples(Rule):
         for key in epoch.keys:
             plans = [source.plan for source in key.sources]
             is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
-            states_shown = epoch.states_behind(key) if key.first.shows_object and not plans else []
+            shows_value = key.first.shows_object or key.recomputed is not None
+            states_shown = epoch.states_behind(key) if shows_value and not plans else []
             is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
             if epoch.repeated_at(key).count and not is_fed_once and not is_same:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
