@@ -167,7 +167,7 @@ class MetricRecord:
     leader: MetricRecord | None = None
     # what it would hold of one dataloader alone, and without the sample that the sampler repeated
     beside: Beside | None = None
-    # the epoch and the dataloader that fed it a repeated sample, where nothing goes beside it
+    # the epoch and the dataloader that fed it a repeated sample, and fed it last, where nothing goes beside it
     fed_repeated: tuple[int, int | None] | None = None
     # the last epoch that fed it when its batches were over
     fed_after_steps: int | None = None
@@ -372,8 +372,9 @@ class UpdateContext:
             counted: Whether its query ids were seen to be counted from zero.
         """
         record.fed_by.setdefault(self.stage, set()).add(self.dataloader)
-        if not self.in_step:
-            record.fed_after_steps = self.epoch
+        record.fed_after_steps = record.fed_after_steps if self.in_step else self.epoch
+        if record.fed_repeated != (self.epoch, self.dataloader):
+            record.fed_repeated = None
         samples, source = None, (self.stage, self.dataloader)
         if self.samples is not None:
             # those since its last update by the same dataloader of the same stage

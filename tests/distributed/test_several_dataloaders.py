@@ -70,6 +70,30 @@ def test_a_repeated_sample_of_one_dataloader_is_not_in_keys_of_the_other(pools: 
     assert set(advised.values()) == {mode == "warn"}
 
 
+class OneForBoth(OneForEach):
+    """Has one metric for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = BinaryAccuracy()
+
+    def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.accuracy.update(SCORES[batch] - 0.1, LABELS[batch])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("accuracy", self.accuracy.compute())
+        self.accuracy.reset()
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_a_metric_that_another_dataloader_has_fed_since_is_not_corrected(pools: Mapping[int, Pool], mode: str) -> None:
+    (plain, _), (shown, _) = (on_ranks(pools[2], OneForBoth, one) for one in ("none", mode))
+    assert shown.numbers == plain.numbers
+    (finding,) = shown.found
+    assert (finding.code, finding.key, finding.corrected) == ("LRG403", "accuracy", False)
+    assert "mode='correct'" not in finding.fix
+
+
 class AtOnce(LightningModule):
     """Gets a batch from each of two dataloaders at once, and weighs the mean of each by its samples."""
 
