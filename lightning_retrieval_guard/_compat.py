@@ -223,9 +223,16 @@ def loader_at(trainer: Any, dataloader: int | None) -> Any | None:
     if combined is None:
         return None
     loaders = combined.flattened
-    if dataloader is not None:
-        return loaders[dataloader]
-    return loaders[0] if len(loaders) == 1 else None
+    if len(loaders) == 1:
+        return loaders[0]
+    # Lightning counts the dataloaders of an evaluation from 0, also where a batch comes from all of them
+    in_turn = dataloader is not None and combined._mode == "sequential"
+    return loaders[dataloader] if in_turn else None
+
+
+def draws_from_several(trainer: Any) -> bool:
+    """Whether the running loop has several dataloaders."""
+    return len(trainer._active_loop._combined_loader.flattened) > 1
 
 
 def count_of_writes(tensor: Tensor) -> int | None:

@@ -147,6 +147,8 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
         lacks_states: Whether the metric behind it holds nothing that torchmetrics could combine.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
+        fed_in: The dataloader in the steps of which it was logged, or the metric behind it fed, where there are several
+            and that is known.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
         first_sample: What that sample adds to it, where the value is a mean over samples.
         last_batch: The sum over the last batch, where it ends on a repeated sample.
@@ -170,6 +172,7 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     lacks_states: bool = False
     value: float | None = None
     weight: float | None = None
+    fed_in: int | None = None
     first_batch: float | None = None
     first_sample: float | None = None
     last_batch: float | None = None

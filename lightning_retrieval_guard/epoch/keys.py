@@ -165,7 +165,9 @@ class LoggedKey:
         first = self.first
         if first.kind not in ("compute", "forward") or not first.in_step or first.reduction != "mean":
             return False
-        return self.total("calls") > 1 and not self.shows_running
+        # such as that of the whole epoch, which is logged with the last batch
+        is_one_value = first.kind == "compute" and all(facts.synced and facts.calls == 1 for facts in self.present)
+        return self.total("calls") > 1 and not is_one_value and not self.shows_running
 
     @property
     def splits_queries(self) -> bool:

@@ -242,7 +242,7 @@ class EpochView:
 
     def repeated_at(self, key: KeyView) -> Repeated:
         """The samples that came again in what a key shows."""
-        dataloader = key.first.dataloader
+        dataloader = key.first.fed_in if key.first.dataloader is None else key.first.dataloader
         return self.repeated if dataloader is None else self.repeated_in.get(dataloader, NOT_REPEATED)
 
     def keys_of(self, source: SourceView) -> list[KeyView]:

@@ -173,12 +173,20 @@ def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
     # What the sanity check saw counts no longer once a whole epoch was seen.
     if earlier is not None and (earlier.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
         ranks = tuple(sorted({*earlier.ranks, *finding.ranks}))
-        merged = replace(finding, count=earlier.count + 1, ranks=ranks).with_effect(finding.effect or earlier.effect)
+        corrected = _are_corrected(earlier, finding)
+        # a number that was replaced in an earlier epoch is none that was logged
+        effect = finding.effect or (earlier.effect if corrected or not earlier.corrected else None)
+        merged = replace(finding, count=earlier.count + 1, ranks=ranks, corrected=corrected).with_effect(effect)
         # What was wrong once stays wrong, even if a later epoch shows no effect.
-        severity = finding.severity if finding.is_serious else earlier.severity
-        finding = replace(merged, severity=severity, corrected=earlier.corrected or finding.corrected)
+        finding = replace(merged, severity=finding.severity if finding.is_serious else earlier.severity)
     into[finding.identity] = finding
     return finding
+
+
+def _are_corrected(*findings: Finding) -> bool:
+    """Whether numbers were replaced, wherever there was something wrong."""
+    serious = [finding for finding in findings if finding.is_serious]
+    return all(finding.corrected for finding in serious or findings)
 
 
 def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:

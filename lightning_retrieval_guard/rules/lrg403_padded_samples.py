@@ -59,7 +59,8 @@ class PaddedSamples(Rule):
         for key in epoch.keys:
             plans = [source.plan for source in key.sources]
             is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
-            states_shown = epoch.states_behind(key) if key.first.shows_object and not plans else []
+            shows_value = key.first.shows_object or key.recomputed is not None
+            states_shown = epoch.states_behind(key) if shows_value and not plans else []
             is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
             if epoch.repeated_at(key).count and not is_fed_once and not is_same:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
@@ -91,7 +92,8 @@ class PaddedSamples(Rule):
         by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
         counted_once = bool(key.repeated) or all(by_rows + by_states)
         shown = epoch.states_behind(key) if key.first.shows_object else []
-        can = counted_once or (bool(shown) and all(by_rows) and all(states.may_count_once for states in shown))
+        may_count_once = all(_may_count_once(states, repeated.count) for states in shown)
+        can = counted_once or (bool(shown) and all(by_rows) and may_count_once)
         option = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
         fix = f"Use {option}a dataset whose size the world size divides, or one device for final numbers."
         is_known = counted_once and bool(key.repeated or key.source or key.recomputed is not None)
@@ -103,6 +105,11 @@ class PaddedSamples(Rule):
 def _are_extremes(states: StateView) -> bool:
     """Whether the metric holds nothing but a largest or smallest value, which no sample changes that comes twice."""
     return all(facts.extremes for facts in states.present)
+
+
+def _may_count_once(states: StateView, repeated: int) -> bool:
+    """Whether correct mode counts the repeated samples of the dataloader that fed a metric once."""
+    return states.counts_once or sum(facts.fed_repeated for facts in states.present) == repeated
 
 
 def _counts_in_no_metric(epoch: EpochView) -> bool:

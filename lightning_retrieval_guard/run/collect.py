@@ -79,8 +79,18 @@ class FactCollector:
             shows=shows,
             is_composed=bool(key.shown_parts),
             holds_unseen_rows=key.holds_unseen_rows,
+            fed_in=self._fed_in(facts, key, epoch),
             **self._shard(facts, key),
         )
+
+    def _fed_in(self, facts: KeyFacts, key: KeyRecord, epoch: RunningEpoch) -> int | None:
+        """The dataloader behind a key that does not name one of several."""
+        if facts.dataloader is not None or facts.mixed or not _compat.draws_from_several(self._run.trainer):
+            return None
+        if facts.kind != "plain":
+            return key.fed_in(epoch.record.epoch)
+        # Lightning refuses a key without a dataloader in the steps of two
+        return epoch.record.dataloader if facts.in_step else None
 
     def _shard(self, facts: KeyFacts, key: KeyRecord) -> dict[str, Any]:
         metric = key.shown.metric() if key.shown is not None else None

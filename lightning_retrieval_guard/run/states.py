@@ -95,7 +95,7 @@ class LocalStates:
             holds_joined=any(state and _differs_from_nothing(state[0], part) for state, part in joined),
             averages=any(how == "mean" for how, *_ in states),
             last_of=None if self.beside is None else self.beside.last_of,
-            fed_repeated=self.record.fed_repeated == self.feed,
+            fed_repeated=self.record.fed_repeated is not None and self.record.fed_repeated.epoch == self.feed.epoch,
             is_apart=self.beside is not None and self.beside.is_apart,
             stacks=any(not isinstance(state, list) and (how is None or callable(how)) for how, state, _ in states),
             extremes=bool(states) and all(how in ("max", "min") for how, *_ in states),
@@ -124,6 +124,15 @@ class LocalStates:
             }
         inputs = {} if beside is None else {FIRST: beside.first, LAST: beside.last}
         return states | {name: Held(0, {"inputs": samples}) for name, samples in inputs.items() if samples}
+
+
+def _is_fed_on(earlier: StateView | None, view: StateView) -> bool:
+    """Whether a metric was fed since the ranks exchanged facts before, without a reset in between."""
+    pairs = zip(earlier.facts, view.facts, strict=True) if earlier is not None else ()
+    return any(
+        before is not None and now is not None and (before.life, now.updates > before.updates) == (now.life, True)
+        for before, now in pairs
+    )
 
 
 def _differs_from_nothing(part: Any, metric: Any) -> bool:
@@ -219,6 +228,9 @@ class StateMerger:
         """
         views = {(view.name, view.ranks): view for view in make_state_views(messages)}
         wanted = {view_key: view for view_key, view in views.items() if view.is_wanted}
+        # what was merged is no longer what such a metric holds
+        for view_key in [view_key for view_key, view in views.items() if _is_fed_on(self._views.get(view_key), view)]:
+            del self._views[view_key]
         # what was merged at an exchange before need not travel again
         new = {view_key: view for view_key, view in wanted.items() if not self._is_unchanged(view_key, view)}
         if new and self._run.settings.corrects:

@@ -22,6 +22,7 @@ from lightning_retrieval_guard.watch.metric_lives import (
     MetricLife,
     MetricRecord,
     SomeUpdates,
+    fed_in,
     life_of,
 )
 from lightning_retrieval_guard.watch.sample_means import BatchMean, SampleMeans
@@ -230,6 +231,13 @@ class KeyRecord:
         if metric is None or not _compat.is_composition(metric):
             return []
         return [part for _, part in _compat.named_modules(metric) if part is not metric]
+
+    def fed_in(self, epoch: int) -> int | None:
+        """The one dataloader in the steps of which the metrics behind it were fed; ``None`` if there is none."""
+        if self.history.count:
+            return self.history.fed_in(epoch)
+        lives = [life_of(life) for life in self.lives]
+        return fed_in(epoch, [(life.record, life.feeds) for life in lives])
 
     def note_repeated(self, repeats: Repeats, value: Any, means: SampleMeans) -> None:
         """Take in the mean of a batch, one sample of which the sampler repeats."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import SourceMetricFacts
-from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord
-from lightning_retrieval_guard.watch.update_context import UpdateContext
+from lightning_retrieval_guard.watch.metric_lives import Dropped, MetricRecord, fed_in
+from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 
 def may_be_stale(metric: Metric, stage: str | None) -> bool:
@@ -169,12 +169,17 @@ class MetricHistory:
     count: int = 0
     _record: MetricRecord | None = None
     _generation: int = 0
+    _feeds: Mapping[Feed, int] = field(default_factory=dict)
 
     def note(self, record: MetricRecord) -> None:
         """Another value came from a metric."""
         if record is not self._record or record.generation != self._generation:
-            self._record, self._generation = record, record.generation
+            self._record, self._generation, self._feeds = record, record.generation, record.feeds
             self.count += 1
+
+    def fed_in(self, epoch: int) -> int | None:
+        """The one dataloader, in the steps of which alone the metric was fed in an epoch; ``None`` if that is none."""
+        return fed_in(epoch, [(self._record, self._feeds)]) if self._record is not None and self.count == 1 else None
 
     @property
     def metric(self) -> Any:
@@ -216,7 +221,9 @@ class MetricHistory:
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.feed.epoch for feed in feeds)
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
-        whole = is_one_life and combines and fed_here and fed_now and updates == calls
+        # a run before this one may have fed it too
+        all_seen = updates == metric.update_count
+        whole = is_one_life and combines and fed_here and fed_now and all_seen and updates == calls
         facts = SourceMetricFacts(type(metric).__name__, is_mean_of_batches(metric), running, whole)
         if kind != "forward":
             lost = sum(count for feed, count in self._record.lost.items() if feed.epoch == feeding.feed.epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,8 +156,10 @@ class MetricRecord:
     # the same of an epoch that goes on after another stage, and what that stage made it forget: feeds with updates
     outer: Beside | None = None
     lost: dict[Feed, int] = field(default_factory=dict)
-    # what fed it a repeated sample, where nothing goes beside it
+    # what fed it a repeated sample, and fed it last, where nothing goes beside it
     fed_repeated: Feed | None = None
+    # the last epoch that fed it when its batches were over
+    fed_after_steps: int | None = None
     # whether an update has left rows out
     left_rows_out: bool = False
     # the batch in which it was made in a step
@@ -220,6 +222,9 @@ class MetricRecord:
         self.feeds[feed] = self.feeds.get(feed, 0) + 1
         if context is not None and feed != self.fed_last:
             self.fed_by.setdefault(feed.stage, set()).add(feed.dataloader)
+            self.fed_repeated = self.fed_repeated if self.fed_repeated == feed else None
+        if context is not None and not context.in_step:
+            self.fed_after_steps = feed.epoch
         self.fed_last = feed
         if self.is_rows:
             self.infos.append(UpdateInfo(Batch() if context is None else context.batch_of(self, given.ids), feed))
@@ -269,11 +274,27 @@ class MetricRecord:
         for feed in lost:
             self.lost[feed] = self.lost.get(feed, 0) + self.feeds[feed]
         self.generation += 1
-        self.beside = self.fed_repeated = self.fed_last = None
+        self.beside = self.fed_last = None
         self.infos = []
         self.feeds = {}
         self.checked_parts = (0, 0)
         self.left_rows_out = False
+
+
+def fed_in(epoch: int, lives: Iterable[tuple[MetricRecord, Iterable[Feed]]]) -> int | None:
+    """The one dataloader in the steps of which metrics were fed in an epoch; ``None`` if there is none.
+
+    Args:
+        epoch: The epoch.
+        lives: The metrics, each with what fed it.
+    """
+    dataloaders: set[int | None] = set()
+    for record, feeds in lives:
+        # it holds samples of any of them
+        if (record.leader or record).fed_after_steps == epoch:
+            return None
+        dataloaders |= {feed.dataloader for feed in feeds if feed.epoch == epoch}
+    return dataloaders.pop() if len(dataloaders) == 1 else None
 
 
 class SomeUpdates:

@@ -9,10 +9,12 @@ import pytest
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryF1Score
 
 from lightning_retrieval_guard import RetrievalGuard
 from tests.distributed.programs.data import Batch, rows_of
 
+from .alone import alone
 from .programs import Trainable, make_trainer
 
 pytestmark = pytest.mark.timeout(60)
@@ -61,3 +63,25 @@ def test_compute_with_a_memory_goes_on_as_without_a_guard() -> None:
     assert fit(warn) == plain
     assert {finding.code for finding in warn.findings if finding.effect is not None} == {"LRG402"}
     assert fit(correct)[0] == plain[0]
+
+
+class Averaged(Trainable, LightningModule):
+    """LRG302: logs the mean of the F1 scores of batches, of a metric that nobody resets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = BinaryF1Score()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores, target, _ = rows_of(batch)
+        self.log("f1", self.metric(scores, target), batch_size=len(batch["query"]))
+
+
+def test_what_a_run_before_has_fed_is_not_in_the_value_of_an_epoch() -> None:
+    module, guard = Averaged(), RetrievalGuard("correct")
+    alone(module, limit_val_batches=2)
+    plain = alone(Averaged(), limit_val_batches=3)
+    assert alone(module, guard, limit_val_batches=3).numbers == plain.numbers
+    assert [(finding.code, finding.corrected, finding.effect) for finding in guard.findings] == [
+        ("LRG302", False, None)
+    ]

@@ -107,6 +107,16 @@ def test_another_metric_that_is_no_mean() -> None:
     assert the_finding("LRG302", stage(key)).effect.reference == 0.65
 
 
+def test_a_value_that_each_rank_logs_once_is_no_mean_where_the_metric_combined_the_ranks() -> None:
+    # such as compute() with the last batch
+    once = steps((0.5, 4, 4), kind="compute", metric="BinaryF1Score", mean=False, world_size=2)
+    combined = replace(once, synced=True)
+    assert not findings_of("LRG302", stage(KeyView((combined, combined), batches=(3, 3))))
+    assert findings_of("LRG302", stage(KeyView((once, replace(once, value=2.4)), batches=(3, 3))))
+    twice = replace(combined, calls=2)
+    assert findings_of("LRG302", stage(KeyView((twice, twice), batches=(3, 3))))
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -237,6 +237,8 @@ def test_the_largest_value_is_the_same_with_a_sample_twice() -> None:
     # the mean of the values of batches is no maximum
     of_step = KeyView((facts("val_max", kind="forward", shows=["mean"], value=1.0, weight=1.0),) * 2)
     assert findings_of("LRG403", stage(of_step, states=(largest,), repeated=1))
+    # it is where correct mode has the metric compute it
+    assert not findings_of("LRG403", stage(replace(of_step, recomputed=2.0), states=(largest,), repeated=1))
 
 
 def test_what_was_made_of_corrected_metrics_is_right() -> None:

@@ -149,6 +149,14 @@ def test_of_a_mean_that_is_right_nothing_is_told() -> None:
         assert described(metric, {HERE: 3}, kind=kind, calls=calls) == SourceMetricFacts()
 
 
+def test_a_metric_that_another_run_has_fed_too_does_not_hold_the_epoch_alone() -> None:
+    metric, lives = BinaryF1Score(), MetricHistory()
+    lives.note(record_of(metric, {HERE: 3}))
+    assert lives.describe("forward", 3, None, NOW, 1).whole
+    metric._update_count = 5  # two updates before this run
+    assert not lives.describe("forward", 3, None, NOW, 1).whole
+
+
 def test_a_reset_begins_another_life() -> None:
     metric, lives = BinaryF1Score(), MetricHistory()
     record = record_of(metric, {HERE: 1})

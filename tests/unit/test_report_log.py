@@ -151,7 +151,20 @@ def test_the_latest_numbers_are_kept() -> None:
 def test_what_was_wrong_once_stays_wrong() -> None:
     assert merged(WRONG, FINDING.with_effect(Effect(0.5, 0.5))).severity is Severity.ERROR
     assert merged(NOTE, WRONG).severity is Severity.ERROR
-    assert merged(replace(WRONG, corrected=True), WRONG).corrected
+
+
+def test_what_was_corrected_in_one_epoch_and_not_in_another_is_not_corrected() -> None:
+    corrected = replace(WRONG, corrected=True)
+    assert merged(corrected, corrected).corrected
+    assert merged(corrected, NOTE).corrected
+    assert merged(NOTE, corrected).corrected
+    assert not merged(corrected, FINDING).corrected
+    assert not merged(FINDING, corrected).corrected
+
+
+def test_a_number_that_was_replaced_is_none_that_was_logged() -> None:
+    assert merged(replace(WRONG, corrected=True), FINDING).effect is None
+    assert merged(replace(WRONG, corrected=True), NOTE).effect == EFFECT
 
 
 # --- the end of a run -----------------------------------------------------------------------------------------
