@@ -22,8 +22,8 @@ from lightning_retrieval_guard.run.states import LocalStates, StateMerger
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
+from lightning_retrieval_guard.watch.metric_history import value_of_shard
 from lightning_retrieval_guard.watch.metrics import MetricWatch
-from lightning_retrieval_guard.watch.shard import value_of_shard
 from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.unregistered import collect_unregistered
 

@@ -25,8 +25,8 @@ from lightning_retrieval_guard.watch.metric_lives import (
     fed_in,
     life_of,
 )
-from lightning_retrieval_guard.watch.sample_means import BatchMean, SampleMeans
 from lightning_retrieval_guard.watch.suppressions import Suppressed
+from lightning_retrieval_guard.watch.torch_functions import BatchMean, SampleMeans
 from lightning_retrieval_guard.watch.update_context import Repeats
 
 How = Literal["compute", "forward"]

@@ -9,10 +9,9 @@ from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.keys import KeyRecord
-    from lightning_retrieval_guard.watch.merged import Given
     from lightning_retrieval_guard.watch.metric_lives import MetricRecord
     from lightning_retrieval_guard.watch.stage import StageRecord
-    from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
+    from lightning_retrieval_guard.watch.update_context import Feed, Given, UpdateContext
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
@@ -49,27 +48,6 @@ def merged_into(leader: Metric, member: Metric) -> Merged | None:
             ignores = ignores if _compat.is_rows_metric(member) else None
             return Merged(why, "setting", ignores, of_leader is not None)
     return None
-
-
-class Given(NamedTuple):
-    """The arguments of an update; rows and ids are those of a retrieval metric, as torchmetrics names its arguments."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def rows(self) -> int | None:
-        """The number of rows, where they came as a tensor."""
-        preds = self._argument("preds", 0)
-        return preds.numel() if isinstance(preds, Tensor) else None
-
-    @property
-    def ids(self) -> Any:
-        """The query ids."""
-        return self._argument("indexes", 2)
-
-    def _argument(self, name: str, index: int) -> Any:
-        return self.kwargs.get(name, self.args[index] if index < len(self.args) else None)
 
 
 def _is_torchmetrics(function: Any) -> bool:

@@ -12,9 +12,9 @@ from torchmetrics import Metric, MetricCollection
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.watch.keys import How
 from lightning_retrieval_guard.watch.listener import WatchListener
-from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
+from lightning_retrieval_guard.watch.update_context import Given
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
@@ -257,13 +258,64 @@ def compute_value(metric: Any, alone: bool) -> float | None:
         metric: The metric.
         alone: Whether this is the only rank. Else it combines ranks as it does by itself, so all ranks must compute.
     """
+    with _computing(metric), _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
+        return _number_of(metric.compute())
+
+
+def value_of_shard(metric: Any) -> float | None:
+    """The value of this rank's states, where the metric never combines ranks; the metric stays as it was.
+
+    ``None`` where it combines ranks, keeps rows, was fed nothing, or has no value that is one number.
+    """
+    parts = _compat.metrics_in(metric) or {"": metric}
+    if any(_compat.is_rows_metric(part) or not _compat.stays_on_rank(part) for part in parts.values()):
+        return None
+    if all(_compat.is_blank(part) for part in parts.values()):
+        return None  # a rank that was fed nothing has no shard
+    # compute() may write to the tensors that the metric holds
+    states = {
+        path: (part.update_count, _compat.copied_states(_compat.held_states(part))) for path, part in parts.items()
+    }
+    with (
+        contextlib.suppress(Exception),  # the program did not compute here: its own call will raise
+        _computing(metric),
+        _compat.WithStates(parts, states),
+        _compat.WithoutSync(metric),
+        _WithoutCollectives() as collectives,  # type: ignore[no-untyped-call]
+    ):
+        value = metric.compute()
+        return None if collectives.refused else _number_of(value)
+    return None
+
+
+@contextlib.contextmanager
+def _computing(metric: Any) -> Iterator[None]:
+    """A metric is computed although the program did not ask for it: nothing of that stays."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _compat.attributes_kept(metric):
-        warnings.simplefilter("ignore")  # the program did not compute here
-        # no old value is taken
+        warnings.simplefilter("ignore")
+        # an old value may be that of other states
         _compat.forget_computed(metric)
-        with _compat.WithoutSync(metric) if alone else contextlib.nullcontext():
-            value = metric.compute()
-        return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+        yield
+
+
+def _number_of(value: Any) -> float | None:
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
+class _WithoutCollectives(TorchDispatchMode):
+    """Context: whatever talks to other ranks raises, as these may not compute here.
+
+    Attributes:
+        refused: Whether anything did; the program may have caught the error.
+    """
+
+    refused = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in getattr(func, "namespace", ""):  # what is built of other operators has none in old versions
+            self.refused = True
+            raise RuntimeError(f"{func} would have to wait for the other ranks")
+        return func(*args, **(kwargs or {}))
 
 
 def _is_wrapper(metric: Metric) -> bool:

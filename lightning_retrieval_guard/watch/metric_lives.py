@@ -15,9 +15,9 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.query_ids import Batch
 from lightning_retrieval_guard.epoch.row_table import RowStates, ScoredUpdate
 from lightning_retrieval_guard.watch.call_site import CallSite
-from lightning_retrieval_guard.watch.merged import Given, Merged, merged_into
+from lightning_retrieval_guard.watch.merged import Merged, merged_into
 from lightning_retrieval_guard.watch.suppressions import Suppressed
-from lightning_retrieval_guard.watch.update_context import OUTSIDE_STAGES, Feed, Source, UpdateContext
+from lightning_retrieval_guard.watch.update_context import OUTSIDE_STAGES, Feed, Given, Source, UpdateContext
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.beside import Beside

@@ -20,11 +20,10 @@ from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE, HeldRows
 from lightning_retrieval_guard.watch.keys import How, Origin, Origins
 from lightning_retrieval_guard.watch.listener import WatchListener
-from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_calls import MetricCalls
 from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import MetricLife, MetricRecord
-from lightning_retrieval_guard.watch.update_context import Repeats, UpdateContext
+from lightning_retrieval_guard.watch.update_context import Given, Repeats, UpdateContext
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")

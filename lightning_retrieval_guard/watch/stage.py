@@ -18,11 +18,9 @@ from lightning_retrieval_guard.watch.batches import (
     leaves_of,
     measure_batch,
 )
-from lightning_retrieval_guard.watch.counted_ids import CountedIds
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.sample_means import SampleMeans
-from lightning_retrieval_guard.watch.torch_functions import FunctionObserver
+from lightning_retrieval_guard.watch.torch_functions import CountedIds, FunctionObserver, SampleMeans
 from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())

@@ -14,9 +14,9 @@ from lightning_retrieval_guard.epoch.facts import Unregistered, to_payload
 from lightning_retrieval_guard.watch.batches import tensors_in
 from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.merged import Given
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.metrics import STEP_HOOKS, MetricWatch
+from lightning_retrieval_guard.watch.update_context import Given
 
 # a metric that was made in one of these was not meant to last
 _HOOK_ENDINGS = ("_batch_start", "_batch_end", "_epoch_end")

@@ -1,4 +1,4 @@
-"""What feeds metrics at a moment of a run."""
+"""What feeds metrics at a moment of a run, and what with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torch import Tensor
+
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.watch.counted_ids import CountedIds
     from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+    from lightning_retrieval_guard.watch.torch_functions import CountedIds
 
 Source = tuple[str | None, int | None]
 
@@ -113,3 +115,24 @@ class UpdateContext:
         if feed.epoch == self.feed.epoch:
             return dataloader is not None and feed.dataloader != dataloader
         return self.is_outer(feed)
+
+
+class Given(NamedTuple):
+    """The arguments of an update; rows and ids are those of a retrieval metric, as torchmetrics names its arguments."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows, where they came as a tensor."""
+        preds = self._argument("preds", 0)
+        return preds.numel() if isinstance(preds, Tensor) else None
+
+    @property
+    def ids(self) -> Any:
+        """The query ids."""
+        return self._argument("indexes", 2)
+
+    def _argument(self, name: str, index: int) -> Any:
+        return self.kwargs.get(name, self.args[index] if index < len(self.args) else None)

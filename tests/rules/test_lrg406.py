@@ -10,7 +10,8 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG, Retriev
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.views import KeyView
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.watch.merged import Given, merged_into
+from lightning_retrieval_guard.watch.merged import merged_into
+from lightning_retrieval_guard.watch.update_context import Given
 
 from .factories import facts, findings_of, stage, the_finding
 
