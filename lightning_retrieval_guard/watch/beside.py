@@ -8,7 +8,7 @@ that sample, whose inputs are kept, because the other rank must have seen the sa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.states import Held, States
-from lightning_retrieval_guard.watch.batches import bytes_of
+from lightning_retrieval_guard.watch.batches import bytes_of, tensors_in
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
@@ -149,6 +149,8 @@ class BesideFeeder:
         # of updates that others have mixed into it nothing is known
         elif len(feeds) == len(record.feeds) == 1:
             record.outer = Beside(feeds[0], is_apart=True, states=self._copy(metric, _compat.held_states))
+            # lists that the metric is about to lose
+            self._bytes += _bytes_in(record.outer.states, list)
             self._heed_limit(record.outer)
 
     def _meet_repeated(self, metric: Any, beside: Beside, repeats: Repeats, inputs: Any) -> None:
@@ -191,14 +193,24 @@ class BesideFeeder:
         copies = {}
         for path, part in _compat.metrics_in(metric).items():
             states, is_blank = states_of(part), states_of is _compat.default_states
-            self._bytes += sum(bytes_of(state) for state in states.values() if isinstance(state, Tensor))
             updates = 0 if is_blank else part.update_count
             copies[path] = Held(updates, _compat.copied_states(states))
+        self._bytes += _bytes_in(copies, Tensor)
         return copies
 
-    def clear(self) -> None:
-        """The run is over, or an epoch: nothing is kept any more."""
-        self._bytes = 0
+    def start_stage(self, kept: Iterable[Beside]) -> None:
+        """A stage begins.
+
+        Args:
+            kept: What goes on from others.
+        """
+        self._bytes = sum(_bytes_in(beside.states, (Tensor, list)) for beside in kept)
+
+
+def _bytes_in(states: States, kinds: type | tuple[type, ...]) -> int:
+    """The bytes of states of some kinds."""
+    chosen = [state for held in states.values() for state in held.states.values() if isinstance(state, kinds)]
+    return sum(map(bytes_of, tensors_in(chosen)))
 
 
 def _grown(before: dict[str, Any], after: dict[str, Any]) -> int:

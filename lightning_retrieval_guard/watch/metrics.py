@@ -243,8 +243,10 @@ class MetricWatch:
 
     def start_stage(self, stage: str) -> None:
         """The count of samples starts again."""
-        self._beside.clear()
-        for record in list(self._records.values()):
+        records = list(self._records.values())
+        kept = [beside for record in records for beside in (record.beside, record.outer) if beside is not None]
+        self._beside.start_stage(kept)
+        for record in records:
             for dataloader in record.fed_by.pop(stage, ()):
                 record.samples_at_update.pop((stage, dataloader), None)
 

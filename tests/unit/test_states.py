@@ -299,6 +299,34 @@ def test_what_goes_beside_a_metric_stays_within_its_limit(limit: float, is_kept:
     assert record.beside.problem == ("" if is_kept else "its states take more than max_held_mb")
 
 
+@pytest.mark.parametrize(("limit", "is_kept"), [(10_000, True), (1_000, False)])
+def test_what_another_stage_makes_a_metric_lose_stays_within_the_limit(limit: float, is_kept: bool) -> None:
+    metric = BinaryAUROC()
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    training = Feed(1, "train")
+    record.feeds[training] = 1
+    metric.update(torch.rand(200), torch.ones(200, dtype=torch.long))  # 12 bytes a sample
+    BesideFeeder(limit, run).set_aside(record, [training])
+    assert record.outer is not None
+    assert bool(record.outer.states) == is_kept
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_limit_is_one_for_all_stages(is_kept: bool) -> None:
+    metric, samples = BinaryAUROC(), (torch.rand(200), torch.ones(200, dtype=torch.long))
+    record = MetricRecord(weakref.ref(metric), is_rows=False, created_in_hook=None)
+    training = Feed(1, "train")
+    record.feeds[training] = 1
+    metric.update(*samples)
+    feeder = BesideFeeder(4_000, run)  # 2,400 bytes a stage
+    feeder.set_aside(record, [training])
+    assert record.outer is not None
+    feeder.start_stage([record.outer] if is_kept else [])
+    feeder.take(record, UpdateContext(Feed(2, "validate"), None, None, lambda epoch: False), (samples, {}))
+    assert record.beside is not None
+    assert bool(record.beside.problem) == is_kept
+
+
 class Weighted(Metric):
     """Takes whatever it is given."""
 
