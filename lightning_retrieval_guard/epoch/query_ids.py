@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
+IdSource = Literal["counted", "data"]
 IdOrigin = Literal["data", "made", "collated", "opaque", "unknown"]
 
 # relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
@@ -23,7 +24,8 @@ class IdFacts:
     """What one rank has seen of its query ids, where every update holds whole queries, one for each sample.
 
     Attributes:
-        ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update;
+        ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update, or those
+            of the first were seen to be made of one;
             ``"made"`` where nothing in the batches does, so that the program made them; ``"collated"`` where a column
             holds them that a collate function of the program's own may have made; ``"opaque"`` where such a function
             made batches of which not everything can be read.
@@ -94,13 +96,13 @@ class Batch:
         samples: The samples that this rank saw since the update before; ``None`` for unknown.
         columns: Where ids can have come from; ``None`` for unknown.
         in_step: Whether a step ran.
-        counted: Whether the ids were seen to be counted from zero there.
+        source: Where the ids were seen to come from: counted from zero, or made of the batch.
     """
 
     samples: int | None = None
     columns: IdColumns | None = None
     in_step: bool = True
-    counted: bool = False
+    source: IdSource | None = None
 
 
 def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
@@ -116,11 +118,11 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
     # distinct ids fill the range from the smallest to the largest only if they are consecutive
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
-    distinct = chunks.query.unique_consecutive().numel()
+    distinct, source = chunks.query.unique_consecutive().numel(), batches[int(chunks.update.min())].source
     samples = sum(batch.samples for batch in batches if batch.samples is not None)
     return IdFacts(
-        ids_origin=_origin(chunks, batches, world_size),
-        ids_counted=batches[int(chunks.update.min())].counted,
+        ids_origin="data" if source == "data" else _origin(chunks, batches, world_size),
+        ids_counted=source == "counted",
         ids_consecutive=True,
         ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
         ids_overlap=_overlap(low, high),

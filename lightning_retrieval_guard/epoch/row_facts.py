@@ -254,7 +254,7 @@ def _join_batches(batches: Sequence[Batch], starts: Tensor) -> list[Batch]:
         if is_first:
             joined.append(batch)
         else:
-            joined[-1] = replace(joined[-1], counted=joined[-1].counted and batch.counted)
+            joined[-1] = replace(joined[-1], source=joined[-1].source if joined[-1].source == batch.source else None)
     return joined
 
 

@@ -3,7 +3,7 @@
 ## What it flags
 Query ids that count the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
 Each batch has consecutive ids, one for each sample, in one update or several. They count for certain where they were
-seen to come from `torch.arange`. Else no column of the batch may hold them, and one thing more must show it: their
+seen to come from `torch.arange`. Else no column of the batch may hold them, and one thing more must show it. Their
 number follows that of the samples, the relevant row of each query is on the diagonal, or the hook fed them. With less,
 or where several updates of a batch share an id, the rule warns, and the number stays. With `query_scope="batch"` every
 repeated id is evidence.

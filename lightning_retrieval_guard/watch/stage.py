@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
@@ -20,7 +22,7 @@ from lightning_retrieval_guard.watch.batches import (
 )
 from lightning_retrieval_guard.watch.held_rows import MEBIBYTE
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.torch_functions import CountedIds, FunctionObserver, SampleMeans
+from lightning_retrieval_guard.watch.torch_functions import FunctionObserver, IdSources, SampleMeans
 from lightning_retrieval_guard.watch.update_context import Feed, Repeats, UpdateContext
 
 _NO_BATCH = BatchSize(None, None, ())
@@ -65,7 +67,7 @@ class StageRecord:
         dataloader: The dataloader at hand, where there are several.
         repeats: What of the batch at hand the sampler repeats.
         means: Notes numbers of the batch at hand, where one of its samples is repeated.
-        counted_ids: Knows ids that the first batch, or the hook after the batches, has counted from zero.
+        id_sources: Knows where ids come from that the first batch, or the hook after the batches, has made.
         in_step: Whether a batch has begun whose epoch has not ended.
         fresh: Whether anything has happened since the ranks last met at the end of the batches.
         judged: Storage keys whose ranks have met already.
@@ -84,7 +86,7 @@ class StageRecord:
     dataloader: int | None = None
     repeats: Repeats | None = None
     means: SampleMeans | None = None
-    counted_ids: CountedIds | None = None
+    id_sources: IdSources | None = None
     in_step: bool = False
     fresh: bool = True
     judged: set[str] = field(default_factory=set)
@@ -96,6 +98,8 @@ class StageRecord:
     _columns: list[IdColumns] | None = field(default_factory=list)
     _feeding: UpdateContext | None = None
     _column_bytes: int = 0
+    # the most bytes that may be kept
+    _limit: float = 0.0
     _in_batch: IdColumns | None = None
 
     def start_batch(
@@ -111,17 +115,17 @@ class StageRecord:
         if dataloader not in self._loaders:
             self._loaders[dataloader] = self._begin(trainer, dataloader)
         loader, leaves = self._loaders[dataloader], dict(leaves_of(batch))
-        self._feeding = None
+        self._feeding, self._limit = None, max_held_mb * MEBIBYTE
         self.in_step = self.fresh = True
         self.dataloader = dataloader
         self.batches += 1
         self.batch = measure_batch(batch, leaves.values(), index, loader.facts, batch_size_fn)
-        self._keep_columns(id_columns_of(batch, leaves, loader.facts), _SHARE_OF_COLUMNS * max_held_mb * MEBIBYTE)
+        self._keep_columns(id_columns_of(batch, leaves, loader.facts), _SHARE_OF_COLUMNS * self._limit)
         if loader.edges is not None:
             loader.edges.note(leaves.values(), self.batch.samples)
-        self.counted_ids = CountedIds() if self.batches == 1 and self.stage != "train" else None
+        self.id_sources = self._id_sources(leaves.values()) if self.batches == 1 else None
         self.repeats = self._find_repeats(trainer.global_rank, loader)
-        self.means = None if self.repeats is None else SampleMeans(self.repeats.size, max_held_mb * MEBIBYTE)
+        self.means = None if self.repeats is None else SampleMeans(self.repeats.size, self._limit)
         loader.count(self.batch)
 
     def _begin(self, trainer: Any, dataloader: int | None) -> _LoaderRecord:
@@ -150,10 +154,18 @@ class StageRecord:
 
     def end_batches(self) -> None:
         """The batches are over; what is logged now belongs to the epoch."""
-        self.counted_ids = CountedIds() if self.stage != "train" else None
         self.in_step = self.fresh = False
         self.batch, self.repeats, self.means, self._feeding = _NO_BATCH, None, None, None
         self._in_batch = None if self._columns is None else IdColumns.joined(self._columns)
+        columns = () if self._in_batch is None else self._in_batch.batches
+        self.id_sources = self._id_sources(column for batch in columns for column in batch.values())
+
+    def _id_sources(self, of_batch: Iterable[Tensor]) -> IdSources | None:
+        """What sees where the program's ids come from; a collate function of its own may have counted them."""
+        if self.stage == "train":
+            return None
+        is_of_data = self._in_batch is not None and not self._in_batch.is_custom
+        return IdSources(of_batch if is_of_data else (), self._limit)
 
     @property
     def samples(self) -> int | None:
@@ -178,7 +190,7 @@ class StageRecord:
             columns=self._in_batch,
             in_step=self.in_step,
             repeats=self.repeats,
-            counted_ids=self.counted_ids,
+            id_sources=self.id_sources,
             logs_by_dataloader=self.logs_by_dataloader,
         )
         return self._feeding
@@ -191,7 +203,7 @@ class StageRecord:
     @property
     def observers(self) -> list[FunctionObserver]:
         """What has to hear of the torch functions that the program calls now."""
-        return [observer for observer in (self.means, self.counted_ids) if observer is not None]
+        return [observer for observer in (self.means, self.id_sources) if observer is not None]
 
     def is_over(self, epoch: int | None) -> bool:
         """Whether an epoch began before this one and has ended."""

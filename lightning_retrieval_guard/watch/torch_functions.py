@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.query_ids import IdSource
 from lightning_retrieval_guard.epoch.repeated_samples import ROUNDING
 from lightning_retrieval_guard.watch.batches import bytes_of, tensors_in
 
@@ -22,6 +23,9 @@ _REARRANGING = {
     *("detach", "to", "type", "type_as", "long", "int", "cpu", "cuda", "cat", "concat", "stack", "hstack", "vstack"),
 }
 _ADDING = {"add", "__add__", "__radd__"}
+# by a number; a difference or a remainder may be the position in the batch
+_SCALING = {"mul", "__mul__", "__rmul__", "floor_divide", "__floordiv__"}
+_CHOOSING = {"__getitem__", "index_select", "gather", "take", "embedding"}
 
 
 class FunctionObserver(Protocol):
@@ -57,40 +61,60 @@ class FunctionWatch(TorchFunctionMode):
         return result
 
 
-class CountedIds:
-    """Knows tensors that were counted: what came of ``torch.arange(n)``, and nothing of a batch.
+class IdSources:
+    """Knows integer tensors that the program counted from zero, and those that it made of the batch.
 
-    Query ids that were counted for a batch start anew in the next one. That is seen where they are made: in the first
-    batch of an epoch, and in the hook at its end.
+    Query ids that were counted for a batch, by ``torch.arange(n)``, start anew in the next one. Those that come of the
+    numbers of a batch are ids of the data. Either is seen where they are made: in the first batch of an epoch, and in
+    the hook at its end.
+
+    Args:
+        of_data: The tensors of the batch, or of all batches.
+        limit: The most bytes of tensors that may be kept until the batch is over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_data: Iterable[Tensor], limit: float) -> None:
         # kept, so that no other tensor can have the id of one
-        self._counted: dict[int, Tensor] = {}
+        self._known: dict[int, tuple[Tensor, IdSource]] = {id(tensor): (tensor, "data") for tensor in of_data}
+        self._room = limit
 
     def note(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         """A torch function was called."""
-        if isinstance(result, Tensor) and self._is_counted(function, args, kwargs):
-            self._counted[id(result)] = result
+        if not isinstance(result, Tensor) or result.is_floating_point() or id(result) in self._known:
+            return
+        source = self._source_of(function, args, kwargs)
+        if source is not None and bytes_of(result) <= self._room:
+            self._room -= bytes_of(result)
+            self._known[id(result)] = result, source
 
-    def hold(self, tensor: Any) -> bool:
-        """Whether a tensor was counted from zero."""
-        return isinstance(tensor, Tensor) and self._counted.get(id(tensor)) is tensor
+    def of(self, tensor: Any) -> IdSource | None:
+        """Where a tensor came from, if that was seen."""
+        known, source = self._known.get(id(tensor), (None, None))
+        return source if known is tensor else None
 
-    def _is_counted(self, function: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    def _source_of(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> IdSource | None:
         if function is torch.arange:
             start = args[0] if len(args) > 1 else kwargs.get("start", 0)
-            return len(args) < 3 and "step" not in kwargs and isinstance(start, int) and start == 0
-        if not self._counted or not args:
-            return False
-        name = getattr(function, "__name__", "")
-        given = list(tensors_in(args[0]))
-        if not given or not all(map(self.hold, given)):
-            return False
-        if name == "__getitem__":  # such as ids[:, None] or ids[mask]; numbers that choose may be of the data
-            return all(index.dtype is torch.bool for index in tensors_in([args[1]]))
-        # batch_idx * n is zero in the first batch
-        return name in _REARRANGING or (name in _ADDING and isinstance(args[1], int) and args[1] == 0)
+            from_zero = len(args) < 3 and "step" not in kwargs and isinstance(start, int) and start == 0
+            return "counted" if from_zero else None
+        name, first = getattr(function, "__name__", ""), self._common(args[:1])
+        if name in _REARRANGING:
+            return first
+        if name in _CHOOSING:  # such as ids[:, None], ids[mask] or table[ids]
+            indexes = list(tensors_in(list(args[1:])))
+            masks = [index for index in indexes if index.dtype is torch.bool]
+            if first == "data" or (first == "counted" and len(masks) == len(indexes)):
+                return first
+            return "data" if not masks and self._common(args[1:]) == "data" else None
+        if name in _ADDING and first == "counted":  # batch_idx * n is zero in the first batch
+            return "counted" if isinstance(args[1], int) and args[1] == 0 else None
+        is_data = name in _ADDING or (name in _SCALING and isinstance(args[1], int))
+        return "data" if is_data and self._common(args) == "data" else None
+
+    def _common(self, args: Sequence[Any]) -> IdSource | None:
+        """Where all tensors among arguments came from, if from the same."""
+        sources = {self.of(tensor) for tensor in tensors_in(list(args))}
+        return sources.pop() if len(sources) == 1 else None
 
 
 class _Call(NamedTuple):

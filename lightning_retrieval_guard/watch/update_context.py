@@ -12,7 +12,7 @@ from lightning_retrieval_guard.epoch.query_ids import Batch, IdColumns
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.watch.metric_lives import MetricRecord
-    from lightning_retrieval_guard.watch.torch_functions import CountedIds
+    from lightning_retrieval_guard.watch.torch_functions import IdSources
 
 Source = tuple[str | None, int | None]
 
@@ -66,7 +66,7 @@ class UpdateContext:
         columns: Where in the batch ids can have come from.
         in_step: Whether a step runs.
         repeats: What of the batch the sampler repeats.
-        counted_ids: Knows ids that were counted from zero.
+        id_sources: Knows ids that were counted from zero, and those that were made of the batch.
         logs_by_dataloader: Whether metric objects are logged for each of several dataloaders.
     """
 
@@ -77,7 +77,7 @@ class UpdateContext:
     columns: IdColumns | None = None
     in_step: bool = True
     repeats: Repeats | None = None
-    counted_ids: CountedIds | None = None
+    id_sources: IdSources | None = None
     logs_by_dataloader: bool = False
 
     def batch_of(self, record: MetricRecord, ids: Any) -> Batch:
@@ -87,13 +87,13 @@ class UpdateContext:
             record: Of a metric that keeps rows.
             ids: The query ids.
         """
-        samples, source = None, self.feed.source
+        samples, dataloader = None, self.feed.source
         if self.samples is not None:
             # those since its last update by the same dataloader of the same stage
-            samples = self.samples - record.samples_at_update.get(source, 0)
-            record.samples_at_update[source] = self.samples
-        counted = self.counted_ids is not None and self.counted_ids.hold(ids)
-        return Batch(samples, self.columns, self.in_step, counted)
+            samples = self.samples - record.samples_at_update.get(dataloader, 0)
+            record.samples_at_update[dataloader] = self.samples
+        source = None if self.id_sources is None else self.id_sources.of(ids)
+        return Batch(samples, self.columns, self.in_step, source)
 
     def has_none_of(self, feeds: Iterable[Feed]) -> bool:
         """Whether all of these feeds are those of other stages."""

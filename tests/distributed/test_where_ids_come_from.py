@@ -115,6 +115,34 @@ class Derived(Program):
         return batch // 2
 
 
+class Looked(Program):
+    """Ids that a table has for the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("question", QUESTION)
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return self.question[batch]
+
+
+class LookedInHook(Looked):
+    """The same, for all samples of the rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Tensor] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.batches.append(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        index = torch.cat(self.batches)
+        self.update(index, self.ids(index))
+        self.log("mrr", self.mrr.compute())
+        self.mrr.reset()
+
+
 class Texts(Program):
     """Ids that are looked up by a text."""
 
@@ -133,6 +161,18 @@ class InBatch(Program):
         return torch.arange(len(batch))
 
 
+class Position(Program):
+    """The same numbers, worked out from those of the data."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return (batch - batch[0]) // self.trainer.world_size
+
+
+class Distinct(Position):
+    def ids(self, batch: Tensor) -> Tensor:
+        return batch.unique(return_inverse=True)[1]
+
+
 class OnRank(Program):
     """Numbers of the samples on their rank."""
 
@@ -141,14 +181,16 @@ class OnRank(Program):
 
 
 OF_THE_DATA: dict[str, type[Program]] = {
-    program.__name__: program for program in (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Texts)
+    program.__name__: program
+    for program in (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Looked, LookedInHook, Texts)
 }
 COUNTED: dict[str, type[Program]] = {program.__name__: program for program in (InBatch, OnRank)}
+IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (Position, Distinct)}
 
 
 def run(mode: str, program: str) -> dict[str, Any]:
     """What this rank shows."""
-    module = (OF_THE_DATA | COUNTED)[program]()
+    module = (OF_THE_DATA | COUNTED | IN_DOUBT)[program]()
     guard = guards(mode, {})
     trainer = make_trainer(guard, Recorder())
     with recorded_warnings():
@@ -180,8 +222,8 @@ def test_ids_of_the_data_stay(shown: Callable[..., dict[str, Any]], program: str
         plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
         assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
         assert not result["corrected"]
-        # nothing shows that numbers made in a step are not counted
-        in_doubt = ranks == 2 and program in ("Derived", "Texts")
+        # nothing shows that these are not counted
+        in_doubt = ranks == 2 and program == "Texts"
         assert result["found"] == ({"LRG301": "warning"} if in_doubt else {})
 
 
@@ -193,3 +235,11 @@ def test_ids_that_were_counted_are_told_apart(shown: Callable[..., dict[str, Any
         assert result["mrr"] == pytest.approx(float((1 / rank).mean()), rel=1e-6)
         if ranks == 2 or program == "InBatch":
             assert result["found"] == {"LRG301": "error"}
+
+
+@pytest.mark.parametrize("program", IN_DOUBT)
+def test_positions_are_no_ids_of_the_data(shown: Callable[..., dict[str, Any]], program: str) -> None:
+    for ranks in (1, 2):
+        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
+        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
+        assert result["found"] == {"LRG301": "warning"}

@@ -75,7 +75,7 @@ def make_rank(
     options = {"single_life": len(lives) <= 1, **properties}
 
     def collect_facts(rows: SharedRows) -> Any:
-        batches = [Batch(size, columns, in_steps, counted) for size in samples]
+        batches = [Batch(size, columns, in_steps, "counted" if counted else None) for size in samples]
         words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **options}
         return gather_facts(rows.table, batches, world_size, **words)
 
