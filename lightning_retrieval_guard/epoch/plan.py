@@ -141,9 +141,9 @@ class Plan:
 
         A query that lies on several ranks is ranked against those of all of them, unless its id stands for several.
         """
-        with_rows = self.with_rows
+        pools = [facts.lists_samples or facts.lists_others for facts in self.with_rows if not facts.in_steps]
         alone = len(self.facts) > 1 and not self.classes and (self.ids_restart or not self.split)
-        return alone and bool(with_rows) and all(facts.lists_samples and not facts.in_steps for facts in with_rows)
+        return alone and bool(pools) and all(pools) and len(pools) == len(self.with_rows)
 
     @property
     def pool_of_batch(self) -> bool:

@@ -56,6 +56,8 @@ class RowFacts(IdFacts):
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
         lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples, or outside of
             steps as this rank saw samples of a dataloader.
+        lists_others: Whether each query has, outside of steps, one row less than this rank saw samples of a dataloader,
+            and there is one for each of these, so that every sample is ranked against the others.
         lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
             among them, or a multiple. Not looked for unless a sample was repeated.
         in_steps: Whether any update came in a step.
@@ -92,6 +94,7 @@ class RowFacts(IdFacts):
     parted_in_batches: bool = False
     is_diagonal: bool = False
     lists_samples: bool = False
+    lists_others: bool = False
     lists_repeated: bool = False
     in_steps: bool = True
     repeats: int | None = None
@@ -178,6 +181,7 @@ def gather_facts(
         queries=queries.query.numel(),
         chunks=chunks.query.numel(),
         **in_batches,
+        lists_others=_lists_others(queries, shards),
         lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
@@ -286,6 +290,12 @@ def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None)
 
 def _lists_any(rows: Tensor, shards: Sequence[int]) -> bool:
     return any(bool((rows == shard).all()) for shard in shards)
+
+
+def _lists_others(queries: Queries, shards: Sequence[int]) -> bool:
+    # a list of candidates of each sample, with one right one, may have that length by chance
+    has_lists = bool((queries.relevant == 1).all())
+    return not has_lists and queries.query.numel() in shards and _lists_any(queries.rows + 1, [queries.query.numel()])
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:
