@@ -97,6 +97,7 @@ class ForeignState:
         dropped: Whether the guard has dropped them.
         shared: Of another stage or dataloader.
         elsewhere: Whether nothing that it holds is of the stage at hand, so that nothing is shared.
+        lost: Updates of the epoch that another stage made it forget, also where it keeps rows.
         merged: Why it would hold another state than that of its compute group, in words; empty where nothing shows it.
         merged_how: Whether rows have come that one of the two leaves out, or they have different ``update()`` methods,
             or nothing but different settings.
@@ -107,6 +108,7 @@ class ForeignState:
     dropped: bool = False
     shared: int = 0
     elsewhere: bool = False
+    lost: int = 0
     merged: str = ""
     merged_how: MergedHow = ""
 
@@ -120,14 +122,12 @@ class SourceMetricFacts(ForeignState):
         mean: Whether nothing shows that its value is another number than the mean of its values over batches.
         running: Whether ``compute()`` of one growing metric was logged several times.
         whole: Whether the metric holds just what was fed to it in this epoch, so that its value is that of the epoch.
-        lost: Updates of this epoch that another stage made it forget.
     """
 
     metric: str = ""
     mean: bool = True
     running: bool = False
     whole: bool = False
-    lost: int = 0
 
 
 @dataclass(frozen=True)

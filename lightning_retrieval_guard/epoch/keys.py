@@ -170,6 +170,11 @@ class LoggedKey:
         return self.total("calls") > 1 and not is_one_value and not self.shows_running
 
     @property
+    def is_of_batches(self) -> bool:
+        """Whether each value that is averaged is that of one rank's batch, which merges nothing."""
+        return self.averages_batches and not self.first.synced
+
+    @property
     def splits_queries(self) -> bool:
         """Whether metrics that were made in steps, or reset in them, have seen parts of queries."""
         if self.source is None or not self.averages_batches:

@@ -62,6 +62,11 @@ class Plan:
         return sorted(set(self.classes)) or list(range(len(self.facts)))
 
     @property
+    def queries_a_sample(self) -> int:
+        """How many queries each sample has in every batch; zero where that differs or does not show."""
+        return _queries_a_sample(self.with_rows, self.replicated)
+
+    @property
     def first_counts(self) -> bool:
         """Whether ranks hold the same rows in different orders, so that equal scores are ranked as on the first."""
         return self.replicated and len({facts.ordered_fingerprint for facts in self.facts}) > 1
@@ -141,9 +146,9 @@ class Plan:
 
         A query that lies on several ranks is ranked against those of all of them, unless its id stands for several.
         """
-        with_rows = self.with_rows
+        pools = [facts.lists_samples or facts.lists_others for facts in self.with_rows if not facts.in_steps]
         alone = len(self.facts) > 1 and not self.classes and (self.ids_restart or not self.split)
-        return alone and bool(with_rows) and all(facts.lists_samples and not facts.in_steps for facts in with_rows)
+        return alone and bool(pools) and all(pools) and len(pools) == len(self.with_rows)
 
     @property
     def pool_of_batch(self) -> bool:
@@ -209,7 +214,8 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
         replicated: Whether all of them have the same.
         on_ranks: Whether ids come again on another rank.
     """
-    numbered = _one_query_a_sample(ranks, replicated) and all(facts.ids_consecutive for facts in ranks)
+    each = _queries_a_sample(ranks, replicated)
+    numbered = each > 0 and all(facts.ids_consecutive for facts in ranks)
     # all ranks run the same program: what was made on one of them was made on all
     origins, counted = {facts.ids_origin for facts in ranks}, all(facts.ids_counted for facts in ranks)
     if not numbered or (origins == {"data"} and not counted):
@@ -224,8 +230,9 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     again = again and not all(facts.lists_samples for facts in ranks)
     if not (overlap or diagonal or on_ranks or again):
         return "no"
-    # nothing tells the parts of one query from different queries with the same id
-    if any(facts.parted_in_batches for facts in ranks):
+    # nothing tells the parts of one query from different queries with the same id; and several for each sample may be
+    # those of all ranks
+    if each > 1 or any(facts.parted_in_batches for facts in ranks):
         return "perhaps"
     if counted:
         return "yes"
@@ -250,10 +257,12 @@ def _is_range(facts: RowFacts) -> bool:
     return facts.queries == facts.id_max - facts.id_min + 1
 
 
-def _one_query_a_sample(ranks: Sequence[RowFacts], replicated: bool) -> bool:
-    if replicated:
-        return all(facts.one_query_a_global_sample or facts.one_query_a_sample for facts in ranks)
-    return all(facts.one_query_a_sample for facts in ranks)
+def _queries_a_sample(ranks: Sequence[RowFacts], replicated: bool) -> int:
+    """How many queries each sample has in every batch; zero where that differs or does not show."""
+    if all(facts.one_query_a_sample or (replicated and facts.one_query_a_global_sample) for facts in ranks):
+        return 1
+    factors = {facts.queries_a_sample for facts in ranks}
+    return factors.pop() if len(factors) == 1 else 0
 
 
 def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[int, int], ...]:

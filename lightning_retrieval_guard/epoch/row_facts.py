@@ -51,11 +51,15 @@ class RowFacts(IdFacts):
         one_query_a_sample: Every batch holds as many queries as samples, each with two rows or more and one relevant
             row or more. The updates of a batch count as one, and an update stands for all batches since the one before.
         one_query_a_global_sample: The same for the samples of all ranks together.
+        queries_a_sample: How many queries every batch holds for each sample, where that is more than one and the number
+            of samples varies; else zero.
         queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
         parted_in_batches: Whether a query then stands in several updates of a batch.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
         lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples, or outside of
             steps as this rank saw samples of a dataloader.
+        lists_others: Whether each query has, outside of steps, one row less than this rank saw samples of a dataloader,
+            and there is one for each of these, so that every sample is ranked against the others.
         lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
             among them, or a multiple. Not looked for unless a sample was repeated.
         in_steps: Whether any update came in a step.
@@ -88,10 +92,12 @@ class RowFacts(IdFacts):
     whole_in_batches: bool = False
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
+    queries_a_sample: int = 0
     queries_in_batches: int = 0
     parted_in_batches: bool = False
     is_diagonal: bool = False
     lists_samples: bool = False
+    lists_others: bool = False
     lists_repeated: bool = False
     in_steps: bool = True
     repeats: int | None = None
@@ -178,6 +184,7 @@ def gather_facts(
         queries=queries.query.numel(),
         chunks=chunks.query.numel(),
         **in_batches,
+        lists_others=_lists_others(queries, shards),
         lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
@@ -217,16 +224,29 @@ def _facts_of_batches(
     full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
     whole = full and _same(queries, sampled)
     whole_of_all = full and sampled is not None and _same(queries, sampled * world_size)
-    may_number = may_restart and (whole or whole_of_all)
+    several = _queries_a_sample(queries, sampled) if full and may_restart else 0
+    may_number = may_restart and (whole or whole_of_all or several > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
     lists_samples = _lists_samples(table, chunks, sampled)
     return {
         **vars(ids),
         "one_query_a_sample": whole,
         "one_query_a_global_sample": whole_of_all,
+        "queries_a_sample": several,
         "is_diagonal": (ids.ids_consecutive or lists_samples) and is_diagonal(table, queries),
         "lists_samples": lists_samples,
     }
+
+
+def _queries_a_sample(queries: Tensor, sampled: Tensor | None) -> int:
+    """By which number, greater than one, the samples of all batches are multiplied; zero if it is none.
+
+    As many samples in every batch would show nothing: there may be as many queries in each.
+    """
+    if sampled is None or sampled.unique().numel() < 2 or not bool((sampled > 0).all()):
+        return 0
+    factor = int(queries[0] // sampled[0])
+    return factor if factor > 1 and _same(queries, sampled * factor) else 0
 
 
 def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None:
@@ -286,6 +306,12 @@ def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None)
 
 def _lists_any(rows: Tensor, shards: Sequence[int]) -> bool:
     return any(bool((rows == shard).all()) for shard in shards)
+
+
+def _lists_others(queries: Queries, shards: Sequence[int]) -> bool:
+    # a list of candidates of each sample, with one right one, may have that length by chance
+    has_lists = bool((queries.relevant == 1).all())
+    return not has_lists and queries.query.numel() in shards and _lists_any(queries.rows + 1, [queries.query.numel()])
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:

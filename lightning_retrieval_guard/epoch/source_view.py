@@ -66,8 +66,8 @@ class SourceView(ForeignState):
 
     @property
     def holds_others(self) -> bool:
-        """Whether the metric holds rows that do not belong to the epoch."""
-        return self.shared > 0 or (self.stale > 0 and not self.dropped)
+        """Whether the metric holds other rows than those of the epoch: more, or fewer since another stage reset it."""
+        return self.shared > 0 or self.lost > 0 or (self.stale > 0 and not self.dropped)
 
     @property
     def hangs_on_order(self) -> bool:
@@ -108,7 +108,7 @@ def make_source_view(*, plan: Plan, local: LocalRows, combined: MetricOutcome | 
         dtype=None if local.table is None else local.table.preds.dtype,
         **words,
     )
-    # torchmetrics' number holds their rows too, which are not here
+    # torchmetrics' number is one of other rows, which are not here
     if view.holds_others:
         return view
     return replace(view, as_combined=_as_combined(view, local) if alone else _with_repeated(view))

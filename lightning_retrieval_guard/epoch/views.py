@@ -85,8 +85,9 @@ class KeyView(LoggedKey):
             return None
         if self.is_of_another_stage:
             return None
-        # one device may have had other queries, or other candidates
-        if any(source.plan.ids_may_restart or source.plan.pool_of_rank for source in self.sources):
+        # one device may have had other queries, or other candidates; forward() has seen those of its batch alone
+        merges = not (self.is_of_batches and self.first.kind == "forward")
+        if any((merges and source.plan.ids_may_restart) or source.plan.pool_of_rank for source in self.sources):
             return None
         if self.parts:
             return self.composed

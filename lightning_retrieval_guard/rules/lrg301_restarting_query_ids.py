@@ -1,12 +1,12 @@
 """LRG301 restarting-query-ids
 
 ## What it flags
-Query ids that count the samples of a batch or of a rank, so that the same id stands for different queries elsewhere.
+Query ids that count the samples of a batch or of a rank, so the same id stands for different queries elsewhere.
 Each batch has consecutive ids, one for each sample, in one update or several. They count for certain where they were
 seen to come from `torch.arange`. Else no column of the batch may hold them, and one thing more must show it. Their
 number follows that of the samples, the relevant row of each query is on the diagonal, or the hook fed them. With less,
-or where several updates of a batch share an id, the rule warns, and the number stays. With `query_scope="batch"` every
-repeated id is evidence.
+several ids a sample, or one id in several updates of a batch, it warns, and the number stays. With
+`query_scope="batch"` every repeated id is evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
@@ -60,7 +60,7 @@ class RestartingQueryIds(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            plans = [] if _is_of_batches(key) else [source.plan for source in key.sources]
+            plans = [] if key.is_of_batches else [source.plan for source in key.sources]
             if plan := next((plan for plan in plans if plan.merges), None):
                 yield self.at_key(epoch, key, _message(key.first.name, plan), effect=effect_of(epoch, key))
             elif plan := next((plan for plan in plans if plan.ids_may_restart), None):
@@ -79,7 +79,8 @@ def _message(name: str, plan: Plan) -> str:
     counts = [plan.facts[rank].queries_in_batches or plan.facts[rank].chunks for rank in plan.counted]
     queries = several(sum(counts), "query", "queries")
     ids = max(facts.id_max for facts in plan.with_rows) - min(facts.id_min for facts in plan.with_rows) + 1
-    got = f"'{name}' got {queries}, one for each sample, under at most {several(ids, 'id')}"
+    each = plan.queries_a_sample if plan.queries_a_sample > 1 else "one"
+    got = f"'{name}' got {queries}, {each} for each sample, under at most {several(ids, 'id')}"
     if plan.merges:
         return f"{got} that restart in each batch or on each rank, so different queries merge."
     return f"{got} that come again. Different queries merge if these ids number the samples of a batch."
@@ -87,9 +88,4 @@ def _message(name: str, plan: Plan) -> str:
 
 def merges_queries(key: KeyView) -> bool:
     """Whether restarting ids merge queries in the number itself."""
-    return any(source.plan.merges for source in key.sources) and not _is_of_batches(key)
-
-
-def _is_of_batches(key: KeyView) -> bool:
-    """Whether each value that is averaged is that of one rank's batch, which merges nothing."""
-    return key.averages_batches and not key.first.synced
+    return any(source.plan.merges for source in key.sources) and not key.is_of_batches

@@ -1,9 +1,10 @@
 """LRG305 candidates-of-one-shard
 
 ## What it flags
-Queries that were ranked, outside of a step, against exactly the samples that this rank saw, of one dataloader where
-there are several. Each device holds a part of the data, so the candidates are a part of those that one device would
-have. In a step it is a note, because candidates from the batch are usual there.
+Queries that were ranked, outside of a step, against exactly the samples that this rank saw, or all but the query
+itself. Where there are several dataloaders, those of one of them. Each device holds a part of the data, so the
+candidates are a part of those that one device would have. In a step it is a note, because candidates from the batch are
+usual there.
 
 ## Why it is wrong
 With fewer candidates a query finds its answer more easily, so the number rises with the number of devices. Weighing the
@@ -52,9 +53,11 @@ class CandidatesOfOneShard(Rule):
             if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
                 continue
             facts = plan.with_rows
+            # a query that is no candidate of its own is none on one device either
+            left_out = int(any(rank_facts.lists_others for rank_facts in facts))
             longest = max(rank_facts.longest_chunk for rank_facts in facts)
             if plan.pool_of_rank:
-                everything = sum(rank_facts.longest_chunk for rank_facts in facts)
+                everything = sum(rank_facts.longest_chunk + left_out for rank_facts in facts) - left_out
                 message = (
                     f"'{key.first.name}' ranks each query against at most {longest} samples, those of its own rank, of"
                     f" {everything} on all ranks. On one device each query has all of them."

@@ -2,8 +2,8 @@
 
 ## What it flags
 One metric object that several dataloaders or stages feed, logged for one of them while it holds rows of another. Not
-reported where it is reset in between, where one number over all dataloaders is logged at the end, and where a metric of
-the validation alone is logged in a hook of the training.
+reported where it is reset in between, unless the validation resets what the training has fed and logs at the end. Nor
+where one number over all dataloaders is logged at the end, or a hook of the training logs a metric of the validation.
 
 ## Why it is wrong
 The number of the second dataloader is that of both. Query ids that both use merge different queries. A metric that
@@ -53,11 +53,11 @@ class SharedMetric(Rule):
         for key in epoch.keys:
             source = next((shown for shown in key.sources if shown.shared), key.source)
             others = source.shared if source is not None else int(key.total("shared"))
-            lost = int(key.total("lost"))
+            lost = source.lost if source is not None else int(key.total("lost"))
             if lost and not others and key.first.shows_object:
-                count, metric = several(lost, "update"), key.first.metric
+                count, metric = several(lost, "update"), source.metric if source is not None else key.first.metric
                 message = f"'{key.first.name}' lacks {count} of its {metric}, which another stage has reset."
-                yield self.at_key(epoch, key, message)
+                yield self.at_key(epoch, key, message, effect=effect_of(epoch, key), is_mended=not key.parts)
             if others and key.first.kind != "forward" and not key.is_of_another_stage:
                 metric = source.metric if source is not None else key.first.metric
                 count = several(others, "row" if source is not None else "update")

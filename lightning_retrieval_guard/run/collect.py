@@ -112,7 +112,8 @@ class FactCollector:
             return True
         sources = [message["sources"][name] for message in messages if name in message["sources"]]
         facts = [SourceFacts.from_payload(source) for source in sources]
-        if not all(source.synchronises for source in facts) or any(source.stale or source.shared for source in facts):
+        others = any(source.stale or source.shared or source.lost for source in facts)
+        if others or not all(source.synchronises for source in facts):
             return True
         keys = [KeyFacts.from_payload(entry) for message in messages for entry in message["keys"]]
         # the mean of step values has to be compared with the value of all rows

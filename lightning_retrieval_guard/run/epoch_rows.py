@@ -18,7 +18,7 @@ from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, build_table
 from lightning_retrieval_guard.ranking.measures import measure_of
 from lightning_retrieval_guard.rules.base import Correction
-from lightning_retrieval_guard.watch.metric_lives import AnyLife, MetricLife, SomeUpdates, UpdateInfo
+from lightning_retrieval_guard.watch.metric_lives import AnyLife, MetricLife, SomeUpdates, UpdateInfo, life_of
 from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
 
@@ -126,6 +126,7 @@ class EpochRows:
         sanity: Whether they all came from the sanity check.
         shared: Rows that another stage or dataloader fed.
         elsewhere: Whether other stages fed all that they hold.
+        lost: Updates of the epoch that another stage has made a metric forget.
     """
 
     lives: Sequence[AnyLife]
@@ -133,6 +134,7 @@ class EpochRows:
     sanity: bool = True
     shared: int = 0
     elsewhere: bool = False
+    lost: int = 0
 
 
 def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> EpochRows:
@@ -171,7 +173,9 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
                 chosen.append(update)
         kept.append(life if len(chosen) == len(ids) else SomeUpdates(life, chosen))
     elsewhere = shared > 0 and all(feeding.has_none_of(fed_of(life)[1]) for life in lives)
-    return EpochRows(kept, stale, sanity, shared, elsewhere)
+    ended = [(feed, count) for life in map(life_of, lives) for feed, count in life.lost.items()]
+    lost = sum(count for feed, count in ended if feed.epoch == feeding.feed.epoch)
+    return EpochRows(kept, stale, sanity, shared, elsewhere, lost)
 
 
 def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:

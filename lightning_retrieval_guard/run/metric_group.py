@@ -276,6 +276,7 @@ class MetricGroup:
             dropped=any(facts.dropped for facts in member.facts.values()),
             shared=sum(facts.shared for facts in member.facts.values()),
             elsewhere=all(facts.elsewhere for facts in member.facts.values()),
+            lost=sum(facts.lost for facts in member.facts.values()),
             merged=max(facts.merged for facts in member.facts.values()),
             merged_how=member.merged_how,
             plan=self.plan,

@@ -95,6 +95,7 @@ class LocalSource:
             dropped=self.dropped is not None,
             shared=self.epoch_rows.shared,
             elsewhere=self.epoch_rows.elsewhere,
+            lost=self.epoch_rows.lost,
             merged="" if merged is None else merged.why,
             merged_how="" if merged is None else _how_merged(merged, self.epoch_rows.lives[-1].record, self.rows.table),
             suppressed=patterns_of(self.suppressed),

@@ -265,9 +265,20 @@ class KeyRecord:
         if kind == "forward":
             self._note_forward(last, origin.life, origin.update)
         elif last is not origin.life:
+            if kind == "metric":
+                self._forget_lives(origin.record)
             self._append(origin.life, origin.update + 1 if kind == "compute" else None)
         else:
             self.counts[-1] = None
+
+    def _forget_lives(self, record: MetricRecord) -> None:
+        """Forget what the metric does not hold any more, as Lightning does, unless another stage has reset it."""
+        kept = [
+            (life, count)
+            for life, count in zip(self.lives, self.counts, strict=True)
+            if life_of(life).lost.keys() & record.lost.keys()
+        ]
+        self.lives, self.counts = [life for life, _ in kept], [count for _, count in kept]
 
     def _append(self, life: AnyLife, count: int | None) -> None:
         self.lives.append(life)

@@ -60,7 +60,18 @@ class MetricLife:
     its metric alive until it is released, and for good once a key shows it.
     """
 
-    __slots__ = ("__weakref__", "_kept", "_metric", "feeds", "generation", "infos", "is_shown", "record", "scored")
+    __slots__ = (
+        "__weakref__",
+        "_kept",
+        "_metric",
+        "feeds",
+        "generation",
+        "infos",
+        "is_shown",
+        "lost",
+        "record",
+        "scored",
+    )
 
     def __init__(self, record: MetricRecord) -> None:
         self.record = record
@@ -70,6 +81,8 @@ class MetricLife:
         # what is kept of updates whose rows are not
         self.scored: Mapping[int, ScoredUpdate] = {}
         self.is_shown = False
+        # what another stage made the metric forget when this life ended
+        self.lost: Mapping[Feed, int] = {}
         self._metric: Metric | None = record.metric()
         self._kept: KeptRows | None = None
 
@@ -271,6 +284,9 @@ class MetricRecord:
         Args:
             lost: Feeds of epochs that go on, where another stage has reset it.
         """
+        life = self.held_life
+        if life is not None:
+            life.lost = {feed: self.feeds[feed] for feed in lost}
         for feed in lost:
             self.lost[feed] = self.lost.get(feed, 0) + self.feeds[feed]
         self.generation += 1

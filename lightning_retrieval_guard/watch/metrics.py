@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +23,7 @@ from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_calls import MetricCalls
 from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import MetricLife, MetricRecord
-from lightning_retrieval_guard.watch.update_context import Given, Repeats, UpdateContext
+from lightning_retrieval_guard.watch.update_context import Feed, Given, Repeats, UpdateContext
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -214,21 +214,27 @@ class MetricWatch:
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
                     self._hand_over(sharer)
-            record.start_over()
+            self._start_over(record, self._outer_feeds(record))
         else:
             self._note_reset_of_states(record)
 
     def _note_reset_of_states(self, record: MetricRecord) -> None:
         """Another stage may have fed a metric, in an epoch that goes on."""
-        is_outer = self._listener.is_outer
-        lost = [feed for feed in record.feeds if is_outer(feed)]
+        lost = self._outer_feeds(record)
         if lost and self._listener.routes:
             self._beside.set_aside(record, lost)
         # what a stage resets itself, it wants to forget
-        if record.outer is not None and not is_outer(record.outer.feed):
+        if record.outer is not None and not self._listener.is_outer(record.outer.feed):
             record.outer = None
-        record.lost = {feed: count for feed, count in record.lost.items() if is_outer(feed)}
+        self._start_over(record, lost)
+
+    def _start_over(self, record: MetricRecord, lost: Sequence[Feed]) -> None:
+        record.lost = {feed: count for feed, count in record.lost.items() if self._listener.is_outer(feed)}
         record.start_over(lost)
+
+    def _outer_feeds(self, record: MetricRecord) -> list[Feed]:
+        """What a metric holds of epochs of other stages that go on."""
+        return [feed for feed in record.feeds if self._listener.is_outer(feed)]
 
     def _hand_over(self, record: MetricRecord) -> None:
         """A metric forgets its rows, which somebody may still ask for."""

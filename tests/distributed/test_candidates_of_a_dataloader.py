@@ -88,3 +88,55 @@ def test_a_gathered_gallery_is_right(pools: Mapping[int, Pool]) -> None:
     shown = on_ranks(pools[2], Gathered, "correct")
     assert shown[0].numbers == pytest.approx(one_device.numbers)
     assert not shown[0].found
+
+
+class Others(Gallery):
+    """Each image of one dataloader against all others of it."""
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(images(22, 1), batch_size=4)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.seen[0].append(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        own = {name: torch.cat([batch[name] for batch in self.seen[0]]) for name in self.seen[0][0]}
+        pool = self.of_all(own)
+        for number, image in enumerate(own["id"]):
+            others = {name: column[pool["id"] != image] for name, column in pool.items()}
+            self.rank_all({name: column[number : number + 1] for name, column in own.items()}, others)
+        self.log("map", self.map)
+
+
+class OthersOfAll(Others, Gathered):
+    """The right form."""
+
+
+@pytest.mark.parametrize("mode", ["warn", "correct"])
+def test_the_others_of_one_rank_are_found(pools: Mapping[int, Pool], mode: str) -> None:
+    plain, shown = on_ranks(pools[2], Others), on_ranks(pools[2], Others, mode)
+    assert shown[0].numbers == pytest.approx(plain[0].numbers)
+    (finding,) = shown[0].found
+    assert (finding.code, finding.key, finding.effect, finding.corrected) == ("LRG305", "map", None, False)
+    assert "at most 10 samples, those of its own rank, of 21 on all ranks" in finding.message
+
+
+def test_the_others_of_all_ranks_are_right(pools: Mapping[int, Pool]) -> None:
+    (one_device,) = on_ranks(pools[1], OthersOfAll)
+    shown = on_ranks(pools[2], OthersOfAll, "correct")
+    assert shown[0].numbers == pytest.approx(one_device.numbers)
+    assert not shown[0].found
+
+
+class Lists(Others):
+    """As many candidates for each image as its rank saw others, one of them right, which have come with the image."""
+
+    def on_validation_epoch_end(self) -> None:
+        for image in torch.cat([batch["id"] for batch in self.seen[0]]):
+            scores = torch.rand(10, generator=torch.Generator().manual_seed(int(image)))
+            self.map.update(scores, torch.eye(10, dtype=torch.long)[0], indexes=torch.full((10,), int(image)))
+        self.log("map", self.map)
+
+
+def test_a_length_that_lists_have_by_chance_is_no_evidence(pools: Mapping[int, Pool]) -> None:
+    assert not on_ranks(pools[2], Lists, "warn")[0].found

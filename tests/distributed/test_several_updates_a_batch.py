@@ -93,6 +93,43 @@ class Directions(Program):
         self.update_directions(batch, torch.arange(len(batch)), torch.arange(len(batch)))
 
 
+class BothDirections(Program):
+    """Ids for both directions: two for each sample."""
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.update_directions(batch, torch.arange(len(batch)), torch.arange(len(batch)) + len(batch))
+
+
+class AtOnce(Program):
+    """The same in one update."""
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.mrr.update(*at_once(batch, torch.arange(2 * len(batch))))
+
+
+class AtOnceOfData(Program):
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        self.mrr.update(*at_once(batch, torch.cat([batch, batch + SAMPLES])))
+
+
+class AtOnceByBatch(Program):
+    """Right: nothing merges in the value of a batch."""
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        value = self.mrr(*at_once(batch, torch.arange(2 * len(batch))))
+        self.log("mrr", value, sync_dist=True, batch_size=self.weight_of(batch))
+
+    def weight_of(self, batch: Tensor) -> int:
+        return len(batch)
+
+
+class Nominal(AtOnceByBatch):
+    """Each batch counts as a full one."""
+
+    def weight_of(self, batch: Tensor) -> int:
+        return BATCH
+
+
 class OfData(Program):
     def evaluate(self, batch: Tensor, batch_idx: int) -> None:
         for sample in batch:
@@ -127,6 +164,11 @@ class Dealt(Program):
             self.mrr.update(scores, (batch % 3 == query % 3).long(), indexes=torch.full_like(batch, query))
 
 
+def at_once(batch: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    scores, eye = POOL[: len(batch), batch], torch.eye(len(batch), dtype=torch.long).flatten()
+    return torch.cat([scores, scores.T]).flatten(), eye.repeat(2), ids.repeat_interleave(len(batch))
+
+
 WORLDS = pytest.mark.parametrize("world", [1, 2])
 
 
@@ -151,7 +193,7 @@ def test_queries_that_were_counted_are_kept_apart(
 
 
 @WORLDS
-@pytest.mark.parametrize("program", [Parts, Directions])
+@pytest.mark.parametrize("program", [Parts, Directions, BothDirections, AtOnce])
 def test_nothing_tells_parts_of_a_query_from_other_queries(
     pools: Mapping[int, Pool], program: type[Program], world: int
 ) -> None:
@@ -162,9 +204,18 @@ def test_nothing_tells_parts_of_a_query_from_other_queries(
 
 
 @WORLDS
-@pytest.mark.parametrize("program", [OfData, OfDataInHook, PartsOfData, Unique, Dealt])
+@pytest.mark.parametrize("program", [OfData, OfDataInHook, PartsOfData, Unique, Dealt, AtOnceOfData, AtOnceByBatch])
 def test_right_programs_are_silent(pools: Mapping[int, Pool], program: type[Program], world: int) -> None:
     ranks = zip(*(found(pools[world], program, mode) for mode in ("none", "correct")), strict=True)
     for (plain, _), (numbers, findings) in ranks:
         assert numbers == pytest.approx(plain)
         assert findings == []
+
+
+@WORLDS
+def test_the_weights_of_batches_are_corrected_as_ever(pools: Mapping[int, Pool], world: int) -> None:
+    for (right, _), (numbers, findings) in zip(
+        found(pools[world], AtOnceByBatch, "none"), found(pools[world], Nominal, "correct"), strict=True
+    ):
+        assert numbers == pytest.approx(right)
+        assert findings == [("LRG102", "warning", True)]
