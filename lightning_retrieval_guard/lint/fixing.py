@@ -9,12 +9,13 @@ import libcst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from lightning_retrieval_guard.lint.finding import Edit
+from lightning_retrieval_guard.lint.source import lines_of
 
 
 def apply_edits(source: bytes, edits: Iterable[Edit]) -> bytes:
     """A file with the changed calls."""
     module = libcst.parse_module(source)
-    lines = module.code.splitlines()
+    lines = lines_of(module.code)
     by_end: dict[tuple[int, int], list[Edit]] = {}
     for edit in edits:
         by_end.setdefault(_end_of(edit.call, lines), []).append(edit)

@@ -21,6 +21,7 @@ from lightning_retrieval_guard.lint.files import files_of, ignored_codes, read_c
 from lightning_retrieval_guard.lint.finding import STATIC, LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
+from lightning_retrieval_guard.lint.source import lines_of
 
 _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
@@ -122,7 +123,7 @@ def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[
 
 
 def _lint(text: str, name: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> list[LintFinding]:
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     file_codes = [codes for line in lines for codes in _codes(_NOQA_FILE.match(line))]
     result = []
     for finding in findings(ast.parse(text), lines, name):
@@ -159,7 +160,7 @@ def _fixed(
 
 def _write(path: str, name: str, before: bytes, after: bytes, is_diff: bool) -> None:
     if is_diff:
-        old, new = (source.decode("utf-8", "replace").splitlines(keepends=True) for source in (before, after))
+        old, new = map(lines_of, map(_decoded, (before, after)))
         print("".join(difflib.unified_diff(old, new, name, name)), end="")
     elif path == _STDIN:
         sys.stdout.write(_decoded(after))
@@ -204,7 +205,7 @@ def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
     lines: list[str] = []
     positions: list[tuple[int, int]] = []
     for number, source in sources:
-        code = [re.sub(r"^(\s*)(%(?!%)|[!?]).*", r"\1pass", line) for line in source.splitlines()]
+        code = [re.sub(r"^(\s*)(%(?!%)|[!?]).*", r"\1pass", line.rstrip("\r\n")) for line in lines_of(source)]
         lines += code if _is_python("\n".join(code)) else [""] * len(code)
         positions += [(number, line) for line in range(1, len(code) + 1)]
     return "\n".join(lines) + "\n", positions

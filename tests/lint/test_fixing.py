@@ -118,6 +118,12 @@ def test_line_ends_and_the_encoding_stay(tmp_path: Path) -> None:
     assert path.read_bytes() == after.encode("latin-1")
 
 
+@pytest.mark.parametrize("head", ["\f", "MARK = '\u2028'"], ids=["form feed", "mark in a string"])
+def test_it_is_fixed_whatever_stands_before(head: str, tmp_path: Path) -> None:
+    before, after = (f"{head}\n{in_step(text)}" for text in FIXED["LRG204"])
+    assert fixed(tmp_path / "a.py", before, "--fix") == after
+
+
 def test_diff_shows_it_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = in_step(FIXED["LRG204"][0])
     path = tmp_path / "a.py"

@@ -69,6 +69,14 @@ def test_a_comment_counts_on_any_line_of_the_call(folder: Path, capsys: pytest.C
     assert lint("wrong.py", capsys=capsys) == (0, [])
 
 
+@pytest.mark.parametrize("before", ["\f", "NAME = '\u2028\x85'"], ids=["form feed", "marks in a string"])
+def test_a_comment_counts_at_its_own_line_whatever_stands_before(
+    folder: Path, before: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wrong.py").write_text(f"{before}\n{WRONG.rstrip()}  # noqa: LRG204\n", encoding="utf-8")
+    assert lint("wrong.py", capsys=capsys) == (0, [])
+
+
 @pytest.mark.parametrize(
     "settings", ["exclude = wrong.py", "extend-ignore = LRG204", "per-file-ignores = wrong.py:LRG"]
 )
@@ -129,6 +137,11 @@ def test_a_notebook_names_the_cell(folder: Path, capsys: pytest.CaptureFixture[s
     code, lines = lint("cells.ipynb", "--format=json", capsys=capsys)
     [found] = json.loads("\n".join(lines))["findings"]
     assert (found["path"], found["cell"], found["line"]) == ("cells.ipynb", 5, 4)
+
+
+def test_a_line_of_a_cell_is_counted_as_python_counts_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "cells.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"\f\n{WRONG}"}]}))
+    assert lint("cells.ipynb", capsys=capsys) == (1, [f"cells.ipynb:cell 1:7:9: {FINDING.partition(': ')[2]}"])
 
 
 def test_a_right_notebook_is_silent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
