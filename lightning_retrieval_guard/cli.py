@@ -10,6 +10,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     run: Run = options.run
+    if isinstance(sys.stdout, TextIOWrapper):
+        # what the encoding of a terminal or pipe does not have, as in a key or file name, is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     return run(options)
 
 

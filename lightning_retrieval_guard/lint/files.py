@@ -92,7 +92,7 @@ def _listed_by_git(folder: str) -> list[str] | None:
 def _git(folder: str, *arguments: str) -> str | None:
     command = ["git", "-C", folder, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

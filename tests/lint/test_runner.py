@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -211,6 +212,15 @@ def test_a_pipe_that_closes_ends_it_quietly(folder: Path) -> None:
     assert (len(done.stdout.splitlines()), "Traceback" in done.stderr, "Broken" in done.stderr) == (1, False, False)
 
 
+@pytest.mark.parametrize("name", ["ünï.py", os.fsdecode(b"\xe9.py")], ids=["other letters", "not UTF-8"])
+@pytest.mark.parametrize("form", ["text", "github", "json", "sarif"])
+def test_a_name_that_the_terminal_cannot_show_ends_nothing(folder: Path, name: str, form: str) -> None:
+    (folder / "wrong.py").rename(folder / name)
+    command = [sys.executable, "-m", "lightning_retrieval_guard", "lint", "--format", form, "."]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert (done.returncode, b"LRG204" in done.stdout, b"Traceback" in done.stderr) == (1, True, False)
+
+
 # --- what is left out -------------------------------------------------------------------------------------------
 
 
@@ -233,6 +243,14 @@ def test_what_git_ignores_is_left_out(folder: Path, capsys: pytest.CaptureFixtur
     (folder / ".gitignore").write_text("made/\n")
     assert lint(capsys=capsys) == (1, [f"./wrong.py:{FINDING}"])
     assert lint("made", capsys=capsys) == (1, [f"made/wrong.py:{FINDING}"])
+
+
+def test_a_name_in_another_encoding_is_found_where_git_lists_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    (folder / "wrong.py").rename(folder / os.fsdecode(b"\xe9.py"))
+    assert lint(capsys=capsys)[0] == 1
 
 
 # --- what cannot run --------------------------------------------------------------------------------------------
