@@ -13,8 +13,14 @@ from lightning_retrieval_guard.lint.source import lines_of
 
 
 def apply_edits(source: bytes, edits: Iterable[Edit]) -> bytes:
-    """A file with the changed calls."""
-    module = libcst.parse_module(source)
+    """A file with the changed calls; as it is where libcst cannot read what this Python can."""
+    try:
+        return _with_edits(libcst.parse_module(source), edits)
+    except (libcst.ParserSyntaxError, RecursionError):
+        return source
+
+
+def _with_edits(module: libcst.Module, edits: Iterable[Edit]) -> bytes:
     lines = lines_of(module.code)
     by_end: dict[tuple[int, int], list[Edit]] = {}
     for edit in edits:
