@@ -27,6 +27,9 @@ _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
 _NOQA = re.compile(rf"#\s*noqa{_CODES}", re.IGNORECASE)
 _NOQA_FILE = re.compile(rf"\s*#\s*flake8[:=]\s*noqa{_CODES}\s*$", re.IGNORECASE)
+# Lines of a notebook that are no Python. Cells under the magics that are named hold Python all the same.
+_MAGIC = re.compile(r"^(\s*)(%(?!%)|%%(time|timeit|capture|prun)\b|[!?]).*")
+_ASSIGNED_MAGIC = re.compile(r"^(\s*[\w., ]+=\s*)[%!].*")
 # An edit may make another one possible; none makes many.
 _MOST_PASSES = 4
 
@@ -138,7 +141,7 @@ def _lint_source(
 ) -> tuple[list[Record], list[Record], bytes]:
     """What was found in a file, what is found in it after its change, and the changed file."""
     if name.endswith(".ipynb"):
-        text, positions = read_notebook(source.decode("utf-8"))
+        text, positions = read_notebook(source.decode("utf-8-sig"))
         result = _lint(text, name, options.select, ignore)
         records = [_record(name, finding, *positions[finding.line - 1]) for finding in result]
         return records, records, source
@@ -194,9 +197,9 @@ def _show_change(name: str, before: bytes, after: bytes) -> None:
 
 
 def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
-    rule, node = finding.rule, finding.node
+    rule = finding.rule
     is_fixable = finding.edit is not None and not cell
-    position = (line or finding.line, node.col_offset + 1)
+    position = (line or finding.line, finding.column + 1)
     return Record(rule.code, rule.slug, rule.severity, finding.message, name, *position, cell, is_fixable)
 
 
@@ -230,7 +233,9 @@ def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
     lines: list[str] = []
     positions: list[tuple[int, int]] = []
     for number, source in sources:
-        code = [re.sub(r"^(\s*)(%(?!%)|[!?]).*", r"\1pass", line.rstrip("\r\n")) for line in lines_of(source)]
+        code = [line.rstrip("\r\n") for line in lines_of(source)]
+        if not _is_python("\n".join(code)):
+            code = [_ASSIGNED_MAGIC.sub(r"\1None", _MAGIC.sub(r"\1pass", line)) for line in code]
         lines += code if _is_python("\n".join(code)) else [""] * len(code)
         positions += [(number, line) for line in range(1, len(code) + 1)]
     return "\n".join(lines) + "\n", positions

@@ -64,6 +64,11 @@ def test_other_comments_do_not(folder: Path, comment: str, capsys: pytest.Captur
     assert lint("wrong.py", capsys=capsys)[0] == 1
 
 
+def test_columns_are_characters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wrong.py").write_text(WRONG.replace("self.log", "ä = 'ö'; self.log"), encoding="utf-8")
+    assert lint("wrong.py", capsys=capsys) == (1, [f"wrong.py:{FINDING.replace('6:9', '6:18')}"])
+
+
 def test_a_comment_counts_on_any_line_of_the_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = WRONG.replace("rank_zero_only=True)", "rank_zero_only=True,\n        )  # lrg: ignore[LRG204]")
     (folder / "wrong.py").write_text(call)
@@ -143,6 +148,24 @@ def test_a_notebook_names_the_cell(folder: Path, capsys: pytest.CaptureFixture[s
 def test_a_line_of_a_cell_is_counted_as_python_counts_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "cells.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"\f\n{WRONG}"}]}))
     assert lint("cells.ipynb", capsys=capsys) == (1, [f"cells.ipynb:cell 1:7:9: {FINDING.partition(': ')[2]}"])
+
+
+def test_a_notebook_with_a_byte_order_mark(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "cells.ipynb").write_text(notebook(WRONG), encoding="utf-8-sig")
+    assert lint("cells.ipynb", capsys=capsys)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "magic", ["%%time", "%%capture out", "files = !ls", "number = %time 1 + 1", "text = ('%s'\n    % 1)"]
+)
+def test_a_magic_does_not_hide_the_python_around_it(
+    folder: Path, magic: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cells.ipynb").write_text(notebook(f"{magic}\n{WRONG}"))
+    assert lint("cells.ipynb", capsys=capsys) == (
+        1,
+        [f"cells.ipynb:cell 2:{7 + magic.count(chr(10))}:9: {FINDING.partition(': ')[2]}"],
+    )
 
 
 def test_a_right_notebook_is_silent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
