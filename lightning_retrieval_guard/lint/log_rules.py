@@ -151,7 +151,8 @@ def _is_synced(score: Score) -> bool:
 
 def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG203: values of a metric on this rank's rows, logged as they are."""
-    if not event.is_evaluation or event.source.is_on_one_device:
+    # what a collective changes in place, nobody sees
+    if not event.is_evaluation or event.source.is_on_one_device or any(story.of("collective")):
         return
     if event.kind == "log" and event.is_at_epoch_end and _is_made_by_hand(event, value):
         problem = "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
