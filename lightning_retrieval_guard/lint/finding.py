@@ -59,4 +59,6 @@ class LintFinding:
 
 def at(event: Event, rule: RuleSpec, problem: str, fix: str = "", edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
+    if edit is not None and any(keyword.arg is None for keyword in edit.call.keywords):
+        edit = None  # what ** passes may be the same argument
     return LintFinding(event.node, event.source, rule, f"{problem} {fix or fix_of(rule)}", edit, event.functions)

@@ -39,6 +39,10 @@ FIXED = {
         'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n)',
         'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n    sync_dist=True,\n)',
     ),
+    "LRG203 behind a comment without a comma": (
+        'self.log(\n    "r",\n    self.recall(*batch)  # of the batch\n)',
+        'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n    sync_dist=True\n)',
+    ),
     "LRG203 spelled out": (
         'self.log("r", self.recall(*batch), sync_dist=False)',
         'self.log("r", self.recall(*batch), sync_dist=True)',
@@ -68,6 +72,18 @@ LEFT = {
     ),
     "a mean of batches": 'self.log("r", self.recall(*batch), batch_size=1)',
     "a comment on the argument": 'self.log(\n    "l", 1.0, sync_dist=True, rank_zero_only=True,  # on purpose\n)',
+    "a comment above the argument": (
+        'self.log(\n    "l",\n    1.0,\n    sync_dist=True,\n    # on purpose\n    rank_zero_only=True,\n)'
+    ),
+    "perhaps the same argument": (
+        'options = {"sync_dist": False, "on_epoch": True}\nself.log("r", self.recall(*batch), **options)'
+    ),
+    "a value that rank zero alone logs": (
+        'value = self.recall(*batch)\nif self.global_rank == 0:\n    self.log("r", value)'
+    ),
+    "a metric that gets other rows too": (
+        GATHER + "m = RetrievalMAP()\nm.update(s, s, indexes=s)\nm.clone().update(batch, batch, indexes=batch)"
+    ),
     "a value of the end": 'self.log("r", self.local.compute())',
     "compute on rank zero": "if self.trainer.is_global_zero:\n    self.recall.compute()",
     "a collection": GATHER + "self.all.update(s, s, indexes=s)",
