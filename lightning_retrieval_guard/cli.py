@@ -5,6 +5,7 @@ A command imports what it needs when it is asked for, so that ``lint`` starts wi
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -252,7 +253,7 @@ def _rules(text: str) -> dict[str, Rule]:
 def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         # Looked at here too, so that a typing mistake is not found only after the runs.
-        path = Path(text)
+        path = Path(os.path.expanduser(text))
         if refusal := path_refusal(path, suffixes):
             raise ArgumentTypeError(f"{text!r} {refusal}")
         return path
