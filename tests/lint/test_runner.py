@@ -268,6 +268,23 @@ def test_what_git_ignores_is_left_out(folder: Path, capsys: pytest.CaptureFixtur
     assert lint("made", capsys=capsys) == (1, [f"made/wrong.py:{FINDING}"])
 
 
+def test_in_a_repository_too_environments_are_left_out_and_inner_repositories_are_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("added", "submodule", "own"):
+        (folder / name).mkdir()
+        (folder / name / "wrong.py").write_text(WRONG)
+    (folder / "own" / "pyvenv.cfg").touch()
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    for name in ("added", "submodule", "."):
+        subprocess.run([*git, "-C", name, "init", "-q"], check=True)
+    subprocess.run([*git, "-C", "submodule", "add", "."], check=True)
+    subprocess.run([*git, "-C", "submodule", "commit", "-qm", "a"], check=True)
+    subprocess.run([*git, "add", "submodule"], check=True, capture_output=True)
+    paths = ["./added/wrong.py", "./submodule/wrong.py", "./wrong.py"]
+    assert lint(capsys=capsys) == (1, [f"{path}:{FINDING}" for path in paths])
+
+
 def test_a_name_in_another_encoding_is_found_where_git_lists_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
