@@ -59,6 +59,10 @@ class LintFinding:
 
 def at(event: Event, rule: RuleSpec, problem: str, fix: str = "", edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
-    if edit is not None and any(keyword.arg is None for keyword in edit.call.keywords):
-        edit = None  # what ** passes may be the same argument
+    if edit is not None and edit.call is event.node:
+        written = {keyword.arg for keyword in edit.call.keywords}
+        changed = {name for name, _ in edit.set}.union(edit.drop)
+        # what ** or a position passes cannot be written a second time
+        if None in written or (event.arguments.keywords.keys() & changed) - written:
+            edit = None
     return LintFinding(event.node, event.source, rule, f"{problem} {fix or fix_of(rule)}", edit, event.functions)

@@ -78,6 +78,9 @@ LEFT = {
     "perhaps the same argument": (
         'options = {"sync_dist": False, "on_epoch": True}\nself.log("r", self.recall(*batch), **options)'
     ),
+    "the same argument by position": (
+        'self.log("r", self.recall(*batch), False, True, False, True, "mean", False, False)'
+    ),
     "a value that rank zero alone logs": (
         'value = self.recall(*batch)\nif self.global_rank == 0:\n    self.log("r", value)'
     ),

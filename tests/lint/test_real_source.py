@@ -190,6 +190,8 @@ RIGHT_SHARDS = {
     "by hand, a loss": epoch_end(CAT + "self.log('val_loss', s.mean())", SEEN),
     "by hand, no data": epoch_end(CAT + "self.log('epoch', float(self.current_epoch))", SEEN),
     "synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=True)"),
+    "synced by position": step("self.log('mrr', self.val_mrr(*batch), 0, 1, False, True, 'mean', False, True)"),
+    "of the step, by position": step("self.log('mrr', self.val_mrr(*batch), True, True, True, False)"),
     "perhaps synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=self.sync)"),
     "of the step": step("self.log('mrr', self.val_mrr(*batch), on_step=True, on_epoch=False)"),
     "of the training": step("self.log('mrr', self.val_mrr(*batch))", head="training_step(self, batch, batch_idx)"),
