@@ -5,11 +5,13 @@ A command imports what it needs when it is asked for, so that ``lint`` starts wi
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     run: Run = options.run
+    if isinstance(sys.stdout, TextIOWrapper):
+        # what the encoding of a terminal or pipe does not have, as in a key or file name, is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     return run(options)
 
 
@@ -248,7 +253,7 @@ def _rules(text: str) -> dict[str, Rule]:
 def _path_ending_in(*suffixes: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         # Looked at here too, so that a typing mistake is not found only after the runs.
-        path = Path(text)
+        path = Path(os.path.expanduser(text))
         if refusal := path_refusal(path, suffixes):
             raise ArgumentTypeError(f"{text!r} {refusal}")
         return path

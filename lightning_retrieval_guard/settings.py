@@ -144,7 +144,8 @@ def _check_report(name: str, report: PathLike) -> Path:
         raise TypeError(
             f"{name}={report!r} is not a path. Give one that ends in {' or '.join(REPORT_SUFFIXES)}, or None."
         )
-    path = Path(report)
+    # a configuration file or an environment variable has no shell that expands it
+    path = Path(os.path.expanduser(report))
     # The rest is checked by path_refusal when the run starts, because the path may hold LOG_DIR.
     if refusal := _suffix_refusal(path, REPORT_SUFFIXES):
         raise ValueError(f"{name}={str(path)!r} {refusal}.")
@@ -160,9 +161,13 @@ def path_refusal(path: Path, suffixes: Sequence[str] = REPORT_SUFFIXES) -> str:
 
     It is asked before any work is done. Missing folders can be made.
     """
-    if refusal := _suffix_refusal(path, suffixes):
-        return refusal
-    target = Path(os.path.realpath(path))
+    try:
+        return _suffix_refusal(path, suffixes) or _target_refusal(Path(os.path.realpath(path)))
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        return f"cannot be written: {error.strerror}"
+
+
+def _target_refusal(target: Path) -> str:
     folder = next(parent for parent in target.parents if parent.exists())
     if target.is_dir():
         return "is a folder; give the path of a file"

@@ -29,8 +29,11 @@ _SAME_OBJECT = frozenset({"to", "cpu", "cuda", "clone", "detach", "train", "eval
 _HOLDING = frozenset({"get", "pop", "setdefault", "values", "items"})
 # Parts of a name that stand for talking to other ranks.
 _TALKING = ("gather", "reduce", "sync", "broadcast", "dist", "collective")
+_COMBINING = ("gather", "reduce", "sync", "broadcast", "all_to_all")
 # Functions of other packages that keep the samples first.
 _KEEPS_SAMPLES = frozenset({"torch_geometric.utils.to_dense_batch", "torch_geometric.utils.dense.to_dense_batch"})
+# What log and log_dict take by position behind the value.
+_LOG_OPTIONS = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx", "enable_graph", "sync_dist")
 # Classes that hold other metrics, or are no metric by themselves.
 _HOLDERS = (
     "BootStrapper ClasswiseWrapper CompositionalMetric FeatureShare Metric MetricInputTransformer MetricTracker"
@@ -44,6 +47,7 @@ _OWN_SYNC = ("process_group", "dist_sync_fn", "distributed_available_fn", None)
 def call(run: Interpreter, node: ast.Call) -> Value:
     """What a call returns."""
     function = node.func
+    _note_collective(run, node)
     if not isinstance(function, ast.Attribute):
         return _apply(run, node, run.eval(function))
     name = function.attr
@@ -68,6 +72,14 @@ def call(run: Interpreter, node: ast.Call) -> Value:
         return _call_tensor(run, owner, function, arguments)
     maybe_metric = name in _HOLDING | _SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
     return UNKNOWN if maybe_metric or owner != UNKNOWN else values.made_of(owner)
+
+
+def _note_collective(run: Interpreter, node: ast.Call) -> None:
+    """Notes a call that surely or by its name combines ranks in place, as ``torch.distributed.all_reduce(hits)``."""
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    is_in_place = node is run.bare_call or run.frame.function.source.dotted(node.func).startswith("torch.distributed.")
+    if node.args and is_in_place and any(part in name for part in _COMBINING):
+        run.note("collective", node, Arguments([], {}))
 
 
 def _arguments(run: Interpreter, node: ast.Call) -> Arguments:
@@ -186,11 +198,20 @@ def _is_of_lightning(run: Interpreter, dotted: str) -> bool:
 
 def _call_lightning(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:
     if name != "all_gather":
-        run.note("log", node, arguments, name=name)
+        run.note("log", node, _by_name(name, arguments), name=name)
         return NONE
     if len(arguments.values) != 1 or not arguments.keywords.keys() <= {"sync_grads"}:
         return UNKNOWN  # a group of ranks, perhaps
     return values.mapped(arguments.first, lambda item: Data(values.GATHERED, line=node.lineno))
+
+
+def _by_name(function: str, arguments: Arguments) -> Arguments:
+    """The arguments of ``log`` or ``log_dict``, of which those behind the value may be passed by position too."""
+    given, keywords, is_complete = arguments
+    first = 2 if function == "log" else 1
+    others = given[first:]
+    named = dict(zip(_LOG_OPTIONS, others, strict=False))
+    return Arguments(given[:first], named | keywords, is_complete and len(others) <= len(_LOG_OPTIONS))
 
 
 def _call_builtin(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:

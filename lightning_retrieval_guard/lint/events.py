@@ -31,7 +31,7 @@ HOOKS: dict[str, tuple[Value, ...]] = {
 class Event:
     """One call."""
 
-    kind: str  # "feed", "compute", "reset", "log", "logger" or "functional"
+    kind: str  # "feed", "compute", "reset", "log", "logger", "functional" or "collective"
     node: ast.Call
     hook: str  # the hook or function that Lightning or the user calls
     functions: tuple[Function, ...]  # those around it, outermost first

@@ -68,8 +68,21 @@ def files_of(paths: Sequence[str], configuration: Configuration) -> list[str]:
 
 def _files_in(folder: str) -> list[str]:
     listed = _listed_by_git(folder)
-    names = _walk(folder) if listed is None else [n for n in listed if _SKIPPED_FOLDERS.isdisjoint(Path(n).parts)]
-    return sorted(os.path.join(folder, name) for name in names if name.endswith(_SUFFIXES))
+    names = list(_walk(folder) if listed is None else _without_skipped(folder, listed))
+    paths = [os.path.join(folder, name) for name in names]
+    # what is a folder for git is a repository of its own, such as a submodule
+    nested = [path for path in paths if os.path.isdir(path) and not os.path.islink(path)]
+    files = [path for path in paths if path.endswith(_SUFFIXES) and path not in nested]
+    return sorted([*files, *(file for path in nested for file in _files_in(path))])
+
+
+def _without_skipped(folder: str, names: Sequence[str]) -> Iterator[str]:
+    """The names that stand in no environment and in no build folder."""
+    parents = {parent for name in names for parent in Path(name).parents if parent.parts}
+    environments = {parent for parent in parents if os.path.exists(Path(folder, parent, "pyvenv.cfg"))}
+    for name in names:
+        if _SKIPPED_FOLDERS.isdisjoint(Path(name).parts) and environments.isdisjoint(Path(name).parents):
+            yield name
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -92,7 +105,7 @@ def _listed_by_git(folder: str) -> list[str] | None:
 def _git(folder: str, *arguments: str) -> str | None:
     command = ["git", "-C", folder, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

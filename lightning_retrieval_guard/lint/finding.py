@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
-from lightning_retrieval_guard.lint.source import Function, SourceFile
+from lightning_retrieval_guard.lint.source import Function, SourceFile, lines_of
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.base import RuleSpec
 
@@ -49,7 +49,20 @@ class LintFinding:
         """From 1."""
         return self.node.lineno
 
+    @property
+    def column(self) -> int:
+        """From 0, in characters."""
+        # ast counts bytes of UTF-8
+        line = lines_of(self.source.text)[self.line - 1]
+        return len(line.encode()[: self.node.col_offset].decode())
+
 
 def at(event: Event, rule: RuleSpec, problem: str, fix: str = "", edit: Edit | None = None) -> LintFinding:
     """A finding at the call of an event."""
+    if edit is not None and edit.call is event.node:
+        written = {keyword.arg for keyword in edit.call.keywords}
+        changed = {name for name, _ in edit.set}.union(edit.drop)
+        # what ** or a position passes cannot be written a second time
+        if None in written or (event.arguments.keywords.keys() & changed) - written:
+            edit = None
     return LintFinding(event.node, event.source, rule, f"{problem} {fix or fix_of(rule)}", edit, event.functions)

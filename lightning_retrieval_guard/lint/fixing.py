@@ -9,12 +9,19 @@ import libcst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from lightning_retrieval_guard.lint.finding import Edit
+from lightning_retrieval_guard.lint.source import lines_of
 
 
 def apply_edits(source: bytes, edits: Iterable[Edit]) -> bytes:
-    """A file with the changed calls."""
-    module = libcst.parse_module(source)
-    lines = module.code.splitlines()
+    """A file with the changed calls; as it is where libcst cannot read what this Python can."""
+    try:
+        return _with_edits(libcst.parse_module(source), edits)
+    except (libcst.ParserSyntaxError, RecursionError):
+        return source
+
+
+def _with_edits(module: libcst.Module, edits: Iterable[Edit]) -> bytes:
+    lines = lines_of(module.code)
     by_end: dict[tuple[int, int], list[Edit]] = {}
     for edit in edits:
         by_end.setdefault(_end_of(edit.call, lines), []).append(edit)
@@ -46,8 +53,10 @@ class _Editor(libcst.CSTTransformer):
 
 def _without(call: libcst.Call, name: str) -> libcst.Call:
     kept = [argument for argument in call.args if not _is_named(argument, name)]
-    if any(_is_named(argument, name) and _has_comment(argument) for argument in call.args):
-        return call  # what is said of the argument is not thrown away
+    spaces = [call.whitespace_before_args, *map(_space_behind, call.args)]
+    for argument, before in zip(call.args, spaces, strict=False):
+        if _is_named(argument, name) and (_has_comment(argument) or _ends_with_comment(before)):
+            return call  # what is said of the argument is not thrown away
     if kept and kept[-1] is not call.args[-1] and not _has_comment(kept[-1]):
         kept[-1] = kept[-1].with_changes(comma=call.args[-1].comma)
     return call.with_changes(args=kept)
@@ -57,10 +66,22 @@ def _is_named(argument: libcst.Arg, name: str) -> bool:
     return argument.keyword is not None and argument.keyword.value == name
 
 
+def _space_behind(argument: libcst.Arg) -> libcst.BaseParenthesizableWhitespace:
+    """What stands between an argument, or its comma, and what follows."""
+    comma = argument.comma
+    return comma.whitespace_after if isinstance(comma, libcst.Comma) else argument.whitespace_after_arg
+
+
 def _has_comment(argument: libcst.Arg) -> bool:
-    """Whether a comment stands behind an argument."""
-    space = argument.comma.whitespace_after if isinstance(argument.comma, libcst.Comma) else None
+    """Whether a comment stands behind an argument, in its line."""
+    space = _space_behind(argument)
     return isinstance(space, libcst.ParenthesizedWhitespace) and space.first_line.comment is not None
+
+
+def _ends_with_comment(space: libcst.BaseParenthesizableWhitespace) -> bool:
+    """Whether a line of its own in a space holds a comment, which is about what follows."""
+    lines = space.empty_lines if isinstance(space, libcst.ParenthesizedWhitespace) else ()
+    return any(line.comment is not None for line in lines)
 
 
 def _with(call: libcst.Call, name: str, value: libcst.BaseExpression) -> libcst.Call:
@@ -74,13 +95,17 @@ def _with(call: libcst.Call, name: str, value: libcst.BaseExpression) -> libcst.
     *others, last = call.args
     between = others[-1].comma if others else libcst.MaybeSentinel.DEFAULT
     space = between.whitespace_after if isinstance(between, libcst.Comma) else call.whitespace_before_args
-    end = last.comma.whitespace_after if isinstance(last.comma, libcst.Comma) else None
+    end, has_comma = _space_behind(last), isinstance(last.comma, libcst.Comma)
     if isinstance(end, libcst.ParenthesizedWhitespace) and isinstance(space, libcst.ParenthesizedWhitespace):
         # one argument a line: a comment behind the last one stays with it
-        after = end.with_changes(first_line=libcst.TrailingWhitespace(), empty_lines=[])
-        added = added.with_changes(comma=libcst.Comma(whitespace_after=after))
         space = end.with_changes(indent=space.indent, last_line=space.last_line)
+        end = end.with_changes(first_line=libcst.TrailingWhitespace(), empty_lines=[])
     elif not isinstance(space, libcst.ParenthesizedWhitespace):
         space = libcst.SimpleWhitespace(" ")
-    last = last.with_changes(comma=libcst.Comma(whitespace_after=space))
+    if not has_comma:
+        added = added.with_changes(whitespace_after_arg=end)
+    elif isinstance(end, libcst.ParenthesizedWhitespace):
+        added = added.with_changes(comma=libcst.Comma(whitespace_after=end))
+    nothing = libcst.SimpleWhitespace("")
+    last = last.with_changes(comma=libcst.Comma(whitespace_after=space), whitespace_after_arg=nothing)
     return call.with_changes(args=[*others, last, added])

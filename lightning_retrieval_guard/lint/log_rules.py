@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint import values
-from lightning_retrieval_guard.lint.events import Event, Story
+from lightning_retrieval_guard.lint.events import RANK_ZERO, Event, Story
 from lightning_retrieval_guard.lint.finding import LRG101, LRG202, LRG203, LRG204, LRG302, Edit, LintFinding, at
 from lightning_retrieval_guard.lint.values import NONE, RANK, Const, Data, Mapping, MetricCall, Score, Value
 
@@ -16,6 +16,7 @@ _MACRO = ("MulticlassAccuracy", "MulticlassRecall", "MulticlassPrecision", "Mult
 _NO_MEAN_OF_QUERIES = ("median", "min", "max")
 _VALUES = {"log": (1, "value"), "log_dict": (0, "dictionary"), "log_metrics": (0, "metrics")}
 _IN_STEP = "Log the metric object, or pass sync_dist=True."
+_ON_ALL = "Log the metric object, or pass sync_dist=True, on every rank."
 _AT_END = "Log the metric object, or compute() of a metric that combines ranks."
 _BY_HAND = "Log a metric object, or gather what the value is made of with self.all_gather() first."
 
@@ -151,7 +152,8 @@ def _is_synced(score: Score) -> bool:
 
 def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG203: values of a metric on this rank's rows, logged as they are."""
-    if not event.is_evaluation or event.source.is_on_one_device:
+    # what a collective changes in place, nobody sees
+    if not event.is_evaluation or event.source.is_on_one_device or any(story.of("collective")):
         return
     if event.kind == "log" and event.is_at_epoch_end and _is_made_by_hand(event, value):
         problem = "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
@@ -163,9 +165,11 @@ def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFindi
     reason = how.get(scores[0].how, "it was built with sync_on_compute=False")
     problem = f"the value of {_names(*scores)} is this rank's own, as {reason}: the logger shows the shard of rank 0."
     in_step = event.kind == "log" and event.is_in_step
-    is_safe = in_step and not any(_no_mean(event, score) for score in scores)
+    on_all = RANK_ZERO not in event.guards  # where rank zero alone logs, it would wait for the others
+    is_safe = in_step and on_all and not any(_no_mean(event, score) for score in scores)
     edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
-    yield at(event, LRG203, problem, _IN_STEP if in_step else _AT_END, edit)
+    fix = _AT_END if not in_step else _IN_STEP if on_all else _ON_ALL
+    yield at(event, LRG203, problem, fix, edit)
 
 
 def _is_made_by_hand(event: Event, value: Value) -> bool:

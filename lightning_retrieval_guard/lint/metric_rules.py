@@ -89,9 +89,16 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
             f"the rows were gathered from all ranks{where}, and {metric.label} combines the ranks again in compute()."
         )
         first, *others = metric.members
-        is_one = not others and first.source is event.source
-        edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_one else None
+        is_safe = not others and first.source is event.source and _gets_gathered_rows(story, first)
+        edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_safe else None
         yield at(event, LRG201, problem, edit=edit)
+
+
+def _gets_gathered_rows(story: Story, member: MetricCall) -> bool:
+    """Whether all metrics that a call builds, such as those of two stages, surely get rows of all ranks alone."""
+    metrics = [(feed, feed.metric.members if feed.metric else ()) for feed in story.of("feed")]
+    feeds = [feed for feed, members in metrics if any(other.call is member.call for other in members)]
+    return all(made_of(*feed.arguments.all).origin == GATHERED for feed in feeds)
 
 
 def _is_changed_by_copies(member: MetricCall) -> bool:

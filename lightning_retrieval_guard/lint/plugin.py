@@ -40,7 +40,7 @@ class Plugin:
         """Line from 1, column from 0, text and plugin of each finding, in order."""
         for finding in findings(*self._arguments):
             text = f"{finding.rule.code} {finding.rule.slug}: {finding.message}"
-            yield finding.line, finding.node.col_offset, text, type(self)
+            yield finding.line, finding.column, text, type(self)
 
 
 def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list[LintFinding]:

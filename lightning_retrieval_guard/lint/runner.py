@@ -21,11 +21,15 @@ from lightning_retrieval_guard.lint.files import files_of, ignored_codes, read_c
 from lightning_retrieval_guard.lint.finding import STATIC, LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
+from lightning_retrieval_guard.lint.source import lines_of
 
 _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
 _NOQA = re.compile(rf"#\s*noqa{_CODES}", re.IGNORECASE)
 _NOQA_FILE = re.compile(rf"\s*#\s*flake8[:=]\s*noqa{_CODES}\s*$", re.IGNORECASE)
+# Lines of a notebook that are no Python. Cells under the magics that are named hold Python all the same.
+_MAGIC = re.compile(r"^(\s*)(%(?!%)|%%(time|timeit|capture|prun)\b|[!?]).*")
+_ASSIGNED_MAGIC = re.compile(r"^(\s*[\w., ]+=\s*)[%!].*")
 # An edit may make another one possible; none makes many.
 _MOST_PASSES = 4
 
@@ -79,12 +83,17 @@ def _run(options: Namespace) -> int:
         return int(any(changed for _, changed in results) and not options.exit_zero)
     records = sorted((record for file_records, _ in results for record in file_records), key=_position)
     text = FORMATS[options.format](records)
-    print(text, end="\n" if text else "")
+    # what --fix makes of standard input has standard output to itself
+    print(text, end="\n" if text else "", file=sys.stderr if _gives_source_back(options) else sys.stdout)
     if options.format == "text" and not options.quiet and records:
         print(_summary(records), file=sys.stderr)
     levels = [record.level for record in records if record.is_finding]
     fails = any(options.strict_notes or level is not Severity.NOTE for level in levels)
     return int(fails and not options.exit_zero)
+
+
+def _gives_source_back(options: Namespace) -> bool:
+    return _STDIN in options.paths and options.fix and not options.diff
 
 
 def _position(record: Record) -> tuple[str, int, int, int, str]:
@@ -106,23 +115,45 @@ def _summary(records: Sequence[Record]) -> str:
 def _lint_file(path: str, options: Namespace, ignore: tuple[str, ...]) -> tuple[list[Record], bool]:
     """What was found in a file, and whether it was changed or would be."""
     name = options.stdin_filename if path == _STDIN else path
+    source = b""
     try:
         source = sys.stdin.buffer.read() if path == _STDIN else Path(path).read_bytes()
-        if name.endswith(".ipynb"):
-            text, positions = read_notebook(source.decode("utf-8"))
-            result = _lint(text, name, options.select, ignore)
-            return [_record(name, finding, *positions[finding.line - 1]) for finding in result], False
-        fixed, result = source, _lint(_decoded(source), name, options.select, ignore)
-        if options.fix or options.diff:
-            fixed, result = _fixed(source, result, lambda text: _lint(text, name, options.select, ignore))
-            _write(path, name, source, fixed, options.diff)
-        return [_record(name, finding) for finding in result], fixed != source
+        before, records, after = _lint_source(source, name, options, ignore)
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        return [_unread(name, error)], False
+        before = records = [_unread(name, error)]
+        after = source
+    if options.diff:
+        _show_change(name, source, after)
+    elif path == _STDIN and options.fix:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(after)
+    elif after != source:
+        try:
+            Path(path).write_bytes(after)
+        except OSError as error:
+            print(f"error: {path!r} cannot be written: {error.strerror}", file=sys.stderr)
+            return before, False
+    return records, after != source
+
+
+def _lint_source(
+    source: bytes, name: str, options: Namespace, ignore: tuple[str, ...]
+) -> tuple[list[Record], list[Record], bytes]:
+    """What was found in a file, what is found in it after its change, and the changed file."""
+    if name.endswith(".ipynb"):
+        text, positions = read_notebook(source.decode("utf-8-sig"))
+        result = _lint(text, name, options.select, ignore)
+        records = [_record(name, finding, *positions[finding.line - 1]) for finding in result]
+        return records, records, source
+    after, result = source, _lint(_decoded(source), name, options.select, ignore)
+    before = [_record(name, finding) for finding in result]
+    if options.fix or options.diff:
+        after, result = _fixed(source, result, lambda text: _lint(text, name, options.select, ignore))
+    return before, [_record(name, finding) for finding in result], after
 
 
 def _lint(text: str, name: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> list[LintFinding]:
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     file_codes = [codes for line in lines for codes in _codes(_NOQA_FILE.match(line))]
     result = []
     for finding in findings(ast.parse(text), lines, name):
@@ -157,20 +188,18 @@ def _fixed(
     return source, result
 
 
-def _write(path: str, name: str, before: bytes, after: bytes, is_diff: bool) -> None:
-    if is_diff:
-        old, new = (source.decode("utf-8", "replace").splitlines(keepends=True) for source in (before, after))
-        print("".join(difflib.unified_diff(old, new, name, name)), end="")
-    elif path == _STDIN:
-        sys.stdout.write(_decoded(after))
-    elif after != before:
-        Path(path).write_bytes(after)
+def _show_change(name: str, before: bytes, after: bytes) -> None:
+    if after != before:
+        old, new = map(lines_of, map(_decoded, (before, after)))
+        lines = difflib.unified_diff(old, new, name, name)
+        no_end = "\n\\ No newline at end of file\n"  # as diff marks a last line without its end
+        print("".join(line if line.endswith(("\n", "\r")) else line + no_end for line in lines), end="")
 
 
 def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
-    rule, node = finding.rule, finding.node
+    rule = finding.rule
     is_fixable = finding.edit is not None and not cell
-    position = (line or finding.line, node.col_offset + 1)
+    position = (line or finding.line, finding.column + 1)
     return Record(rule.code, rule.slug, rule.severity, finding.message, name, *position, cell, is_fixable)
 
 
@@ -204,7 +233,9 @@ def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
     lines: list[str] = []
     positions: list[tuple[int, int]] = []
     for number, source in sources:
-        code = [re.sub(r"^(\s*)(%(?!%)|[!?]).*", r"\1pass", line) for line in source.splitlines()]
+        code = [line.rstrip("\r\n") for line in lines_of(source)]
+        if not _is_python("\n".join(code)):
+            code = [_ASSIGNED_MAGIC.sub(r"\1None", _MAGIC.sub(r"\1pass", line)) for line in code]
         lines += code if _is_python("\n".join(code)) else [""] * len(code)
         positions += [(number, line) for line in range(1, len(code) + 1)]
     return "\n".join(lines) + "\n", positions

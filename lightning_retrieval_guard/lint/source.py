@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +26,12 @@ _NUMBER_OF_PROCESSES = re.compile(
 )
 _MOST_BYTES = 1_000_000
 _MOST_FOLDERS = 6
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a source with their ends, counted as Python counts them."""
+    # str.splitlines() ends a line at a form feed too, and at some marks that may stand in strings
+    return list(io.StringIO(text, newline=""))
 
 
 @dataclass(frozen=True)

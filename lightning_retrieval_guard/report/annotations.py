@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def _notice(annotation: Annotation) -> dict[str, Any]:
     artifact = (
         {"uri": Path(annotation.path).absolute().as_uri()}
         if relative is None
-        else {"uri": quote(relative), "uriBaseId": "%SRCROOT%"}
+        else {"uri": quote(os.fsencode(relative)), "uriBaseId": "%SRCROOT%"}
     )
     region = {"startLine": max(1, annotation.line), **({"startColumn": annotation.column} if annotation.column else {})}
     location = {"physicalLocation": {"artifactLocation": artifact, "region": region}}

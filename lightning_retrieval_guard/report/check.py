@@ -15,6 +15,7 @@ from lightning_retrieval_guard.report.log import finding_from
 from lightning_retrieval_guard.report.terminal import KEYS_SHOWN, render_error
 
 _VERSIONS = (1, 2)
+_TEXTS = ("code", "rule", "key", "stage", "hook", "path", "message", "fix")
 _GIVE = "Give the file that RetrievalGuard(report='report.json') wrote."
 
 
@@ -53,12 +54,14 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         findings = [_finding(fields, document["world_size"], scaled) for fields in document["findings"]]
         corrected = {finding.key for finding in findings if finding.corrected}
         keys = {
-            name: Numbers(entry["logged"], entry["reference"], name in corrected)
+            name: Numbers(_number(entry["logged"]), _number(entry["reference"]), name in corrected)
             for name, entry in document["keys"].items()
         }
+    except ReportError:
+        raise
     except OSError as error:
         raise ReportError(f"{str(path)!r} cannot be read: {error.strerror}. {_GIVE}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReportError(f"{str(path)!r} is not a JSON report of the guard: {error!r}. {_GIVE}") from error
     return findings, keys
 
@@ -67,9 +70,20 @@ def _finding(fields: dict[str, Any], world_size: int, scaled: Collection[str]) -
     # Whether a rule scales by ranks is not in the report: the registry has it.
     effect = fields["effect"]
     if effect is not None:  # what is not finite, JSON cannot hold
-        effect = {name: math.nan if value is None else value for name, value in effect.items()}
+        effect = {name: math.nan if value is None else _number(value) for name, value in effect.items()}
+    for name in (*_TEXTS, "line"):
+        if not isinstance(fields[name], int if name == "line" else str):
+            raise TypeError(f"{name} of a finding is {fields[name]!r}")
+    if not isinstance(world_size, int):
+        raise TypeError(f"world_size is {world_size!r}")
     added = {"effect": effect, "world_size": world_size, "scales_by_ranks": fields["code"] in scaled}
     return finding_from({**{name: value for name, value in fields.items() if name != "group"}, **added})
+
+
+def _number(value: Any) -> Any:
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is not a number")
+    return value
 
 
 def _annotation(fault: Fault) -> Annotation:

@@ -144,7 +144,7 @@ class FindingLog:
     def end_run(self) -> None:
         """Close a run with one line."""
         clauses = [f"RetrievalGuard: {self.verdict}"]
-        clauses += [f"Report: {printable(self.report)}"] if self.report else []
+        clauses += [f"Report: {printable(self.report)}"] if self.report and not self._unwritten else []
         clauses += [f"An earlier one is now {printable(self.earlier)}"] if self.earlier else []
         say(". ".join(clauses))
 

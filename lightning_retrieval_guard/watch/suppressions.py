@@ -24,7 +24,7 @@ from lightning_retrieval_guard.watch.call_site import (
 
 # every code starts with it
 EVERY_RULE = "LRG"
-_COMMENT = re.compile(r"#\s*lrg:\s*ignore(?:\[(?P<codes>[^\]]*)\]?|(?![\w\[-]))")
+_COMMENT = re.compile(r"#\s*lrg:\s*ignore(?:\s*\[(?P<codes>[^\]]*)\]?|(?![\w\[-]))")
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,9 @@ class RemovesTheFolder(Callback):
         shutil.rmtree(self._folder)
 
 
-def test_a_report_that_can_no_longer_be_written_costs_the_report_only(tmp_path: Path) -> None:
+def test_a_report_that_can_no_longer_be_written_costs_the_report_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()
     guard = RetrievalGuard(report=folder / "report.json")
@@ -163,6 +165,7 @@ def test_a_report_that_can_no_longer_be_written_costs_the_report_only(tmp_path: 
     assert messages[0].startswith("LRG301")
     assert messages[1].startswith("RetrievalGuard: the report could not be written ([Errno 2]")
     assert messages[1].endswith("The run goes on.")
+    assert capsys.readouterr().err.splitlines()[-1] == "RetrievalGuard: 1 fault, 1 of 1 key wrong"
     assert list(numbers) == ["mrr <b>"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 from collections import ChainMap
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,10 @@ FIXED = {
         'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n)',
         'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n    sync_dist=True,\n)',
     ),
+    "LRG203 behind a comment without a comma": (
+        'self.log(\n    "r",\n    self.recall(*batch)  # of the batch\n)',
+        'self.log(\n    "r",\n    self.recall(*batch),  # of the batch\n    sync_dist=True\n)',
+    ),
     "LRG203 spelled out": (
         'self.log("r", self.recall(*batch), sync_dist=False)',
         'self.log("r", self.recall(*batch), sync_dist=True)',
@@ -67,6 +72,21 @@ LEFT = {
     ),
     "a mean of batches": 'self.log("r", self.recall(*batch), batch_size=1)',
     "a comment on the argument": 'self.log(\n    "l", 1.0, sync_dist=True, rank_zero_only=True,  # on purpose\n)',
+    "a comment above the argument": (
+        'self.log(\n    "l",\n    1.0,\n    sync_dist=True,\n    # on purpose\n    rank_zero_only=True,\n)'
+    ),
+    "perhaps the same argument": (
+        'options = {"sync_dist": False, "on_epoch": True}\nself.log("r", self.recall(*batch), **options)'
+    ),
+    "the same argument by position": (
+        'self.log("r", self.recall(*batch), False, True, False, True, "mean", False, False)'
+    ),
+    "a value that rank zero alone logs": (
+        'value = self.recall(*batch)\nif self.global_rank == 0:\n    self.log("r", value)'
+    ),
+    "a metric that gets other rows too": (
+        GATHER + "m = RetrievalMAP()\nm.update(s, s, indexes=s)\nm.clone().update(batch, batch, indexes=batch)"
+    ),
     "a value of the end": 'self.log("r", self.local.compute())',
     "compute on rank zero": "if self.trainer.is_global_zero:\n    self.recall.compute()",
     "a collection": GATHER + "self.all.update(s, s, indexes=s)",
@@ -118,6 +138,12 @@ def test_line_ends_and_the_encoding_stay(tmp_path: Path) -> None:
     assert path.read_bytes() == after.encode("latin-1")
 
 
+@pytest.mark.parametrize("head", ["\f", "MARK = '\u2028'"], ids=["form feed", "mark in a string"])
+def test_it_is_fixed_whatever_stands_before(head: str, tmp_path: Path) -> None:
+    before, after = (f"{head}\n{in_step(text)}" for text in FIXED["LRG204"])
+    assert fixed(tmp_path / "a.py", before, "--fix") == after
+
+
 def test_diff_shows_it_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = in_step(FIXED["LRG204"][0])
     path = tmp_path / "a.py"
@@ -136,6 +162,60 @@ def test_what_was_fixed_is_no_longer_reported(tmp_path: Path, capsys: pytest.Cap
     path.write_text(in_step("\n".join((FIXED["LRG204"][0], LEFT["a mean of batches"]))), encoding="utf-8")
     assert main(["lint", str(path), "--fix"]) == 1
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["LRG203", "LRG302"]
+
+
+def test_diff_marks_a_last_line_without_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fixed(tmp_path / "a.py", in_step(FIXED["LRG204"][0]).rstrip(), "--diff")
+    assert capsys.readouterr().out.count("# why\n\\ No newline at end of file\n") == 2
+
+
+def test_what_cannot_be_written_or_followed_is_still_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = in_step(FIXED["LRG204"][0]) + f"\n\nTOTAL = 1{' + 1' * 900}\n"
+    (tmp_path / "a.py").write_text(deep, encoding="utf-8")
+    assert main(["lint", str(tmp_path / "a.py"), "--fix"]) == 1
+    assert " LRG204 " in capsys.readouterr().out
+    (tmp_path / "a.py").write_text(in_step(FIXED["LRG204"][0]), encoding="utf-8")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert main(["lint", str(tmp_path / "a.py"), "--fix", "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert " LRG204 " in out
+    assert err == f"error: {str(tmp_path / 'a.py')!r} cannot be written: Permission denied\n"
+
+
+# --- standard input ---------------------------------------------------------------------------------------------
+
+
+def fix_standard_input(source: bytes, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source)))
+    return main(["lint", "--fix", "-", *options])
+
+
+def test_standard_output_is_the_fixed_source_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    texts = (f"# coding: latin-1\n{in_step(text)}".replace("\n", "\r\n") for text in FIXED["LRG204"])
+    before, after = (text.encode("latin-1") for text in texts)
+    assert fix_standard_input(before, monkeypatch) == 0
+    assert capsysbinary.readouterr() == (after, b"")
+    left = in_step(LEFT["a mean of batches"]).encode()
+    assert fix_standard_input(left, monkeypatch, "--format=json") == 1
+    out, err = capsysbinary.readouterr()
+    assert (out, b'"LRG302"' in err) == (left, True)
+
+
+@pytest.mark.parametrize("options", [[], ["--stdin-filename=a.ipynb"]])
+def test_what_cannot_be_read_comes_back_as_it_was(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert fix_standard_input(b"def f(:\n", monkeypatch, *options) == 0
+    out, err = capsysbinary.readouterr()
+    assert (out, b"not-read" in err) == (b"def f(:\n", True)
 
 
 # --- the corpus -------------------------------------------------------------------------------------------------

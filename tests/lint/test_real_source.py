@@ -167,6 +167,7 @@ SHARDS = {
 SHARDS |= {
     "by hand": epoch_end(CAT + "self.log('mrr', (1 / s).mean())  # lint: LRG203", SEEN),
     "by hand, as a number": epoch_end(CAT + "self.log('hit', (s <= 3).float().mean().item())  # lint: LRG203", SEEN),
+    "by hand, beside a barrier": epoch_end(CAT + "dist.barrier()\nself.log('mrr', s.mean())  # lint: LRG203", SEEN),
     "by hand, from outputs": module(
         "def validation_epoch_end(self, outputs):\n    values = [o['mrr'] for o in outputs]\n"
         "    self.log('mrr', sum(values) / len(values), prog_bar=True)  # lint: LRG203\n"
@@ -177,15 +178,27 @@ RIGHT_SHARDS = {
     "by hand, gathered": epoch_end(CAT + "self.log('mrr', (1 / self.all_gather(s)).mean())", SEEN),
     "by hand, by a helper that may gather": epoch_end(CAT + "self.log('mrr', self.reduce_mean(s))", SEEN),
     "by hand, rank zero's is wanted": epoch_end(CAT + "self.log('mrr', s.mean(), rank_zero_only=True)", SEEN),
+    "by hand, summed in place": epoch_end(
+        CAT + "hits = (s > 0).sum()\ndist.all_reduce(hits)\nself.log('hits', hits)", SEEN
+    ),
+    "by hand, gathered in place": epoch_end(
+        CAT + "parts = [torch.empty_like(s), torch.empty_like(s)]\nwork = dist.all_gather(parts, s, async_op=True)\n"
+        "work.wait()\nself.log('mrr', torch.cat(parts).mean())",
+        SEEN,
+    ),
+    "by hand, summed by a helper": epoch_end(CAT + "utils.all_reduce_(s)\nself.log('mrr', s.mean())", SEEN),
     "by hand, a loss": epoch_end(CAT + "self.log('val_loss', s.mean())", SEEN),
     "by hand, no data": epoch_end(CAT + "self.log('epoch', float(self.current_epoch))", SEEN),
     "synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=True)"),
+    "synced by position": step("self.log('mrr', self.val_mrr(*batch), 0, 1, False, True, 'mean', False, True)"),
+    "of the step, by position": step("self.log('mrr', self.val_mrr(*batch), True, True, True, False)"),
     "perhaps synced": step("self.log('mrr', self.val_mrr(*batch), sync_dist=self.sync)"),
     "of the step": step("self.log('mrr', self.val_mrr(*batch), on_step=True, on_epoch=False)"),
     "of the training": step("self.log('mrr', self.val_mrr(*batch))", head="training_step(self, batch, batch_idx)"),
     "the object": step("self.val_mrr(*batch)\nself.log('mrr', self.val_mrr)"),
     "of gathered rows": step("s = self.all_gather(batch)\nself.log('mrr', self.val_mrr(s, s, indexes=s))"),
     "combined in the step": step("m = RetrievalMRR(dist_sync_on_step=True)\nself.log('mrr', m(*batch))"),
+    "reduced in place": step("v = self.val_mrr(*batch)\ndist.all_reduce(v)\nself.log('mrr', v / 2)"),
     "reduced by hand": step("v = self.trainer.strategy.reduce(self.val_mrr(*batch))\nself.log('mrr', v)"),
     "combined, to the logger": epoch_end("self.logger.log_metrics({'m': self.val_mrr.compute()})", SEEN),
 }

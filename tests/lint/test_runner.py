@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -63,9 +64,22 @@ def test_other_comments_do_not(folder: Path, comment: str, capsys: pytest.Captur
     assert lint("wrong.py", capsys=capsys)[0] == 1
 
 
+def test_columns_are_characters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wrong.py").write_text(WRONG.replace("self.log", "ä = 'ö'; self.log"), encoding="utf-8")
+    assert lint("wrong.py", capsys=capsys) == (1, [f"wrong.py:{FINDING.replace('6:9', '6:18')}"])
+
+
 def test_a_comment_counts_on_any_line_of_the_call(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = WRONG.replace("rank_zero_only=True)", "rank_zero_only=True,\n        )  # lrg: ignore[LRG204]")
     (folder / "wrong.py").write_text(call)
+    assert lint("wrong.py", capsys=capsys) == (0, [])
+
+
+@pytest.mark.parametrize("before", ["\f", "NAME = '\u2028\x85'"], ids=["form feed", "marks in a string"])
+def test_a_comment_counts_at_its_own_line_whatever_stands_before(
+    folder: Path, before: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wrong.py").write_text(f"{before}\n{WRONG.rstrip()}  # noqa: LRG204\n", encoding="utf-8")
     assert lint("wrong.py", capsys=capsys) == (0, [])
 
 
@@ -129,6 +143,29 @@ def test_a_notebook_names_the_cell(folder: Path, capsys: pytest.CaptureFixture[s
     code, lines = lint("cells.ipynb", "--format=json", capsys=capsys)
     [found] = json.loads("\n".join(lines))["findings"]
     assert (found["path"], found["cell"], found["line"]) == ("cells.ipynb", 5, 4)
+
+
+def test_a_line_of_a_cell_is_counted_as_python_counts_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "cells.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": f"\f\n{WRONG}"}]}))
+    assert lint("cells.ipynb", capsys=capsys) == (1, [f"cells.ipynb:cell 1:7:9: {FINDING.partition(': ')[2]}"])
+
+
+def test_a_notebook_with_a_byte_order_mark(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "cells.ipynb").write_text(notebook(WRONG), encoding="utf-8-sig")
+    assert lint("cells.ipynb", capsys=capsys)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "magic", ["%%time", "%%capture out", "files = !ls", "number = %time 1 + 1", "text = ('%s'\n    % 1)"]
+)
+def test_a_magic_does_not_hide_the_python_around_it(
+    folder: Path, magic: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cells.ipynb").write_text(notebook(f"{magic}\n{WRONG}"))
+    assert lint("cells.ipynb", capsys=capsys) == (
+        1,
+        [f"cells.ipynb:cell 2:{7 + magic.count(chr(10))}:9: {FINDING.partition(': ')[2]}"],
+    )
 
 
 def test_a_right_notebook_is_silent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +235,15 @@ def test_a_pipe_that_closes_ends_it_quietly(folder: Path) -> None:
     assert (len(done.stdout.splitlines()), "Traceback" in done.stderr, "Broken" in done.stderr) == (1, False, False)
 
 
+@pytest.mark.parametrize("name", ["ünï.py", os.fsdecode(b"\xe9.py")], ids=["other letters", "not UTF-8"])
+@pytest.mark.parametrize("form", ["text", "github", "json", "sarif"])
+def test_a_name_that_the_terminal_cannot_show_ends_nothing(folder: Path, name: str, form: str) -> None:
+    (folder / "wrong.py").rename(folder / name)
+    command = [sys.executable, "-m", "lightning_retrieval_guard", "lint", "--format", form, "."]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert (done.returncode, b"LRG204" in done.stdout, b"Traceback" in done.stderr) == (1, True, False)
+
+
 # --- what is left out -------------------------------------------------------------------------------------------
 
 
@@ -220,6 +266,31 @@ def test_what_git_ignores_is_left_out(folder: Path, capsys: pytest.CaptureFixtur
     (folder / ".gitignore").write_text("made/\n")
     assert lint(capsys=capsys) == (1, [f"./wrong.py:{FINDING}"])
     assert lint("made", capsys=capsys) == (1, [f"made/wrong.py:{FINDING}"])
+
+
+def test_in_a_repository_too_environments_are_left_out_and_inner_repositories_are_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("added", "submodule", "own"):
+        (folder / name).mkdir()
+        (folder / name / "wrong.py").write_text(WRONG)
+    (folder / "own" / "pyvenv.cfg").touch()
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    for name in ("added", "submodule", "."):
+        subprocess.run([*git, "-C", name, "init", "-q"], check=True)
+    subprocess.run([*git, "-C", "submodule", "add", "."], check=True)
+    subprocess.run([*git, "-C", "submodule", "commit", "-qm", "a"], check=True)
+    subprocess.run([*git, "add", "submodule"], check=True, capture_output=True)
+    paths = ["./added/wrong.py", "./submodule/wrong.py", "./wrong.py"]
+    assert lint(capsys=capsys) == (1, [f"{path}:{FINDING}" for path in paths])
+
+
+def test_a_name_in_another_encoding_is_found_where_git_lists_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    (folder / "wrong.py").rename(folder / os.fsdecode(b"\xe9.py"))
+    assert lint(capsys=capsys)[0] == 1
 
 
 # --- what cannot run --------------------------------------------------------------------------------------------

@@ -147,3 +147,26 @@ def test_what_is_no_report_ends_with_2(
     assert out == ""
     assert err.startswith("error: ")
     assert words in err
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"severity": "fatal"},
+        {"line": "7"},
+        {"path": None},
+        {"message": 3},
+        {"effect": {"logged": "a", "reference": 2}},
+    ],
+    ids=str,
+)
+def test_a_finding_with_other_fields_is_no_finding(
+    changed: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = build_document(report_of(WRONG))
+    document["findings"][0].update(changed)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(document))
+    for form in ("text", "github", "sarif"):
+        assert main(["check", str(path), "--format", form]) == 2
+        assert "report.json' is not a JSON report of the guard: " in capsys.readouterr().err

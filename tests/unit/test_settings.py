@@ -135,6 +135,22 @@ def test_a_link_into_a_missing_folder_is_followed(tmp_path: Path) -> None:
     assert path_refusal(tmp_path / "report.json") == ""
 
 
+def test_what_cannot_even_be_looked_at_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert path_refusal(tmp_path / f"{'a' * 300}.json") == "cannot be written: File name too long"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert path_refusal(tmp_path / "report.json") == "cannot be written: Permission denied"
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert build(report="~/runs/report.json").report == tmp_path / "runs" / "report.json"
+    assert build(report="~nobody-of-this-name/report.json").report == Path("~nobody-of-this-name/report.json")
+
+
 def test_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda target, mode: False)
     assert path_refusal(tmp_path / "report.json") == f"cannot be written: no permission on {str(tmp_path)!r}"

@@ -37,6 +37,7 @@ def silenced_at(path: str, line: int) -> tuple[str, ...]:
     [
         ("# lrg: ignore[LRG203]", ("LRG203",)),
         ("#lrg:ignore[LRG203]", ("LRG203",)),
+        ("# lrg: ignore [LRG203]", ("LRG203",)),
         ("# lrg: ignore[LRG203, LRG1]", ("LRG1", "LRG203")),
         ("# lrg: ignore[LRG203,]", ("LRG203",)),
         ("# lrg: ignore", ("LRG",)),
