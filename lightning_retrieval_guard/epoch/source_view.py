@@ -80,6 +80,16 @@ class SourceView(ForeignState):
         return len(plan.facts) > 1 and self.synchronises and self.outcome.tally.tied > 0 and not is_wrong
 
     @property
+    def is_left(self) -> bool:
+        """Whether torchmetrics' own number stays where an object is logged, since nothing else is certain.
+
+        Ranks with the same rows would count once, but with ids that may restart that is no reference either.
+        """
+        plan = self.plan
+        can_combine = self.synchronises and not plan.uneven and not self.holds_others
+        return self.hangs_on_order or (can_combine and plan.ids_may_restart and bool(plan.classes))
+
+    @property
     def value(self) -> float | None:
         """The reference value where it is one number."""
         return _number(self.outcome.value)

@@ -347,7 +347,7 @@ def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) ->
     # what a program sees in a step is its own
     if any(key.kind == "forward" or (key.kind == "compute" and key.in_step) for key in present):
         return False
-    if source.hangs_on_order and all(key.kind == "metric" for key in present):
+    if source.is_left and all(key.kind == "metric" for key in present):
         return False
     return len(facts) > 1 or source.plan.ids_restart or source.holds_others
 

@@ -145,7 +145,7 @@ class ComputeDispatcher:
         if source is None or not source.plan.has_rows or source.name in epoch.left | epoch.plain:
             return None
         # Lightning computes an object on all ranks at once; in a hook one of them may be alone
-        if source.hangs_on_order and _compat.current_hook(self._run.module) is None:
+        if source.is_left and _compat.current_hook(self._run.module) is None:
             return None
         # what the program makes of the value has no key at which a finding could stand
         if source.stale and not source.dropped and not (record.is_shown or source.plan.uneven or self._is_part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ _random = torch.Generator().manual_seed(1)
 SCORES = torch.rand(SAMPLES, CANDIDATES, generator=_random) + 0.01
 # of a few queries over documents that are dealt over batches
 POOL = torch.rand(BATCH, SAMPLES, generator=_random) + 0.01
+# of all samples against all
+PAIRS = torch.rand(SAMPLES, SAMPLES, generator=_random) + 0.01
 EXPECTED = float((1 / (1 + (SCORES[:, 1:] > SCORES[:, :1]).sum(dim=1))).mean())
 
 
@@ -107,6 +110,14 @@ class AtOnce(Program):
         self.mrr.update(*at_once(batch, torch.arange(2 * len(batch))))
 
 
+class Gathered(AtOnce):
+    """The same with the samples of all ranks, on every rank."""
+
+    def evaluate(self, batch: Tensor, batch_idx: int) -> None:
+        all_ranks: Any = self.all_gather(batch)
+        super().evaluate(all_ranks.flatten(), batch_idx)
+
+
 class AtOnceOfData(Program):
     def evaluate(self, batch: Tensor, batch_idx: int) -> None:
         self.mrr.update(*at_once(batch, torch.cat([batch, batch + SAMPLES])))
@@ -165,7 +176,7 @@ class Dealt(Program):
 
 
 def at_once(batch: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    scores, eye = POOL[: len(batch), batch], torch.eye(len(batch), dtype=torch.long).flatten()
+    scores, eye = PAIRS[batch][:, batch], torch.eye(len(batch), dtype=torch.long).flatten()
     return torch.cat([scores, scores.T]).flatten(), eye.repeat(2), ids.repeat_interleave(len(batch))
 
 
@@ -219,3 +230,10 @@ def test_the_weights_of_batches_are_corrected_as_ever(pools: Mapping[int, Pool],
     ):
         assert numbers == pytest.approx(right)
         assert findings == [("LRG102", "warning", True)]
+
+
+def test_a_number_without_a_reference_stays_where_all_ranks_have_the_rows(pools: Mapping[int, Pool]) -> None:
+    ranks = zip(*(found(pools[2], Gathered, mode) for mode in ("none", "correct")), strict=True)
+    for (plain, _), (numbers, findings) in ranks:
+        assert numbers == plain
+        assert sorted(findings) == [("LRG201", "error", False), ("LRG301", "warning", False)]
