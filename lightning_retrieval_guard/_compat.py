@@ -311,7 +311,7 @@ def stays_in_place(metric: Any, device: torch.device) -> bool:
     """
     holds_modules = metric._modules or metric._parameters
     # torchmetrics sets the dtype anew when it moves a metric
-    if holds_modules or type(metric)._apply is not Metric._apply or metric._dtype is not torch.get_default_dtype():
+    if holds_modules or type(metric)._apply is not Metric._apply or dtype_of(metric) is not torch.get_default_dtype():
         return False
     states = [getattr(metric, name) for name in metric._defaults]
     others = [held for held in (*metric._buffers.values(), metric._computed, metric._forward_cache) if held is not None]
