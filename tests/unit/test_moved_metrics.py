@@ -48,12 +48,14 @@ MOVES = {
     "network": WithModule(),
     "its own way": MovesMore(),
     "other metrics": MinMaxMetric(MeanMetric()),
-    "dtype": doubled(MeanMetric()),
     "state": moved(MeanMetric(), "mean_value"),
     "buffer": moved(BinaryAUROC(thresholds=5), "thresholds"),
     "value": moved(MeanMetric(), "_computed"),
     "value of a batch": moved(MeanMetric(), "_forward_cache"),
 }
+
+if hasattr(Metric, "dtype"):  # from torchmetrics 1.3 on, a move sets it anew
+    MOVES["dtype"] = doubled(MeanMetric())
 
 
 def contents(metric: Metric) -> dict[str, Any]:
