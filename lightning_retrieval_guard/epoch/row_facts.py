@@ -162,22 +162,22 @@ def gather_facts(
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     # a look at the ids takes long, and matters only where they can number samples
     may_restart = scope == "auto" and (restarts > 0 or world_size > 1)
-    starts = _starts_of_batches(table, sampled) if may_restart else None
-    if starts is None:
+    # ids that count from zero in each update would be no more than those of the widest
+    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
+    go_on = not single_life and (restarts > 0 or advancing)
+    starts = _starts_of_batches(table, sampled) if may_restart or go_on else None
+    by_batch = None if starts is None else _join_updates(table, starts)
+    joined = None if by_batch is None else cut_chunks(by_batch, may_fold=True)
+    if not may_restart or starts is None or sampled is None or by_batch is None or joined is None:
         in_batches = _facts_of_batches(table, chunks, batches, sampled, world_size, may_restart, count)
     else:
-        by_batch, of_batch = _join_updates(table, starts), _join_batches(batches, starts)
-        joined = cut_chunks(by_batch, may_fold=True)
-        assert sampled is not None
+        of_batch = _join_batches(batches, starts)
         in_batches = {
             **_facts_of_batches(by_batch, joined, of_batch, sampled[starts], world_size, True, count),
             "queries_in_batches": joined.query.numel(),
             "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
         }
     in_batches["lists_samples"] |= _lists_any(queries.rows, shards)
-    # ids that count from zero in each update would be no more than those of the widest
-    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
-    go_on = not single_life and (restarts > 0 or advancing)
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
@@ -195,7 +195,7 @@ def gather_facts(
         longest_chunk=_longest(chunks.rows),
         restarts=restarts,
         spanning=chunks.parted + _count_parted(queries) if advancing else 0,
-        whole_in_batches=go_on and _are_whole_in_batches(table, sampled),
+        whole_in_batches=go_on and joined is not None and _are_whole(joined),
         repeats=repeats,
         first_samples=describe_samples(table, batches, last=False) if is_repeated else NO_SAMPLES,
         last_samples=NO_SAMPLES if last is None else describe_samples(table, batches, last=True),
@@ -324,14 +324,10 @@ def _count_restarts(chunks: QueryChunks, query_of_chunk: Tensor) -> int:
     return int(query_of_chunk[1:][again & differs].unique().numel())
 
 
-def _are_whole_in_batches(table: RowTable, sampled: Tensor | None) -> bool:
+def _are_whole(batches: QueryChunks) -> bool:
     """Whether no query goes on in another batch, or without a relevant row in another metric life."""
-    starts = _starts_of_batches(table, sampled)
-    if starts is None:
-        return False  # no two updates are known to be of one batch
-    chunks = cut_chunks(_join_updates(table, starts), may_fold=True)
-    queries, query_of_chunk = join_chunks(chunks)
-    met = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
+    queries, query_of_chunk = join_chunks(batches)
+    met = batches.met if batches.folded else _count_restarts(batches, query_of_chunk)
     return met == 0 and _count_parted(queries) == 0
 
 
