@@ -230,6 +230,10 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     again = again and not all(facts.lists_samples for facts in ranks)
     if not (overlap or diagonal or on_ranks or again):
         return "no"
+    if not _are_full(ranks, replicated) and not (counted and any(facts.sizes_vary for facts in ranks)):
+        # queries without a relevant row may be parts of queries of the epoch
+        anew = all(facts.ids_begin_anew for facts in ranks)
+        return "perhaps" if counted or (anew and overlap) else "no"
     # nothing tells the parts of one query from different queries with the same id; and several for each sample may be
     # those of all ranks
     if each > 1 or any(facts.parted_in_batches for facts in ranks):
@@ -257,12 +261,18 @@ def _is_range(facts: RowFacts) -> bool:
     return facts.queries == facts.id_max - facts.id_min + 1
 
 
+def _are_full(ranks: Sequence[RowFacts], replicated: bool) -> bool:
+    """Whether each sample has one query in every batch, with a relevant row and another row."""
+    return all(facts.one_query_a_sample or (replicated and facts.one_query_a_global_sample) for facts in ranks)
+
+
 def _queries_a_sample(ranks: Sequence[RowFacts], replicated: bool) -> int:
     """How many queries each sample has in every batch; zero where that differs or does not show."""
-    if all(facts.one_query_a_sample or (replicated and facts.one_query_a_global_sample) for facts in ranks):
+    if _are_full(ranks, replicated):
         return 1
     factors = {facts.queries_a_sample for facts in ranks}
-    return factors.pop() if len(factors) == 1 else 0
+    each = factors.pop() if len(factors) == 1 else 0
+    return 1 if replicated and each == len(ranks) else each
 
 
 def _find_padded(facts: Sequence[RowFacts], ids_restart: bool) -> tuple[tuple[int, int], ...]:

@@ -39,7 +39,7 @@ class QueryChunks:
         fingerprint: A sum over the rows, so that their order does not matter.
         folded: Whether the chunks of a query are one chunk, because the updates say nothing about ids.
         met: How many queries were folded together from several updates.
-        parted: How many of them some update holds no relevant row of, while another does.
+        parted: How many queries some update holds no relevant row of, while another does.
         widest: The most queries of any update.
     """
 
@@ -55,15 +55,16 @@ class QueryChunks:
     widest: int = 0
 
 
-def cut_chunks(table: RowTable, may_fold: bool = False) -> QueryChunks:
+def cut_chunks(table: RowTable, may_fold: bool = False, most: Tensor | None = None) -> QueryChunks:
     """Group the rows of a table by query and update.
 
     Args:
         table: The rows.
-        may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query. Rows
-            that are scattered over updates would else make almost as many chunks.
+        may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query, nor
+            have ids that number samples. Rows that are scattered over updates would else make almost as many chunks.
+        most: How many samples the ids of each update can number, int64 of shape ``(updates,)``; ``None`` if none.
     """
-    cutter = _Cutter(table, may_fold)
+    cutter = _Cutter(table, may_fold, most)
     for first, last, ends in _row_ranges(table):
         cutter.add(_join(_runs(table, first, last)), ends)
     for update, scored in table.scored.items():
@@ -74,9 +75,10 @@ def cut_chunks(table: RowTable, may_fold: bool = False) -> QueryChunks:
 class _Cutter:
     """Collects the chunks of one update after the other."""
 
-    def __init__(self, table: RowTable, may_fold: bool) -> None:
+    def __init__(self, table: RowTable, may_fold: bool, most: Tensor | None) -> None:
         self._lives = table.lives
         self._may_fold = may_fold
+        self._most = most
         self._folded = False
         self._widest = 0
         self._parts: list[Tensor] = []
@@ -95,10 +97,19 @@ class _Cutter:
             part = self._open.pop()
             self._widest = max(self._widest, int((part[1] - part[1].min()).bincount().max()))
             # one chunk that is no whole query: ids go on, and which update a row came with no longer matters
-            if self._may_fold and not self._folded and not are_full(part[2], part[3]):
+            if self._may_fold and not self._folded and not are_full(part[2], part[3]) and not self._may_number(part):
                 self._folded, self._parts = True, [self._fold(earlier) for earlier in self._parts]
             self._parts.append(self._fold(part) if self._folded else part)
             self._merge()
+
+    def _may_number(self, part: Tensor) -> bool:
+        """Whether the ids of each update are consecutive, and no more than the samples that they can number."""
+        if self._most is None:
+            return False
+        first, last = (int(bound) for bound in part[1].aminmax())
+        low, high, count = ranges_of(part[0], part[1] - first, last - first + 1)
+        may_number = (high - low + 1 == count) & (count <= self._most[first : last + 1])
+        return bool((may_number | (count == 0)).all())
 
     def _merge(self) -> None:
         if self._folded and sum(part.shape[1] for part in self._parts) > self._limit:
@@ -118,10 +129,35 @@ class _Cutter:
         if not self._folded:
             query, update, rows, relevant, fingerprint = _joined(parts)
             life = self._lives[update]
-            return QueryChunks(query, life, update, rows, relevant, fingerprint, widest=self._widest)
+            parted = _count_parted(query, life, relevant)
+            return QueryChunks(query, life, update, rows, relevant, fingerprint, parted=parted, widest=self._widest)
         query, life, rows, relevant, fingerprint, count, bare = _join(torch.cat(parts, dim=1))
         met, parted = int((count > 1).sum()), int(((bare > 0) & (relevant > 0)).sum())
         return QueryChunks(query, life, life, rows, relevant, fingerprint, True, met, parted, self._widest)
+
+
+def ranges_of(query: Tensor, update: Tensor, updates: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest id, largest id and number of queries of every update, from the chunks; zero for those without rows.
+
+    Args:
+        query: The id of each chunk.
+        update: Its update.
+        updates: The number of updates.
+    """
+    low, high = (
+        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, update, query, how, include_self=False)
+        for how in ("amin", "amax")
+    )
+    return low, high, torch.bincount(update, minlength=updates)
+
+
+def _count_parted(query: Tensor, life: Tensor, relevant: Tensor) -> int:
+    """Queries with a chunk without a relevant row, and with another that has one."""
+    if bool((relevant > 0).all()):
+        return 0
+    number = torch.cumsum(_changes(query) | _changes(life), dim=0) - 1
+    hits, misses = (number[part].unique() for part in (relevant > 0, relevant == 0))
+    return int(torch.isin(hits, misses).sum())
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
+from lightning_retrieval_guard.epoch.query_chunks import QueryChunks, ranges_of
 from lightning_retrieval_guard.epoch.row_table import RowTable
 
-IdSource = Literal["counted", "data"]
+IdSource = Literal["counted", "data", "located"]
 IdOrigin = Literal["data", "made", "collated", "opaque", "unknown"]
 
 # relevant rows that must all stand on the diagonal of their blocks: by chance, one in 2^6 does at most
@@ -31,7 +31,8 @@ class IdFacts:
             made batches of which not everything can be read.
         ids_counted: Whether the ids of the first update were seen to be counted from zero by the program.
         ids_consecutive: Whether the ids of every update are consecutive numbers.
-        ids_same: Whether they are the same in every update.
+        ids_begin_anew: Whether their smallest is the same in every update.
+        ids_same: Whether all of them are.
         ids_overlap: Whether the ids of two updates are different ranges of consecutive numbers that overlap.
         ids_number_samples: Whether all updates together hold as many ids as this rank saw samples, in several batches.
     """
@@ -39,6 +40,7 @@ class IdFacts:
     ids_origin: IdOrigin = "unknown"
     ids_counted: bool = False
     ids_consecutive: bool = False
+    ids_begin_anew: bool = False
     ids_same: bool = False
     ids_overlap: bool = False
     ids_number_samples: bool = False
@@ -114,7 +116,8 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
         count: The batches that this rank has seen.
         world_size: The number of ranks.
     """
-    low, high, queries = _ranges(chunks, len(batches))
+    ranges = torch.stack(ranges_of(chunks.query, chunks.update, len(batches)))
+    low, high, queries = ranges[:, ranges[2] > 0]
     # distinct ids fill the range from the smallest to the largest only if they are consecutive
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
@@ -124,20 +127,11 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
         ids_origin="data" if source == "data" else _origin(chunks, batches, world_size),
         ids_counted=source == "counted",
         ids_consecutive=True,
+        ids_begin_anew=bool((low == low[0]).all()),
         ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
         ids_overlap=_overlap(low, high),
         ids_number_samples=count > 1 and distinct == samples,
     )
-
-
-def _ranges(chunks: QueryChunks, updates: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Smallest id, largest id and number of queries of every update that has any."""
-    count = torch.bincount(chunks.update, minlength=updates)
-    low, high = (
-        torch.zeros(updates, dtype=torch.int64).scatter_reduce(0, chunks.update, chunks.query, how, include_self=False)
-        for how in ("amin", "amax")
-    )
-    return low[count > 0], high[count > 0], count[count > 0]
 
 
 def _overlap(low: Tensor, high: Tensor) -> bool:

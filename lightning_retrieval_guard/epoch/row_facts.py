@@ -51,8 +51,9 @@ class RowFacts(IdFacts):
         one_query_a_sample: Every batch holds as many queries as samples, each with two rows or more and one relevant
             row or more. The updates of a batch count as one, and an update stands for all batches since the one before.
         one_query_a_global_sample: The same for the samples of all ranks together.
-        queries_a_sample: How many queries every batch holds for each sample, where that is more than one and the number
-            of samples varies; else zero.
+        queries_a_sample: How many queries every batch holds for each sample, whether or not they have a relevant row;
+            zero where that differs, or is more than one in batches of one size.
+        sizes_vary: Whether the number of samples varies, and that of the queries with it.
         queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
         parted_in_batches: Whether a query then stands in several updates of a batch.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
@@ -93,6 +94,7 @@ class RowFacts(IdFacts):
     one_query_a_sample: bool = True
     one_query_a_global_sample: bool = True
     queries_a_sample: int = 0
+    sizes_vary: bool = False
     queries_in_batches: int = 0
     parted_in_batches: bool = False
     is_diagonal: bool = False
@@ -155,19 +157,21 @@ def gather_facts(
         return RowFacts(single_life=single_life), None
     dropped = bool(table.scored)
     last = None if repeats is None else edge_of(batches, table.updates, last=True)
-    # ids of an update, and updates that were scored by themselves, need the updates told apart
-    chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped)
-    queries, query_of_chunk = join_chunks(chunks)
     sampled = _all_sizes([batch.samples for batch in batches], table.updates)
+    starts = _starts_of_batches(table, sampled)
+    most = None if sampled is None else world_size * (sampled if starts is None else _of_batch(sampled, starts))
+    # ids of an update, and updates that were scored by themselves, need the updates told apart
+    chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped, most=most)
+    queries, query_of_chunk = join_chunks(chunks)
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     # a look at the ids takes long, and matters only where they can number samples
     may_restart = scope == "auto" and (restarts > 0 or world_size > 1)
     # ids that count from zero in each update would be no more than those of the widest
     advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
     go_on = not single_life and (restarts > 0 or advancing)
-    starts = _starts_of_batches(table, sampled) if may_restart or go_on else None
-    by_batch = None if starts is None else _join_updates(table, starts)
-    joined = None if by_batch is None else cut_chunks(by_batch, may_fold=True)
+    by_batch = None if starts is None or not (may_restart or go_on) else _join_updates(table, starts)
+    most = None if most is None or starts is None else most[starts]
+    joined = None if by_batch is None else cut_chunks(by_batch, may_fold=True, most=most)
     if not may_restart or starts is None or sampled is None or by_batch is None or joined is None:
         in_batches = _facts_of_batches(table, chunks, batches, sampled, world_size, may_restart, count)
     else:
@@ -224,29 +228,32 @@ def _facts_of_batches(
     full = not chunks.folded and are_full(chunks.rows, chunks.relevant)
     whole = full and _same(queries, sampled)
     whole_of_all = full and sampled is not None and _same(queries, sampled * world_size)
-    several = _queries_a_sample(queries, sampled) if full and may_restart else 0
-    may_number = may_restart and (whole or whole_of_all or several > 0)
+    # rows of a query each to itself are no lists that a batch has made
+    may_number = may_restart and not chunks.folded and bool((chunks.rows > 1).any())
+    each, varies = _queries_a_sample(queries, sampled) if may_number else (0, False)
+    may_number = may_number and (whole_of_all or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
     lists_samples = _lists_samples(table, chunks, sampled)
     return {
         **vars(ids),
         "one_query_a_sample": whole,
         "one_query_a_global_sample": whole_of_all,
-        "queries_a_sample": several,
+        "queries_a_sample": each,
+        "sizes_vary": varies,
         "is_diagonal": (ids.ids_consecutive or lists_samples) and is_diagonal(table, queries),
         "lists_samples": lists_samples,
     }
 
 
-def _queries_a_sample(queries: Tensor, sampled: Tensor | None) -> int:
-    """By which number, greater than one, the samples of all batches are multiplied; zero if it is none.
+def _queries_a_sample(queries: Tensor, sampled: Tensor | None) -> tuple[int, bool]:
+    """By which number the samples of all batches are multiplied, zero if it is none, and whether they vary.
 
-    As many samples in every batch would show nothing: there may be as many queries in each.
+    As many samples in every batch would show nothing of several queries each: there may be as many in each.
     """
-    if sampled is None or sampled.unique().numel() < 2 or not bool((sampled > 0).all()):
-        return 0
-    factor = int(queries[0] // sampled[0])
-    return factor if factor > 1 and _same(queries, sampled * factor) else 0
+    if sampled is None or not bool((sampled > 0).all()):
+        return 0, False
+    factor, varies = int(queries[0] // sampled[0]), sampled.unique().numel() > 1
+    return (factor, varies) if (factor == 1 or varies) and _same(queries, sampled * factor) else (0, varies)
 
 
 def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None:
@@ -259,6 +266,11 @@ def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None
     starts = torch.ones_like(table.lives, dtype=torch.bool)
     starts[1:] = (sampled[1:] != 0) | (table.lives[1:] != table.lives[:-1])
     return starts
+
+
+def _of_batch(sampled: Tensor, starts: Tensor) -> Tensor:
+    """For each update the samples of its batch."""
+    return sampled[starts][starts.cumsum(0) - 1]
 
 
 def _join_updates(table: RowTable, starts: Tensor) -> RowTable:

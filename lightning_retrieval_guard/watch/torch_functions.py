@@ -26,6 +26,9 @@ _ADDING = {"add", "__add__", "__radd__"}
 # by a number; a difference or a remainder may be the position in the batch
 _SCALING = {"mul", "__mul__", "__rmul__", "floor_divide", "__floordiv__"}
 _CHOOSING = {"__getitem__", "index_select", "gather", "take", "embedding"}
+# of what is true; the first column tells the sample
+_LOCATING = {"nonzero", "argwhere", "where"}
+_SAMPLE_OF_EACH = (slice(None), 0)
 
 
 class FunctionObserver(Protocol):
@@ -64,9 +67,9 @@ class FunctionWatch(TorchFunctionMode):
 class IdSources:
     """Knows integer tensors that the program counted from zero, and those that it made of the batch.
 
-    Query ids that were counted for a batch, by ``torch.arange(n)``, start anew in the next one. Those that come of the
-    numbers of a batch are ids of the data. Either is seen where they are made: in the first batch of an epoch, and in
-    the hook at its end.
+    Query ids that were counted for a batch, by ``torch.arange(n)`` or as the positions of its samples, start anew in
+    the next one. Those that come of the numbers of a batch are ids of the data. Either is seen where they are made: in
+    the first batch of an epoch, and in the hook at its end.
 
     Args:
         of_data: The tensors of the batch, or of all batches.
@@ -80,9 +83,13 @@ class IdSources:
 
     def note(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         """A torch function was called."""
-        if not isinstance(result, Tensor) or result.is_floating_point() or id(result) in self._known:
-            return
-        source = self._source_of(function, args, kwargs)
+        name = getattr(function, "__name__", "")
+        if name in _LOCATING and isinstance(result, tuple):
+            self._keep(result[0], "counted")
+        elif isinstance(result, Tensor) and not result.is_floating_point() and id(result) not in self._known:
+            self._keep(result, self._source_of(function, name, args, kwargs))
+
+    def _keep(self, result: Tensor, source: IdSource | None) -> None:
         if source is not None and bytes_of(result) <= self._room:
             self._room -= bytes_of(result)
             self._known[id(result)] = result, source
@@ -92,12 +99,18 @@ class IdSources:
         known, source = self._known.get(id(tensor), (None, None))
         return source if known is tensor else None
 
-    def _source_of(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> IdSource | None:
+    def _source_of(self, function: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> IdSource | None:
         if function is torch.arange:
             start = args[0] if len(args) > 1 else kwargs.get("start", 0)
             from_zero = len(args) < 3 and "step" not in kwargs and isinstance(start, int) and start == 0
             return "counted" if from_zero else None
-        name, first = getattr(function, "__name__", ""), self._common(args[:1])
+        if name == "repeat_interleave" and len(args) + len(kwargs) == 1:  # how often each sample, which it numbers
+            return "counted"
+        first = self._common(args[:1])
+        if name in _LOCATING and len(args) + len(kwargs) == 1:
+            return "located"
+        if first == "located":
+            return "counted" if name == "__getitem__" and args[1] == _SAMPLE_OF_EACH else None
         if name in _REARRANGING:
             return first
         if name in _CHOOSING:  # such as ids[:, None], ids[mask] or table[ids]

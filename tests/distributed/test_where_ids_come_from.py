@@ -173,6 +173,76 @@ class Distinct(Position):
         return batch.unique(return_inverse=True)[1]
 
 
+class Sparse(Program):
+    """Some samples have no relevant candidate, and the last batch is short; ids are those of the samples."""
+
+    count = SAMPLES - 2
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(range(self.count), batch_size=BATCH)
+
+    def update(self, index: Tensor, ids: Tensor) -> None:
+        relevance = torch.nn.functional.one_hot(RELEVANT[index], CANDIDATES) * (index % 3 > 0)[:, None]
+        self.mrr.update(SCORES[index].flatten(), relevance.flatten(), indexes=ids)
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return batch.repeat_interleave(CANDIDATES)
+
+
+class SparseArange(Sparse):
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.arange(len(batch)).repeat_interleave(CANDIDATES)
+
+
+class SparseNonzero(Sparse):
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.ones(len(batch), CANDIDATES).nonzero()[:, 0]
+
+
+class SparseWhere(Sparse):
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.where(torch.ones(len(batch), CANDIDATES) > 0)[0]
+
+
+class SparseLengths(Sparse):
+    """The batch holds how many candidates each sample has."""
+
+    def val_dataloader(self) -> Any:
+        return DataLoader([(index, CANDIDATES) for index in range(self.count)], batch_size=BATCH)
+
+    def index(self, batch: Any) -> Tensor:
+        return batch[0]
+
+    def ids(self, batch: Any) -> Tensor:
+        return torch.repeat_interleave(batch[1])
+
+
+class SparseList(Sparse):
+    """Numbers that no torch function has made."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.tensor([row // CANDIDATES for row in range(len(batch) * CANDIDATES)])
+
+
+class SparseInBatches(SparseArange):
+    """All batches are of one size."""
+
+    count = SAMPLES
+
+
+class Parts(Sparse):
+    """The candidates of a question come in several samples, and questions are numbered as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {}
+
+    def ids(self, batch: Tensor) -> Tensor:
+        names = [f"question {index // 3}" for index in batch.tolist()]
+        numbers = [self.numbers.setdefault(name, len(self.numbers)) for name in names]
+        return torch.tensor(numbers).repeat_interleave(CANDIDATES)
+
+
 class OnRank(Program):
     """Numbers of the samples on their rank."""
 
@@ -186,11 +256,19 @@ OF_THE_DATA: dict[str, type[Program]] = {
 }
 COUNTED: dict[str, type[Program]] = {program.__name__: program for program in (InBatch, OnRank)}
 IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (Position, Distinct)}
+SPARSE: dict[str, type[Program]] = {
+    program.__name__: program for program in (SparseArange, SparseNonzero, SparseWhere, SparseLengths)
+}
+SPARSE_IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (SparseList, SparseInBatches)}
+PROGRAMS = {
+    **{program.__name__: program for program in (Sparse, Parts)},
+    **OF_THE_DATA, **COUNTED, **IN_DOUBT, **SPARSE, **SPARSE_IN_DOUBT,
+}  # fmt: skip
 
 
 def run(mode: str, program: str) -> dict[str, Any]:
     """What this rank shows."""
-    module = (OF_THE_DATA | COUNTED | IN_DOUBT)[program]()
+    module = PROGRAMS[program]()
     guard = guards(mode, {})
     trainer = make_trainer(guard, Recorder())
     with recorded_warnings():
@@ -243,3 +321,28 @@ def test_positions_are_no_ids_of_the_data(shown: Callable[..., dict[str, Any]], 
         plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
         assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
         assert result["found"] == {"LRG301": "warning"}
+
+
+@pytest.mark.parametrize("program", SPARSE)
+def test_positions_that_were_seen_restart_though_queries_lack_a_relevant_row(
+    shown: Callable[..., dict[str, Any]], program: str
+) -> None:
+    right = shown(1, "none", "Sparse")["mrr"]
+    for ranks in (1, 2):
+        assert shown(ranks, "none", program)["mrr"] != pytest.approx(right, abs=1e-3)
+        result = shown(ranks, "correct", program)
+        assert result["mrr"] == pytest.approx(right, rel=1e-6)
+        assert (result["found"]["LRG301"], result["corrected"]) == ("error", True)
+
+
+@pytest.mark.parametrize("program", SPARSE_IN_DOUBT)
+def test_with_less_evidence_the_number_stays(shown: Callable[..., dict[str, Any]], program: str) -> None:
+    for ranks in (1, 2):
+        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
+        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
+        assert (result["found"], result["corrected"]) == ({"LRG301": "warning"}, False)
+
+
+@pytest.mark.parametrize("program", ["Sparse", "Parts"])
+def test_ids_that_go_on_are_right(shown: Callable[..., dict[str, Any]], program: str) -> None:
+    assert not shown(1, "strict", program)["found"]

@@ -86,7 +86,6 @@ HALVES = [update([0], [0.9], [1]), update([0], [0.8], [0])]  # one query, its do
 CORPUS = [update([0, 1], [0.9, 0.3], [1, 0]), update([0, 1], [0.8, 0.4], [0, 1])]  # one document a sample
 # a question of the data set that comes again with other candidates
 AGAIN = [*DATASET_IDS, SECOND]
-NOT_RELEVANT = [FIRST, update([0, 0], [0.8, 0.7], [0, 0])]
 OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
 
 
@@ -98,7 +97,6 @@ OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
         restarting(HALVES[:1], HALVES[1:], samples=[1]),
         restarting(CORPUS, samples=[1, 1]),
         restarting(CORPUS[:1], CORPUS[1:], samples=[1]),
-        restarting(NOT_RELEVANT),
         restarting(AGAIN, samples=[1] * 3),
         restarting(AGAIN, [update([1, 1], [0.6, 0.5], [1, 0])], samples=[1] * 3),
         restarting([FIRST, FIRST], samples=[2, 2]),  # identical rows: the same samples twice
@@ -113,7 +111,6 @@ OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
         "split-over-ranks",
         "corpus-over-batches",
         "corpus-over-ranks",
-        "nothing-relevant",
         "question-again",
         "question-again-over-ranks",
         "repeated-sample",

@@ -215,8 +215,24 @@ def test_without_one_query_a_sample_a_query_goes_on_from_update_to_update(sample
 @pytest.mark.parametrize(
     "second", [update([0], [0.75], [1]), update([0, 0], [0.75, 0.65], [0, 0])], ids=["one-row", "nothing-relevant"]
 )
-def test_a_query_that_is_no_whole_query_is_no_evidence(second: Update) -> None:
-    assert seen_of([AB, second], samples=[2, 1]) == SILENT
+def test_a_query_that_may_be_a_part_leaves_ids_in_doubt(second: Update) -> None:
+    assert seen_of([AB, second], samples=[2, 1]) == IN_DOUBT
+    assert seen_of([AB, second], samples=[2, 1], counted=True) == CERTAIN
+    assert seen_of([AB, joined(second, update([1, 1], [0.4, 0.3], [0, 1]))], samples=[2, 2]) == SILENT
+    assert seen_of([CD, update([3, 3], [0.5, 0.2], [0, 0])], samples=[2, 1]) == SILENT  # does not begin anew
+
+
+def test_counted_ids_of_batches_of_one_size_may_be_those_of_a_corpus() -> None:
+    """Not in doubt where each query has a row for each sample: all documents of a batch against every topic."""
+    again = update([0, 0, 0, 1, 1], SCORES[:5], [0, 0, 0, 1, 0])
+    assert seen_of([AB, again], samples=[2, 2], counted=True) == IN_DOUBT
+    assert seen_of([AB, again], samples=[2, 2]) == SILENT
+    assert seen_of([AB, update([0, 0, 1, 1], SCORES[:4], [0, 0, 0, 1])], samples=[2, 2], counted=True) == SILENT
+
+
+def test_a_row_a_sample_is_no_list() -> None:
+    rows = [update([0, 1], [0.9, 0.3], [1, 0]), update([0], [0.8], [0])]
+    assert seen_of(rows, samples=[2, 1], counted=True) == SILENT
 
 
 def test_one_rank_without_the_evidence_is_enough() -> None:
