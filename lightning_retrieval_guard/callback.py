@@ -33,7 +33,7 @@ from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.session import Session
 from lightning_retrieval_guard.settings import (
     LOG_DIR,
-    VARIABLE,
+    TIMEOUT_VARIABLE,
     Mode,
     PathLike,
     QueryScope,
@@ -44,7 +44,6 @@ from lightning_retrieval_guard.settings import (
 from lightning_retrieval_guard.watch.call_site import user_call_site, without_own_frames
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
-TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
 _LONGEST_TIMEOUT = 7 * 24 * 3600
 
 if TYPE_CHECKING or (

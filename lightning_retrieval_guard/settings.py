@@ -16,7 +16,12 @@ _T = TypeVar("_T")
 
 REPORT_SUFFIXES = (".json", ".html")
 VARIABLE = "LIGHTNING_RETRIEVAL_GUARD"
-VARIABLES = (VARIABLE, *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")))
+TIMEOUT_VARIABLE = f"{VARIABLE}_TIMEOUT"
+VARIABLES = (
+    VARIABLE,
+    *(f"{VARIABLE}_{name}" for name in ("SELECT", "IGNORE", "QUERY_SCOPE", "REPORT")),
+    TIMEOUT_VARIABLE,
+)
 LARGEST_SEED = 2**32 - 1  # that torch takes
 # What stands in a report's path for the folder of the trainer's logger.
 LOG_DIR = "{log_dir}"
@@ -62,9 +67,10 @@ def build_settings(
     """Validate the arguments of the guard; what is not given, the environment may say.
 
     Raises:
-        ValueError: An argument has a value that is not allowed; the message names the allowed ones.
+        ValueError: An argument or the name of a variable is not allowed; the message names the allowed ones.
         TypeError: ``batch_size_fn`` cannot be called, or ``select`` or ``ignore`` is not a sequence of strings.
     """
+    _check_variables()
     select_name, select = _given("select", select, None, _codes_in)
     ignore_name, ignore = _given("ignore", ignore, (), _codes_in)
     scope_name, query_scope = _given("query_scope", query_scope, "auto", str)
@@ -92,6 +98,14 @@ def build_settings(
         report_to_loggers=report_to_loggers,
         max_held_mb=max_held_mb,
     )
+
+
+def _check_variables() -> None:
+    unknown = sorted(name for name in os.environ if name.startswith(f"{VARIABLE}_") and name not in VARIABLES)
+    if unknown:
+        raise ValueError(
+            f"The environment sets {unknown[0]}, which is not one of {', '.join(VARIABLES)}. Rename or unset it."
+        )
 
 
 def _given(name: str, value: _T, default: object, parse: Callable[[str], Any]) -> tuple[str, _T]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import RetrievalGuard
-from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
+from lightning_retrieval_guard.settings import TIMEOUT_VARIABLE
 from lightning_retrieval_guard.watch.stage import StageRecord
 from tests.distributed.evaluate import make_trainer, recorded_warnings
 from tests.distributed.programs.data import Batch, queries, rows_of

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, RetrievalGuard
-from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
+from lightning_retrieval_guard.settings import TIMEOUT_VARIABLE
 
 from .programs import Restarting, Right, make_trainer, merged
 from .traces import marks_on, owners_of

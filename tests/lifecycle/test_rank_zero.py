@@ -15,7 +15,7 @@ from torch.distributed import new_group
 from torchmetrics import MeanMetric
 from torchmetrics.retrieval import RetrievalMRR
 
-from lightning_retrieval_guard.callback import TIMEOUT_VARIABLE
+from lightning_retrieval_guard.settings import TIMEOUT_VARIABLE
 from tests.distributed.evaluate import guards, make_trainer, recorded_warnings
 from tests.distributed.harness import CaseTimeout, Pool
 from tests.distributed.programs.data import Batch, rows_of

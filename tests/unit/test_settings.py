@@ -180,6 +180,11 @@ def test_the_environment_says_what_code_leaves_open(name: str, monkeypatch: pyte
         ("SELECT", "LRG9x", f"{VARIABLE}_SELECT holds 'LRG9x', which no rule code starts with."),
         ("QUERY_SCOPE", "rank", f"{VARIABLE}_QUERY_SCOPE='rank' is not one of 'auto', 'global', 'batch'."),
         ("REPORT", "r.txt", f"{VARIABLE}_REPORT='r.txt' must end in .json or .html."),
+        (
+            "REPROT",
+            "r.json",
+            f"The environment sets {VARIABLE}_REPROT, which is not one of {VARIABLE}, {VARIABLE}_SELECT,",
+        ),
     ],
 )
 def test_a_wrong_variable_is_named(name: str, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
