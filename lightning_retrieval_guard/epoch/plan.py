@@ -225,12 +225,17 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     # a collate function sees one batch, and cannot count on from the one before
     may_count_on = origins != {"collated"}
     diagonal = all(facts.is_diagonal for facts in ranks) and (may_count_on or again)
-    on_ranks = on_ranks and may_count_on and _count_on_ranks(ranks)
-    # every query against every sample: a corpus that is dealt over batches or ranks
-    again = again and not all(facts.lists_samples for facts in ranks)
+    counts_on = on_ranks and may_count_on and _count_on_ranks(ranks)
+    in_hook = not any(facts.in_steps for facts in ranks)
+    # every query against every sample may be one of all ranks, against this rank's share of a corpus
+    lists = all(facts.lists_samples for facts in ranks)
+    one_pool = lists and in_hook and len({(facts.id_min, facts.id_max) for facts in ranks}) == 1
+    on_ranks = counts_on and not one_pool
+    again = again and not lists
     if not (overlap or diagonal or on_ranks or again):
-        return "no"
-    if not _are_full(ranks, replicated) and not (counted and any(facts.sizes_vary for facts in ranks)):
+        return "perhaps" if counts_on and counted else "no"
+    is_shown = counted and (any(facts.sizes_vary for facts in ranks) or (on_ranks and in_hook))
+    if not _are_full(ranks, replicated) and not is_shown:
         # queries without a relevant row may be parts of queries of the epoch
         anew = all(facts.ids_begin_anew for facts in ranks)
         return "perhaps" if counted or (anew and overlap) else "no"
@@ -241,7 +246,7 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     if counted:
         return "yes"
     # data in which each question comes twice, dealt to two ranks, looks as if it were counted on them
-    proof = overlap or diagonal or (on_ranks and not any(facts.in_steps for facts in ranks))
+    proof = overlap or diagonal or (on_ranks and in_hook)
     return "yes" if (proof and "made" in origins) or (overlap and origins & {"collated", "opaque"}) else "perhaps"
 
 
@@ -252,9 +257,7 @@ def _count_on_ranks(ranks: Sequence[RowFacts]) -> bool:
     ranges_show = all(facts.chunks > facts.updates or _is_range(facts) for facts in ranks)
     advance = all(facts.ids_number_samples for facts in ranks) and ranges_show
     again = all(facts.ids_same for facts in ranks)
-    # a query with as many rows as the rank saw samples may be one of all ranks, against this rank's share of a corpus
-    one_pool = all(facts.lists_samples and not facts.in_steps for facts in ranks)
-    return (advance or again) and (len(ranges) > 1 or (advance and not one_pool))
+    return advance or (again and len(ranges) > 1)
 
 
 def _is_range(facts: RowFacts) -> bool:

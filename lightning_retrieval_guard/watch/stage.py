@@ -180,8 +180,8 @@ class StageRecord:
             return self._feeding
         loader = self._loaders.get(self.dataloader) or _LoaderRecord(Feed(self.epoch, self.stage, self.dataloader))
         samples, size = loader.samples, self.batch.samples
-        # the count holds the batch at hand already
-        before = samples if not self.in_step else None if samples is None or size is None else samples - size
+        # the count holds the batch at hand already; what a hook feeds is of the whole epoch
+        before = 0 if not self.in_step else None if samples is None or size is None else samples - size
         self._feeding = UpdateContext(
             loader.feed,
             samples,

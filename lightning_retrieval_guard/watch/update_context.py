@@ -61,7 +61,7 @@ class UpdateContext:
     Attributes:
         feed: The epoch, which has a number that no other epoch has, its stage and its dataloader.
         samples: The samples that this rank has seen of the dataloader, if certain.
-        samples_before: Those seen before the batch at hand.
+        samples_before: Those seen before the batch at hand, or outside of batches before the epoch.
         is_over: Says of another epoch whether it began before this one and has ended.
         columns: Where in the batch ids can have come from.
         in_step: Whether a step runs.

@@ -230,6 +230,33 @@ class SparseInBatches(SparseArange):
     count = SAMPLES
 
 
+class SparseInHook(Sparse):
+    """The hook makes the metric, and counts the samples of its rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Tensor] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.batches.append(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        index, self.mrr = torch.cat(self.batches), RetrievalMRR()
+        self.update(index, torch.arange(len(index)).repeat_interleave(CANDIDATES))
+        self.log("mrr", self.mrr.compute())
+
+
+class PoolOfRank(SparseInHook):
+    """Each sample is ranked against those of its rank; several are relevant."""
+
+    def on_validation_epoch_end(self) -> None:
+        index = torch.cat(self.batches)
+        scores, question = SCORES[index] @ SCORES[index].T, index // 3
+        ids = torch.arange(len(index))[:, None].expand_as(scores)
+        self.mrr.update(scores, (question[:, None] == question).long(), indexes=ids)
+        self.log("mrr", self.mrr.compute())
+
+
 class Parts(Sparse):
     """The candidates of a question come in several samples, and questions are numbered as they come."""
 
@@ -261,7 +288,7 @@ SPARSE: dict[str, type[Program]] = {
 }
 SPARSE_IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (SparseList, SparseInBatches)}
 PROGRAMS = {
-    **{program.__name__: program for program in (Sparse, Parts)},
+    **{program.__name__: program for program in (Sparse, SparseInHook, PoolOfRank, Parts)},
     **OF_THE_DATA, **COUNTED, **IN_DOUBT, **SPARSE, **SPARSE_IN_DOUBT,
 }  # fmt: skip
 
@@ -333,6 +360,21 @@ def test_positions_that_were_seen_restart_though_queries_lack_a_relevant_row(
         result = shown(ranks, "correct", program)
         assert result["mrr"] == pytest.approx(right, rel=1e-6)
         assert (result["found"]["LRG301"], result["corrected"]) == ("error", True)
+
+
+def test_a_hook_that_counts_the_samples_of_its_rank(shown: Callable[..., dict[str, Any]]) -> None:
+    assert shown(1, "none", "SparseInHook") == shown(1, "strict", "SparseInHook") == shown(1, "none", "Sparse")
+    result = shown(2, "correct", "SparseInHook")
+    assert result["mrr"] == pytest.approx(shown(1, "none", "Sparse")["mrr"], rel=1e-6)
+    assert (result["found"], result["corrected"]) == ({"LRG301": "error"}, True)
+
+
+def test_counted_queries_against_the_samples_of_their_rank_are_in_doubt(shown: Callable[..., dict[str, Any]]) -> None:
+    """They may be queries that all ranks have, each against its share of a corpus."""
+    plain, result = (shown(2, mode, "PoolOfRank") for mode in ("none", "correct"))
+    assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
+    assert (result["found"], result["corrected"]) == ({"LRG301": "warning"}, False)
+    assert not shown(1, "strict", "PoolOfRank")["found"]
 
 
 @pytest.mark.parametrize("program", SPARSE_IN_DOUBT)
