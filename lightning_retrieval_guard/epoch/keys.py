@@ -196,7 +196,7 @@ class LoggedKey:
             return False
         plan = self.source.plan
         whole = all(facts.single_life or facts.one_query_a_sample for facts in plan.with_rows)
-        return not (whole or plan.ids_restart or plan.left_out)
+        return not (whole or plan.keeps_whole or plan.left_out)
 
     @property
     def is_no_mean(self) -> bool:

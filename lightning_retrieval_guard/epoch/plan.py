@@ -114,6 +114,15 @@ class Plan:
         return self.spans_updates and not whole
 
     @property
+    def keeps_whole(self) -> bool:
+        """Whether the rows of every query are certain to have come in one update."""
+        ranks = self.with_rows
+        apart = self.compares or not _may_share(ranks)
+        unique = apart and not self.split and all(facts.ids_unique for facts in ranks)
+        numbered = self.queries_a_sample == 1 and all(facts.ids_consecutive for facts in ranks)
+        return self.ids_restart or unique or (numbered and _follow_samples(ranks))
+
+    @property
     def _meets(self) -> bool:
         return not self.ids_restart and (self.split > 0 or any(facts.restarts for facts in self.facts))
 
@@ -234,11 +243,10 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     again = again and not lists
     if not (overlap or diagonal or on_ranks or again):
         return "perhaps" if counts_on and counted else "no"
-    is_shown = counted and (any(facts.sizes_vary for facts in ranks) or (on_ranks and in_hook))
+    # queries without a relevant row may be parts of queries of the epoch, unless ids begin anew and follow the samples
+    is_shown = _follow_samples(ranks) or (counted and on_ranks and in_hook)
     if not _are_full(ranks, replicated) and not is_shown:
-        # queries without a relevant row may be parts of queries of the epoch
-        anew = all(facts.ids_begin_anew for facts in ranks)
-        return "perhaps" if counted or (anew and overlap) else "no"
+        return "perhaps" if counted or on_ranks else "no"
     # nothing tells the parts of one query from different queries with the same id; and several for each sample may be
     # those of all ranks
     if each > 1 or any(facts.parted_in_batches for facts in ranks):
@@ -262,6 +270,12 @@ def _count_on_ranks(ranks: Sequence[RowFacts]) -> bool:
 
 def _is_range(facts: RowFacts) -> bool:
     return facts.queries == facts.id_max - facts.id_min + 1
+
+
+def _follow_samples(ranks: Sequence[RowFacts]) -> bool:
+    """Whether batches vary in size, and ids were seen to be counted, or begin anew in each."""
+    numbered = all(facts.ids_counted for facts in ranks) or all(facts.ids_begin_anew for facts in ranks)
+    return numbered and any(facts.sizes_vary for facts in ranks)
 
 
 def _are_full(ranks: Sequence[RowFacts], replicated: bool) -> bool:

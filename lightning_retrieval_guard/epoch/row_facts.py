@@ -42,6 +42,7 @@ class RowFacts(IdFacts):
             the same rows have them in the same order.
         longest_query: The most rows of any query.
         longest_chunk: The most rows of any query in one update.
+        ids_unique: Whether every id stands in one update only.
         restarts: Queries that stand in several updates with different rows, or with any, if the updates were folded.
         spanning: Queries that are certain to go on from update to update: together the updates hold many more ids than
             any of them, as they would not if ids counted from zero in each, and some update, also of another metric
@@ -88,6 +89,7 @@ class RowFacts(IdFacts):
     ordered_fingerprint: int = 0
     longest_query: int = 0
     longest_chunk: int = 0
+    ids_unique: bool = False
     restarts: int = 0
     spanning: int = 0
     whole_in_batches: bool = False
@@ -165,9 +167,10 @@ def gather_facts(
     queries, query_of_chunk = join_chunks(chunks)
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)
     # a look at the ids takes long, and matters only where they can number samples
-    may_restart = scope == "auto" and (restarts > 0 or world_size > 1)
+    may_restart = scope == "auto" and (restarts > 0 or world_size > 1 or not single_life)
+    distinct, counted = queries.query.unique_consecutive().numel(), queries.query.numel()
     # ids that count from zero in each update would be no more than those of the widest
-    advancing = queries.query.unique_consecutive().numel() > _MANY_MORE * chunks.widest
+    advancing = distinct > _MANY_MORE * chunks.widest
     go_on = not single_life and (restarts > 0 or advancing)
     by_batch = None if starts is None or not (may_restart or go_on) else _join_updates(table, starts)
     most = None if most is None or starts is None else most[starts]
@@ -185,7 +188,8 @@ def gather_facts(
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
-        queries=queries.query.numel(),
+        queries=counted,
+        ids_unique=distinct == counted and (not chunks.met if chunks.folded else chunks.query.numel() == counted),
         chunks=chunks.query.numel(),
         **in_batches,
         lists_others=_lists_others(queries, shards),

@@ -3,10 +3,9 @@
 ## What it flags
 Query ids that count the samples of a batch or of a rank, so the same id stands for different queries elsewhere.
 Each batch has consecutive ids, one for each sample. They count for certain where `torch.arange`, `nonzero` or `where`
-was seen to make them. Else no column of the batch may hold them, each query must have a relevant row, and one thing
-more must show it. Their number follows that of the samples, the relevant row of each query is on the diagonal, or the
-hook fed them. With less, or with several ids a sample, it warns, and the number stays. With `query_scope="batch"` every
-repeated id is evidence.
+was seen to make them. Else no column of the batch may hold them, and one thing more must show it. Their number follows
+that of the samples, the relevant row of each query is on the diagonal, or the hook fed them. With less, or with several
+ids a sample, it warns, and the number stays. With `query_scope="batch"` every repeated id is evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the

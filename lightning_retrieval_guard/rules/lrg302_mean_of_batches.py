@@ -81,5 +81,5 @@ def _reason(key: KeyView) -> str | None:
     if not source.mean:
         return f"and {source.metric} takes no mean over queries"
     # of a metric that was made in a step only the samples tell whether it has seen whole queries
-    whole = plan.ids_restart or all(facts.single_life or facts.one_query_a_sample for facts in plan.with_rows)
+    whole = plan.keeps_whole or all(facts.single_life or facts.one_query_a_sample for facts in plan.with_rows)
     return "and batches do not count by their numbers of queries" if whole else None
