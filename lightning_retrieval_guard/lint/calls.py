@@ -52,7 +52,7 @@ def call(run: Interpreter, node: ast.Call) -> Value:
         return _apply(run, node, run.eval(function))
     name = function.attr
     if isinstance(function.value, ast.Call) and getattr(function.value.func, "id", "") == "super":
-        return _apply(run, node, run.method(name, run.frame.function.cls) or UNKNOWN)
+        return _apply(run, node, run.story.cls.method(name, run.frame.function.cls) or UNKNOWN)
     owner = run.eval(function.value)
     if name == "log_metrics" and owner != SELF:
         run.note("logger", node, _arguments(run, node), name=name)
@@ -109,7 +109,7 @@ def _apply(run: Interpreter, node: ast.Call, callee: Value) -> Value:
     if isinstance(callee, Function):
         return run.call(callee, arguments) if arguments.is_complete else UNKNOWN
     if callee == SELF:
-        forward = run.method("forward")
+        forward = run.story.cls.method("forward")
         result = run.call(forward, arguments) if forward and arguments.is_complete else UNKNOWN
         return _assumed("forward", arguments) if result == UNKNOWN else result
     return _call_reference(run, node, callee.dotted, arguments) if isinstance(callee, values.Reference) else UNKNOWN
@@ -130,18 +130,18 @@ def _assumed(name: str, arguments: Arguments) -> Value:
 
 def _call_tensor(run: Interpreter, owner: Data, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
-    if name.endswith("_") and not name.endswith("__"):
-        run.replace_value(function.value, values.made_of(owner, *arguments.values))
+    if name.endswith("_") and not name.endswith("__"):  # it works in place
+        run.assign(function.value, values.made_of(owner, *arguments.values))
     return tensors.tensor_method(owner, name, arguments)
 
 
 def _call_list(run: Interpreter, owner: Listing, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
-    if name in ("append", "extend", "insert") and arguments.values:
-        added = values.contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
-        run.replace_value(function.value, run.extended(function.value, owner, added or [UNKNOWN]))
-        return NONE
-    return UNKNOWN
+    if name not in ("append", "extend", "insert") or not arguments.values:
+        return UNKNOWN
+    added = values.contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
+    run.assign(function.value, run.extended(function.value, owner, added or [UNKNOWN]))
+    return NONE
 
 
 def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arguments: Arguments) -> Value:
@@ -150,7 +150,7 @@ def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arg
         return owner.get(arguments.first)
     if name == "update":
         other = arguments.first if arguments.values else Mapping()
-        run.replace_value(function.value, owner.merged(other).merged(Mapping(arguments.keywords)))
+        run.assign(function.value, owner.merged(other).merged(Mapping(arguments.keywords)))
         return NONE
     if name == "keys":
         return Listing(tuple(run.items_of(owner) or ()))

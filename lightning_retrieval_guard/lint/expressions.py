@@ -58,15 +58,6 @@ def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     return Data() if name in ("device", "dtype") else kept(owner, name)
 
 
-def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
-    return subscript(run.eval(node.value), run.eval(node.slice), node.slice)
-
-
-def _slice(run: Interpreter, node: ast.Slice) -> Value:
-    bounds = [bound for bound in (node.lower, node.upper, node.step) if bound is not None]
-    return values.made_of(*map(run.eval, bounds))
-
-
 def _binary(run: Interpreter, node: ast.BinOp) -> Value:
     left, right = run.eval(node.left), run.eval(node.right)
     if isinstance(left, Listing):
@@ -137,17 +128,18 @@ def _walrus(run: Interpreter, node: ast.NamedExpr) -> Value:
 
 def _formatted(run: Interpreter, node: ast.JoinedStr) -> Value:
     parts = [run.eval(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
-    constants = [str(part.value) for part in parts if isinstance(part, Const)]
-    if len(constants) == len(parts):
-        return Const("".join(constants))
-    return values.Text("".join(re.escape(str(part.value)) if isinstance(part, Const) else ".*" for part in parts))
+    texts = [str(part.value) if isinstance(part, Const) else None for part in parts]
+    if None not in texts:
+        return Const("".join(filter(None, texts)))
+    return values.Text("".join(".*" if text is None else re.escape(text) for text in texts))
 
 
 def _sequence(run: Interpreter, node: ast.Tuple | ast.List | ast.Set) -> Value:
+    is_starred = [isinstance(part, ast.Starred) for part in node.elts]
     items = [run.eval(part.value if isinstance(part, ast.Starred) else part) for part in node.elts]
-    if any(isinstance(part, ast.Starred) for part in node.elts):
-        pairs = zip(items, node.elts, strict=True)
-        return many(*(values.item_of(item) if isinstance(part, ast.Starred) else item for item, part in pairs))
+    if any(is_starred):
+        pairs = zip(items, is_starred, strict=True)
+        return many(*(values.item_of(item) if starred else item for item, starred in pairs))
     return Listing(tuple(items)) if items or isinstance(node, ast.Tuple) else many()
 
 
@@ -190,13 +182,9 @@ def _turns(run: Interpreter, iterable: Value, generators: Sequence[ast.comprehen
     run.frame.names = before
 
 
-def _inner(run: Interpreter, node: ast.Await | ast.Starred) -> Value:
-    return run.eval(node.value)
-
-
 _EXPRESSIONS: dict[type[ast.expr], Callable[[Interpreter, Any], Value]] = {
     ast.Attribute: _attribute,
-    ast.Await: _inner,
+    ast.Await: lambda run, node: run.eval(node.value),
     ast.BinOp: _binary,
     ast.BoolOp: _boolean,
     ast.Call: calls.call,
@@ -213,9 +201,9 @@ _EXPRESSIONS: dict[type[ast.expr], Callable[[Interpreter, Any], Value]] = {
     ast.NamedExpr: _walrus,
     ast.Set: _sequence,
     ast.SetComp: _comprehension,
-    ast.Slice: _slice,
-    ast.Starred: _inner,
-    ast.Subscript: _subscript,
+    ast.Slice: lambda run, node: values.made_of(*map(run.eval, filter(None, (node.lower, node.upper, node.step)))),
+    ast.Starred: lambda run, node: run.eval(node.value),
+    ast.Subscript: lambda run, node: subscript(run.eval(node.value), run.eval(node.slice), node.slice),
     ast.Tuple: _sequence,
     ast.UnaryOp: _unary,
 }
