@@ -198,20 +198,16 @@ def _is_of_lightning(run: Interpreter, dotted: str) -> bool:
 
 def _call_lightning(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:
     if name != "all_gather":
-        run.note("log", node, _by_name(name, arguments), name=name)
+        given, keywords, is_complete = arguments
+        first = 2 if name == "log" else 1
+        # what stands behind the value may be passed by position too
+        keywords = dict(zip(_LOG_OPTIONS, given[first:], strict=False)) | keywords
+        is_complete = is_complete and len(given) - first <= len(_LOG_OPTIONS)
+        run.note("log", node, Arguments(given[:first], keywords, is_complete), name=name)
         return NONE
     if len(arguments.values) != 1 or not arguments.keywords.keys() <= {"sync_grads"}:
         return UNKNOWN  # a group of ranks, perhaps
     return values.mapped(arguments.first, lambda item: Data(values.GATHERED, line=node.lineno))
-
-
-def _by_name(function: str, arguments: Arguments) -> Arguments:
-    """The arguments of ``log`` or ``log_dict``, of which those behind the value may be passed by position too."""
-    given, keywords, is_complete = arguments
-    first = 2 if function == "log" else 1
-    others = given[first:]
-    named = dict(zip(_LOG_OPTIONS, others, strict=False))
-    return Arguments(given[:first], named | keywords, is_complete and len(others) <= len(_LOG_OPTIONS))
 
 
 def _call_builtin(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:

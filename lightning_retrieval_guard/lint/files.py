@@ -94,11 +94,11 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _listed_by_git(folder: str) -> list[str] | None:
     """The files of a folder that git does not ignore; ``None`` where it cannot say, or ignores the folder itself."""
-    if _git(folder, "check-ignore", "-q", ".") is not None:
-        return None
-    listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    is_ignored = _git(folder, "check-ignore", "-q", ".") is not None
+    listed = None if is_ignored else _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed is None:
         return None
+    # the index names files too that are deleted
     return [name for name in listed.split("\0") if name and os.path.lexists(os.path.join(folder, name))]
 
 

@@ -12,8 +12,9 @@ import re
 import sys
 import tokenize
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 from lightning_retrieval_guard.findings import Severity
@@ -22,6 +23,7 @@ from lightning_retrieval_guard.lint.finding import STATIC, LintFinding
 from lightning_retrieval_guard.lint.formats import FORMATS, Record
 from lightning_retrieval_guard.lint.plugin import findings
 from lightning_retrieval_guard.lint.source import lines_of
+from lightning_retrieval_guard.report.text import several
 
 _STDIN = "-"
 _CODES = r"(?::\s?(?P<codes>[A-Z]+\d*(?:[,\s]+[A-Z]+\d*)*))?"
@@ -32,10 +34,7 @@ _MAGIC = re.compile(r"^(\s*)(%(?!%)|%%(time|timeit|capture|prun)\b|[!?]).*")
 _ASSIGNED_MAGIC = re.compile(r"^(\s*[\w., ]+=\s*)[%!].*")
 # An edit may make another one possible; none makes many.
 _MOST_PASSES = 4
-
-
-class CannotRunError(Exception):
-    """The lint could not run; the text says why."""
+_POSITION = attrgetter("path", "cell", "line", "column", "code")
 
 
 def run_lint(options: Namespace) -> int:
@@ -48,13 +47,12 @@ def run_lint(options: Namespace) -> int:
         The exit code: 0 where nothing was found, 1 where something was, 2 where the lint could not run. A file that
         cannot be read is shown and does not count; neither do notes, unless they are asked to.
     """
+    if refusal := _refusal(options):
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
     try:
-        _check(options)
         code = _run(options)
         sys.stdout.flush()
-    except CannotRunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         # whoever read the output has seen enough; what Python flushes at its end must go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,15 +60,17 @@ def run_lint(options: Namespace) -> int:
     return code
 
 
-def _check(options: Namespace) -> None:
+def _refusal(options: Namespace) -> str:
+    """Why the lint cannot run; empty where it can."""
     missing = [path for path in options.paths if path != _STDIN and not os.path.lexists(path)]
     if missing:
-        raise CannotRunError(f"no such file or folder: {', '.join(map(repr, missing))}")
+        return f"no such file or folder: {', '.join(map(repr, missing))}"
     for prefix in (*options.select, *options.ignore):
         if not any(code.startswith(prefix) for code in STATIC):
-            raise CannotRunError(f"{prefix!r} is not a code or the start of one; the codes are {', '.join(STATIC)}.")
+            return f"{prefix!r} is not a code or the start of one; the codes are {', '.join(STATIC)}."
     if (options.fix or options.diff) and find_spec("libcst") is None:
-        raise CannotRunError('--fix needs libcst. Run pip install libcst, or "lightning-retrieval-guard[lint]".')
+        return '--fix needs libcst. Run pip install libcst, or "lightning-retrieval-guard[lint]".'
+    return ""
 
 
 def _run(options: Namespace) -> int:
@@ -81,10 +81,11 @@ def _run(options: Namespace) -> int:
     ]
     if options.diff:
         return int(any(changed for _, changed in results) and not options.exit_zero)
-    records = sorted((record for file_records, _ in results for record in file_records), key=_position)
+    records = sorted((record for file_records, _ in results for record in file_records), key=_POSITION)
     text = FORMATS[options.format](records)
     # what --fix makes of standard input has standard output to itself
-    print(text, end="\n" if text else "", file=sys.stderr if _gives_source_back(options) else sys.stdout)
+    gives_source = options.fix and _STDIN in options.paths
+    print(text, end="\n" if text else "", file=sys.stderr if gives_source else sys.stdout)
     if options.format == "text" and not options.quiet and records:
         print(_summary(records), file=sys.stderr)
     levels = [record.level for record in records if record.is_finding]
@@ -92,18 +93,10 @@ def _run(options: Namespace) -> int:
     return int(fails and not options.exit_zero)
 
 
-def _gives_source_back(options: Namespace) -> bool:
-    return _STDIN in options.paths and options.fix and not options.diff
-
-
-def _position(record: Record) -> tuple[str, int, int, int, str]:
-    return record.path, record.cell, record.line, record.column, record.code
-
-
 def _summary(records: Sequence[Record]) -> str:
     count = sum(record.is_finding for record in records)
     fixable = sum(record.is_fixable for record in records)
-    texts = [f"{count} finding{'s' if count != 1 else ''}"]
+    texts = [several(count, "finding")]
     texts += [f"{fixable} fixable with --fix"] if fixable else []
     texts += [f"{len(records) - count} not read"] if count < len(records) else []
     return f"{', '.join(texts)}."
@@ -142,14 +135,21 @@ def _lint_source(
     """What was found in a file, what is found in it after its change, and the changed file."""
     if name.endswith(".ipynb"):
         text, positions = read_notebook(source.decode("utf-8-sig"))
-        result = _lint(text, name, options.select, ignore)
-        records = [_record(name, finding, *positions[finding.line - 1]) for finding in result]
+        found = _lint(text, name, options.select, ignore)
+        records = [_record(name, finding, *positions[finding.line - 1]) for finding in found]
         return records, records, source
-    after, result = source, _lint(_decoded(source), name, options.select, ignore)
-    before = [_record(name, finding) for finding in result]
-    if options.fix or options.diff:
-        after, result = _fixed(source, result, lambda text: _lint(text, name, options.select, ignore))
-    return before, [_record(name, finding) for finding in result], after
+    found = _lint(_decoded(source), name, options.select, ignore)
+    before = records = [_record(name, finding) for finding in found]
+    for _ in range(_MOST_PASSES if options.fix or options.diff else 0):
+        edits = [finding.edit for finding in found if finding.edit is not None]
+        if not edits:
+            break
+        from lightning_retrieval_guard.lint.fixing import apply_edits  # it needs libcst, which may be absent
+
+        source = apply_edits(source, edits)
+        found = _lint(_decoded(source), name, options.select, ignore)
+        records = [_record(name, finding) for finding in found]
+    return before, records, source
 
 
 def _lint(text: str, name: str, select: tuple[str, ...], ignore: tuple[str, ...]) -> list[LintFinding]:
@@ -171,21 +171,6 @@ def _codes(noqa: re.Match[str] | None) -> list[str]:
 def _decoded(source: bytes) -> str:
     encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
     return source.decode(encoding)
-
-
-def _fixed(
-    source: bytes, result: list[LintFinding], lint: Callable[[str], list[LintFinding]]
-) -> tuple[bytes, list[LintFinding]]:
-    """The changed file, and what is found in it."""
-    from lightning_retrieval_guard.lint.fixing import apply_edits
-
-    for _ in range(_MOST_PASSES):
-        edits = [finding.edit for finding in result if finding.edit is not None]
-        if not edits:
-            break
-        source = apply_edits(source, edits)
-        result = lint(_decoded(source))
-    return source, result
 
 
 def _show_change(name: str, before: bytes, after: bytes) -> None:

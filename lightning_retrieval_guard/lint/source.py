@@ -37,6 +37,11 @@ def lines_of(text: str) -> list[str]:
     return list(io.StringIO(text, newline=""))
 
 
+def column_of(line: str, offset: int) -> int:
+    """The column in characters of one that ast counts, which is in bytes of UTF-8."""
+    return len(line.encode()[:offset].decode())
+
+
 @dataclass(frozen=True)
 class Function(Value):
     """A function or method of the sources."""

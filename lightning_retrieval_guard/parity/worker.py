@@ -84,33 +84,19 @@ def _trainer(built: Built, options: Options) -> tuple[Any, RetrievalGuard]:
     )
     given = built.trainer.get("callbacks") or []
     callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
-    guard = _guard(callbacks, options)
     others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
+    # A guard that the program brings lends its settings, but for the mode: what it would write, a report or counts,
+    # belongs to the program's own runs.
+    brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
+    settings = {name: getattr(own, name) for own in brought for name in _TAKEN_FROM_GUARD}
+    guard = RetrievalGuard(options.mode, **settings, log_findings=False)
     # One process too has a process group, as programs that are written for several of them expect.
     torchrun = environments.TorchElasticEnvironment()
     strategy = strategies.DDPStrategy(cluster_environment=torchrun, process_group_backend="gloo")
-    defaults = {
-        "logger": loggers.DummyLogger(),
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    fixed = {
-        "callbacks": [*others, guard],
-        "accelerator": "cpu",
-        "devices": int(os.environ["WORLD_SIZE"]),
-        "num_nodes": 1,
-        "strategy": strategy,
-    }
-    return package.Trainer(**{**defaults, **built.trainer, **fixed}), guard
-
-
-def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
-    """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
-    # What that guard would write, a report or counts, belongs to the program's own runs.
-    brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
-    settings = {name: getattr(given, name) for given in brought for name in _TAKEN_FROM_GUARD}
-    return RetrievalGuard(options.mode, **settings, log_findings=False)
+    silent = dict.fromkeys(("enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+    defaults = {"logger": loggers.DummyLogger(), **silent}
+    fixed = {"accelerator": "cpu", "devices": int(os.environ["WORLD_SIZE"]), "num_nodes": 1, "strategy": strategy}
+    return package.Trainer(**{**defaults, **built.trainer, **fixed, "callbacks": [*others, guard]}), guard
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
