@@ -28,7 +28,7 @@ def find_in_log(story: Story, event: Event) -> Iterator[LintFinding]:
         yield from _weighted(event, value)
         yield from _reduced_twice(event, value)
         yield from _averaged(event, value)
-        keeps = event.is_at_epoch_end or _keeps_mean(event)
+        keeps = event.is_at_epoch_end or _keeps_epoch(event)
         if keeps and _is_absent(event, "sync_dist") and _is_absent(event, "rank_zero_only"):
             yield from _of_one_rank(story, event, value)
 
@@ -52,11 +52,15 @@ def _is_absent(event: Event, name: str) -> bool:
     return name not in event.arguments.keywords or _is(event, name, False)
 
 
-def _keeps_mean(event: Event) -> bool:
-    """Whether Lightning surely takes the mean of the values over the batches."""
+def _keeps_epoch(event: Event) -> bool:
+    """Whether Lightning surely reduces the values of the batches to one of the epoch."""
     if "on_epoch" in event.arguments.keywords:
         return _is(event, "on_epoch", True)
     return event.is_in_step and event.is_evaluation
+
+
+def _keeps_mean(event: Event) -> bool:
+    return _keeps_epoch(event) and _reduces_by(event, "mean")
 
 
 def _is_plain(value: Value) -> bool:
@@ -89,12 +93,7 @@ def _all_scores(value: Value) -> tuple[Score, ...]:
 def _weighted(event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG101: batch sizes that are multiplied by the number of devices."""
     size = event.arguments.keywords.get("batch_size", NONE)
-    is_mean = (
-        (event.is_in_step or "on_epoch" in event.arguments.keywords)
-        and _keeps_mean(event)
-        and _reduces_by(event, "mean")
-    )
-    if isinstance(size, Data) and size.symbol == "product" and is_mean and _is_plain(value):
+    if isinstance(size, Data) and size.symbol == "product" and _keeps_mean(event) and _is_plain(value):
         problem = (
             "batch_size is multiplied by the number of devices, but Lightning weighs each rank's own batch with it."
             " By itself the factor rarely changes the number: it cancels where it is the same in every batch."
@@ -128,12 +127,8 @@ def _reduced_twice(event: Event, value: Value) -> Iterator[LintFinding]:
         )
         yield at(event, LRG204, problem, edit=Edit(event.node, drop=("rank_zero_only",)))
     scores = values.scores_of(value)
-    if (
-        "rank_zero_only" not in event.arguments.keywords
-        and _reduces_by(event, "sum")
-        and scores
-        and all(map(_is_synced, scores))
-    ):
+    is_summed = "rank_zero_only" not in event.arguments.keywords and _reduces_by(event, "sum")
+    if is_summed and scores and all(map(_is_synced, scores)):
         problem = (
             f"compute() of {_names(*scores)} combines all ranks already, and sync_dist=True with reduce_fx='sum'"
             " adds its value up once for each rank."
@@ -201,13 +196,10 @@ def _may_combine(member: MetricCall) -> bool:
 
 def _averaged(event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG302: values on single batches, averaged."""
-    if not _keeps_mean(event) or not _reduces_by(event, "mean"):
-        return
-    for score in _all_scores(value):
-        if reason := _no_mean(event, score):
-            problem = f"the value of {_names(score)} on single batches is averaged, {reason}."
-            yield at(event, LRG302, problem)
-            return
+    reasons = [(score, reason) for score in _all_scores(value) if (reason := _no_mean(event, score))]
+    if reasons and _keeps_mean(event):
+        score, reason = reasons[0]
+        yield at(event, LRG302, f"the value of {_names(score)} on single batches is averaged, {reason}.")
 
 
 def _no_mean(event: Event, score: Score) -> str:

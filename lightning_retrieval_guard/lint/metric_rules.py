@@ -7,18 +7,7 @@ from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
-from lightning_retrieval_guard.lint.finding import (
-    LRG201,
-    LRG204,
-    LRG207,
-    LRG301,
-    LRG306,
-    LRG405,
-    Edit,
-    LintFinding,
-    at,
-    fix_of,
-)
+from lightning_retrieval_guard.lint.finding import LRG201, LRG204, LRG207, LRG301, LRG306, LRG405, Edit, LintFinding, at
 from lightning_retrieval_guard.lint.source import SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, Listing, Mapping, Metric, MetricCall, Value, made_of
 
@@ -162,11 +151,8 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
                 yield LintFinding(node, source, LRG405, f"{problem} {_IN_CALLBACK}")
         elif isinstance(value, (Listing, Mapping)) and not value.is_module and _is_only_read(story, name):
             kind = "dict" if isinstance(value, Mapping) else "list or tuple"
-            problem = (
-                f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
-                " nor saves them."
-            )
-            yield LintFinding(node, source, LRG405, f"{problem} {fix_of(LRG405)}")
+            problem = f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
+            yield LintFinding(node, source, LRG405, f"{problem} nor saves them. {LRG405.fix}")
 
 
 def _is_made_of_new_metrics(value: Value) -> bool:

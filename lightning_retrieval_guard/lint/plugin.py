@@ -97,11 +97,8 @@ _FINDERS = {
 
 def _judge(story: Story) -> list[LintFinding]:
     """All findings of one class."""
-    findings = [
-        finding
-        for event in story.events
-        for finding in (_FINDERS[event.kind](story, event) if event.kind in _FINDERS else ())
-    ]
+    judged = [event for event in story.events if event.kind in _FINDERS]
+    findings = [finding for event in judged for finding in _FINDERS[event.kind](story, event)]
     findings += metric_rules.find_in_attributes(story)
     # a program that gathers by hand may weigh what it gathered with the samples of all ranks
     gathers = any(GATHERED & made_of(*event.arguments.all).origin for event in story.of("feed"))
