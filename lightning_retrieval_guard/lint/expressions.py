@@ -16,7 +16,6 @@ from lightning_retrieval_guard.lint.values import UNKNOWN, Const, Data, Listing,
 if TYPE_CHECKING:
     from lightning_retrieval_guard.lint.interpreter import Interpreter
 
-_OPERATIONS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floor"}
 _BATCH_COUNTS = ("num_graphs", "batch_size")
 _MOST_NEGATIONS = 40
 
@@ -72,7 +71,7 @@ def _binary(run: Interpreter, node: ast.BinOp) -> Value:
     if isinstance(node.op, ast.MatMult):
         return matmul(one, other)
     is_plain = isinstance(left, (Data, Const)) and isinstance(right, (Data, Const))
-    return arithmetic(one, other, _OPERATIONS.get(type(node.op), "")) if is_plain else UNKNOWN
+    return arithmetic(one, other, node.op) if is_plain else UNKNOWN
 
 
 def _symbol_of(node: ast.BinOp, left: Data, right: Data) -> values.Symbol | None:
@@ -108,6 +107,7 @@ def _boolean(run: Interpreter, node: ast.BoolOp) -> Value:
     with run.guarded(set()):
         for part in node.values:
             options.append(run.eval(part))
+            # the next part is reached only where this one held, or did not
             run.guards += _guards_of(run, part, isinstance(node.op, ast.And))
     return values.joined(options)
 

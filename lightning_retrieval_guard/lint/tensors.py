@@ -145,7 +145,9 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
         return Data(UNSURE)
     facts = {fact: getattr(data, fact) for fact in _KEPT.get(name, ())}
     first = dimension or (others[0] if others else UNKNOWN)
-    if _is_later(first, data):
+    index = first.value if isinstance(first, Const) else None
+    # an operation along a later dimension leaves the first, the samples, as it is
+    if isinstance(index, int) and (index > 0 or (index == -1 and data.ndim != 1)):
         facts["rows"] = data.rows
     if name in ("view", "reshape"):
         facts |= {"rows": first.size, "ndim": len(others) if len(others) > 1 else None}
@@ -153,12 +155,6 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
         scores = () if any(as_data(value).origin for value in others) else data.scores
         facts["scores"] = scores if name in _EXACT else _inexact(*scores)
     return Data(made_of(data, *others).origin, line=data.line, **facts)
-
-
-def _is_later(dimension: Value, data: Data) -> bool:
-    """Whether a dimension is surely not the first."""
-    index = dimension.value if isinstance(dimension, Const) else None
-    return isinstance(index, int) and (index > 0 or (index == -1 and data.ndim != 1))
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -171,17 +167,19 @@ def matmul(left: Data, right: Data, is_flat: bool = False) -> Data:
     return Data(made_of(left, right).origin, rows=left.rows, ndim=ndim, line=left.line or right.line)
 
 
-def arithmetic(left: Data, right: Data, operation: str) -> Data:
+def arithmetic(left: Data, right: Data, operation: ast.operator) -> Data:
     """``left + right`` and the like; symbols are looked at elsewhere."""
     both = (left, right)
-    is_counted = operation in ("add", "sub", "mul") and all(part.ids or part.size or not part.origin for part in both)
+    keeps_ids = isinstance(operation, (ast.Add, ast.Sub, ast.Mult))
+    # ids that are moved by what counts, or is the same everywhere, start again as before
+    is_counted = keeps_ids and all(part.ids or part.size or not part.origin for part in both)
     ids = left.ids if left.ids == "rank" else right.ids or left.ids
     is_local = all(part.scores or part.origin <= values.RANK for part in both)
     ndim = left.ndim if left.ndim == right.ndim or not right.origin else right.ndim if not left.origin else None
     return Data(
         made_of(*both).origin,
         rows=left.rows or (None if left.origin else right.rows),
-        size=left.size if operation in ("add", "sub") and not right.origin else None,
+        size=left.size if isinstance(operation, (ast.Add, ast.Sub)) and not right.origin else None,
         ndim=ndim,
         ids=ids if is_counted else None,
         scores=_inexact(*left.scores, *right.scores) if is_local else (),

@@ -94,11 +94,8 @@ def build_document(report: Report) -> dict[str, Any]:
 
 def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
     numbers = [{"logged": epoch.numbers.logged, "reference": epoch.numbers.reference} for epoch in epochs]
-    history = [
-        {"stage": epoch.stage, "epoch": epoch.epoch, "global_step": epoch.global_step, **of_epoch}
-        for epoch, of_epoch in zip(epochs, numbers, strict=True)
-    ]
-    return {**numbers[-1], "history": history}
+    places = [{name: getattr(epoch, name) for name in ("stage", "epoch", "global_step")} for epoch in epochs]
+    return {**numbers[-1], "history": [place | of_epoch for place, of_epoch in zip(places, numbers, strict=True)]}
 
 
 def finite(value: Any) -> Any:
