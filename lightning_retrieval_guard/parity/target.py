@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -92,31 +91,35 @@ def _in_file(text: str, path: Path, function: str) -> Target:
 
 def build(target: Target) -> Built:
     """Import the function, call it, and check what it returns; raises ParityError where that is not possible."""
-    with _import_errors(target):
-        module = _import(target)
-    function = getattr(module, target.function, None)
-    if not callable(function):
-        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
-        existing = f"It has {', '.join(names)}." if names else "It has no functions."
-        raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {existing}")
-    _refuse_arguments(target, function)
-    with _import_errors(target):
-        returned = function()
-    return _check(target, returned)
-
-
-@contextlib.contextmanager
-def _import_errors(target: Target) -> Iterator[None]:
-    """What cannot be imported is the program's affair: its line says more than the way there."""
     try:
-        yield
+        returned = _function_of(target)()
     except ImportError as error:
+        # What cannot be imported is the program's affair: its line says more than the way there.
         frames = traceback.extract_tb(error.__traceback__)
         last = next(frame for frame in reversed(frames) if not frame.filename.startswith("<frozen "))
         raise ParityError(
             f"{target.text!r} cannot be imported: {last.filename}:{last.lineno}: {type(error).__name__}: {error}."
             " Install what is missing for the Python that runs this command, or correct the import."
         ) from error
+    return _check(target, returned)
+
+
+def _function_of(target: Target) -> Callable[[], Any]:
+    module = _import(target)
+    function: Callable[[], Any] | None = getattr(module, target.function, None)
+    if not callable(function):
+        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        existing = f"It has {', '.join(names)}." if names else "It has no functions."
+        raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {existing}")
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    needed = [entry.name for entry in parameters if entry.default is entry.empty and entry.kind not in collecting]
+    if needed:
+        raise ParityError(
+            f"{target.text!r} needs the arguments {', '.join(needed)}. It is called without any: give them defaults, or"
+            " name a function that calls this one."
+        )
+    return function
 
 
 def _import(target: Target) -> ModuleType:
@@ -151,17 +154,6 @@ def _import_file(name: str, path: str) -> ModuleType:
     return module
 
 
-def _refuse_arguments(target: Target, function: Callable[..., Any]) -> None:
-    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    needed = [entry.name for entry in parameters if entry.default is entry.empty and entry.kind not in collecting]
-    if needed:
-        raise ParityError(
-            f"{target.text!r} needs the arguments {', '.join(needed)}. It is called without any: give them defaults, or"
-            " name a function that calls this one."
-        )
-
-
 def _check(target: Target, returned: object) -> Built:
     values = returned if isinstance(returned, tuple) else (returned,)
     package = _package_of(values[0], "LightningModule") if 1 <= len(values) <= 3 else None
@@ -170,18 +162,18 @@ def _check(target: Target, returned: object) -> Built:
         got = f"({kinds})" if isinstance(returned, tuple) else kinds
         raise ParityError(f"{target.text!r} returned {got}. It must return {RETURNS}.")
     module, data, trainer = (*values, None, None)[:3]
-    if trainer is not None and not isinstance(trainer, Mapping):
+    trainer = {} if trainer is None else trainer
+    if not isinstance(trainer, Mapping):
         raise ParityError(
             f"{target.text!r} returned {type(trainer).__name__} as the third part, which must be a dict of Trainer"
             " arguments."
         )
-    refused = [name for name in REFUSED_ARGUMENTS if name in (trainer or {})]
-    if refused:
+    if refused := [name for name in REFUSED_ARGUMENTS if name in trainer]:
         raise ParityError(
             f"{target.text!r} returned the Trainer arguments {', '.join(refused)}, which parity sets itself: it runs on"
             " the CPU, on each number of processes in turn. Take them out."
         )
-    return Built(module, package, _data_arguments(target, data, package), trainer or {})
+    return Built(module, package, _data_arguments(target, data, package), trainer)
 
 
 def _data_arguments(target: Target, data: Any, package: str) -> dict[str, Any]:
