@@ -14,10 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from lightning_retrieval_guard.parity.compare import NOT_RUN, Parity, Run, compare
-from lightning_retrieval_guard.parity.options import Options
+from lightning_retrieval_guard.parity.options import Options, ParityError
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
 from lightning_retrieval_guard.parity.render import processes_text, render, write_document
-from lightning_retrieval_guard.parity.target import ParityError
 from lightning_retrieval_guard.parity.worker import EVALUATE, share
 from lightning_retrieval_guard.settings import VARIABLES
 
