@@ -191,8 +191,7 @@ def _check(parser: ArgumentParser) -> Run:
 
 
 def _lint(parser: ArgumentParser) -> Run:
-    from lightning_retrieval_guard.lint.formats import FORMATS
-    from lightning_retrieval_guard.lint.runner import run_lint
+    from lightning_retrieval_guard.lint.runner import FORMATS, run_lint
 
     parser.add_argument(
         "paths", nargs="*", default=["."], metavar="PATH", help="files, folders, or - for standard input (default: .)"
