@@ -54,6 +54,7 @@ def call(run: Interpreter, node: ast.Call) -> Value:
     if isinstance(function.value, ast.Call) and getattr(function.value.func, "id", "") == "super":
         return _apply(run, node, run.story.cls.method(name, run.frame.function.cls) or UNKNOWN)
     owner = run.eval(function.value)
+    # a logger has this method, whatever attribute holds it
     if name == "log_metrics" and owner != SELF:
         run.note("logger", node, _arguments(run, node), name=name)
         return NONE
@@ -70,6 +71,7 @@ def call(run: Interpreter, node: ast.Call) -> Value:
         return _call_list(run, owner, function, arguments)
     if isinstance(owner, Data):
         return _call_tensor(run, owner, function, arguments)
+    # what may be a metric object must not pass for a plain number
     maybe_metric = name in _HOLDING | _SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
     return UNKNOWN if maybe_metric or owner != UNKNOWN else values.made_of(owner)
 
@@ -107,6 +109,7 @@ def _apply(run: Interpreter, node: ast.Call, callee: Value) -> Value:
     if isinstance(callee, values.Metric):
         return _feed(run, node, callee, "bare" if node is run.bare_call else "forward", arguments)
     if isinstance(callee, Function):
+        # behind a star it is not known which parameter gets what
         return run.call(callee, arguments) if arguments.is_complete else UNKNOWN
     if callee == SELF:
         forward = run.story.cls.method("forward")
@@ -192,6 +195,7 @@ def _is_of_lightning(run: Interpreter, dotted: str) -> bool:
     owner, _, name = dotted.rpartition(".")
     if name not in ("log", "log_dict", "all_gather"):
         return False
+    # a callback has log() and log_dict(), and no all_gather()
     classes = ("LightningModule",) if name == "all_gather" else ("LightningModule", "Callback")
     return owner == "pl_module" or (owner == "self" and run.story.cls.derives(*classes))
 
@@ -267,9 +271,11 @@ def _call_torch(node: ast.Call, dotted: str, arguments: Arguments) -> Value:
     if last == "ModuleDict":
         mapping = first if arguments.values else Mapping(arguments.keywords)
         return replace(mapping, is_module=True) if isinstance(mapping, Mapping) else UNKNOWN
+    # most collectives change their argument in place, or take a group: what comes out of them is not known
     if ".distributed" in dotted or dotted.startswith("torch.cuda."):
         gathers = last == "all_gather" and ".nn." in dotted and len(arguments.values) == 1
         return Data(values.GATHERED, line=node.lineno) if gathers else UNKNOWN
+    # classes are modules, samplers or optimizers, but for the old constructors of tensors
     if last[:1].isupper() and not last.endswith("Tensor"):
         return UNKNOWN
     return tensors.tensor_function(node.lineno, last, arguments)
@@ -294,6 +300,7 @@ def _call_torchmetrics(run: Interpreter, node: ast.Call, dotted: str, arguments:
         return UNKNOWN
     source = run.frame.function.source
     options = values.constant_keywords(node)
+    # without these options, and in a file that switches nothing, torchmetrics surely combines ranks in compute()
     is_plain = options.keys().isdisjoint(_OWN_SYNC) and options.get("sync_on_compute") in (None, True)
     member = values.MetricCall(last, is_plain and not source.switches_sync, node, source)
     return values.Metric(((member,),), identity=node)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_retrieval_guard.lint.interpreter import Interpreter
 
 _BATCH_COUNTS = ("num_graphs", "batch_size")
+# Deeper tests are generated; what they say is not looked for.
 _MOST_NEGATIONS = 40
 
 
@@ -37,6 +38,7 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
     constant = source.constants.get(node.id)
     if isinstance(constant, (ast.Constant, ast.Tuple, ast.List, ast.Dict)):
         return run.eval(constant)
+    # what is worked out when the file is imported is the same on every rank
     return Data() if constant is not None else Reference(node.id)
 
 
@@ -47,6 +49,7 @@ def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     if name in calls.SYMBOLS and not owner.is_batch:
         return calls.SYMBOLS[name]
     if not isinstance(owner, Data):  # it may be a metric
+        # the question mark keeps what is not known from being taken for an import
         return Reference(f"{owner.dotted if isinstance(owner, Reference) else '?'}.{name}")
     if name == "shape":
         return values.Shape(owner)
@@ -96,6 +99,7 @@ def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
 def _compare(run: Interpreter, node: ast.Compare) -> Value:
     first, *others = compared = [run.eval(part) for part in (node.left, *node.comparators)]
     is_equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and len(others) == 1
+    # so a helper that gets the name of a stage is followed into the branch of that stage alone
     if is_equality and isinstance(first, Const) and isinstance(others[0], Const):
         return Const((first == others[0]) is isinstance(node.ops[0], ast.Eq))
     data = values.as_data(first)
@@ -170,7 +174,7 @@ def _dictionary_comprehension(run: Interpreter, node: ast.DictComp) -> Value:
 
 def _turns(run: Interpreter, iterable: Value, generators: Sequence[ast.comprehension]) -> Iterator[None]:
     """Binds the names of a comprehension, once for each item that is known."""
-    before = dict(run.frame.names)
+    before = dict(run.frame.names)  # as they are again behind the comprehension
     first, *others = generators
     items = run.turns_of(iterable)
     for item in [values.item_of(iterable)] if items is None else items:
@@ -242,9 +246,11 @@ def _implies_rank_zero(run: Interpreter, test: ast.expr, outcome: bool, depth: i
         is_zero = len(test.ops) == 1 and isinstance(other, ast.Constant) and other.value == 0
         ops = (ast.Eq, ast.Is, ast.Lt, ast.LtE) if outcome else (ast.NotEq, ast.Gt, ast.IsNot)
         return is_zero and isinstance(test.ops[0], ops) and _symbol(run, test.left) == "global rank"
+    # a rank by itself is false on rank zero alone
     return _symbol(run, test) == ("is rank zero" if outcome else "global rank")
 
 
 def _symbol(run: Interpreter, node: ast.expr) -> values.Symbol | None:
+    # with arguments it may be the rank within a group
     is_call = isinstance(node, ast.Call) and bool(node.args or node.keywords)
     return None if is_call else run.eval(node).symbol

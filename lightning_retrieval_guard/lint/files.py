@@ -52,6 +52,7 @@ def _split(text: str) -> list[str]:
 
 def _fits(path: str, patterns: str) -> bool:
     """Whether one of some patterns fits a path or a folder in it."""
+    # as in flake8, a pattern without a slash is about names
     names = (Path(path).as_posix(), *Path(path).parts)
     return any(fnmatch(name, pattern.rstrip("/")) for pattern in _split(patterns) for name in names)
 
@@ -103,6 +104,7 @@ def _listed_by_git(folder: str) -> list[str] | None:
 
 
 def _git(folder: str, *arguments: str) -> str | None:
+    # a file name may hold bytes that are no UTF-8
     command = ["git", "-C", folder, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")

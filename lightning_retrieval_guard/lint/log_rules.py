@@ -28,6 +28,7 @@ def find_in_log(story: Story, event: Event) -> Iterator[LintFinding]:
         yield from _weighted(event, value)
         yield from _reduced_twice(event, value)
         yield from _averaged(event, value)
+        # the value of a single step may be that of rank zero; one for a whole epoch stands for all ranks
         keeps = event.is_at_epoch_end or _keeps_epoch(event)
         if keeps and _is_absent(event, "sync_dist") and _is_absent(event, "rank_zero_only"):
             yield from _of_one_rank(story, event, value)
@@ -106,11 +107,13 @@ def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
     if factor is None:
         return None
     nodes = list(ast.walk(factor))
+    # a size that is not measured, such as one of the configuration, need not be that of this batch
     called = {getattr(node.func, "id", getattr(node.func, "attr", "")) for node in nodes if isinstance(node, ast.Call)}
     if called.isdisjoint({"len", "size"}) and not any(getattr(node, "attr", "") == "shape" for node in nodes):
         return None
     names = [node for node in ast.walk(event.functions[-1].node) if isinstance(node, ast.Name)]
     stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+    # where a name is bound again, nobody knows which of its values the factor has
     if any(isinstance(node, ast.Name) and stored.count(node.id) > 1 for node in nodes):
         return None
     return Edit(event.node, set=(("batch_size", f"float({ast.get_source_segment(event.source.text, factor)})"),))
@@ -161,6 +164,7 @@ def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFindi
     problem = f"the value of {_names(*scores)} is this rank's own, as {reason}: the logger shows the shard of rank 0."
     in_step = event.kind == "log" and event.is_in_step
     on_all = RANK_ZERO not in event.guards  # where rank zero alone logs, it would wait for the others
+    # a mean over ranks must be what is missing, and at the end of an epoch it is no mean over samples
     is_safe = in_step and on_all and not any(_no_mean(event, score) for score in scores)
     edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
     fix = _AT_END if not in_step else _IN_STEP if on_all else _ON_ALL

@@ -70,6 +70,7 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
     rows = event.arguments.all
     if RANK_ZERO in event.guards or not event.arguments.is_complete or made_of(*rows).origin != GATHERED:
         return
+    # some metrics are the same with every row twice: then gathering is waste, and no wrong number
     is_changed = metric.surely(lambda member: member.is_synced and _is_changed_by_copies(member))
     if is_changed and (event.name == "update" or _accumulates(story, event, metric)):
         line = max(row.line for row in rows)
@@ -78,6 +79,7 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
             f"the rows were gathered from all ranks{where}, and {metric.label} combines the ranks again in compute()."
         )
         first, *others = metric.members
+        # one call in this file builds it, and nothing else feeds it rows of one rank, which would be lost
         is_safe = not others and first.source is event.source and _gets_gathered_rows(story, first)
         edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_safe else None
         yield at(event, LRG201, problem, edit=edit)
@@ -94,7 +96,7 @@ def _is_changed_by_copies(member: MetricCall) -> bool:
     """Whether a metric surely tells every row once from every row several times."""
     cut = member.option("top_k")
     if member.call.args:
-        return False
+        return False  # which option stands first differs from metric to metric
     if cut is None:
         return member.kind in _CHANGED_WITHOUT_CUT
     least = cut if isinstance(cut, int) else 1
@@ -143,6 +145,7 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
         return
     for name, stores in story.stores.items():
         node, source, value = stores[0]
+        # what is set twice may be registered on the way; metrics of another object may be registered there
         if len({id(store[0]) for store in stores}) > 1 or not _is_made_of_new_metrics(value):
             continue
         if cls.derives("Callback"):

@@ -15,6 +15,7 @@ from lightning_retrieval_guard.lint.source import ClassInfo, SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, made_of
 from lightning_retrieval_guard.watch.suppressions import comments_in
 
+# Statements that hold others: a comment in their body is about another line.
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
 
 
@@ -56,7 +57,7 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
     distinct: dict[tuple[int, int, str], LintFinding] = {}
     for cls in source.all_classes:
         for finding in _judge(story_of(cls)) if _may_use_metrics(cls) else ():
-            if finding.source is source:
+            if finding.source is source:  # what a base of another file does is found in that file
                 distinct.setdefault((finding.line, finding.node.col_offset, finding.rule.code), finding)
     comments = comments_in(lines) if distinct else []
     return [
@@ -104,4 +105,5 @@ def _judge(story: Story) -> list[LintFinding]:
     gathers = any(GATHERED & made_of(*event.arguments.all).origin for event in story.of("feed"))
     if gathers and not any(finding.rule is LRG201 for finding in findings):
         findings = [finding for finding in findings if finding.rule is not LRG101]
+    # a function that asks how many processes there are does something else on several
     return [finding for finding in findings if not any(function.asks_for_devices for function in finding.functions)]

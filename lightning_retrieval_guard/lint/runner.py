@@ -197,13 +197,14 @@ def _show_change(name: str, before: bytes, after: bytes) -> None:
 
 def _record(name: str, finding: LintFinding, cell: int = 0, line: int = 0) -> Record:
     rule = finding.rule
-    is_fixable = finding.edit is not None and not cell
+    is_fixable = finding.edit is not None and not cell  # notebooks are read, and never written
     position = (line or finding.line, finding.column + 1)
     return Record(rule.code, rule.slug, rule.severity, finding.message, name, *position, cell, is_fixable)
 
 
 def _unread(name: str, error: Exception) -> Record:
     """A file that this Python cannot read; it may be of a newer one."""
+    # the codes are those of flake8
     code, line, column, text = "E902", 1, 1, f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.lineno is not None:
         code, line, column = "E999", max(error.lineno, 1), max(error.offset or 1, 1)
@@ -275,7 +276,7 @@ def read_notebook(text: str) -> tuple[str, list[tuple[int, int]]]:
     positions: list[tuple[int, int]] = []
     for number, source in sources:
         code = [line.rstrip("\r\n") for line in lines_of(source)]
-        if not _is_python("\n".join(code)):
+        if not _is_python("\n".join(code)):  # lines keep their number, so that findings have the right one
             code = [_ASSIGNED_MAGIC.sub(r"\1None", _MAGIC.sub(r"\1pass", line)) for line in code]
         lines += code if _is_python("\n".join(code)) else [""] * len(code)
         positions += [(number, line) for line in range(1, len(code) + 1)]

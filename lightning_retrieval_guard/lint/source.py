@@ -196,7 +196,7 @@ class SourceFile:
     def imported(self, dotted: str) -> ClassInfo | Function | None:
         """The class or function of another file of the same sources, by its full name."""
         if dotted not in self._imported:
-            self._imported[dotted] = None  # files that import each other end here
+            self._imported[dotted] = None  # for files that import each other
             *package, name = dotted.lstrip(".").split(".")
             level = len(dotted) - len(dotted.lstrip("."))
             if other := self._other(level, package):

@@ -64,7 +64,7 @@ def _indexed(value: Data, key: Value, node: ast.expr | None) -> Data:
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
     added = sum(isinstance(part, ast.Constant) and part.value is None for part in parts)
     whole = [isinstance(part, ast.Slice) and part.lower is part.upper is part.step is None for part in parts]
-    only_adds = added + sum(whole) == len(parts)
+    only_adds = added + sum(whole) == len(parts)  # so every number is still there, in its order
     result = Data(made_of(value, key).origin, ids=value.ids, scores=value.scores, line=value.line)
     if whole[0]:
         return replace(result, rows=value.rows, ndim=value.ndim + added if value.ndim and only_adds else None)
@@ -80,6 +80,7 @@ def arange(line: int, bounds: Sequence[Value]) -> Data:
         return made_of(*bounds)
     start, end = as_data(bounds[0]) if len(bounds) == 2 else Data(), as_data(bounds[-1])
     result = Data(made_of(start, end).origin, ndim=1, line=line)
+    # from a counter on: ids that go on within the rank, and start anew on the next
     if start.ids and (end.ids or end.size or not end.origin):
         return replace(result, ids="rank")
     is_fixed = len(bounds) == 1 or isinstance(bounds[0], Const)
@@ -152,6 +153,7 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
     if name in ("view", "reshape"):
         facts |= {"rows": first.size, "ndim": len(others) if len(others) > 1 else None}
     if "scores" in facts:
+        # mixed with data, a metric's value is a metric's value no longer
         scores = () if any(as_data(value).origin for value in others) else data.scores
         facts["scores"] = scores if name in _EXACT else _inexact(*scores)
     return Data(made_of(data, *others).origin, line=data.line, **facts)

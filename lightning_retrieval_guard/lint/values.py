@@ -253,6 +253,7 @@ def as_data(value: Value) -> Data:
 def item_of(value: Value) -> Value:
     """What each item of what is iterated is."""
     if isinstance(value, Data):
+        # a batch may be iterated by its columns or by its samples
         return made_of(value) if value.is_batch else Data(value.origin, ids=value.ids, line=value.line)
     return Text() if isinstance(value, Mapping) else joined(contents(value) or ())
 
@@ -297,6 +298,7 @@ def join(one: Value, other: Value) -> Value:
         return one
     if one == NONE:
         return other
+    # a metric that is one of two is judged where a rule holds of both
     if isinstance(one, Metric) and isinstance(other, Metric) and one.is_collection == other.is_collection:
         identity = one.identity if one.identity == other.identity else None
         choices = tuple(dict.fromkeys(one.choices + other.choices))
@@ -321,6 +323,7 @@ def _join_lists(one: Listing, other: Listing) -> Listing:
 
 
 def _join_data(one: Data, other: Data) -> Data:
+    # a counter is a constant at first, such as 0, and counts afterwards
     both_count = all(value.ids or not value.origin for value in (one, other))
     return Data(
         origin=one.origin if one.origin == other.origin else UNSURE,
