@@ -9,23 +9,25 @@ from dataclasses import replace
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.values import UNKNOWN, UNSURE, Const, Data, Listing, Value, as_data, made_of
 
-# What is kept of the first argument; whatever is not named here keeps the origin alone.
-_EVERYTHING = frozenset({"rows", "ids", "ndim", "scores", "size", "symbol", "is_batch", "factor"})
-_SHAPE = frozenset({"rows", "ndim"})
-_KEPT: dict[str, frozenset[str]] = {
-    name: kept
-    for kept, names in {
-        _EVERYTHING: "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data get pop"
-        " requires_grad_",
-        _SHAPE: "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow"
-        " sqrt logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_",
-        _SHAPE | {"ids", "scores"}: "round clamp mul div add sub mul_ div_ add_ sub_",
-        frozenset({"rows", "ids"}): "expand expand_as broadcast_to",
-        frozenset({"ids", "scores"}): "repeat repeat_interleave view view_as reshape flatten ravel squeeze unsqueeze",
-        frozenset(
-            {"scores"}
-        ): "mean item tolist nanmean sum max min amax amin median any all argmax argmin count_nonzero numpy",
-    }.items()
+# What is kept of the first argument, by function; of one that is not named here the origin alone is known.
+_KEPT = {
+    name: facts.split()
+    for facts, names in (
+        (
+            "rows ids ndim scores size symbol is_batch factor",
+            "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data get pop"
+            " requires_grad_",
+        ),
+        (
+            "rows ndim",
+            "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow sqrt"
+            " logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_",
+        ),
+        ("rows ndim ids scores", "round clamp mul div add sub mul_ div_ add_ sub_"),
+        ("rows ids", "expand expand_as broadcast_to"),
+        ("ids scores", "repeat repeat_interleave view view_as reshape flatten ravel squeeze unsqueeze"),
+        ("scores", "mean item tolist nanmean sum max min amax amin median any all argmax argmin count_nonzero numpy"),
+    )
     for name in names.split()
 }
 # Methods that leave the value of a metric as it is.
