@@ -151,7 +151,7 @@ def _is_synced(score: Score) -> bool:
 def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG203: values of a metric on this rank's rows, logged as they are."""
     # what a collective changes in place, nobody sees
-    if not event.is_evaluation or event.source.is_on_one_device or any(story.of("collective")):
+    if not event.is_evaluation or event.source.is_on_one_device or story.of("collective"):
         return
     if event.kind == "log" and event.is_at_epoch_end and _is_made_by_hand(event, value):
         problem = "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
@@ -185,7 +185,7 @@ def _is_local(story: Story, score: Score) -> bool:
         return metric is None and score.is_local
     if score.how == "forward":
         return score.is_local and all(member.option("dist_sync_on_step") is None for member in metric.members)
-    fed = [RANK & values.made_of(*event.arguments.all).origin for event in story.of("feed", metric=metric)]
+    fed = [RANK & values.made_of(*event.arguments.all).origin for event in story.of("feed", metric)]
     return all(member.option("sync_on_compute") is False for member in metric.members) and bool(fed) and all(fed)
 
 

@@ -29,7 +29,7 @@ def _accumulates(story: Story, event: Event, metric: Metric) -> bool:
     resets = [reset for reset in story.of("reset") if reset.metric is None or metric.is_same(reset.metric)]
     if event.is_in_step and not all(reset.is_between_epochs for reset in resets):
         return False
-    is_computed = any(story.of("compute", metric=metric))
+    is_computed = bool(story.of("compute", metric))
     return event.name in ("update", "bare") or _is_logged(story, metric) or is_computed
 
 
@@ -41,7 +41,7 @@ def find_in_compute(story: Story, event: Event) -> Iterator[LintFinding]:
     metric = event.metric
     if metric is None or not metric.surely(lambda member: member.is_synced):
         return
-    on_every_rank = any(RANK_ZERO not in other.guards for other in story.of("compute", metric=metric))
+    on_every_rank = any(RANK_ZERO not in other.guards for other in story.of("compute", metric))
     if RANK_ZERO in event.guards and not on_every_rank and not _is_logged(story, metric):
         problem = (
             f"compute() of {metric.label} combines all ranks, and is called on rank zero alone: it waits for ranks"
@@ -115,7 +115,7 @@ def _restarting(story: Story, event: Event, metric: Metric) -> Iterator[LintFind
     made = f"the ids of {metric.label}{line}"
     if ids.ids == "batch" and not event.makes_metric and event.hook != "__init__":
         yield at(event, LRG301, f"{made} restart in every batch, so rows of different queries merge.")
-    elif is_combined and (not event.makes_metric or any(story.of("compute", metric=metric))):
+    elif is_combined and (not event.makes_metric or story.of("compute", metric)):
         where = "are the same on every rank" if event.makes_metric else "restart on every rank"
         yield at(event, LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
 
