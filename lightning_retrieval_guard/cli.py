@@ -56,6 +56,7 @@ def _parser(arguments: Sequence[str]) -> ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (text, add_options) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=text, description=text)
+        # only of the command that is asked for: its options may need its imports
         if name in arguments:
             subparser.set_defaults(run=add_options(subparser))
     return parser

@@ -86,8 +86,7 @@ def compare(options: Options, runs: Sequence[Run]) -> Parity:
 
 
 def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> Key:
-    expected = reference.numbers.get(name)
-    limit = options.atol
+    expected, limit = reference.numbers.get(name), options.atol
     # Nothing is relative to a number that is missing, or is NaN or infinite.
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)

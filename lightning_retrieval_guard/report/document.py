@@ -140,7 +140,7 @@ def write_report(path: Path, report: Report) -> None:
     draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
     text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else page_of(report)
     try:
-        with open(draft, "x", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8") as file:  # never through a link that stands there
             file.write(text)
         os.replace(draft, target)
     except BaseException:
