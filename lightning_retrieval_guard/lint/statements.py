@@ -137,6 +137,7 @@ def _augment(run: Interpreter, node: ast.AugAssign) -> None:
         return
     value = run.eval(ast.copy_location(ast.BinOp(read, node.op, node.value), node))
     is_held = isinstance(target, ast.Attribute) and run.eval(target.value) == SELF
+    # what grows by a number of samples or batches
     if is_held and (isinstance(more, Const) or more.size):
         value = Data(ids="rank", line=node.lineno)  # a counter, which starts anew on every rank
     run.assign(target, value)
