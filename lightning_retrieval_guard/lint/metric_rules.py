@@ -11,7 +11,7 @@ from lightning_retrieval_guard.lint.finding import LRG201, LRG204, LRG207, LRG30
 from lightning_retrieval_guard.lint.source import SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, Listing, Mapping, Metric, MetricCall, Value, made_of
 
-# Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
+# Metrics that a second copy of every row changes: where they look at all rows, at two or more, or at any number.
 _CHANGED_WITHOUT_CUT = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG")
 _CHANGED_FROM_TWO = (*_CHANGED_WITHOUT_CUT, "RetrievalHitRate", "RetrievalPrecision")
 _CHANGED_FROM_ONE = ("RetrievalRecall", "RetrievalFallOut")
