@@ -56,6 +56,7 @@ def _parser(arguments: Sequence[str]) -> ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (text, add_options) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=text, description=text)
+        # only of the command that is asked for: its options may need its imports
         if name in arguments:
             subparser.set_defaults(run=add_options(subparser))
     return parser
@@ -191,8 +192,7 @@ def _check(parser: ArgumentParser) -> Run:
 
 
 def _lint(parser: ArgumentParser) -> Run:
-    from lightning_retrieval_guard.lint.formats import FORMATS
-    from lightning_retrieval_guard.lint.runner import run_lint
+    from lightning_retrieval_guard.lint.runner import FORMATS, run_lint
 
     parser.add_argument(
         "paths", nargs="*", default=["."], metavar="PATH", help="files, folders, or - for standard input (default: .)"

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Tests and whole programs: much code, few sentences that describe it.
-_SKIPPED = frozenset(
-    {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
-)
+_SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 MIN_SENTENCE_WORDS = 2
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s|\n\s*\n")
 _INSTALL = (
@@ -81,11 +80,10 @@ def _read_file(path: Path) -> list[Pair | None]:
             tree = ast.parse(file.read(), str(path))
     except (SyntaxError, ValueError, RecursionError, OSError):
         return [None]
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return [pair for function in functions for pair in _read_function(function)]
+    return [pair for node in ast.walk(tree) if isinstance(node, _Function) for pair in _read_function(node)]
 
 
-def _read_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Pair | None]:
+def _read_function(node: _Function) -> list[Pair | None]:
     docstring = (ast.get_docstring(node) or "").strip()
     sentence = " ".join(_END_OF_SENTENCE.split(docstring, maxsplit=1)[0].split())
     if len(words(sentence)) < MIN_SENTENCE_WORDS or len(node.body) < 2:

@@ -38,10 +38,7 @@ def split_pairs(pairs: Sequence[Pair], seed: int) -> tuple[TensorDataset, Tensor
     codes = torch.stack([hash_words(pair.code, CODE_LENGTH) for pair in pairs])
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
     held_out, training = order[:HELD_OUT], order[HELD_OUT:]
-    return (
-        TensorDataset(sentences[training], codes[training]),
-        TensorDataset(sentences[held_out], codes[held_out]),
-    )
+    return TensorDataset(sentences[training], codes[training]), TensorDataset(sentences[held_out], codes[held_out])
 
 
 def hash_words(text: str, length: int) -> Tensor:
@@ -92,13 +89,8 @@ class DualEncoder(LightningModule):
         metrics = (RetrievalMRR(), RetrievalRecall(top_k=1), RetrievalRecall(top_k=5))
         for name, metric in zip(METRICS, metrics, strict=True):
             metric.to(self.device).update(scores.flatten(), target.flatten(), indexes=indexes.flatten())
-            self.log(
-                name,
-                metric.compute(),
-                batch_size=len(batch[0]) * self.trainer.world_size,
-                sync_dist=True,
-                prog_bar=True,
-            )
+            batch_size = len(batch[0]) * self.trainer.world_size
+            self.log(name, metric.compute(), batch_size=batch_size, sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns Adam with a fixed learning rate."""

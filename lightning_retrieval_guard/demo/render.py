@@ -54,10 +54,14 @@ def run_demo(devices: int = 2, seed: int = 0, report: Path | None = None) -> int
     runs = []
     for label, explanation, processes, guard in evaluations:
         _say_heading(f"Evaluating: {label}", explanation)
-        run = evaluate(label, model, DataLoader(held_out, batch_size // processes), processes, guard)
-        _say(run.error or "  ".join(f"{name} {value:.4f}" for name, value in run.numbers.items()))
-        runs.append(run)
-    return _conclude(runs, devices, report)
+        runs.append(evaluate(label, model, DataLoader(held_out, batch_size // processes), processes, guard))
+        _say(runs[-1].error or "  ".join(f"{name} {value:.4f}" for name, value in runs[-1].numbers.items()))
+    _say_heading(f"The numbers, on {HELD_OUT} held-out pairs", render_table(runs))
+    if report is not None and report.exists():
+        _say("", f"The guard's report of the warn run: {report}")
+    failures = [f"FAILED: {problem}" for problem in problems(runs, devices)]
+    _say("", *(failures or ["The corrected numbers are those of one process."]))
+    return 1 if failures else 0
 
 
 def _evaluations(devices: int, report: Path | None) -> list[tuple[str, str, int, RetrievalGuard | None]]:
@@ -71,15 +75,6 @@ def _evaluations(devices: int, report: Path | None) -> list[tuple[str, str, int,
         (f"{several}, correct", "The guard logs what one process logs.", devices, correct),
         (f"{several}, strict", "The guard ends a run whose numbers are wrong.", devices, strict),
     ]
-
-
-def _conclude(runs: list[Run], devices: int, report: Path | None) -> int:
-    _say_heading(f"The numbers, on {HELD_OUT} held-out pairs", render_table(runs))
-    if report is not None and report.exists():
-        _say("", f"The guard's report of the warn run: {report}")
-    failures = [f"FAILED: {problem}" for problem in problems(runs, devices)]
-    _say("", *(failures or ["The corrected numbers are those of one process."]))
-    return 1 if failures else 0
 
 
 def _say_heading(title: str, *lines: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_retrieval_guard.demo.encoder import METRICS, DualEncoder, Loader
@@ -29,8 +29,6 @@ _TRACEBACK = "Traceback (most recent call last)"
 _RAISED = re.compile(r"^(?:\w+\.)*(?P<type>\w*(?:Error|Exception|Interrupt|Exit)\b.*)", re.MULTILINE | re.DOTALL)
 _NOISY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
 _NOISY_MESSAGES = (".*does not have many workers", "Using `DistributedSampler` with the dataloaders")
-# What a library does that will change one day is not the reader's; GuardWarning is none of these.
-_NOISY_CATEGORIES = (DeprecationWarning, FutureWarning)
 # Variables would put a guard into the runs that show none; Lightning leaves its port, and each run takes a fresh one.
 _UNSET = (*VARIABLES, "MASTER_PORT")
 
@@ -77,33 +75,19 @@ def evaluate(label: str, model: DualEncoder, held_out: Loader, devices: int, gua
 
 def raised(error: Exception) -> str:
     """Returns the type and the message of an error, also of one that a process sent as a traceback."""
-    text = str(error)
-    if _TRACEBACK not in text:
-        return f"{type(error).__name__}: {text}"
-    last = text.rpartition(_TRACEBACK)[2]
+    _, sent, last = str(error).rpartition(_TRACEBACK)
+    if not sent:
+        return f"{type(error).__name__}: {last}"
     match = _RAISED.search(last)
-    return match["type"].strip() if match else last.strip()
+    return (match["type"] if match else last).strip()
 
 
 def _trainer(devices: int, *callbacks: Callback, **options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy=_strategy(devices),
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        **options,
-    )
-
-
-def _strategy(devices: int) -> Strategy | str:
-    if devices == 1:
-        return "auto"
     # These are ddp_fork and ddp_spawn, with a time limit.
     method: Literal["fork", "spawn"] = "fork" if "fork" in get_all_start_methods() else "spawn"
-    return DDPStrategy(start_method=method, timeout=GROUP_TIMEOUT)
+    strategy = "auto" if devices == 1 else DDPStrategy(start_method=method, timeout=GROUP_TIMEOUT)
+    options |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", devices=devices, strategy=strategy, callbacks=list(callbacks), **options)
 
 
 @contextmanager
@@ -115,7 +99,8 @@ def silenced() -> Iterator[None]:
     with ExitStack() as undo, warnings.catch_warnings():
         for message in _NOISY_MESSAGES:
             warnings.filterwarnings("ignore", message)
-        for category in _NOISY_CATEGORIES:
+        # What a library does that will change one day is not the reader's; GuardWarning is none of these.
+        for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         for logger in map(logging.getLogger, _NOISY_LOGGERS):
             undo.callback(logger.setLevel, logger.level)

@@ -52,8 +52,9 @@ def call(run: Interpreter, node: ast.Call) -> Value:
         return _apply(run, node, run.eval(function))
     name = function.attr
     if isinstance(function.value, ast.Call) and getattr(function.value.func, "id", "") == "super":
-        return _apply(run, node, run.method(name, run.frame.function.cls) or UNKNOWN)
+        return _apply(run, node, run.story.cls.method(name, run.frame.function.cls) or UNKNOWN)
     owner = run.eval(function.value)
+    # a logger has this method, whatever attribute holds it
     if name == "log_metrics" and owner != SELF:
         run.note("logger", node, _arguments(run, node), name=name)
         return NONE
@@ -70,6 +71,7 @@ def call(run: Interpreter, node: ast.Call) -> Value:
         return _call_list(run, owner, function, arguments)
     if isinstance(owner, Data):
         return _call_tensor(run, owner, function, arguments)
+    # what may be a metric object must not pass for a plain number
     maybe_metric = name in _HOLDING | _SAME_OBJECT or "metric" in name.lower() or name[:1].isupper()
     return UNKNOWN if maybe_metric or owner != UNKNOWN else values.made_of(owner)
 
@@ -107,9 +109,10 @@ def _apply(run: Interpreter, node: ast.Call, callee: Value) -> Value:
     if isinstance(callee, values.Metric):
         return _feed(run, node, callee, "bare" if node is run.bare_call else "forward", arguments)
     if isinstance(callee, Function):
+        # behind a star it is not known which parameter gets what
         return run.call(callee, arguments) if arguments.is_complete else UNKNOWN
     if callee == SELF:
-        forward = run.method("forward")
+        forward = run.story.cls.method("forward")
         result = run.call(forward, arguments) if forward and arguments.is_complete else UNKNOWN
         return _assumed("forward", arguments) if result == UNKNOWN else result
     return _call_reference(run, node, callee.dotted, arguments) if isinstance(callee, values.Reference) else UNKNOWN
@@ -130,18 +133,18 @@ def _assumed(name: str, arguments: Arguments) -> Value:
 
 def _call_tensor(run: Interpreter, owner: Data, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
-    if name.endswith("_") and not name.endswith("__"):
-        run.replace_value(function.value, values.made_of(owner, *arguments.values))
+    if name.endswith("_") and not name.endswith("__"):  # it works in place
+        run.assign(function.value, values.made_of(owner, *arguments.values))
     return tensors.tensor_method(owner, name, arguments)
 
 
 def _call_list(run: Interpreter, owner: Listing, function: ast.Attribute, arguments: Arguments) -> Value:
     name = function.attr
-    if name in ("append", "extend", "insert") and arguments.values:
-        added = values.contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
-        run.replace_value(function.value, run.extended(function.value, owner, added or [UNKNOWN]))
-        return NONE
-    return UNKNOWN
+    if name not in ("append", "extend", "insert") or not arguments.values:
+        return UNKNOWN
+    added = values.contents(arguments.values[-1]) if name == "extend" else arguments.values[-1:]
+    run.assign(function.value, run.extended(function.value, owner, added or [UNKNOWN]))
+    return NONE
 
 
 def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arguments: Arguments) -> Value:
@@ -150,7 +153,7 @@ def _call_mapping(run: Interpreter, owner: Mapping, function: ast.Attribute, arg
         return owner.get(arguments.first)
     if name == "update":
         other = arguments.first if arguments.values else Mapping()
-        run.replace_value(function.value, owner.merged(other).merged(Mapping(arguments.keywords)))
+        run.assign(function.value, owner.merged(other).merged(Mapping(arguments.keywords)))
         return NONE
     if name == "keys":
         return Listing(tuple(run.items_of(owner) or ()))
@@ -192,26 +195,23 @@ def _is_of_lightning(run: Interpreter, dotted: str) -> bool:
     owner, _, name = dotted.rpartition(".")
     if name not in ("log", "log_dict", "all_gather"):
         return False
+    # a callback has log() and log_dict(), and no all_gather()
     classes = ("LightningModule",) if name == "all_gather" else ("LightningModule", "Callback")
     return owner == "pl_module" or (owner == "self" and run.story.cls.derives(*classes))
 
 
 def _call_lightning(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:
     if name != "all_gather":
-        run.note("log", node, _by_name(name, arguments), name=name)
+        given, keywords, is_complete = arguments
+        first = 2 if name == "log" else 1
+        # what stands behind the value may be passed by position too
+        keywords = dict(zip(_LOG_OPTIONS, given[first:], strict=False)) | keywords
+        is_complete = is_complete and len(given) - first <= len(_LOG_OPTIONS)
+        run.note("log", node, Arguments(given[:first], keywords, is_complete), name=name)
         return NONE
     if len(arguments.values) != 1 or not arguments.keywords.keys() <= {"sync_grads"}:
         return UNKNOWN  # a group of ranks, perhaps
     return values.mapped(arguments.first, lambda item: Data(values.GATHERED, line=node.lineno))
-
-
-def _by_name(function: str, arguments: Arguments) -> Arguments:
-    """The arguments of ``log`` or ``log_dict``, of which those behind the value may be passed by position too."""
-    given, keywords, is_complete = arguments
-    first = 2 if function == "log" else 1
-    others = given[first:]
-    named = dict(zip(_LOG_OPTIONS, others, strict=False))
-    return Arguments(given[:first], named | keywords, is_complete and len(others) <= len(_LOG_OPTIONS))
 
 
 def _call_builtin(run: Interpreter, node: ast.Call, name: str, arguments: Arguments) -> Value:
@@ -271,9 +271,11 @@ def _call_torch(node: ast.Call, dotted: str, arguments: Arguments) -> Value:
     if last == "ModuleDict":
         mapping = first if arguments.values else Mapping(arguments.keywords)
         return replace(mapping, is_module=True) if isinstance(mapping, Mapping) else UNKNOWN
+    # most collectives change their argument in place, or take a group: what comes out of them is not known
     if ".distributed" in dotted or dotted.startswith("torch.cuda."):
         gathers = last == "all_gather" and ".nn." in dotted and len(arguments.values) == 1
         return Data(values.GATHERED, line=node.lineno) if gathers else UNKNOWN
+    # classes are modules, samplers or optimizers, but for the old constructors of tensors
     if last[:1].isupper() and not last.endswith("Tensor"):
         return UNKNOWN
     return tensors.tensor_function(node.lineno, last, arguments)
@@ -298,6 +300,7 @@ def _call_torchmetrics(run: Interpreter, node: ast.Call, dotted: str, arguments:
         return UNKNOWN
     source = run.frame.function.source
     options = values.constant_keywords(node)
+    # without these options, and in a file that switches nothing, torchmetrics surely combines ranks in compute()
     is_plain = options.keys().isdisjoint(_OWN_SYNC) and options.get("sync_on_compute") in (None, True)
     member = values.MetricCall(last, is_plain and not source.switches_sync, node, source)
     return values.Metric(((member,),), identity=node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_retrieval_guard.lint.source import ClassInfo, Function, SourceFile
@@ -81,7 +80,7 @@ class Story:
     events: list[Event] = field(default_factory=list)
     stores: dict[str, list[tuple[ast.expr, SourceFile, Value]]] = field(default_factory=dict)  # of attributes
 
-    def of(self, *kinds: str, metric: Metric | None = None) -> Iterator[Event]:
-        """The events of some kinds, all of them or those of one metric."""
-        events = (event for event in self.events if event.kind in kinds)
-        return events if metric is None else filter(lambda event: metric.is_same(event.metric), events)
+    def of(self, kind: str, metric: Metric | None = None) -> list[Event]:
+        """The events of a kind, all of them or those of one metric."""
+        events = [event for event in self.events if event.kind == kind]
+        return events if metric is None else [event for event in events if metric.is_same(event.metric)]

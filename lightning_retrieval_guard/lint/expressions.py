@@ -16,8 +16,8 @@ from lightning_retrieval_guard.lint.values import UNKNOWN, Const, Data, Listing,
 if TYPE_CHECKING:
     from lightning_retrieval_guard.lint.interpreter import Interpreter
 
-_OPERATIONS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floor"}
 _BATCH_COUNTS = ("num_graphs", "batch_size")
+# Deeper tests are generated; what they say is not looked for.
 _MOST_NEGATIONS = 40
 
 
@@ -38,6 +38,7 @@ def _name(run: Interpreter, node: ast.Name) -> Value:
     constant = source.constants.get(node.id)
     if isinstance(constant, (ast.Constant, ast.Tuple, ast.List, ast.Dict)):
         return run.eval(constant)
+    # what is worked out when the file is imported is the same on every rank
     return Data() if constant is not None else Reference(node.id)
 
 
@@ -48,6 +49,7 @@ def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     if name in calls.SYMBOLS and not owner.is_batch:
         return calls.SYMBOLS[name]
     if not isinstance(owner, Data):  # it may be a metric
+        # the question mark keeps what is not known from being taken for an import
         return Reference(f"{owner.dotted if isinstance(owner, Reference) else '?'}.{name}")
     if name == "shape":
         return values.Shape(owner)
@@ -56,15 +58,6 @@ def _attribute(run: Interpreter, node: ast.Attribute) -> Value:
     if name == "T":
         return Data(owner.origin, ndim=2, line=owner.line)
     return Data() if name in ("device", "dtype") else kept(owner, name)
-
-
-def _subscript(run: Interpreter, node: ast.Subscript) -> Value:
-    return subscript(run.eval(node.value), run.eval(node.slice), node.slice)
-
-
-def _slice(run: Interpreter, node: ast.Slice) -> Value:
-    bounds = [bound for bound in (node.lower, node.upper, node.step) if bound is not None]
-    return values.made_of(*map(run.eval, bounds))
 
 
 def _binary(run: Interpreter, node: ast.BinOp) -> Value:
@@ -81,7 +74,7 @@ def _binary(run: Interpreter, node: ast.BinOp) -> Value:
     if isinstance(node.op, ast.MatMult):
         return matmul(one, other)
     is_plain = isinstance(left, (Data, Const)) and isinstance(right, (Data, Const))
-    return arithmetic(one, other, _OPERATIONS.get(type(node.op), "")) if is_plain else UNKNOWN
+    return arithmetic(one, other, node.op) if is_plain else UNKNOWN
 
 
 def _symbol_of(node: ast.BinOp, left: Data, right: Data) -> values.Symbol | None:
@@ -106,6 +99,7 @@ def _unary(run: Interpreter, node: ast.UnaryOp) -> Value:
 def _compare(run: Interpreter, node: ast.Compare) -> Value:
     first, *others = compared = [run.eval(part) for part in (node.left, *node.comparators)]
     is_equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and len(others) == 1
+    # so a helper that gets the name of a stage is followed into the branch of that stage alone
     if is_equality and isinstance(first, Const) and isinstance(others[0], Const):
         return Const((first == others[0]) is isinstance(node.ops[0], ast.Eq))
     data = values.as_data(first)
@@ -117,6 +111,7 @@ def _boolean(run: Interpreter, node: ast.BoolOp) -> Value:
     with run.guarded(set()):
         for part in node.values:
             options.append(run.eval(part))
+            # the next part is reached only where this one held, or did not
             run.guards += _guards_of(run, part, isinstance(node.op, ast.And))
     return values.joined(options)
 
@@ -137,17 +132,18 @@ def _walrus(run: Interpreter, node: ast.NamedExpr) -> Value:
 
 def _formatted(run: Interpreter, node: ast.JoinedStr) -> Value:
     parts = [run.eval(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
-    constants = [str(part.value) for part in parts if isinstance(part, Const)]
-    if len(constants) == len(parts):
-        return Const("".join(constants))
-    return values.Text("".join(re.escape(str(part.value)) if isinstance(part, Const) else ".*" for part in parts))
+    texts = [str(part.value) if isinstance(part, Const) else None for part in parts]
+    if None not in texts:
+        return Const("".join(filter(None, texts)))
+    return values.Text("".join(".*" if text is None else re.escape(text) for text in texts))
 
 
 def _sequence(run: Interpreter, node: ast.Tuple | ast.List | ast.Set) -> Value:
+    is_starred = [isinstance(part, ast.Starred) for part in node.elts]
     items = [run.eval(part.value if isinstance(part, ast.Starred) else part) for part in node.elts]
-    if any(isinstance(part, ast.Starred) for part in node.elts):
-        pairs = zip(items, node.elts, strict=True)
-        return many(*(values.item_of(item) if isinstance(part, ast.Starred) else item for item, part in pairs))
+    if any(is_starred):
+        pairs = zip(items, is_starred, strict=True)
+        return many(*(values.item_of(item) if starred else item for item, starred in pairs))
     return Listing(tuple(items)) if items or isinstance(node, ast.Tuple) else many()
 
 
@@ -178,7 +174,7 @@ def _dictionary_comprehension(run: Interpreter, node: ast.DictComp) -> Value:
 
 def _turns(run: Interpreter, iterable: Value, generators: Sequence[ast.comprehension]) -> Iterator[None]:
     """Binds the names of a comprehension, once for each item that is known."""
-    before = dict(run.frame.names)
+    before = dict(run.frame.names)  # as they are again behind the comprehension
     first, *others = generators
     items = run.turns_of(iterable)
     for item in [values.item_of(iterable)] if items is None else items:
@@ -190,13 +186,9 @@ def _turns(run: Interpreter, iterable: Value, generators: Sequence[ast.comprehen
     run.frame.names = before
 
 
-def _inner(run: Interpreter, node: ast.Await | ast.Starred) -> Value:
-    return run.eval(node.value)
-
-
 _EXPRESSIONS: dict[type[ast.expr], Callable[[Interpreter, Any], Value]] = {
     ast.Attribute: _attribute,
-    ast.Await: _inner,
+    ast.Await: lambda run, node: run.eval(node.value),
     ast.BinOp: _binary,
     ast.BoolOp: _boolean,
     ast.Call: calls.call,
@@ -213,9 +205,9 @@ _EXPRESSIONS: dict[type[ast.expr], Callable[[Interpreter, Any], Value]] = {
     ast.NamedExpr: _walrus,
     ast.Set: _sequence,
     ast.SetComp: _comprehension,
-    ast.Slice: _slice,
-    ast.Starred: _inner,
-    ast.Subscript: _subscript,
+    ast.Slice: lambda run, node: values.made_of(*map(run.eval, filter(None, (node.lower, node.upper, node.step)))),
+    ast.Starred: lambda run, node: run.eval(node.value),
+    ast.Subscript: lambda run, node: subscript(run.eval(node.value), run.eval(node.slice), node.slice),
     ast.Tuple: _sequence,
     ast.UnaryOp: _unary,
 }
@@ -254,9 +246,11 @@ def _implies_rank_zero(run: Interpreter, test: ast.expr, outcome: bool, depth: i
         is_zero = len(test.ops) == 1 and isinstance(other, ast.Constant) and other.value == 0
         ops = (ast.Eq, ast.Is, ast.Lt, ast.LtE) if outcome else (ast.NotEq, ast.Gt, ast.IsNot)
         return is_zero and isinstance(test.ops[0], ops) and _symbol(run, test.left) == "global rank"
+    # a rank by itself is false on rank zero alone
     return _symbol(run, test) == ("is rank zero" if outcome else "global rank")
 
 
 def _symbol(run: Interpreter, node: ast.expr) -> values.Symbol | None:
+    # with arguments it may be the rank within a group
     is_call = isinstance(node, ast.Call) and bool(node.args or node.keywords)
     return None if is_call else run.eval(node).symbol

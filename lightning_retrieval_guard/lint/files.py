@@ -52,6 +52,7 @@ def _split(text: str) -> list[str]:
 
 def _fits(path: str, patterns: str) -> bool:
     """Whether one of some patterns fits a path or a folder in it."""
+    # as in flake8, a pattern without a slash is about names
     names = (Path(path).as_posix(), *Path(path).parts)
     return any(fnmatch(name, pattern.rstrip("/")) for pattern in _split(patterns) for name in names)
 
@@ -94,15 +95,16 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _listed_by_git(folder: str) -> list[str] | None:
     """The files of a folder that git does not ignore; ``None`` where it cannot say, or ignores the folder itself."""
-    if _git(folder, "check-ignore", "-q", ".") is not None:
-        return None
-    listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    is_ignored = _git(folder, "check-ignore", "-q", ".") is not None
+    listed = None if is_ignored else _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed is None:
         return None
+    # the index names files too that are deleted
     return [name for name in listed.split("\0") if name and os.path.lexists(os.path.join(folder, name))]
 
 
 def _git(folder: str, *arguments: str) -> str | None:
+    # a file name may hold bytes that are no UTF-8
     command = ["git", "-C", folder, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")

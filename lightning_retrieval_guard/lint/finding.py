@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from lightning_retrieval_guard.lint.events import Event
-from lightning_retrieval_guard.lint.source import Function, SourceFile, lines_of
+from lightning_retrieval_guard.lint.source import Function, SourceFile, column_of, lines_of
 from lightning_retrieval_guard.rules import REGISTRY
 from lightning_retrieval_guard.rules.base import RuleSpec
 
@@ -52,9 +52,7 @@ class LintFinding:
     @property
     def column(self) -> int:
         """From 0, in characters."""
-        # ast counts bytes of UTF-8
-        line = lines_of(self.source.text)[self.line - 1]
-        return len(line.encode()[: self.node.col_offset].decode())
+        return column_of(lines_of(self.source.text)[self.line - 1], self.node.col_offset)
 
 
 def at(event: Event, rule: RuleSpec, problem: str, fix: str = "", edit: Edit | None = None) -> LintFinding:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import libcst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from lightning_retrieval_guard.lint.finding import Edit
-from lightning_retrieval_guard.lint.source import lines_of
+from lightning_retrieval_guard.lint.source import column_of, lines_of
 
 
 def apply_edits(source: bytes, edits: Iterable[Edit]) -> bytes:
     """A file with the changed calls; as it is where libcst cannot read what this Python can."""
+    by_end: dict[tuple[int, int], list[Edit]] = {}
     try:
-        return _with_edits(libcst.parse_module(source), edits)
+        module = libcst.parse_module(source)
+        lines = lines_of(module.code)
+        for edit in edits:
+            # no two calls end at one place, while many may start there; libcst counts columns in characters
+            line, offset = edit.call.end_lineno or 0, edit.call.end_col_offset or 0
+            by_end.setdefault((line, column_of(lines[line - 1], offset)), []).append(edit)
+        return MetadataWrapper(module).visit(_Editor(by_end)).bytes
     except (libcst.ParserSyntaxError, RecursionError):
         return source
-
-
-def _with_edits(module: libcst.Module, edits: Iterable[Edit]) -> bytes:
-    lines = lines_of(module.code)
-    by_end: dict[tuple[int, int], list[Edit]] = {}
-    for edit in edits:
-        by_end.setdefault(_end_of(edit.call, lines), []).append(edit)
-    return MetadataWrapper(module).visit(_Editor(by_end)).bytes
-
-
-def _end_of(call: ast.Call, lines: Sequence[str]) -> tuple[int, int]:
-    """Where a call ends, which no other call does; ast counts columns in bytes of UTF-8, libcst in characters."""
-    line, column = call.end_lineno or 0, call.end_col_offset or 0
-    return line, len(lines[line - 1].encode()[:column].decode())
 
 
 class _Editor(libcst.CSTTransformer):

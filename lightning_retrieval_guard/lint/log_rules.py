@@ -28,7 +28,8 @@ def find_in_log(story: Story, event: Event) -> Iterator[LintFinding]:
         yield from _weighted(event, value)
         yield from _reduced_twice(event, value)
         yield from _averaged(event, value)
-        keeps = event.is_at_epoch_end or _keeps_mean(event)
+        # the value of a single step may be that of rank zero; one for a whole epoch stands for all ranks
+        keeps = event.is_at_epoch_end or _keeps_epoch(event)
         if keeps and _is_absent(event, "sync_dist") and _is_absent(event, "rank_zero_only"):
             yield from _of_one_rank(story, event, value)
 
@@ -52,11 +53,15 @@ def _is_absent(event: Event, name: str) -> bool:
     return name not in event.arguments.keywords or _is(event, name, False)
 
 
-def _keeps_mean(event: Event) -> bool:
-    """Whether Lightning surely takes the mean of the values over the batches."""
+def _keeps_epoch(event: Event) -> bool:
+    """Whether Lightning surely reduces the values of the batches to one of the epoch."""
     if "on_epoch" in event.arguments.keywords:
         return _is(event, "on_epoch", True)
     return event.is_in_step and event.is_evaluation
+
+
+def _keeps_mean(event: Event) -> bool:
+    return _keeps_epoch(event) and _reduces_by(event, "mean")
 
 
 def _is_plain(value: Value) -> bool:
@@ -89,12 +94,7 @@ def _all_scores(value: Value) -> tuple[Score, ...]:
 def _weighted(event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG101: batch sizes that are multiplied by the number of devices."""
     size = event.arguments.keywords.get("batch_size", NONE)
-    is_mean = (
-        (event.is_in_step or "on_epoch" in event.arguments.keywords)
-        and _keeps_mean(event)
-        and _reduces_by(event, "mean")
-    )
-    if isinstance(size, Data) and size.symbol == "product" and is_mean and _is_plain(value):
+    if isinstance(size, Data) and size.symbol == "product" and _keeps_mean(event) and _is_plain(value):
         problem = (
             "batch_size is multiplied by the number of devices, but Lightning weighs each rank's own batch with it."
             " By itself the factor rarely changes the number: it cancels where it is the same in every batch."
@@ -107,11 +107,13 @@ def _without_factor(event: Event, factor: ast.expr | None) -> Edit | None:
     if factor is None:
         return None
     nodes = list(ast.walk(factor))
+    # a size that is not measured, such as one of the configuration, need not be that of this batch
     called = {getattr(node.func, "id", getattr(node.func, "attr", "")) for node in nodes if isinstance(node, ast.Call)}
     if called.isdisjoint({"len", "size"}) and not any(getattr(node, "attr", "") == "shape" for node in nodes):
         return None
     names = [node for node in ast.walk(event.functions[-1].node) if isinstance(node, ast.Name)]
     stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+    # where a name is bound again, nobody knows which of its values the factor has
     if any(isinstance(node, ast.Name) and stored.count(node.id) > 1 for node in nodes):
         return None
     return Edit(event.node, set=(("batch_size", f"float({ast.get_source_segment(event.source.text, factor)})"),))
@@ -128,12 +130,8 @@ def _reduced_twice(event: Event, value: Value) -> Iterator[LintFinding]:
         )
         yield at(event, LRG204, problem, edit=Edit(event.node, drop=("rank_zero_only",)))
     scores = values.scores_of(value)
-    if (
-        "rank_zero_only" not in event.arguments.keywords
-        and _reduces_by(event, "sum")
-        and scores
-        and all(map(_is_synced, scores))
-    ):
+    is_summed = "rank_zero_only" not in event.arguments.keywords and _reduces_by(event, "sum")
+    if is_summed and scores and all(map(_is_synced, scores)):
         problem = (
             f"compute() of {_names(*scores)} combines all ranks already, and sync_dist=True with reduce_fx='sum'"
             " adds its value up once for each rank."
@@ -153,7 +151,7 @@ def _is_synced(score: Score) -> bool:
 def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG203: values of a metric on this rank's rows, logged as they are."""
     # what a collective changes in place, nobody sees
-    if not event.is_evaluation or event.source.is_on_one_device or any(story.of("collective")):
+    if not event.is_evaluation or event.source.is_on_one_device or story.of("collective"):
         return
     if event.kind == "log" and event.is_at_epoch_end and _is_made_by_hand(event, value):
         problem = "the value is made of what this rank saw, and nothing combines it: the logger shows rank 0's shard."
@@ -166,6 +164,7 @@ def _of_one_rank(story: Story, event: Event, value: Value) -> Iterator[LintFindi
     problem = f"the value of {_names(*scores)} is this rank's own, as {reason}: the logger shows the shard of rank 0."
     in_step = event.kind == "log" and event.is_in_step
     on_all = RANK_ZERO not in event.guards  # where rank zero alone logs, it would wait for the others
+    # a mean over ranks must be what is missing, and at the end of an epoch it is no mean over samples
     is_safe = in_step and on_all and not any(_no_mean(event, score) for score in scores)
     edit = Edit(event.node, set=(("sync_dist", "True"),)) if is_safe else None
     fix = _AT_END if not in_step else _IN_STEP if on_all else _ON_ALL
@@ -186,7 +185,7 @@ def _is_local(story: Story, score: Score) -> bool:
         return metric is None and score.is_local
     if score.how == "forward":
         return score.is_local and all(member.option("dist_sync_on_step") is None for member in metric.members)
-    fed = [RANK & values.made_of(*event.arguments.all).origin for event in story.of("feed", metric=metric)]
+    fed = [RANK & values.made_of(*event.arguments.all).origin for event in story.of("feed", metric)]
     return all(member.option("sync_on_compute") is False for member in metric.members) and bool(fed) and all(fed)
 
 
@@ -201,13 +200,10 @@ def _may_combine(member: MetricCall) -> bool:
 
 def _averaged(event: Event, value: Value) -> Iterator[LintFinding]:
     """LRG302: values on single batches, averaged."""
-    if not _keeps_mean(event) or not _reduces_by(event, "mean"):
-        return
-    for score in _all_scores(value):
-        if reason := _no_mean(event, score):
-            problem = f"the value of {_names(score)} on single batches is averaged, {reason}."
-            yield at(event, LRG302, problem)
-            return
+    reasons = [(score, reason) for score in _all_scores(value) if (reason := _no_mean(event, score))]
+    if reasons and _keeps_mean(event):
+        score, reason = reasons[0]
+        yield at(event, LRG302, f"the value of {_names(score)} on single batches is averaged, {reason}.")
 
 
 def _no_mean(event: Event, score: Score) -> str:

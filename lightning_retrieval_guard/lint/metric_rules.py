@@ -7,25 +7,14 @@ from collections.abc import Iterator
 
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.events import BATCH, HOOKS, RANK_ZERO, STEPS, Event, Story
-from lightning_retrieval_guard.lint.finding import (
-    LRG201,
-    LRG204,
-    LRG207,
-    LRG301,
-    LRG306,
-    LRG405,
-    Edit,
-    LintFinding,
-    at,
-    fix_of,
-)
+from lightning_retrieval_guard.lint.finding import LRG201, LRG204, LRG207, LRG301, LRG306, LRG405, Edit, LintFinding, at
 from lightning_retrieval_guard.lint.source import SourceFile
 from lightning_retrieval_guard.lint.values import GATHERED, Listing, Mapping, Metric, MetricCall, Value, made_of
 
-# Metrics that a second copy of every row changes where they look at two rows or more, or at any number of rows.
-_CHANGED_FROM_TWO = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG", "RetrievalHitRate", "RetrievalPrecision")
-_CHANGED_FROM_ONE = ("RetrievalRecall", "RetrievalFallOut")
+# Metrics that a second copy of every row changes: where they look at all rows, at two or more, or at any number.
 _CHANGED_WITHOUT_CUT = ("RetrievalMAP", "RetrievalMRR", "RetrievalNormalizedDCG")
+_CHANGED_FROM_TWO = (*_CHANGED_WITHOUT_CUT, "RetrievalHitRate", "RetrievalPrecision")
+_CHANGED_FROM_ONE = ("RetrievalRecall", "RetrievalFallOut")
 
 
 def _is_logged(story: Story, metric: Metric) -> bool:
@@ -40,7 +29,7 @@ def _accumulates(story: Story, event: Event, metric: Metric) -> bool:
     resets = [reset for reset in story.of("reset") if reset.metric is None or metric.is_same(reset.metric)]
     if event.is_in_step and not all(reset.is_between_epochs for reset in resets):
         return False
-    is_computed = any(story.of("compute", metric=metric))
+    is_computed = bool(story.of("compute", metric))
     return event.name in ("update", "bare") or _is_logged(story, metric) or is_computed
 
 
@@ -52,7 +41,7 @@ def find_in_compute(story: Story, event: Event) -> Iterator[LintFinding]:
     metric = event.metric
     if metric is None or not metric.surely(lambda member: member.is_synced):
         return
-    on_every_rank = any(RANK_ZERO not in other.guards for other in story.of("compute", metric=metric))
+    on_every_rank = any(RANK_ZERO not in other.guards for other in story.of("compute", metric))
     if RANK_ZERO in event.guards and not on_every_rank and not _is_logged(story, metric):
         problem = (
             f"compute() of {metric.label} combines all ranks, and is called on rank zero alone: it waits for ranks"
@@ -81,6 +70,7 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
     rows = event.arguments.all
     if RANK_ZERO in event.guards or not event.arguments.is_complete or made_of(*rows).origin != GATHERED:
         return
+    # some metrics are the same with every row twice: then gathering is waste, and no wrong number
     is_changed = metric.surely(lambda member: member.is_synced and _is_changed_by_copies(member))
     if is_changed and (event.name == "update" or _accumulates(story, event, metric)):
         line = max(row.line for row in rows)
@@ -89,6 +79,7 @@ def _gathered(story: Story, event: Event, metric: Metric) -> Iterator[LintFindin
             f"the rows were gathered from all ranks{where}, and {metric.label} combines the ranks again in compute()."
         )
         first, *others = metric.members
+        # one call in this file builds it, and nothing else feeds it rows of one rank, which would be lost
         is_safe = not others and first.source is event.source and _gets_gathered_rows(story, first)
         edit = Edit(first.call, set=(("sync_on_compute", "False"),)) if is_safe else None
         yield at(event, LRG201, problem, edit=edit)
@@ -105,7 +96,7 @@ def _is_changed_by_copies(member: MetricCall) -> bool:
     """Whether a metric surely tells every row once from every row several times."""
     cut = member.option("top_k")
     if member.call.args:
-        return False
+        return False  # which option stands first differs from metric to metric
     if cut is None:
         return member.kind in _CHANGED_WITHOUT_CUT
     least = cut if isinstance(cut, int) else 1
@@ -124,7 +115,7 @@ def _restarting(story: Story, event: Event, metric: Metric) -> Iterator[LintFind
     made = f"the ids of {metric.label}{line}"
     if ids.ids == "batch" and not event.makes_metric and event.hook != "__init__":
         yield at(event, LRG301, f"{made} restart in every batch, so rows of different queries merge.")
-    elif is_combined and (not event.makes_metric or any(story.of("compute", metric=metric))):
+    elif is_combined and (not event.makes_metric or story.of("compute", metric)):
         where = "are the same on every rank" if event.makes_metric else "restart on every rank"
         yield at(event, LRG301, f"{made} {where}, so rows of different queries merge on several devices.")
 
@@ -154,6 +145,7 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
         return
     for name, stores in story.stores.items():
         node, source, value = stores[0]
+        # what is set twice may be registered on the way; metrics of another object may be registered there
         if len({id(store[0]) for store in stores}) > 1 or not _is_made_of_new_metrics(value):
             continue
         if cls.derives("Callback"):
@@ -162,11 +154,8 @@ def find_in_attributes(story: Story) -> Iterator[LintFinding]:
                 yield LintFinding(node, source, LRG405, f"{problem} {_IN_CALLBACK}")
         elif isinstance(value, (Listing, Mapping)) and not value.is_module and _is_only_read(story, name):
             kind = "dict" if isinstance(value, Mapping) else "list or tuple"
-            problem = (
-                f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
-                " nor saves them."
-            )
-            yield LintFinding(node, source, LRG405, f"{problem} {fix_of(LRG405)}")
+            problem = f"{name!r} is a plain {kind}, so its metrics are no part of the module: Lightning neither moves"
+            yield LintFinding(node, source, LRG405, f"{problem} nor saves them. {LRG405.fix}")
 
 
 def _is_made_of_new_metrics(value: Value) -> bool:

@@ -8,17 +8,15 @@ from pathlib import Path
 
 from lightning_retrieval_guard import __version__
 from lightning_retrieval_guard.lint import log_rules, metric_rules
-from lightning_retrieval_guard.lint.events import HOOKS, Story
+from lightning_retrieval_guard.lint.events import Story
 from lightning_retrieval_guard.lint.finding import LRG101, LRG201, LintFinding
-from lightning_retrieval_guard.lint.interpreter import Interpreter
+from lightning_retrieval_guard.lint.interpreter import story_of
 from lightning_retrieval_guard.lint.source import ClassInfo, SourceFile
-from lightning_retrieval_guard.lint.values import GATHERED, UNKNOWN, Reference, Value, made_of
+from lightning_retrieval_guard.lint.values import GATHERED, made_of
 from lightning_retrieval_guard.watch.suppressions import comments_in
 
+# Statements that hold others: a comment in their body is about another line.
 _COMPOUND = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.FunctionDef, ast.ClassDef)
-_FILLING = ("__init__", "setup", "configure_model")
-# An attribute is known when the methods that fill it have run, and those that fill what they fill it with.
-_PASSES = 3
 
 
 class Plugin:
@@ -58,8 +56,8 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
     # several methods may lead to one call, and derived classes repeat what their bases do
     distinct: dict[tuple[int, int, str], LintFinding] = {}
     for cls in source.all_classes:
-        for finding in _judge(_story_of(cls)) if _may_use_metrics(cls) else ():
-            if finding.source is source:
+        for finding in _judge(story_of(cls)) if _may_use_metrics(cls) else ():
+            if finding.source is source:  # what a base of another file does is found in that file
                 distinct.setdefault((finding.line, finding.node.col_offset, finding.rule.code), finding)
     comments = comments_in(lines) if distinct else []
     return [
@@ -89,30 +87,6 @@ def _may_use_metrics(cls: ClassInfo) -> bool:
     return has_metrics or cls.derives("LightningModule", "Callback")
 
 
-def _story_of(cls: ClassInfo) -> Story:
-    """What happens in a class."""
-    interpreter = Interpreter(Story(cls))
-    methods = [name for ancestor in reversed(cls.lineage) for name in ancestor.methods]
-    first = [name for name in _FILLING if name in methods]
-    for number in range(_PASSES):
-        interpreter.is_recording = number == _PASSES - 1
-        interpreter.all_steps = 0
-        for name in dict.fromkeys([*first, *methods]):
-            method = interpreter.method(name)
-            # what another method calls ran with what that one passes
-            if method and (name in HOOKS or name in first or method not in interpreter.called):
-                interpreter.run(method, name, _given(cls, name))
-    return interpreter.story
-
-
-def _given(cls: ClassInfo, name: str) -> list[Value]:
-    """What Lightning passes to a hook."""
-    given = list(HOOKS.get(name, ()))
-    if cls.derives("Callback") and name in HOOKS:
-        return [Reference("trainer"), Reference("pl_module"), *given]
-    return given if cls.derives("LightningModule") else [UNKNOWN] * len(given)
-
-
 _FINDERS = {
     "log": log_rules.find_in_log,
     "logger": log_rules.find_in_logger,
@@ -124,14 +98,12 @@ _FINDERS = {
 
 def _judge(story: Story) -> list[LintFinding]:
     """All findings of one class."""
-    findings = [
-        finding
-        for event in story.events
-        for finding in (_FINDERS[event.kind](story, event) if event.kind in _FINDERS else ())
-    ]
+    judged = [event for event in story.events if event.kind in _FINDERS]
+    findings = [finding for event in judged for finding in _FINDERS[event.kind](story, event)]
     findings += metric_rules.find_in_attributes(story)
     # a program that gathers by hand may weigh what it gathered with the samples of all ranks
     gathers = any(GATHERED & made_of(*event.arguments.all).origin for event in story.of("feed"))
     if gathers and not any(finding.rule is LRG201 for finding in findings):
         findings = [finding for finding in findings if finding.rule is not LRG101]
+    # a function that asks how many processes there are does something else on several
     return [finding for finding in findings if not any(function.asks_for_devices for function in finding.functions)]

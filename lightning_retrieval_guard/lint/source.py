@@ -24,6 +24,9 @@ _NUMBER_OF_PROCESSES = re.compile(
     r"world_?size|(num|n)_?(gpus?|devices|ranks|processes|replicas)|device_?count|is_(initialized|available)|distributed$",
     re.IGNORECASE,
 )
+# Those of a Trainer, today and before 2.0: whether it shares the samples out among the processes.
+_SAMPLER_OPTIONS = ("use_distributed_sampler", "replace_sampler_ddp")
+# A longer file is generated, and a deeper root none that a program is started from.
 _MOST_BYTES = 1_000_000
 _MOST_FOLDERS = 6
 
@@ -32,6 +35,11 @@ def lines_of(text: str) -> list[str]:
     """The lines of a source with their ends, counted as Python counts them."""
     # str.splitlines() ends a line at a form feed too, and at some marks that may stand in strings
     return list(io.StringIO(text, newline=""))
+
+
+def column_of(line: str, offset: int) -> int:
+    """The column in characters of one that ast counts, which is in bytes of UTF-8."""
+    return len(line.encode()[:offset].decode())
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,16 @@ class ClassInfo:
     @property
     def lineage(self) -> list[ClassInfo]:
         """The class and the classes of the sources that it derives from; none where a base cannot be followed."""
-        # what an unknown base does nobody sees, and nothing uncertain is reported
         return self._ancestry[0]
 
     def derives(self, *names: str) -> bool:
         """Whether it surely derives from one of these classes of Lightning or torch, by its short name."""
         return not self._ancestry[1].isdisjoint(names)
+
+    def method(self, name: str, after: ClassInfo | None = None) -> Function | None:
+        """A method of the object, or of the classes after one."""
+        start = next((number + 1 for number, cls in enumerate(self.lineage) if after and cls.node is after.node), 0)
+        return next((cls.methods[name] for cls in self.lineage[start:] if name in cls.methods), None)
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
@@ -85,16 +97,24 @@ class ClassInfo:
         return [node for cls in self.lineage for node in ast.walk(cls.node)]
 
     @cached_property
+    def asked_keys(self) -> list[str]:
+        """The strings that the class may ask dictionaries for."""
+        asked = [argument for node in self.nodes if isinstance(node, ast.Call) for argument in node.args]
+        asked += [node.slice for node in self.nodes if isinstance(node, ast.Subscript)]
+        names = {node.value for node in asked if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        return sorted(filter(str.isidentifier, names))
+
+    @cached_property
     def _ancestry(self) -> tuple[list[ClassInfo], set[str]]:
         classes: list[ClassInfo] = [self]
-        roots: set[str] = set()
+        roots: set[str] = set()  # the short names of the classes of Lightning or torch at its end
         for cls in classes:  # grows on the way
             for base in cls.node.bases:
                 node = base.value if isinstance(base, ast.Subscript) else base  # Generic[T]
                 parent = cls.source.find_class(node)
                 root = _root_of(cls.source.dotted(node) or getattr(node, "id", ""))
                 if parent is None and root is None:
-                    return [], set()
+                    return [], set()  # what an unknown base does nobody sees, and nothing uncertain is reported
                 if parent is None:
                     roots.add(root or "")
                 elif all(other.node is not parent.node for other in classes):
@@ -176,7 +196,7 @@ class SourceFile:
     def imported(self, dotted: str) -> ClassInfo | Function | None:
         """The class or function of another file of the same sources, by its full name."""
         if dotted not in self._imported:
-            self._imported[dotted] = None  # files that import each other end here
+            self._imported[dotted] = None  # for files that import each other
             *package, name = dotted.lstrip(".").split(".")
             level = len(dotted) - len(dotted.lstrip("."))
             if other := self._other(level, package):
@@ -224,14 +244,10 @@ class SourceFile:
     @cached_property
     def is_on_one_device(self) -> bool:
         """Whether every Trainer of the file has one device, or one has no distributed sampler."""
-        options = [constant_keywords(call) for call in self.calls]
-        devices = [
-            passed.get("devices", passed.get("gpus")) for passed in options if passed.keys() & {"devices", "gpus"}
-        ]
+        passed = [constant_keywords(call) for call in self.calls]
+        devices = [options.get("devices", options.get("gpus", ...)) for options in passed]
         counts = [count for count in devices if count is not ...]
-        samplers = [
-            passed.get(name) for passed in options for name in ("use_distributed_sampler", "replace_sampler_ddp")
-        ]
+        samplers = [options.get(name) for options in passed for name in _SAMPLER_OPTIONS]
         return False in samplers or (bool(counts) and all(count == 1 for count in counts))
 
     @cached_property

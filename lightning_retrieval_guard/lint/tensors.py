@@ -9,23 +9,25 @@ from dataclasses import replace
 from lightning_retrieval_guard.lint import values
 from lightning_retrieval_guard.lint.values import UNKNOWN, UNSURE, Const, Data, Listing, Value, as_data, made_of
 
-# What is kept of the first argument; whatever is not named here keeps the origin alone.
-_EVERYTHING = frozenset({"rows", "ids", "ndim", "scores", "size", "symbol", "is_batch", "factor"})
-_SHAPE = frozenset({"rows", "ndim"})
-_KEPT: dict[str, frozenset[str]] = {
-    name: kept
-    for kept, names in {
-        _EVERYTHING: "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data get pop"
-        " requires_grad_",
-        _SHAPE: "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow"
-        " sqrt logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_",
-        _SHAPE | {"ids", "scores"}: "round clamp mul div add sub mul_ div_ add_ sub_",
-        frozenset({"rows", "ids"}): "expand expand_as broadcast_to",
-        frozenset({"ids", "scores"}): "repeat repeat_interleave view view_as reshape flatten ravel squeeze unsqueeze",
-        frozenset(
-            {"scores"}
-        ): "mean item tolist nanmean sum max min amax amin median any all argmax argmin count_nonzero numpy",
-    }.items()
+# What is kept of the first argument, by function; of one that is not named here the origin alone is known.
+_KEPT = {
+    name: facts.split()
+    for facts, names in (
+        (
+            "rows ids ndim scores size symbol is_batch factor",
+            "to cpu cuda detach clone contiguous type type_as float double half bfloat16 long int data get pop"
+            " requires_grad_",
+        ),
+        (
+            "rows ndim",
+            "sigmoid softmax log_softmax logit exp log abs neg masked_fill where normalize relu tanh squeeze_ pow sqrt"
+            " logical_not bool nan_to_num argsort sort cumsum fliplr flip scatter scatter_",
+        ),
+        ("rows ndim ids scores", "round clamp mul div add sub mul_ div_ add_ sub_"),
+        ("rows ids", "expand expand_as broadcast_to"),
+        ("ids scores", "repeat repeat_interleave view view_as reshape flatten ravel squeeze unsqueeze"),
+        ("scores", "mean item tolist nanmean sum max min amax amin median any all argmax argmin count_nonzero numpy"),
+    )
     for name in names.split()
 }
 # Methods that leave the value of a metric as it is.
@@ -64,7 +66,7 @@ def _indexed(value: Data, key: Value, node: ast.expr | None) -> Data:
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
     added = sum(isinstance(part, ast.Constant) and part.value is None for part in parts)
     whole = [isinstance(part, ast.Slice) and part.lower is part.upper is part.step is None for part in parts]
-    only_adds = added + sum(whole) == len(parts)
+    only_adds = added + sum(whole) == len(parts)  # so every number is still there, in its order
     result = Data(made_of(value, key).origin, ids=value.ids, scores=value.scores, line=value.line)
     if whole[0]:
         return replace(result, rows=value.rows, ndim=value.ndim + added if value.ndim and only_adds else None)
@@ -80,6 +82,7 @@ def arange(line: int, bounds: Sequence[Value]) -> Data:
         return made_of(*bounds)
     start, end = as_data(bounds[0]) if len(bounds) == 2 else Data(), as_data(bounds[-1])
     result = Data(made_of(start, end).origin, ndim=1, line=line)
+    # from a counter on: ids that go on within the rank, and start anew on the next
     if start.ids and (end.ids or end.size or not end.origin):
         return replace(result, ids="rank")
     is_fixed = len(bounds) == 1 or isinstance(bounds[0], Const)
@@ -145,20 +148,17 @@ def kept(data: Data, name: str, others: Sequence[Value] = (), dimension: Value |
         return Data(UNSURE)
     facts = {fact: getattr(data, fact) for fact in _KEPT.get(name, ())}
     first = dimension or (others[0] if others else UNKNOWN)
-    if _is_later(first, data):
+    index = first.value if isinstance(first, Const) else None
+    # an operation along a later dimension leaves the first, the samples, as it is
+    if isinstance(index, int) and (index > 0 or (index == -1 and data.ndim != 1)):
         facts["rows"] = data.rows
     if name in ("view", "reshape"):
         facts |= {"rows": first.size, "ndim": len(others) if len(others) > 1 else None}
     if "scores" in facts:
+        # mixed with data, a metric's value is a metric's value no longer
         scores = () if any(as_data(value).origin for value in others) else data.scores
         facts["scores"] = scores if name in _EXACT else _inexact(*scores)
     return Data(made_of(data, *others).origin, line=data.line, **facts)
-
-
-def _is_later(dimension: Value, data: Data) -> bool:
-    """Whether a dimension is surely not the first."""
-    index = dimension.value if isinstance(dimension, Const) else None
-    return isinstance(index, int) and (index > 0 or (index == -1 and data.ndim != 1))
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -171,17 +171,19 @@ def matmul(left: Data, right: Data, is_flat: bool = False) -> Data:
     return Data(made_of(left, right).origin, rows=left.rows, ndim=ndim, line=left.line or right.line)
 
 
-def arithmetic(left: Data, right: Data, operation: str) -> Data:
+def arithmetic(left: Data, right: Data, operation: ast.operator) -> Data:
     """``left + right`` and the like; symbols are looked at elsewhere."""
     both = (left, right)
-    is_counted = operation in ("add", "sub", "mul") and all(part.ids or part.size or not part.origin for part in both)
+    keeps_ids = isinstance(operation, (ast.Add, ast.Sub, ast.Mult))
+    # ids that are moved by what counts, or is the same everywhere, start again as before
+    is_counted = keeps_ids and all(part.ids or part.size or not part.origin for part in both)
     ids = left.ids if left.ids == "rank" else right.ids or left.ids
     is_local = all(part.scores or part.origin <= values.RANK for part in both)
     ndim = left.ndim if left.ndim == right.ndim or not right.origin else right.ndim if not left.origin else None
     return Data(
         made_of(*both).origin,
         rows=left.rows or (None if left.origin else right.rows),
-        size=left.size if operation in ("add", "sub") and not right.origin else None,
+        size=left.size if isinstance(operation, (ast.Add, ast.Sub)) and not right.origin else None,
         ndim=ndim,
         ids=ids if is_counted else None,
         scores=_inexact(*left.scores, *right.scores) if is_local else (),

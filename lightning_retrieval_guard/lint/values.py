@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from functools import reduce
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.lint.source import SourceFile
-
-T = TypeVar("T")
 
 # What a value surely depends on: data of this rank alone, rows of all ranks, or perhaps either. A value with the empty
 # set is the same on every rank.
@@ -253,6 +253,7 @@ def as_data(value: Value) -> Data:
 def item_of(value: Value) -> Value:
     """What each item of what is iterated is."""
     if isinstance(value, Data):
+        # a batch may be iterated by its columns or by its samples
         return made_of(value) if value.is_batch else Data(value.origin, ids=value.ids, line=value.line)
     return Text() if isinstance(value, Mapping) else joined(contents(value) or ())
 
@@ -265,7 +266,7 @@ def metrics_in(*values: Value) -> list[Metric]:
 def scores_of(value: Value) -> tuple[Score, ...]:
     """The metric values that a value surely consists of; none where something else is in it."""
     scores = [leaf.scores for leaf in leaves(value)]
-    return unique(*scores) if all(scores) else ()
+    return tuple(dict.fromkeys(chain.from_iterable(scores))) if all(scores) else ()
 
 
 def mapped(value: Value, change: Callable[[Value], Value]) -> Value:
@@ -278,11 +279,6 @@ def mapped(value: Value, change: Callable[[Value], Value]) -> Value:
     return change(value)
 
 
-def unique(*groups: Iterable[T]) -> tuple[T, ...]:
-    """Every entry of all groups once, in order."""
-    return tuple(dict.fromkeys(entry for group in groups for entry in group))
-
-
 # --- one value or the other -----------------------------------------------------------------------------------------
 
 
@@ -292,11 +288,8 @@ def joined(values: Iterable[Value]) -> Value:
 
 
 def _join_optional(*values: Value | None) -> Value | None:
-    result: Value | None = None
-    for value in values:
-        if value is not None:
-            result = value if result is None else join(result, value)
-    return result
+    known = [value for value in values if value is not None]
+    return reduce(join, known) if known else None
 
 
 def join(one: Value, other: Value) -> Value:
@@ -305,9 +298,11 @@ def join(one: Value, other: Value) -> Value:
         return one
     if one == NONE:
         return other
+    # a metric that is one of two is judged where a rule holds of both
     if isinstance(one, Metric) and isinstance(other, Metric) and one.is_collection == other.is_collection:
         identity = one.identity if one.identity == other.identity else None
-        return Metric(unique(one.choices, other.choices), one.is_collection, one.name, identity)
+        choices = tuple(dict.fromkeys(one.choices + other.choices))
+        return Metric(choices, one.is_collection, one.name, identity)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         items = {key: join(one.items.get(key, NONE), other.items.get(key, NONE)) for key in one.items | other.items}
         return Mapping(items, _join_optional(one.rest, other.rest), one.is_module and other.is_module)
@@ -328,6 +323,7 @@ def _join_lists(one: Listing, other: Listing) -> Listing:
 
 
 def _join_data(one: Data, other: Data) -> Data:
+    # a counter is a constant at first, such as 0, and counts afterwards
     both_count = all(value.ids or not value.origin for value in (one, other))
     return Data(
         origin=one.origin if one.origin == other.origin else UNSURE,
@@ -335,7 +331,7 @@ def _join_data(one: Data, other: Data) -> Data:
         size=one.size if one.size == other.size else None,
         ndim=one.ndim if one.ndim == other.ndim else None,
         ids=one.ids if one.ids == other.ids else ("rank" if both_count else None),
-        scores=unique(one.scores, other.scores) if one.scores and other.scores else (),
+        scores=tuple(dict.fromkeys(one.scores + other.scores)) if one.scores and other.scores else (),
         symbol=one.symbol if one.symbol == other.symbol else None,
         is_batch=one.is_batch and other.is_batch,
         line=one.line or other.line,

@@ -7,17 +7,16 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lightning_retrieval_guard.parity.compare import NOT_RUN, Parity, Run, compare
-from lightning_retrieval_guard.parity.options import Options
+from lightning_retrieval_guard.parity.options import Options, ParityError
 from lightning_retrieval_guard.parity.pool import Outcome, Pool
 from lightning_retrieval_guard.parity.render import processes_text, render, write_document
-from lightning_retrieval_guard.parity.target import ParityError
 from lightning_retrieval_guard.parity.worker import EVALUATE, share
 from lightning_retrieval_guard.settings import VARIABLES
 
@@ -26,6 +25,11 @@ PRELOADED = (EVALUATE.partition(":")[0], "torchmetrics.retrieval")
 ENVIRONMENT = {**dict.fromkeys(VARIABLES), "CUDA_VISIBLE_DEVICES": ""}
 
 _INTERRUPTED = 130
+_NOTHING_LOGGED = (
+    "Nothing was logged with self.log for the epoch of {!r}, so there is nothing to compare. Log a number, or choose"
+    " another --stage."
+)
+_indented = "    {}".format
 _LOG_LINES = 20
 _STACK_LINES = 8
 # A warning as Python prints it, up to the line that says how to read on.
@@ -91,8 +95,9 @@ def check(options: Options, processes: Processes, say: Callable[[str], None] = l
             name, start = processes_text(world_size), time.monotonic()
             say(f"{name} ...")
             run = _run(options, processes[world_size], Path(weights), runs[0] if runs else None)
-            runs.append(replace(run, seconds=time.monotonic() - start))
-            say(f"{name}: {'not possible' if run.problem else 'done'} after {runs[-1].seconds:.1f} s")
+            run = replace(run, seconds=time.monotonic() - start)
+            runs.append(run)
+            say(f"{name}: {'not possible' if run.problem else 'done'} after {run.seconds:.1f} s")
             if runs[0].problem:
                 break  # there is nothing to compare others with
     return compare(options, runs)
@@ -108,16 +113,11 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
     )
     if not all(outcome.ok for outcome in outcomes):
         return Run(pool.world_size, problem=_problem(outcomes, options))
-    first = outcomes[0].value
-    problem = ""
+    first, *_ = evaluations = [outcome.value for outcome in outcomes]
     # Without a number on one process every other run would be the same as it.
-    if reference is None and not first.numbers:
-        problem = (
-            f"Nothing was logged with self.log for the epoch of {options.stage!r}, so there is nothing to"
-            " compare. Log a number, or choose another --stage."
-        )
-    ranks = tuple(outcome.value.numbers for outcome in outcomes)
-    return Run(pool.world_size, ranks, first.findings, first.loaders, problem=problem)
+    is_empty = reference is None and not first.numbers
+    problem = _NOTHING_LOGGED.format(options.stage) if is_empty else ""
+    return Run(pool.world_size, tuple(each.numbers for each in evaluations), first.findings, first.loaders, problem)
 
 
 # --- why a run could not be made ------------------------------------------------------------------------------
@@ -126,16 +126,16 @@ def _run(options: Options, pool: Pool, weights: Path, reference: Run | None) -> 
 def _problem(outcomes: list[Outcome], options: Options) -> str:
     failed = [outcome for outcome in outcomes if outcome.failed]
     # Its text says all: the traceback would lead into parity.
-    refused = next((outcome for outcome in failed if ParityError.__name__ in outcome.error_types), None)
-    if refused is not None:
-        return refused.error
+    if refused := [outcome.error for outcome in failed if ParityError.__name__ in outcome.error_types]:
+        return refused[0]
     lines = _failed(failed, len(outcomes)) if failed else _hung(outcomes, options)
     warnings = dict.fromkeys(text for outcome in outcomes for text in _GUARD_SAID.findall(outcome.log))
     return "\n".join([*lines, *(f"The guard had said: {' '.join(text.split())}" for text in warnings)])
 
 
 def _failed(failed: list[Outcome], count: int) -> Iterator[str]:
-    first = min(failed, key=_blame)
+    # An error of its own says more than a death, and that more than the loss of another rank.
+    first = min(failed, key=lambda rank: 1 if rank.status == "died" else 2 * bool(_CONSEQUENCE.search(rank.error)))
     has_died = first.status == "died"
     what = f"died: {first.error}." if has_died else f"raised {first.error_types[0]}: {first.error}"
     yield f"Rank {first.rank} of {count} {what}"
@@ -143,16 +143,9 @@ def _failed(failed: list[Outcome], count: int) -> Iterator[str]:
         yield "Parity runs on the CPU: use self.device in the module in place of a device of your own."
     if lines := first.log.splitlines()[-_LOG_LINES:]:
         yield f"The end of what rank {first.rank} wrote:"
-        yield from _indented(lines)
+        yield from map(_indented, lines)
     elif has_died:
         yield "It may not have started: in a script, make the call under if __name__ == '__main__'."
-
-
-def _blame(outcome: Outcome) -> int:
-    """Which rank to show first: one with an error of its own, one that died, one that only lost another."""
-    if outcome.status == "died":
-        return 1
-    return 2 if _CONSEQUENCE.search(outcome.error) else 0
 
 
 def _hung(outcomes: list[Outcome], options: Options) -> Iterator[str]:
@@ -160,8 +153,4 @@ def _hung(outcomes: list[Outcome], options: Options) -> Iterator[str]:
     for outcome in outcomes:
         yield f"rank {outcome.rank} of {len(outcomes)}, {'done' if outcome.ok else 'innermost call first'}:"
         for stack in _MAIN_THREAD.findall(outcome.log)[-1:]:
-            yield from _indented(line.strip() for line in stack.splitlines()[:_STACK_LINES])
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+            yield from (_indented(line.strip()) for line in stack.splitlines()[:_STACK_LINES])

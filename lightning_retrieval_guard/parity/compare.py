@@ -21,8 +21,8 @@ class Run:
     ranks: tuple[Mapping[str, float], ...] = ()  # the numbers by key, one mapping a rank; empty where it was not run
     findings: tuple[Finding, ...] = ()
     loaders: tuple[Loader, ...] = ()  # as rank zero had them
-    seconds: float = 0.0
     problem: str = ""  # why it could not be run, and what to do; empty where it could
+    seconds: float = 0.0
 
     @property
     def numbers(self) -> Mapping[str, float]:
@@ -86,27 +86,22 @@ def compare(options: Options, runs: Sequence[Run]) -> Parity:
 
 
 def _key(name: str, reference: Run, others: Sequence[Run], options: Options) -> Key:
-    expected = reference.numbers.get(name)
-    limit = options.atol
+    expected, limit = reference.numbers.get(name), options.atol
     # Nothing is relative to a number that is missing, or is NaN or infinite.
     if expected is not None and math.isfinite(expected):
         limit += options.rtol * abs(expected)
     # On one process a number may be wrong too: then the right one is what its finding gives as the reference.
     right = [expected, *(cause.effect.reference for cause in _findings(name, reference) if cause.effect)]
-    distances = {run.world_size: _distances(name, expected, run) for run in others}
-    differences = []
+    differences, distances = [], [0.0]
     for run in others:
-        larger = {rank: distance for rank, distance in distances[run.world_size].items() if distance > limit}
-        if larger:
+        by_rank = _distances(name, expected, run)
+        distances += by_rank.values()
+        if larger := {rank: distance for rank, distance in by_rank.items() if distance > limit}:
             findings = _findings(name, run)
             explained = any(_explains(finding, right, limit) for finding in findings)
             differences.append(Difference(run.world_size, tuple(larger), max(larger.values()), findings, explained))
-    return Key(
-        name,
-        numbers={run.world_size: run.numbers.get(name) for run in (reference, *others)},
-        distance=max((distance for ranks in distances.values() for distance in ranks.values()), default=0.0),
-        differences=tuple(differences),
-    )
+    numbers = {run.world_size: run.numbers.get(name) for run in (reference, *others)}
+    return Key(name, numbers, max(distances), tuple(differences))
 
 
 def _findings(name: str, run: Run) -> tuple[Finding, ...]:

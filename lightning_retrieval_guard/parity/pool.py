@@ -114,14 +114,8 @@ class Pool:
     def _start(self) -> None:
         # multiprocessing waits for its children when this process ends, and does so after this handler
         atexit.register(self.close)
-        context, environment = _context(self._preloaded), self._environment_of_all()
-        for rank in range(self.world_size):
-            of_rank = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._ranks.append(_Rank(context, rank, of_rank, Path(self._folder.name, f"rank{rank}.log")))
-
-    def _environment_of_all(self) -> dict[str, str]:
-        """That of this process, and what torchrun would add."""
-        size = str(self.world_size)
+        context, size = _context(self._preloaded), str(self.world_size)
+        # the environment of this process, and what torchrun would add
         given = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)},
             "MASTER_ADDR": "127.0.0.1",
@@ -134,7 +128,10 @@ class Pool:
             **_loopback(),
             **self._environment,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        environment = {name: value for name, value in given.items() if value is not None}
+        for rank in range(self.world_size):
+            of_rank = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._ranks.append(_Rank(context, rank, of_rank, Path(self._folder.name, f"rank{rank}.log")))
 
     def _call(self, target: str, kwargs: dict[str, Any], timeout: float, grace: float) -> list[Outcome]:
         for rank in self._ranks:

@@ -1,5 +1,7 @@
 """What a rank does with one case: build the module, evaluate it under a Trainer with the guard, return its numbers.
 
+What the target returns is checked here, in the process that needs it: modules and loaders need not be picklable.
+
 The first process writes the weights to a file, the others read them; state that is no tensor is left as each process
 has built it. Batches are cut so that all processes together have the batch that one process has.
 """
@@ -7,10 +9,16 @@ has built it. Batches are cut so that all processes together have the batch that
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
 import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +28,16 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from lightning_retrieval_guard.callback import RetrievalGuard
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.parity.options import Options
-from lightning_retrieval_guard.parity.target import Built, ParityError, build
+from lightning_retrieval_guard.parity.options import FORMS, Options, ParityError, Target
 
 EVALUATE = f"{__name__}:evaluate"
 _FILE = "weights.pt"
+_RETURNS = (
+    "a LightningModule, (module, loaders), (module, datamodule), or either of these with a dict of Trainer arguments"
+    " as the third; loaders may be None where the module brings its own"
+)
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+_REFUSED_ARGUMENTS = ("accelerator", "devices", "num_nodes", "strategy")
 _TAKEN_FROM_GUARD = ("select", "ignore", "query_scope", "batch_size_fn")
 
 
@@ -84,33 +97,138 @@ def _trainer(built: Built, options: Options) -> tuple[Any, RetrievalGuard]:
     )
     given = built.trainer.get("callbacks") or []
     callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
-    guard = _guard(callbacks, options)
     others = [callback for callback in callbacks if not isinstance(callback, RetrievalGuard)]
+    # A guard that the program brings lends its settings, but for the mode: what it would write, a report or counts,
+    # belongs to the program's own runs.
+    brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
+    settings = {name: getattr(own, name) for own in brought for name in _TAKEN_FROM_GUARD}
+    guard = RetrievalGuard(options.mode, **settings, log_findings=False)
     # One process too has a process group, as programs that are written for several of them expect.
     torchrun = environments.TorchElasticEnvironment()
     strategy = strategies.DDPStrategy(cluster_environment=torchrun, process_group_backend="gloo")
-    defaults = {
-        "logger": loggers.DummyLogger(),
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    fixed = {
-        "callbacks": [*others, guard],
-        "accelerator": "cpu",
-        "devices": int(os.environ["WORLD_SIZE"]),
-        "num_nodes": 1,
-        "strategy": strategy,
-    }
-    return package.Trainer(**{**defaults, **built.trainer, **fixed}), guard
+    silent = dict.fromkeys(("enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+    defaults = {"logger": loggers.DummyLogger(), **silent}
+    fixed = {"accelerator": "cpu", "devices": int(os.environ["WORLD_SIZE"]), "num_nodes": 1, "strategy": strategy}
+    return package.Trainer(**{**defaults, **built.trainer, **fixed, "callbacks": [*others, guard]}), guard
 
 
-def _guard(callbacks: list[Any], options: Options) -> RetrievalGuard:
-    """The guard of this run; it takes over the settings of one that the program brings, but for the mode."""
-    # What that guard would write, a report or counts, belongs to the program's own runs.
-    brought = [callback.settings for callback in callbacks if isinstance(callback, RetrievalGuard)][:1]
-    settings = {name: getattr(given, name) for given in brought for name in _TAKEN_FROM_GUARD}
-    return RetrievalGuard(options.mode, **settings, log_findings=False)
+# --- what the target returns --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the function returned."""
+
+    module: Any  # a LightningModule
+    package: str  # whose Trainer runs it: lightning.pytorch or pytorch_lightning
+    data: Mapping[str, Any]  # arguments of validate and test: loaders, a datamodule or nothing
+    trainer: Mapping[str, Any]  # arguments of the Trainer
+
+
+def build(target: Target) -> Built:
+    """Import the function, call it, and check what it returns; raises ParityError where that is not possible."""
+    try:
+        returned = _function_of(target)()
+    except ImportError as error:
+        # What cannot be imported is the program's affair: its line says more than the way there.
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next(frame for frame in reversed(frames) if not frame.filename.startswith("<frozen "))
+        raise ParityError(
+            f"{target.text!r} cannot be imported: {last.filename}:{last.lineno}: {type(error).__name__}: {error}."
+            " Install what is missing for the Python that runs this command, or correct the import."
+        ) from error
+    return _check(target, returned)
+
+
+def _function_of(target: Target) -> Callable[[], Any]:
+    module = _import(target)
+    function: Callable[[], Any] | None = getattr(module, target.function, None)
+    if not callable(function):
+        names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        existing = f"It has {', '.join(names)}." if names else "It has no functions."
+        raise ParityError(f"{target.text!r}: {target.module} has no function {target.function!r}. {existing}")
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    needed = [entry.name for entry in parameters if entry.default is entry.empty and entry.kind not in collecting]
+    if needed:
+        raise ParityError(
+            f"{target.text!r} needs the arguments {', '.join(needed)}. It is called without any: give them defaults, or"
+            " name a function that calls this one."
+        )
+    return function
+
+
+def _import(target: Target) -> ModuleType:
+    if target.folder not in sys.path:
+        sys.path.insert(0, target.folder)
+    if target.path is not None and "." not in target.module:
+        return _import_file(target.module, target.path)
+    try:
+        return importlib.import_module(target.module)
+    except ModuleNotFoundError as error:
+        if not f"{target.module}.".startswith(f"{error.name}."):
+            raise  # something that the module imports
+        raise ParityError(
+            f"{target.text!r}: there is no module {error.name!r} in {target.folder} or where Python looks. Give"
+            f" {FORMS}."
+        ) from error
+
+
+def _import_file(name: str, path: str) -> ModuleType:
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if str(Path(getattr(loaded, "__file__", None) or "").resolve()) == path:
+            return loaded
+        # A file may be called random.py, and libraries must go on getting the standard library's.
+        name = f"{name}_of_target"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    # Before it is executed, as Python does: what it defines may be looked up by the name of its module.
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check(target: Target, returned: object) -> Built:
+    values = returned if isinstance(returned, tuple) else (returned,)
+    package = _package_of(values[0], "LightningModule") if 1 <= len(values) <= 3 else None
+    if package is None:
+        kinds = ", ".join(type(value).__name__ for value in values)
+        got = f"({kinds})" if isinstance(returned, tuple) else kinds
+        raise ParityError(f"{target.text!r} returned {got}. It must return {_RETURNS}.")
+    module, data, trainer = (*values, None, None)[:3]
+    trainer = {} if trainer is None else trainer
+    if not isinstance(trainer, Mapping):
+        raise ParityError(
+            f"{target.text!r} returned {type(trainer).__name__} as the third part, which must be a dict of Trainer"
+            " arguments."
+        )
+    if refused := [name for name in _REFUSED_ARGUMENTS if name in trainer]:
+        raise ParityError(
+            f"{target.text!r} returned the Trainer arguments {', '.join(refused)}, which parity sets itself: it runs on"
+            " the CPU, on each number of processes in turn. Take them out."
+        )
+    return Built(module, package, _data_arguments(target, data, package), trainer)
+
+
+def _data_arguments(target: Target, data: Any, package: str) -> dict[str, Any]:
+    if data is None:
+        return {}
+    other = _package_of(data, "LightningDataModule")
+    if other not in (None, package):
+        raise ParityError(f"{target.text!r} returned a module of {package} and a datamodule of {other}. Take one.")
+    if other == package:
+        return {"datamodule": data}
+    if isinstance(data, str) or not hasattr(data, "__iter__"):
+        raise ParityError(f"{target.text!r} returned {type(data).__name__} as the data. It must return {_RETURNS}.")
+    return {"dataloaders": data}
+
+
+def _package_of(value: object, name: str) -> str | None:
+    """The package whose class of that name the value is an instance of."""
+    loaded = [package for package in _PACKAGES if package in sys.modules]
+    return next((package for package in loaded if isinstance(value, getattr(sys.modules[package], name))), None)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------

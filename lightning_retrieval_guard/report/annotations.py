@@ -28,6 +28,7 @@ class Annotation:
     @property
     def relative_path(self) -> str | None:
         """The path from the working directory with forward slashes, or ``None`` for one elsewhere."""
+        # code scanning knows a file by its path in the repository, which the command is run in
         full, folder = Path(self.path).absolute(), Path.cwd()
         return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else None
 
@@ -52,6 +53,7 @@ def _command(annotation: Annotation) -> str:
         **({"col": annotation.column} if annotation.column else {}),
         "title": f"{annotation.code} {annotation.slug}",
     }
+    # in a property a colon or a comma would end the value
     escaped = {name: _escaped(str(value)).replace(":", "%3A").replace(",", "%2C") for name, value in properties.items()}
     written = ",".join(f"{name}={value}" for name, value in escaped.items())
     kind = "notice" if annotation.level is Severity.NOTE else annotation.level.value
@@ -88,7 +90,7 @@ def as_sarif(results: Sequence[Annotation], rules: Mapping[str, RuleEntry], unre
     }
     run = {
         "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
+        "columnKind": "unicodeCodePoints",  # without it columns count as UTF-16 does
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": list(map(_notice, unread))}],
         "results": [
             {"ruleId": result.code, "ruleIndex": codes.index(result.code), **_notice(result)} for result in results

@@ -52,6 +52,7 @@ def _read(path: Path, scaled: Collection[str]) -> tuple[list[Finding], dict[str,
         if document["version"] not in _VERSIONS:
             raise ReportError(f"{str(path)!r} has version {document['version']!r} of the schema, not 1 or 2.")
         findings = [_finding(fields, document["world_size"], scaled) for fields in document["findings"]]
+        # a key does not say whether its number was replaced; its findings do
         corrected = {finding.key for finding in findings if finding.corrected}
         keys = {
             name: Numbers(_number(entry["logged"]), _number(entry["reference"]), name in corrected)

@@ -94,11 +94,8 @@ def build_document(report: Report) -> dict[str, Any]:
 
 def _key(epochs: tuple[EpochNumbers, ...]) -> dict[str, Any]:
     numbers = [{"logged": epoch.numbers.logged, "reference": epoch.numbers.reference} for epoch in epochs]
-    history = [
-        {"stage": epoch.stage, "epoch": epoch.epoch, "global_step": epoch.global_step, **of_epoch}
-        for epoch, of_epoch in zip(epochs, numbers, strict=True)
-    ]
-    return {**numbers[-1], "history": history}
+    places = [{name: getattr(epoch, name) for name in ("stage", "epoch", "global_step")} for epoch in epochs]
+    return {**numbers[-1], "history": [place | of_epoch for place, of_epoch in zip(places, numbers, strict=True)]}
 
 
 def finite(value: Any) -> Any:
@@ -143,7 +140,7 @@ def write_report(path: Path, report: Report) -> None:
     draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
     text = json.dumps(build_document(report), indent=2) if path.suffix == ".json" else page_of(report)
     try:
-        with open(draft, "x", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8") as file:  # never through a link that stands there
             file.write(text)
         os.replace(draft, target)
     except BaseException:

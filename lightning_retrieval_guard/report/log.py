@@ -173,7 +173,8 @@ def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
     # What the sanity check saw counts no longer once a whole epoch was seen.
     if earlier is not None and (earlier.stage != SANITY_CHECK or finding.stage == SANITY_CHECK):
         ranks = tuple(sorted({*earlier.ranks, *finding.ranks}))
-        corrected = _are_corrected(earlier, finding)
+        wrong = [each for each in (earlier, finding) if each.is_serious] or [earlier, finding]
+        corrected = all(each.corrected for each in wrong)
         # a number that was replaced in an earlier epoch is none that was logged
         effect = finding.effect or (earlier.effect if corrected or not earlier.corrected else None)
         merged = replace(finding, count=earlier.count + 1, ranks=ranks, corrected=corrected).with_effect(effect)
@@ -181,12 +182,6 @@ def _merge(into: dict[_Identity, Finding], finding: Finding) -> Finding:
         finding = replace(merged, severity=finding.severity if finding.is_serious else earlier.severity)
     into[finding.identity] = finding
     return finding
-
-
-def _are_corrected(*findings: Finding) -> bool:
-    """Whether numbers were replaced, wherever there was something wrong."""
-    serious = [finding for finding in findings if finding.is_serious]
-    return all(finding.corrected for finding in serious or findings)
 
 
 def warn_of_versions(unchecked: Iterable[str], path: str, line: int) -> None:

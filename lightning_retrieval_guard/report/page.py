@@ -111,7 +111,7 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
     runs: list[list[int]] = []
     for rank in sorted(ranks):
         if runs and runs[-1][-1] == rank - 1:
-            runs[-1][1:] = [rank]
+            runs[-1][1:] = [rank]  # only the ends of a run are shown
         else:
             runs.append([rank])
     return ", ".join("\u2013".join(map(str, run)) for run in runs) or "none"

@@ -55,13 +55,13 @@ def _functions(path: str) -> list[_Function]:
 
 def _innermost(functions: Sequence[_Function], line: int) -> _Function | None:
     around = [node for node in functions if node.lineno <= line <= (node.end_lineno or node.lineno)]
-    return max(around, key=lambda node: node.lineno, default=None)
+    return max(around, key=lambda node: node.lineno, default=None)  # the innermost begins last
 
 
 def _lines(path: str, function: _Function | None, called_at: list[int]) -> list[Line]:
     source = linecache.getlines(path)
     if not all(1 <= line <= len(source) for line in called_at):
-        return []
+        return []  # the file has changed since the program was started, or is not at hand
     marked = {*called_at, *_gathers(function, max(called_at))}
     start = min(marked) if function is None else function.lineno
     first = 1 if function is None else start

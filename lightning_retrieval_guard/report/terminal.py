@@ -113,6 +113,7 @@ def _progress_bars_away() -> contextlib.AbstractContextManager[None]:
 def _module_at(path: str) -> str:
     """The name of the user's module, by which filters choose; else the path without its suffix, as Python has it."""
     for name, module in list(sys.modules.items()):
+        # an attribute that is asked for may make a lazy module import what it stands for
         file = getattr(module, "__dict__", {}).get("__file__")
         if isinstance(file, str) and os.path.abspath(file) == os.path.abspath(path):
             return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 _CUT = "…"
@@ -90,12 +90,11 @@ def format_table(
     for index in (0, -1):
         over = columns(indent) + sum(widths) + len(gap) * (len(widths) - 1) - width
         widths[index] -= max(0, min(over, widths[index] - _NARROWEST))
-    lines = [indent + gap.join(_cells(row, widths)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cut = map(cut_middle, row, widths)
+        cells = [pad(text, widths[index], right=0 < index < len(row) - 1) for index, text in enumerate(cut)]
+        lines.append(indent + gap.join(cells).rstrip())
     if ruled:
         lines.insert(1, indent + gap.join("-" * width for width in widths))
     return lines
-
-
-def _cells(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for index, (text, width) in enumerate(zip(row, widths, strict=True)):
-        yield pad(cut_middle(text, width), width, right=0 < index < len(row) - 1)

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_retrieval_guard.findings import Severity
 from lightning_retrieval_guard.lint.finding import STATIC, fix_of
-from lightning_retrieval_guard.lint.formats import FORMATS, Record
+from lightning_retrieval_guard.lint.runner import FORMATS, Record
 
 
 def record(code: str, message: str, path: str, line: int = 1, column: int = 1) -> Record:

@@ -14,9 +14,8 @@ from torch.nn.parameter import is_lazy
 
 from lightning_retrieval_guard.parity.check import Processes, check
 from lightning_retrieval_guard.parity.compare import NOT_RUN, SAME, Parity
-from lightning_retrieval_guard.parity.options import build_options
-from lightning_retrieval_guard.parity.target import ParityError, build, find_target
-from lightning_retrieval_guard.parity.worker import load_weights, save_weights
+from lightning_retrieval_guard.parity.options import ParityError, build_options, find_target
+from lightning_retrieval_guard.parity.worker import build, load_weights, save_weights
 
 from . import targets
 
