@@ -110,10 +110,13 @@ class Interpreter:
         """Interprets a function as Lightning or the user calls it."""
         self.hook = hook
         self._steps = 0
+        is_recording = self.is_recording
         try:
             self.call(function, Arguments(given, {}))
         except TooLong:
+            # it may have left in the middle of a loop
             self.frames.clear()
+            self.is_recording, self.loop_rows = is_recording, None
 
     def call(self, function: Function, arguments: Arguments) -> Value:
         """What a function of the source returns."""

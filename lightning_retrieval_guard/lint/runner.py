@@ -93,9 +93,11 @@ def _run(options: Namespace) -> int:
         _lint_file(path, options, (*options.ignore, *ignored_codes(path, configuration)))
         for path in files_of(options.paths, configuration)
     ]
-    if options.diff:
-        return int(any(changed for _, changed in results) and not options.exit_zero)
     records = sorted((record for file_records, _ in results for record in file_records), key=_POSITION)
+    if options.diff:
+        unread = [record for record in records if not record.is_finding]
+        print(_as_text(unread), end="\n" if unread else "", file=sys.stderr)
+        return int((bool(unread) or any(changed for _, changed in results)) and not options.exit_zero)
     text = FORMATS[options.format](records)
     # what --fix makes of standard input has standard output to itself
     gives_source = options.fix and _STDIN in options.paths

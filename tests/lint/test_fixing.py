@@ -169,6 +169,13 @@ def test_diff_marks_a_last_line_without_its_end(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.count("# why\n\\ No newline at end of file\n") == 2
 
 
+def test_diff_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.py").write_text("def (:\n", encoding="utf-8")
+    assert main(["lint", str(tmp_path / "a.py"), "--diff"]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, " E999 " in shown.err) == ("", True)
+
+
 def test_what_cannot_be_written_or_followed_is_still_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

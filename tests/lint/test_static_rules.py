@@ -11,6 +11,8 @@ from lightning_retrieval_guard.lint.finding import STATIC
 from lightning_retrieval_guard.lint.plugin import findings
 from tests.programs.expectations import Place, Program, read_programs
 
+from .snippets import expected, in_module, places
+
 PROGRAMS = read_programs()
 each_program = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 
@@ -51,6 +53,14 @@ def test_in_a_right_program_nothing_is_expected_but_a_note_of_the_run(program: P
 def test_the_run_finds_the_same_codes(program: Program) -> None:
     run = {expectation.place.code for expectation in program.expectations}
     assert {place.code for place in program.expected_by_lint()} <= run
+
+
+def test_a_loop_that_is_too_long_hides_nothing_after_it() -> None:
+    generated = "def made(self, rows):\n    for row in rows:\n" + "        x = row\n" * 6_000
+    step = "def validation_step(self, batch, batch_idx):\n    self.local.update(*batch)\n"
+    end = "def on_validation_epoch_end(self):\n    self.log('r', self.local.compute())  # lint: LRG203\n"
+    source = in_module(generated + step + end)
+    assert places(source) == expected(source)
 
 
 def test_what_is_deep_or_long_is_silent_and_does_not_fail() -> None:
