@@ -146,11 +146,7 @@ def violations(check: Check, path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("check", "exempt", "advice"),
     [
-        (
-            torch_distributed,
-            ("distributed/exchange.py",),
-            "only exchange.py may use torch.distributed",
-        ),
+        (torch_distributed, ("distributed/exchange.py",), "only exchange.py may use torch.distributed"),
         (private_foreign_names, PRIVATE_NAMES, "only _compat.py may touch private names of Lightning or torchmetrics"),
         (runs_what_it_reads, (), "data are read as JSON or numbers, never unpickled or evaluated"),
         (too_long, PRIVATE_NAMES, "split this module by concern"),

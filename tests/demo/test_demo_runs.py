@@ -44,8 +44,7 @@ class Failing(Callback):
 def split() -> Split:
     """Pairs that share a word, so that an encoder without training finds some of them."""
     return split_pairs(
-        [Pair(f"find w{number} q{number % 7}", f"w{number} q{number % 5}") for number in range(HELD_OUT + 240)],
-        seed=0,
+        [Pair(f"find w{number} q{number % 7}", f"w{number} q{number % 5}") for number in range(HELD_OUT + 240)], seed=0
     )
 
 

@@ -94,8 +94,7 @@ def reference() -> float:
 
 FAULTS = {("ids", 1): "LRG301", ("ids", 2): "LRG301", ("gathered", 2): "LRG201", ("unsynced", 2): "LRG203"}
 cases = pytest.mark.parametrize(
-    ("fault", "world", "as_object"),
-    [(*case, as_object) for case in FAULTS for as_object in (True, False)],
+    ("fault", "world", "as_object"), [(*case, as_object) for case in FAULTS for as_object in (True, False)]
 )
 
 

@@ -41,8 +41,7 @@ def cases(wanted: Callable[[Entry, int], bool] = lambda entry, world: True) -> p
     """Parametrize by program and world size."""
     pairs = [(name, world) for name, entry in PROGRAMS.items() for world in entry.worlds if wanted(entry, world)]
     return pytest.mark.parametrize(
-        ("name", "world"),
-        [pytest.param(*pair, marks=marks_of(*pair), id=f"{pair[0]}-{pair[1]}") for pair in pairs],
+        ("name", "world"), [pytest.param(*pair, marks=marks_of(*pair), id=f"{pair[0]}-{pair[1]}") for pair in pairs]
     )
 
 

@@ -24,9 +24,7 @@ _random = torch.Generator().manual_seed(5)
 DATA = [
     (logits, label)
     for logits, label in zip(
-        torch.randn(22, CLASSES, generator=_random),
-        torch.randint(CLASSES, (22,), generator=_random),
-        strict=True,
+        torch.randn(22, CLASSES, generator=_random), torch.randint(CLASSES, (22,), generator=_random), strict=True
     )
 ]
 

@@ -320,10 +320,7 @@ class Classwise(Program):
 
 @pytest.mark.parametrize(
     ("program", "names"),
-    [
-        (MinMax, {"raw", "min", "max"}),
-        (Classwise, {f"multiclassaccuracy_{label}" for label in range(3)}),
-    ],
+    [(MinMax, {"raw", "min", "max"}), (Classwise, {f"multiclassaccuracy_{label}" for label in range(3)})],
 )
 def test_a_wrapper(program: type[Program], names: set[str]) -> None:
     """What is fed within the call of another metric belongs to that one, whose numbers stand."""

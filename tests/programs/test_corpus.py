@@ -29,11 +29,7 @@ ADVICE = {"LRG303", "LRG304"}
 # Only its metrics themselves can combine ranks, which they do in correct mode.
 LEFT_TO_ITS_METRICS = "wrong.average_of_macro_accuracy"
 # What correct mode cannot know. A mean of a batch cannot be taken apart; sums that a callback keeps come from nowhere.
-PATTERNS_THAT_STAY = {
-    "FunctionalAuroc": "LRG403",
-    "OneQuery": "LRG306",
-    "SumsInCallback": "LRG403",
-}
+PATTERNS_THAT_STAY = {"FunctionalAuroc": "LRG403", "OneQuery": "LRG306", "SumsInCallback": "LRG403"}
 # The usages that were counted in public: 27 right and 32 wrong ones, of 5 kinds.
 WRONG_KINDS = {
     "rank 0's shard only": 12,
