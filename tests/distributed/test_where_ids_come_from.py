@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -180,66 +180,41 @@ class OnRank(Program):
         return torch.arange(len(batch)) + self.seen
 
 
-OF_THE_DATA: dict[str, type[Program]] = {
-    program.__name__: program
-    for program in (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Looked, LookedInHook, Texts)
-}
-COUNTED: dict[str, type[Program]] = {program.__name__: program for program in (InBatch, OnRank)}
-IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (Position, Distinct)}
+OF_THE_DATA = (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Looked, LookedInHook, Texts)
 
 
-def run(mode: str, program: str) -> dict[str, Any]:
-    """What this rank shows."""
-    module = (OF_THE_DATA | COUNTED | IN_DOUBT)[program]()
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    findings = [one for each in guard for one in each.findings if one.is_serious]
-    return {
-        "mrr": float(trainer.callback_metrics["mrr"]),
-        "found": {one.code: one.severity.value for one in findings},
-        "corrected": any(one.corrected for one in findings),
-    }
+def shown(pools: Mapping[int, Pool], ranks: int, program: type[Program], *modes: str) -> list[Shown]:
+    """What rank zero shows in each mode."""
+    return [on_ranks(pools[ranks], program, mode)[0] for mode in modes]
 
 
-@pytest.fixture
-def shown(pools: Mapping[int, Pool]) -> Callable[[int, str, str], dict[str, Any]]:
-    """What rank zero shows, where no rank failed."""
-
-    def show(ranks: int, mode: str, program: str) -> dict[str, Any]:
-        outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", mode=mode, program=program)
-        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        result: dict[str, Any] = outcomes[0].value
-        return result
-
-    return show
+def levels(shown: Shown) -> dict[str, str]:
+    return {one.code: one.severity.value for one in shown.found}
 
 
 @pytest.mark.parametrize("program", OF_THE_DATA)
-def test_ids_of_the_data_stay(shown: Callable[..., dict[str, Any]], program: str) -> None:
+def test_ids_of_the_data_stay(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
-        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
-        assert not result["corrected"]
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+        assert not any(corrected for _, corrected in result.corrected)
         # nothing shows that these are not counted
-        in_doubt = ranks == 2 and program == "Texts"
-        assert result["found"] == ({"LRG301": "warning"} if in_doubt else {})
+        assert levels(result) == ({"LRG301": "warning"} if ranks == 2 and program is Texts else {})
 
 
-@pytest.mark.parametrize("program", COUNTED)
-def test_ids_that_were_counted_are_told_apart(shown: Callable[..., dict[str, Any]], program: str) -> None:
+@pytest.mark.parametrize("program", [InBatch, OnRank])
+def test_ids_that_were_counted_are_told_apart(pools: Mapping[int, Pool], program: type[Program]) -> None:
     rank = 1 + (SCORES.gather(1, RELEVANT[:, None]) < SCORES).sum(dim=1)
     for ranks in (1, 2):
-        result = shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(float((1 / rank).mean()), rel=1e-6)
-        if ranks == 2 or program == "InBatch":
-            assert result["found"] == {"LRG301": "error"}
+        [result] = shown(pools, ranks, program, "correct")
+        assert result.numbers == {"mrr": pytest.approx(float((1 / rank).mean()), rel=1e-6)}
+        if ranks == 2 or program is InBatch:
+            assert levels(result) == {"LRG301": "error"}
 
 
-@pytest.mark.parametrize("program", IN_DOUBT)
-def test_positions_are_no_ids_of_the_data(shown: Callable[..., dict[str, Any]], program: str) -> None:
+@pytest.mark.parametrize("program", [Position, Distinct])
+def test_positions_are_no_ids_of_the_data(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
-        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
-        assert result["found"] == {"LRG301": "warning"}
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+        assert levels(result) == {"LRG301": "warning"}
