@@ -68,26 +68,6 @@ def test_fit_with_sanity_check_and_epochs(options: dict[str, Any]) -> None:
     assert trainer.global_step == (6 if "accumulate_grad_batches" in options else 10)
 
 
-class TrainsWithMetric(Restarting):
-    """Logs the metric in the training step too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trained = RetrievalMRR()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        self.trained.update(*rows_of(batch, restarting_ids(batch)))
-        self.log("train/mrr", self.trained, on_step=False, on_epoch=True)
-        return super().training_step(batch, batch_idx)
-
-
-def test_the_training_epoch() -> None:
-    trainer = make_trainer(correct(), max_epochs=2, limit_val_batches=0)
-    with SAID:
-        trainer.fit(TrainsWithMetric())
-    assert floats(trainer.callback_metrics) == {"train/mrr": pytest.approx(reference(), abs=1e-6)}
-
-
 class StepAndEpoch(Restarting):
     """`on_step=True`: the value of the batch is right, that of the epoch is not."""
 
