@@ -17,7 +17,7 @@ from lightning_retrieval_guard import GuardWarning, RetrievalGuard
 from tests.distributed.evaluate import Recorder
 from tests.distributed.programs.data import Batch, rows_of
 
-from .programs import QUERIES, Restarting, Right, floats, loader, make_trainer, merged, reference, restarting_ids
+from .programs import QUERIES, Restarting, Right, board, floats, loader, make_trainer, merged, reference, restarting_ids
 
 SAID = pytest.warns(GuardWarning, match="LRG301")
 
@@ -147,15 +147,8 @@ def test_the_files_of_loggers(tmp_path: Path) -> None:
     rows = csv.DictReader((Path(tables.log_dir) / "metrics.csv").read_text().splitlines())
     [row] = [row for row in rows if row["mrr"]]
     assert float(row["mrr"]) == pytest.approx(reference(), abs=1e-6)
-    assert board_values(boards.log_dir, "mrr") == [pytest.approx(reference(), abs=1e-6)]
-
-
-def board_values(folder: str, tag: str) -> list[float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(folder)
-    events.Reload()
-    return [event.value for event in events.Scalars(tag)]
+    [event] = board(boards.log_dir).Scalars("mrr")
+    assert event.value == pytest.approx(reference(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
