@@ -90,8 +90,6 @@ PROGRAMS: dict[str, Callable[[Tensor, Tensor], Logged]] = {
 
 
 class Program(LightningModule):
-    """Logs what a function makes of each batch."""
-
     def __init__(
         self,
         program: str,
@@ -117,8 +115,6 @@ class Program(LightningModule):
 
 
 class Compiled(LightningModule):
-    """A network that torch compiles."""
-
     def __init__(self) -> None:
         super().__init__()
         self.counter = CompileCounter()

@@ -75,8 +75,6 @@ class OwnMerge(Metric):
 
 
 class Holding(Metric):
-    """Holds what cannot be sent."""
-
     things: list[Any]
 
     def __init__(self) -> None:

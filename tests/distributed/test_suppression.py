@@ -81,8 +81,6 @@ class OnSomeRanks(LossProgram):
 
 
 class Commented(LossProgram):
-    """Every rank has the comment."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log(
             "loss",
@@ -104,8 +102,6 @@ class UnevenlyFed(QueryProgram):
 
 
 class UnevenlyFedUnderAComment(UnevenlyFed):
-    """The comment stands at the update."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for _ in range(1 + self.global_rank):
             self.metrics["mrr"].update(*rows_of(batch))  # lrg: ignore[LRG205]

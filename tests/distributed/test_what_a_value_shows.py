@@ -37,8 +37,6 @@ class Program(LightningModule):
 
 
 class Hook(Program):
-    """Feeds its metric at the end of the epoch."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric: Any = RetrievalRecall(top_k=1)
@@ -78,8 +76,6 @@ class ChangesUnfed(Hook):
 
 
 class ChangesInStep(Program):
-    """The value of `forward()` at each cut-off."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric: Any = RetrievalRecall(top_k=1)

@@ -69,8 +69,6 @@ class Pair(Program):
 
 
 class Small(Program):
-    """Ids in a dtype of few bits."""
-
     def sample(self, index: int) -> Any:
         return {"index": index, "question": QUESTION[index].to(torch.int16)}
 
@@ -82,8 +80,6 @@ class Small(Program):
 
 
 class Floats(Small):
-    """Ids that came as floats, as from a table."""
-
     def sample(self, index: int) -> Any:
         return {"index": index, "question": QUESTION[index].double()}
 
@@ -144,8 +140,6 @@ class LookedInHook(Looked):
 
 
 class Texts(Program):
-    """Ids that are looked up by a text."""
-
     def __init__(self) -> None:
         super().__init__()
         self.numbers: dict[str, int] = {name: number for number, name in enumerate(dict.fromkeys(NAMES))}

@@ -105,8 +105,6 @@ class BadUpdate(Right):
 
 
 class Unlucky(RetrievalMRR):
-    """Raises the error it was given."""
-
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
@@ -116,8 +114,6 @@ class Unlucky(RetrievalMRR):
 
 
 class BadCompute(Right):
-    """Its metric cannot be computed."""
-
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.metric = Unlucky(error)

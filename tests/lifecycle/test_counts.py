@@ -25,8 +25,6 @@ Call = tuple[dict[str, float], int | None]
 
 
 class TwoKeys(Restarting):
-    """Two metrics with ids that restart."""
-
     def __init__(self) -> None:
         super().__init__()
         self.other = RetrievalMRR()

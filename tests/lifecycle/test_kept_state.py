@@ -59,8 +59,6 @@ class NeverReset(Trainable, LightningModule):
 
 
 class Reset(NeverReset):
-    """The right form."""
-
     def on_validation_epoch_start(self) -> None:
         for metric in (self.metric, self.accuracy, self.several):
             metric.reset()

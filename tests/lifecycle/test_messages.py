@@ -26,8 +26,6 @@ LINES = {
 
 
 class TwoKeys(RestartingIds, LightningModule):
-    """Logs the same metric with restarting ids twice."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric = RetrievalMRR()

@@ -45,8 +45,6 @@ def test_inference_mode(inference_mode: bool) -> None:
 
 
 class Epochs(Callback):
-    """What each validation ended with."""
-
     def __init__(self) -> None:
         self.shown: list[tuple[bool, float]] = []
 
@@ -98,8 +96,6 @@ def epoch(recorder: Recorder) -> float:
 
 
 class TwoLoaders(Restarting):
-    """One metric a dataloader."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metrics = torch.nn.ModuleList([RetrievalMRR(), RetrievalMRR()])
