@@ -203,14 +203,6 @@ class UnequalTotals(LossProgram):
         return DataLoader(Subset(self.dataset(), indexes), batch_size=2)
 
 
-class FloatWeights(UnequalTotals):
-    """Right: unequal totals, as floats: Lightning does not round their mean."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss = batch["loss"]
-        self.log("loss", loss.mean(), prog_bar=True, batch_size=float(len(loss)), sync_dist=True)
-
-
 class SumStates(LossProgram):
     """Right: metrics whose states are sums, as objects."""
 

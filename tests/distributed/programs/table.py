@@ -25,7 +25,6 @@ RIGHT: dict[str, Entry] = {
     "on-step": Entry(programs.OnStep),
     "sync-on-step": Entry(programs.SyncOnStep, notes=frozenset({"LRG207"})),
     "gathered": Entry(programs.Gathered),
-    "float-weights": Entry(programs.FloatWeights),
     "true-times-world-size": Entry(programs.TrueTimesWorldSize, right=programs.TrueSize, advice=frozenset({"LRG101"})),
     "sum-states-forward": Entry(programs.SumStatesForward, right=programs.SumStates),
     "uneven-sum-states": Entry(programs.UnevenSumStates),
