@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.distributed.harness import Pool, Pools
@@ -51,6 +52,12 @@ def set_aside() -> None:
     """The same for what the tests of other files have kept; nothing is taken back, which would undo all of it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The machine's cores are for the processes: threads that wait for a busy one would take many times as long."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

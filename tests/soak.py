@@ -159,10 +159,7 @@ def many_runs(epochs: int) -> list[dict[str, Any]]:
 
 
 # The halves of the soak, and whether the guard is at work where is measured.
-HALVES: dict[str, tuple[Callable[[int], Any], bool]] = {
-    "one run": (one_run, True),
-    "many runs": (many_runs, False),
-}
+HALVES: dict[str, tuple[Callable[[int], Any], bool]] = {"one run": (one_run, True), "many runs": (many_runs, False)}
 
 
 def soak(pool: Pool, half: str, epochs: int) -> list[list[Usage]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +22,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 Violation = tuple[int, str]
 
 
-def imported_names(tree: ast.AST) -> dict[str, str]:
+def imported_names(nodes: list[ast.AST]) -> dict[str, str]:
     """The full dotted name behind each name that an absolute import binds."""
     names = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first = alias.name.split(".")[0]
@@ -68,10 +69,16 @@ def is_attribute_call(node: ast.AST) -> bool:
     )
 
 
-def dotted_names(tree: ast.AST) -> Iterator[Violation]:
+@functools.cache
+def parsed(source: str) -> list[ast.AST]:
+    """All nodes of a file."""
+    return list(ast.walk(ast.parse(source)))
+
+
+def dotted_names(source: str) -> Iterator[Violation]:
     """Every dotted name of another package that the file imports, reads, or spells out as a whole string."""
-    names = imported_names(tree)
-    for node in ast.walk(tree):
+    names = imported_names(parsed(source))
+    for node in parsed(source):
         for target in import_targets(node):
             yield node.lineno, target
         if isinstance(node, ast.Attribute | ast.Call):
@@ -83,13 +90,13 @@ def dotted_names(tree: ast.AST) -> Iterator[Violation]:
 
 
 def torch_distributed(source: str) -> Iterator[Violation]:
-    for line, name in dotted_names(ast.parse(source)):
+    for line, name in dotted_names(source):
         if f"{name}.".startswith("torch.distributed."):
             yield line, name
 
 
 def private_foreign_names(source: str) -> Iterator[Violation]:
-    for line, name in dotted_names(ast.parse(source)):
+    for line, name in dotted_names(source):
         root, *parts = name.split(".")
         if root in FOREIGN and any(re.match(r"_(?!_)", part) for part in parts):
             yield line, name
@@ -102,12 +109,11 @@ READERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "torch.jit.load", 
 
 def runs_what_it_reads(source: str) -> Iterator[Violation]:
     """What can run code that stands in a file or came from another process."""
-    tree = ast.parse(source)
-    safe = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and takes_weights_only(node)}
-    for line, name in dotted_names(tree):
+    safe = {node.lineno for node in parsed(source) if isinstance(node, ast.Call) and takes_weights_only(node)}
+    for line, name in dotted_names(source):
         if name.partition(".")[0] in LOADERS or name in READERS or (name == "torch.load" and line not in safe):
             yield line, name
-    for node in ast.walk(tree):
+    for node in parsed(source):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in UNTRUSTED:
             yield node.lineno, node.func.id
         if isinstance(node, ast.Attribute) and re.fullmatch(
@@ -129,7 +135,7 @@ def too_long(source: str) -> Iterator[Violation]:
 
 
 def rule_codes(source: str) -> Iterator[Violation]:
-    for node in ast.walk(ast.parse(source)):
+    for node in parsed(source):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"LRG\d{3}", node.value):
             yield node.lineno, node.value
 
@@ -146,11 +152,7 @@ def violations(check: Check, path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("check", "exempt", "advice"),
     [
-        (
-            torch_distributed,
-            ("distributed/exchange.py",),
-            "only exchange.py may use torch.distributed",
-        ),
+        (torch_distributed, ("distributed/exchange.py",), "only exchange.py may use torch.distributed"),
         (private_foreign_names, PRIVATE_NAMES, "only _compat.py may touch private names of Lightning or torchmetrics"),
         (runs_what_it_reads, (), "data are read as JSON or numbers, never unpickled or evaluated"),
         (too_long, PRIVATE_NAMES, "split this module by concern"),

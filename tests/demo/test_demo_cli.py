@@ -44,10 +44,7 @@ def _faked(monkeypatch: pytest.MonkeyPatch, corrected: dict[str, float], strict:
         (["demo", "--seed", "1.5"], "argument --seed: '1.5' is not a whole number from 0 to 4294967295"),
         (["demo", "--seed", "4294967296"], "'4294967296' is not a whole number from 0 to 4294967295"),
         (["demo", "--report", "r.txt"], "argument --report: 'r.txt' must end in .json or .html"),
-        (
-            ["demo", "--report", "taken.txt/r.json"],
-            "taken.txt' is not a folder",
-        ),
+        (["demo", "--report", "taken.txt/r.json"], "taken.txt' is not a folder"),
         (["demo", "--report", "taken.json"], "argument --report: 'taken.json' is a folder"),
     ],
 )
@@ -91,12 +88,7 @@ def test_a_missing_standard_library_ends_with_2_and_says_what_to_install(
     [
         (RIGHT, STOPPED, 0, "The corrected numbers are those of one process."),
         (OFF, STOPPED, 1, "FAILED: The corrected numbers are off by 2e-06, more than 1e-06."),
-        (
-            RIGHT,
-            Run("strict", RIGHT),
-            1,
-            "FAILED: Strict mode let the wrong numbers pass; it had to raise GuardError.",
-        ),
+        (RIGHT, Run("strict", RIGHT), 1, "FAILED: Strict mode let the wrong numbers pass; it had to raise GuardError."),
     ],
 )
 def test_the_exit_code_follows_the_corrected_numbers_and_strict_mode(

@@ -78,9 +78,7 @@ def test_pairs_are_first_sentences_and_sources_without_docstrings(library: Path)
     assert pairs[1] == Pair("Wait until there is something to read", "async def wait(self):\n    await self.ready")
 
 
-def test_only_documented_functions_outside_skipped_directories_are_read_and_repeats_dropped(
-    library: Path,
-) -> None:
+def test_only_documented_functions_outside_skipped_directories_are_read_and_repeats_dropped(library: Path) -> None:
     assert [pair.sentence for pair in read_corpus(library).pairs] == [
         "Read at most size bytes.",
         "Wait until there is something to read",

@@ -59,8 +59,6 @@ class Gallery(LightningModule):
 
 
 class QueryByQuery(Gallery):
-    """One update a query."""
-
     def rank_all(self, queries: dict[str, Tensor], gallery: dict[str, Tensor]) -> None:
         for number in range(len(queries["id"])):
             super().rank_all({name: column[number : number + 1] for name, column in queries.items()}, gallery)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,11 +18,10 @@ from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 from torchmetrics.wrappers import MinMaxMetric
 
-from lightning_retrieval_guard import RetrievalGuard
-
 from .evaluate import guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .programs.data import Batch, queries, rows_of
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(60)
 QUERIES = 14  # with a short last batch, which shows ids that restart
@@ -30,9 +30,9 @@ QUERIES = 14  # with a short last batch, which shows ids that restart
 class Composed(LightningModule):
     """Logs half of a recall and half of a reciprocal rank, as an object or from the hook."""
 
-    def __init__(self, fault: str, as_object: bool, guard: RetrievalGuard | None) -> None:
+    def __init__(self, fault: str, as_object: bool, ignores: bool = False) -> None:
         super().__init__()
-        self.fault, self.as_object, self.guard = fault, as_object, guard
+        self.fault, self.as_object, self.ignores = fault, as_object, ignores
         options = {"sync_on_compute": fault != "unsynced"}
         self.mrr, self.recall = RetrievalMRR(**options), RetrievalRecall(top_k=1, **options)
         self.both = 0.5 * self.mrr + 0.5 * self.recall
@@ -63,26 +63,12 @@ class Composed(LightningModule):
         self.both.reset()
 
     def log_both(self, value: Any) -> None:
-        with nullcontext() if self.guard is None else self.guard.ignore("LRG"):
+        with self.trainer.callbacks[0].ignore("LRG") if self.ignores else nullcontext():
             self.log("both", value)
 
 
-def evaluate(fault: str, as_object: bool, mode: str, ignores: bool = False) -> dict[str, Any]:
-    guard = guards(mode, {})
-    with recorded_warnings():
-        trainer = make_trainer(guard, False)
-        trainer.validate(Composed(fault, as_object, guard[0] if ignores else None), verbose=False)
-    findings = [one for each in guard for one in each.findings if one.severity != "note" and one.key == "both"]
-    return {
-        "both": float(trainer.callback_metrics["both"]),
-        "found": [(one.code, one.corrected) for one in findings],
-        "numbers": [(one.effect.logged, one.effect.reference) for one in findings if one.effect is not None],
-    }
-
-
-def values(pools: Mapping[int, Pool], world: int, *arguments: Any) -> list[dict[str, Any]]:
-    names = dict(zip(("fault", "as_object", "mode", "ignores"), arguments, strict=False))
-    return pools[world].values(f"{__name__}:evaluate", **names)
+def shown(pool: Pool, mode: str, *arguments: Any) -> list[Shown]:
+    return on_ranks(pool, partial(Composed, *arguments), mode)
 
 
 def reference() -> float:
@@ -94,39 +80,46 @@ def reference() -> float:
 
 FAULTS = {("ids", 1): "LRG301", ("ids", 2): "LRG301", ("gathered", 2): "LRG201", ("unsynced", 2): "LRG203"}
 cases = pytest.mark.parametrize(
-    ("fault", "world", "as_object"),
-    [(*case, as_object) for case in FAULTS for as_object in (True, False)],
+    ("fault", "world", "as_object"), [(*case, as_object) for case in FAULTS for as_object in (True, False)]
 )
 
 
 @cases
 def test_a_fault_of_the_parts(pools: Mapping[int, Pool], fault: str, world: int, as_object: bool) -> None:
-    plain, warned, corrected = (values(pools, world, fault, as_object, mode) for mode in ("none", "warn", "correct"))
-    assert plain[0]["both"] != pytest.approx(reference())
+    modes = ("none", "warn", "correct")
+    plain, warned, corrected = (shown(pools[world], mode, fault, as_object) for mode in modes)
+    assert plain[0].numbers["both"] != pytest.approx(reference())
     for rank in range(world):
-        assert warned[rank]["both"] == plain[rank]["both"]
-        assert warned[rank]["found"] == [(FAULTS[fault, world], False)]
-        assert corrected[rank]["both"] == pytest.approx(reference())
-        assert corrected[rank]["found"] == [(FAULTS[fault, world], True)]
-    for logged, one_device in corrected[0]["numbers"]:
-        assert (logged, one_device) == (pytest.approx(plain[0]["both"]), pytest.approx(reference()))
+        assert warned[rank].numbers == plain[rank].numbers
+        assert of_both(warned[rank]) == [(FAULTS[fault, world], False)]
+        assert corrected[rank].numbers == {"both": pytest.approx(reference())}
+        assert of_both(corrected[rank]) == [(FAULTS[fault, world], True)]
+    for finding in corrected[0].found:
+        if finding.key == "both" and finding.effect is not None:
+            numbers = pytest.approx(plain[0].numbers["both"]), pytest.approx(reference())
+            assert (finding.effect.logged, finding.effect.reference) == numbers
+
+
+def of_both(shown: Shown) -> list[tuple[str, bool]]:
+    return [(one.code, one.corrected) for one in shown.found if one.key == "both"]
 
 
 @cases
 def test_what_is_ignored_at_the_log_call_stays(
     pools: Mapping[int, Pool], fault: str, world: int, as_object: bool
 ) -> None:
-    plain, ignored = (values(pools, world, fault, as_object, *rest) for rest in (("none",), ("correct", True)))
+    plain = shown(pools[world], "none", fault, as_object)
+    ignored = shown(pools[world], "correct", fault, as_object, True)
     for one, other in zip(plain, ignored, strict=True):
-        assert (other["both"], other["found"]) == (pytest.approx(one["both"]), [])
+        assert (other.numbers, of_both(other)) == (pytest.approx(one.numbers), [])
 
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("as_object", [True, False])
 def test_right_parts(pools: Mapping[int, Pool], world: int, as_object: bool) -> None:
     for mode in ("warn", "correct", "strict"):
-        for value in values(pools, world, "none", as_object, mode):
-            assert (value["both"], value["found"]) == (pytest.approx(reference()), [])
+        for rank in shown(pools[world], mode, "none", as_object):
+            assert (rank.numbers, of_both(rank)) == ({"both": pytest.approx(reference())}, [])
 
 
 # --- metrics in metrics -----------------------------------------------------------------------------------------

@@ -41,8 +41,6 @@ class Program(LightningModule):
 
 
 class Computes(Program):
-    """A growing metric, computed in each step."""
-
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.metric = RetrievalMRR(**options)

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
 from .harness import Pool
 from .ranks import on_ranks
 
@@ -65,30 +64,14 @@ class Lone(LightningModule):
         self.log_dict({"told": self.told, "gathered": self.gathered, "right": self.right})
 
 
-def run(mode: str) -> dict[str, Any]:
-    """What this rank shows."""
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(Lone(), verbose=False)
-    return {
-        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "found": {
-            code: sorted(one.key for each in guard for one in each.findings if one.code == code)
-            for code in ("LRG203", "LRG403")
-        },
-    }
-
-
 @pytest.mark.parametrize("mode", ["warn", "correct"])
 def test_a_shard_is_reported_and_stays(pools: Mapping[int, Pool], mode: str) -> None:
-    plain = [outcome.value for outcome in pools[2].run(f"{__name__}:run", mode="none")]
-    shown = [outcome.value for outcome in pools[2].run(f"{__name__}:run", mode=mode)]
     lone = ["auroc", "in_place", "mean", "told"]
-    for rank in range(2):
+    for plain, shown in zip(on_ranks(pools[2], Lone), on_ranks(pools[2], Lone, mode), strict=True):
+        found = sorted((one.code, one.key) for one in shown.findings if one.code in ("LRG203", "LRG403"))
         # a shard has no sample twice
-        assert shown[rank]["found"] == {"LRG203": lone, "LRG403": ["gathered", "right"]}
-        assert {key: shown[rank]["values"][key] for key in lone} == {key: plain[rank]["values"][key] for key in lone}
+        assert found == [*(("LRG203", key) for key in lone), ("LRG403", "gathered"), ("LRG403", "right")]
+        assert {key: shown.numbers[key] for key in lone} == {key: plain.numbers[key] for key in lone}
 
 
 class CombinesItself(Metric):

@@ -70,8 +70,6 @@ class InHook(Search):
 
 
 class QueryByQuery(InHook):
-    """One update a query."""
-
     def on_validation_epoch_end(self) -> None:
         queries = joined(self.queries)
         documents = self.all_gather(queries)

@@ -32,8 +32,6 @@ DATA = [
 
 
 class Share(Metric):
-    """A sum divided by a count."""
-
     total: Tensor
 
     def __init__(self) -> None:

@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,9 +25,7 @@ _random = torch.Generator().manual_seed(5)
 DATA = [
     (logits, label)
     for logits, label in zip(
-        torch.randn(22, CLASSES, generator=_random),
-        torch.randint(CLASSES, (22,), generator=_random),
-        strict=True,
+        torch.randn(22, CLASSES, generator=_random), torch.randint(CLASSES, (22,), generator=_random), strict=True
     )
 ]
 
@@ -91,12 +90,18 @@ PROGRAMS: dict[str, Callable[[Tensor, Tensor], Logged]] = {
 
 
 class Program(LightningModule):
-    """Logs what a function makes of each batch."""
-
-    def __init__(self, program: str, samples: int | list[int], batch_size: int, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        program: str,
+        samples: int | list[int] = 11,
+        batch_size: int = 4,
+        sync_dist: bool = True,
+        weight: int | None = None,
+    ) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.program, self.samples, self.batch_size = PROGRAMS[program], samples, batch_size
-        self.arguments = arguments
+        self.arguments = {"sync_dist": sync_dist, "batch_size": weight}
         self.drawn: list[float] = []
 
     def val_dataloader(self) -> Any:
@@ -109,33 +114,7 @@ class Program(LightningModule):
         self.drawn.append(float(torch.rand(())))
 
 
-def run(
-    mode: str,
-    program: str,
-    samples: int | list[int],
-    batch_size: int,
-    sync_dist: bool = True,
-    weight: int | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """What this rank shows."""
-    torch.manual_seed(0)
-    module = Program(program, samples, batch_size, {"sync_dist": sync_dist, "batch_size": weight})
-    guard = guards(mode, settings)
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    found = [one for each in guard for one in each.findings if one.code == "LRG403"]
-    return {
-        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "drawn": module.drawn,
-        "found": {one.key: (one.severity.value, one.corrected, one.effect is not None) for one in found},
-    }
-
-
 class Compiled(LightningModule):
-    """A network that torch compiles."""
-
     def __init__(self) -> None:
         super().__init__()
         self.counter = CompileCounter()
@@ -156,11 +135,14 @@ def count_compilations(mode: str) -> int:
     return int(module.counter.frame_count)
 
 
-def shown(pools: Mapping[int, Pool], ranks: int, **case: Any) -> list[dict[str, Any]]:
-    """What ranks that did not fail show."""
-    outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", **case)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
+def shown(pool: Pool, mode: str, *program: Any, max_held_mb: float = 256, **options: Any) -> list[Shown]:
+    settings = {"max_held_mb": max_held_mb}
+    return on_ranks(pool, functools.partial(Program, *program, **options), mode, ["drawn"], guard_options=settings)
+
+
+def found(shown: Shown) -> dict[str | None, tuple[str, bool, bool]]:
+    findings = [one for one in shown.findings if one.code == "LRG403"]
+    return {one.key: (one.severity.value, one.corrected, one.effect is not None) for one in findings}
 
 
 # 6 samples a rank: the last batch is whole, is short, holds the repeated sample alone, and is the first one
@@ -172,47 +154,42 @@ CASES = [(2, 11, 2), (2, 11, 4), (2, 11, 5), (2, 11, 6), (3, 22, 3), (3, 22, 7)]
 def test_a_mean_over_samples_is_that_of_one_device(
     pools: Mapping[int, Pool], ranks: int, samples: int, batch_size: int, sync_dist: bool
 ) -> None:
-    case = {"program": "means", "samples": samples, "batch_size": batch_size, "sync_dist": sync_dist}
-    [alone] = shown(pools, 1, mode="none", **case)
-    plain = shown(pools, ranks, mode="none", **case)
-    for one, other in zip(plain, shown(pools, ranks, mode="correct", **case), strict=True):
-        assert other["values"] == pytest.approx(alone["values"], rel=1e-5)
-        assert other["drawn"] == one["drawn"]
-        assert other["found"] == dict.fromkeys(alone["values"], ("warning", True, True))
-    assert plain[0]["values"]["loss"] != pytest.approx(alone["values"]["loss"], rel=1e-3)
-    for one, other in zip(plain, shown(pools, ranks, mode="warn", **case), strict=True):
-        assert (other["values"], other["drawn"]) == (one["values"], one["drawn"])
+    case = "means", samples, batch_size, sync_dist
+    [alone] = shown(pools[1], "none", *case)
+    plain = shown(pools[ranks], "none", *case)
+    for one, other in zip(plain, shown(pools[ranks], "correct", *case), strict=True):
+        assert other.numbers == pytest.approx(alone.numbers, rel=1e-5)
+        assert other.kept == one.kept
+        assert found(other) == dict.fromkeys(alone.numbers, ("warning", True, True))
+    assert plain[0].numbers["loss"] != pytest.approx(alone.numbers["loss"], rel=1e-3)
+    for one, other in zip(plain, shown(pools[ranks], "warn", *case), strict=True):
+        assert (other.numbers, other.kept) == (one.numbers, one.kept)
 
 
 def test_wrong_batch_sizes_and_a_repeated_sample_are_mended_together(pools: Mapping[int, Pool]) -> None:
-    case = {"program": "means", "samples": 11, "batch_size": 4}
-    [alone] = shown(pools, 1, mode="none", **case)
-    for rank in shown(pools, 2, mode="correct", **case, weight=4):
-        assert rank["values"] == pytest.approx(alone["values"], rel=1e-5)
+    [alone] = shown(pools[1], "none", "means")
+    for rank in shown(pools[2], "correct", "means", weight=4):
+        assert rank.numbers == pytest.approx(alone.numbers, rel=1e-5)
 
 
 @pytest.mark.parametrize("program", ["other_numbers", "reordered", "whole_numbers", "written_over"])
 def test_what_is_no_mean_over_samples_stays(pools: Mapping[int, Pool], program: str) -> None:
-    case = {"program": program, "samples": 11, "batch_size": 4}
-    plain = shown(pools, 2, mode="none", **case)
-    for one, other in zip(plain, shown(pools, 2, mode="correct", **case), strict=True):
-        assert other["values"] == one["values"]
-        assert other["found"] == dict.fromkeys(one["values"], ("warning", False, False))
+    for one, other in zip(*(shown(pools[2], mode, program) for mode in ("none", "correct")), strict=True):
+        assert other.numbers == one.numbers
+        assert found(other) == dict.fromkeys(one.numbers, ("warning", False, False))
 
 
 def test_what_takes_too_much_memory_is_not_kept(pools: Mapping[int, Pool]) -> None:
-    case = {"program": "means", "samples": 11, "batch_size": 4}
-    plain = shown(pools, 2, mode="none", **case)
-    for one, other in zip(plain, shown(pools, 2, mode="correct", **case, max_held_mb=1e-6), strict=True):
-        assert other["values"] == one["values"]
+    plain, limited = shown(pools[2], "none", "means"), shown(pools[2], "correct", "means", max_held_mb=1e-6)
+    assert [rank.numbers for rank in limited] == [rank.numbers for rank in plain]
 
 
 def test_each_dataloader_is_padded_by_itself(pools: Mapping[int, Pool]) -> None:
-    case = {"program": "means", "samples": [20, 21, 18], "batch_size": 4}
-    [alone] = shown(pools, 1, mode="none", **case)
-    for rank in shown(pools, 2, mode="correct", **case):
-        assert rank["values"] == pytest.approx(alone["values"], rel=1e-5)
-        assert set(rank["found"]) == {name for name in alone["values"] if name.endswith("/dataloader_idx_1")}
+    case = "means", [20, 21, 18]
+    [alone] = shown(pools[1], "none", *case)
+    for rank in shown(pools[2], "correct", *case):
+        assert rank.numbers == pytest.approx(alone.numbers, rel=1e-5)
+        assert set(found(rank)) == {name for name in alone.numbers if name.endswith("/dataloader_idx_1")}
 
 
 def test_a_compiled_module_is_compiled_no_more_often_than_without_the_guard(pools: Mapping[int, Pool]) -> None:

@@ -104,8 +104,6 @@ class BothDirections(Program):
 
 
 class AtOnce(Program):
-    """The same in one update."""
-
     def evaluate(self, batch: Tensor, batch_idx: int) -> None:
         self.mrr.update(*at_once(batch, torch.arange(2 * len(batch))))
 

@@ -18,7 +18,7 @@ from lightning_retrieval_guard import RetrievalGuard
 
 from .counting import Step, counted_collectives
 from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -75,8 +75,6 @@ class OwnMerge(Metric):
 
 
 class Holding(Metric):
-    """Holds what cannot be sent."""
-
     things: list[Any]
 
     def __init__(self) -> None:
@@ -161,16 +159,10 @@ def run(share: str, mode: str, bare: bool = False) -> dict[str, Any]:
     }
 
 
-def values_of(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """What ranks that did not fail show."""
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    return [outcome.value for outcome in outcomes]
-
-
 @pytest.fixture(scope="module")
 def reference(pools: Mapping[int, Pool]) -> dict[str, float]:
     """The values on one device, without a guard."""
-    [shown] = values_of(pools[1].run(f"{__name__}:run", share="even", mode="none"))
+    [shown] = pools[1].values(f"{__name__}:run", share="even", mode="none")
     assert len(shown["values"]) == 9
     return shown["values"]
 
@@ -179,7 +171,7 @@ def reference(pools: Mapping[int, Pool]) -> dict[str, float]:
 def test_uneven_ranks_show_the_numbers_of_one_device(
     pools: Mapping[int, Pool], reference: dict[str, float], share: str
 ) -> None:
-    shown = values_of(pools[2].run(f"{__name__}:run", share=share, mode="correct"))
+    shown = pools[2].values(f"{__name__}:run", share=share, mode="correct")
     assert shown[0]["values"] == pytest.approx(reference, rel=1e-6)
     assert all(one["is_kept"] and not one["said"] for one in shown)
     if share == "uneven":
@@ -193,9 +185,9 @@ def test_uneven_ranks_show_the_numbers_of_one_device(
 
 
 def test_even_ranks_are_left_to_torchmetrics(pools: Mapping[int, Pool]) -> None:
-    plain = values_of(pools[2].run(f"{__name__}:run", share="even", mode="none"))
+    plain = pools[2].values(f"{__name__}:run", share="even", mode="none")
     for mode, more in (("warn", 3), ("correct", 3)):
-        shown = values_of(pools[2].run(f"{__name__}:run", share="even", mode=mode))
+        shown = pools[2].values(f"{__name__}:run", share="even", mode=mode)
         for one, other in zip(plain, shown, strict=True):
             assert one["values"] == other["values"]
             assert not other["found"]
@@ -203,8 +195,8 @@ def test_even_ranks_are_left_to_torchmetrics(pools: Mapping[int, Pool]) -> None:
 
 
 def test_all_of_them_take_two_more_collectives(pools: Mapping[int, Pool]) -> None:
-    bare = values_of(pools[2].run(f"{__name__}:run", share="empty", mode="correct", bare=True))
-    fed = values_of(pools[2].run(f"{__name__}:run", share="empty", mode="correct"))
+    bare = pools[2].values(f"{__name__}:run", share="empty", mode="correct", bare=True)
+    fed = pools[2].values(f"{__name__}:run", share="empty", mode="correct")
     assert [one["collectives"] for one in fed] == [one["collectives"] + 2 for one in bare]
 
 
@@ -249,7 +241,7 @@ def run_unmergeable(max_held_mb: float) -> list[tuple[str, str, bool]]:
 
 
 def test_what_cannot_be_merged_is_named(pools: Mapping[int, Pool]) -> None:
-    for findings in values_of(pools[2].run(f"{__name__}:run_unmergeable", max_held_mb=256)):
+    for findings in pools[2].values(f"{__name__}:run_unmergeable", max_held_mb=256):
         assert (
             "holding",
             " cannot be merged: it holds a thing of type dict, which cannot be sent to other ranks.",

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalMRR
 
 from tests.programs.expectations import Program, read_programs
 from tests.programs.runs import Runs, numbers_of, off
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
 from .programs.base import QueryProgram
 from .programs.data import Batch, rows_of
 from .programs.programs import LossProgram
-from .test_matrix import codes, guard_warnings, values
+from .ranks import TARGET, Shown, on_ranks
+from .test_matrix import codes
 
 WORLD = 2
 PROGRAMS = read_programs()
@@ -62,20 +62,25 @@ def test_uneven_updates_are_silent_and_still_combined(runs: Runs) -> None:
 # --- ranks decide together --------------------------------------------------------------------------------------
 
 
+def quiet(module: LightningModule, code: str, ranks: tuple[int, ...]) -> Any:
+    """A block of the guard on some ranks."""
+    on_this = module.global_rank in ranks and module.trainer.callbacks
+    return module.trainer.callbacks[0].ignore(code) if on_this else contextlib.nullcontext()
+
+
 class OnSomeRanks(LossProgram):
     """The call stands in a block of the guard on some ranks."""
 
-    ranks: tuple[int, ...] = ()
-    quiet: Any = contextlib.nullcontext
+    def __init__(self, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(WORLD)
+        self.ranks = ranks
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with self.quiet("LRG203") if self.global_rank in self.ranks else contextlib.nullcontext():
+        with quiet(self, "LRG203", self.ranks):
             self.log("loss", batch["loss"].mean())
 
 
 class Commented(LossProgram):
-    """Every rank has the comment."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log(
             "loss",
@@ -86,22 +91,17 @@ class Commented(LossProgram):
 class UnevenlyFed(QueryProgram):
     """A metric that one rank updates more often, and that nobody logs."""
 
-    ranks: tuple[int, ...] = ()
-    quiet: Any = contextlib.nullcontext
-
-    def __init__(self, devices: int) -> None:
-        super().__init__(devices)
-        self.metrics = torch.nn.ModuleDict({"mrr": RetrievalMRR()})
+    def __init__(self, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(WORLD)
+        self.metrics, self.ranks = torch.nn.ModuleDict({"mrr": RetrievalMRR()}), ranks
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with self.quiet("LRG205") if self.global_rank in self.ranks else contextlib.nullcontext():
+        with quiet(self, "LRG205", self.ranks):
             for _ in range(1 + self.global_rank):
                 self.metrics["mrr"].update(*rows_of(batch))
 
 
 class UnevenlyFedUnderAComment(UnevenlyFed):
-    """The comment stands at the update."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for _ in range(1 + self.global_rank):
             self.metrics["mrr"].update(*rows_of(batch))  # lrg: ignore[LRG205]
@@ -128,81 +128,64 @@ class RestartingInTwoKeys(QueryProgram):
             metric.reset()
 
 
-def validate(program: str, mode: str, ranks: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Validate on this rank."""
-    module = globals()[program](int(os.environ["WORLD_SIZE"]))
-    guard = guards(mode, {})
-    if guard:
-        module.ranks, module.quiet = ranks, guard[0].ignore
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings() as warned:
-        [returned] = trainer.validate(module, verbose=False) or [{}]
-    return {
-        "returned": returned,
-        "warnings": warned,
-        "findings": [finding.to_dict() for each in guard for finding in each.findings],
-    }
-
-
-def outcomes_of(pools: Mapping[int, Pool], program: str, mode: str, **options: Any) -> list[Outcome]:
-    return pools[WORLD].run(f"{__name__}:validate", program=program, mode=mode, **options)
+def codes_of(shown: Shown, severity: str) -> set[str]:
+    return {one.code for one in shown.findings if one.severity == severity}
 
 
 @pytest.mark.parametrize(
     ("ranks", "silent"), [((), False), ((0,), False), ((1,), False), ((0, 1), True)], ids=["none", "0", "1", "all"]
 )
-def test_a_block_on_some_ranks_is_not_enough(pools: Mapping[int, Pool], ranks: tuple[int, ...], silent: bool) -> None:
-    without = [value["returned"]["loss"] for value in values(outcomes_of(pools, "OnSomeRanks", "none"))]
+def test_a_block_on_some_ranks_is_not_enough(pool: Pool, ranks: tuple[int, ...], silent: bool) -> None:
+    without = [shown.numbers["loss"] for shown in on_ranks(pool, OnSomeRanks)]
     assert without[0] != without[1]
-    of_ranks = values(outcomes_of(pools, "OnSomeRanks", "correct", ranks=ranks))
-    numbers = [value["returned"]["loss"] for value in of_ranks]
-    for value in of_ranks:
-        assert (codes(value["findings"], "error") == {"LRG203"}) != silent
+    of_ranks = on_ranks(pool, partial(OnSomeRanks, ranks), "correct")
+    numbers = [shown.numbers["loss"] for shown in of_ranks]
+    for shown in of_ranks:
+        assert (codes_of(shown, "error") == {"LRG203"}) != silent
     if silent:
         assert numbers == without
     else:
         assert numbers[0] == numbers[1]
         assert numbers[0] not in without
-    unused = [[one["line"] for one in value["findings"] if one["code"] == "LRG902"] for value in of_ranks]
-    assert [bool(lines) for lines in unused] == [rank in ranks and not silent for rank in range(WORLD)]
+    unused = [any(one.code == "LRG902" for one in shown.findings) for shown in of_ranks]
+    assert unused == [rank in ranks and not silent for rank in range(WORLD)]
 
 
 @pytest.mark.parametrize("ranks", [(0,), (1,)], ids=str)
-def test_strict_raises_on_every_rank_where_one_does_not_silence(
-    pools: Mapping[int, Pool], ranks: tuple[int, ...]
-) -> None:
-    for outcome in outcomes_of(pools, "OnSomeRanks", "strict", ranks=ranks):
+def test_strict_raises_on_every_rank_where_one_does_not_silence(pool: Pool, ranks: tuple[int, ...]) -> None:
+    for outcome in pool.run(TARGET, program=partial(OnSomeRanks, ranks), mode="strict"):
         assert outcome.status == "raised", str(outcome)
         assert "LRG203" in outcome.error
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])
-def test_a_comment_on_every_rank(pools: Mapping[int, Pool], mode: str) -> None:
-    without = [value["returned"] for value in values(outcomes_of(pools, "Commented", "none"))]
-    for value, expected in zip(values(outcomes_of(pools, "Commented", mode)), without, strict=True):
-        assert value["returned"] == expected
-        assert not value["findings"]
+def test_a_comment_on_every_rank(pool: Pool, mode: str) -> None:
+    program = partial(Commented, WORLD)
+    for plain, shown in zip(on_ranks(pool, program), on_ranks(pool, program, mode), strict=True):
+        assert (shown.numbers, shown.findings) == (plain.numbers, [])
 
 
 @pytest.mark.parametrize(
-    ("program", "ranks", "silent"),
+    ("program", "silent"),
     [
-        ("UnevenlyFed", (), False),
-        ("UnevenlyFed", (1,), False),
-        ("UnevenlyFed", (0, 1), True),
-        ("UnevenlyFedUnderAComment", (), True),
+        (partial(UnevenlyFed), False),
+        (partial(UnevenlyFed, (1,)), False),
+        (partial(UnevenlyFed, (0, 1)), True),
+        (partial(UnevenlyFedUnderAComment), True),
     ],
+    ids=["none", "1", "all", "comment"],
 )
-def test_a_finding_at_an_update(pools: Mapping[int, Pool], program: str, ranks: tuple[int, ...], silent: bool) -> None:
-    for value in values(outcomes_of(pools, program, "warn", ranks=ranks)):
-        findings = [one for one in value["findings"] if one["code"] == "LRG205"]
-        assert [one["hook"] for one in findings] == ([] if silent else ["update"])
-        assert not (silent and guard_warnings(value))
+def test_a_finding_at_an_update(pool: Pool, program: Any, silent: bool) -> None:
+    for shown in on_ranks(pool, program, "warn"):
+        findings = [one for one in shown.findings if one.code == "LRG205"]
+        assert [one.hook for one in findings] == ([] if silent else ["update"])
+        assert not (silent and shown.said)
 
 
-def test_one_of_two_keys_is_left_alone(pools: Mapping[int, Pool]) -> None:
-    plain = values(outcomes_of(pools, "RestartingInTwoKeys", "none"))[0]["returned"]
-    for value in values(outcomes_of(pools, "RestartingInTwoKeys", "correct")):
-        assert value["returned"]["quiet"] == pytest.approx(plain["quiet"], abs=1e-6)
-        assert value["returned"]["loud"] != pytest.approx(plain["loud"], abs=1e-3)
-        assert {(one["code"], one["key"]) for one in value["findings"]} == {("LRG301", "loud")}
+def test_one_of_two_keys_is_left_alone(pool: Pool) -> None:
+    program = partial(RestartingInTwoKeys, WORLD)
+    plain = on_ranks(pool, program)[0].numbers
+    for shown in on_ranks(pool, program, "correct"):
+        assert shown.numbers["quiet"] == pytest.approx(plain["quiet"], abs=1e-6)
+        assert shown.numbers["loud"] != pytest.approx(plain["loud"], abs=1e-3)
+        assert {(one.code, one.key) for one in shown.findings} == {("LRG301", "loud")}

@@ -22,8 +22,6 @@ pytestmark = pytest.mark.timeout(90)
 
 
 class OwnCompute(RetrievalMRR):
-    """Makes of its rows what it likes."""
-
     def compute(self) -> Tensor:
         return super().compute() + len(self.preds)
 

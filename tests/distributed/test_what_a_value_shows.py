@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -37,8 +37,6 @@ class Program(LightningModule):
 
 
 class Hook(Program):
-    """Feeds its metric at the end of the epoch."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric: Any = RetrievalRecall(top_k=1)
@@ -78,8 +76,6 @@ class ChangesUnfed(Hook):
 
 
 class ChangesInStep(Program):
-    """The value of `forward()` at each cut-off."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric: Any = RetrievalRecall(top_k=1)
@@ -122,42 +118,25 @@ class OnceInTheMiddle(Program):
             self.log("part", value)
 
 
-RIGHT: dict[str, type[Program]] = {
-    program.__name__: program for program in (GrowsInHook, ChangesInHook, ChangesUnfed, ChangesInStep, ResetFirst)
-}
+RIGHT = (GrowsInHook, ChangesInHook, ChangesUnfed, ChangesInStep, ResetFirst)
 
 
-def run(mode: str, program: str) -> dict[str, Any]:
-    """What this rank shows."""
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder(), use_distributed_sampler=program != "ResetFirst")
-    with recorded_warnings():
-        trainer.validate((RIGHT | {OnceInTheMiddle.__name__: OnceInTheMiddle})[program](), verbose=False)
-    return {
-        "values": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "found": {one.code for each in guard for one in each.findings if one.is_serious},
-    }
-
-
-def shown(pools: Mapping[int, Pool], ranks: int, **case: Any) -> dict[str, Any]:
-    """What rank zero shows, where no rank failed."""
-    outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", **case)
-    assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-    result: dict[str, Any] = outcomes[0].value
-    return result
+def shown(pools: Mapping[int, Pool], ranks: int, program: type[Program], mode: str) -> Shown:
+    """What rank zero shows."""
+    return on_ranks(pools[ranks], program, mode, use_distributed_sampler=program is not ResetFirst)[0]
 
 
 @pytest.mark.parametrize("program", RIGHT)
-def test_a_right_number_stays(pools: Mapping[int, Pool], program: str) -> None:
-    plain = shown(pools, 1, mode="none", program=program)["values"]
+def test_a_right_number_stays(pools: Mapping[int, Pool], program: type[Program]) -> None:
+    plain = shown(pools, 1, program, "none")
     for ranks in (1, 2):
         for mode in ("warn", "correct"):
-            result = shown(pools, ranks, mode=mode, program=program)
-            assert result["values"] == pytest.approx(plain, rel=1e-6)
-            assert not result["found"]
+            result = shown(pools, ranks, program, mode)
+            assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+            assert not result.found
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_what_one_device_would_have_seen_by_then_is_not_known(pools: Mapping[int, Pool], ranks: int) -> None:
-    plain, corrected = (shown(pools, ranks, mode=mode, program="OnceInTheMiddle") for mode in ("none", "correct"))
-    assert corrected == plain
+    plain, corrected = (shown(pools, ranks, OnceInTheMiddle, mode) for mode in ("none", "correct"))
+    assert (corrected.numbers, corrected.found) == (plain.numbers, [])

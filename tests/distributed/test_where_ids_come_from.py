@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.retrieval import RetrievalMRR
 
-from .evaluate import Recorder, guards, make_trainer, recorded_warnings
-from .harness import Outcome, Pool
+from .harness import Pool
+from .ranks import Shown, on_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -69,8 +69,6 @@ class Pair(Program):
 
 
 class Small(Program):
-    """Ids in a dtype of few bits."""
-
     def sample(self, index: int) -> Any:
         return {"index": index, "question": QUESTION[index].to(torch.int16)}
 
@@ -82,8 +80,6 @@ class Small(Program):
 
 
 class Floats(Small):
-    """Ids that came as floats, as from a table."""
-
     def sample(self, index: int) -> Any:
         return {"index": index, "question": QUESTION[index].double()}
 
@@ -144,8 +140,6 @@ class LookedInHook(Looked):
 
 
 class Texts(Program):
-    """Ids that are looked up by a text."""
-
     def __init__(self) -> None:
         super().__init__()
         self.numbers: dict[str, int] = {name: number for number, name in enumerate(dict.fromkeys(NAMES))}
@@ -284,114 +278,84 @@ class OnRank(Program):
         return torch.arange(len(batch)) + self.seen
 
 
-OF_THE_DATA: dict[str, type[Program]] = {
-    program.__name__: program
-    for program in (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Looked, LookedInHook, Texts)
-}
-COUNTED: dict[str, type[Program]] = {program.__name__: program for program in (InBatch, OnRank)}
-IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (Position, Distinct)}
-SPARSE: dict[str, type[Program]] = {
-    program.__name__: program for program in (SparseArange, SparseNonzero, SparseWhere, SparseLengths, SparseList)
-}
-SPARSE_IN_DOUBT: dict[str, type[Program]] = {program.__name__: program for program in (SparseInBatches, SparseOnRank)}
-PROGRAMS = {
-    **{program.__name__: program for program in (Sparse, SparseInHook, PoolOfRank, Parts)},
-    **OF_THE_DATA, **COUNTED, **IN_DOUBT, **SPARSE, **SPARSE_IN_DOUBT,
-}  # fmt: skip
+OF_THE_DATA = (Pair, Small, Floats, OwnCollate, TwoRounds, Derived, Looked, LookedInHook, Texts)
 
 
-def run(mode: str, program: str) -> dict[str, Any]:
-    """What this rank shows."""
-    module = PROGRAMS[program]()
-    guard = guards(mode, {})
-    trainer = make_trainer(guard, Recorder())
-    with recorded_warnings():
-        trainer.validate(module, verbose=False)
-    findings = [one for each in guard for one in each.findings if one.is_serious]
-    return {
-        "mrr": float(trainer.callback_metrics["mrr"]),
-        "found": {one.code: one.severity.value for one in findings},
-        "corrected": any(one.corrected for one in findings),
-    }
+def shown(pools: Mapping[int, Pool], ranks: int, program: type[Program], *modes: str) -> list[Shown]:
+    """What rank zero shows in each mode."""
+    return [on_ranks(pools[ranks], program, mode)[0] for mode in modes]
 
 
-@pytest.fixture
-def shown(pools: Mapping[int, Pool]) -> Callable[[int, str, str], dict[str, Any]]:
-    """What rank zero shows, where no rank failed."""
-
-    def show(ranks: int, mode: str, program: str) -> dict[str, Any]:
-        outcomes: list[Outcome] = pools[ranks].run(f"{__name__}:run", mode=mode, program=program)
-        assert all(outcome.ok for outcome in outcomes), "\n".join(map(str, outcomes))
-        result: dict[str, Any] = outcomes[0].value
-        return result
-
-    return show
+def levels(shown: Shown) -> dict[str, str]:
+    return {one.code: one.severity.value for one in shown.found}
 
 
 @pytest.mark.parametrize("program", OF_THE_DATA)
-def test_ids_of_the_data_stay(shown: Callable[..., dict[str, Any]], program: str) -> None:
+def test_ids_of_the_data_stay(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
-        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
-        assert not result["corrected"]
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+        assert not any(corrected for _, corrected in result.corrected)
         # nothing shows that these are not counted
-        in_doubt = ranks == 2 and program == "Texts"
-        assert result["found"] == ({"LRG301": "warning"} if in_doubt else {})
+        assert levels(result) == ({"LRG301": "warning"} if ranks == 2 and program is Texts else {})
 
 
-@pytest.mark.parametrize("program", COUNTED)
-def test_ids_that_were_counted_are_told_apart(shown: Callable[..., dict[str, Any]], program: str) -> None:
+@pytest.mark.parametrize("program", [InBatch, OnRank])
+def test_ids_that_were_counted_are_told_apart(pools: Mapping[int, Pool], program: type[Program]) -> None:
     rank = 1 + (SCORES.gather(1, RELEVANT[:, None]) < SCORES).sum(dim=1)
     for ranks in (1, 2):
-        result = shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(float((1 / rank).mean()), rel=1e-6)
-        if ranks == 2 or program == "InBatch":
-            assert result["found"] == {"LRG301": "error"}
+        [result] = shown(pools, ranks, program, "correct")
+        assert result.numbers == {"mrr": pytest.approx(float((1 / rank).mean()), rel=1e-6)}
+        if ranks == 2 or program is InBatch:
+            assert levels(result) == {"LRG301": "error"}
 
 
-@pytest.mark.parametrize("program", IN_DOUBT)
-def test_positions_are_no_ids_of_the_data(shown: Callable[..., dict[str, Any]], program: str) -> None:
+@pytest.mark.parametrize("program", [Position, Distinct])
+def test_positions_are_no_ids_of_the_data(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
-        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
-        assert result["found"] == {"LRG301": "warning"}
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+        assert levels(result) == {"LRG301": "warning"}
 
 
-@pytest.mark.parametrize("program", SPARSE)
-def test_ids_restart_though_queries_lack_a_relevant_row(shown: Callable[..., dict[str, Any]], program: str) -> None:
-    right = shown(1, "none", "Sparse")["mrr"]
+@pytest.mark.parametrize("program", [SparseArange, SparseNonzero, SparseWhere, SparseLengths, SparseList])
+def test_ids_restart_though_queries_lack_a_relevant_row(pools: Mapping[int, Pool], program: type[Program]) -> None:
+    [right] = shown(pools, 1, Sparse, "none")
     for ranks in (1, 2):
-        assert shown(ranks, "none", program)["mrr"] != pytest.approx(right, abs=1e-3)
-        result = shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(right, rel=1e-6)
-        assert (result["found"]["LRG301"], result["corrected"]) == ("error", True)
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert plain.numbers["mrr"] != pytest.approx(right.numbers["mrr"], abs=1e-3)
+        assert result.numbers == pytest.approx(right.numbers, rel=1e-6)
+        assert result.corrected == [("LRG301", True)]
 
 
-def test_a_hook_that_counts_the_samples_of_its_rank(shown: Callable[..., dict[str, Any]]) -> None:
-    assert shown(1, "none", "SparseInHook") == shown(1, "strict", "SparseInHook") == shown(1, "none", "Sparse")
-    result = shown(2, "correct", "SparseInHook")
-    assert result["mrr"] == pytest.approx(shown(1, "none", "Sparse")["mrr"], rel=1e-6)
-    assert (result["found"], result["corrected"]) == ({"LRG301": "error"}, True)
+def test_a_hook_that_counts_the_samples_of_its_rank(pools: Mapping[int, Pool]) -> None:
+    [right] = shown(pools, 1, Sparse, "none")
+    plain, strict = shown(pools, 1, SparseInHook, "none", "strict")
+    assert plain.numbers == strict.numbers == right.numbers
+    [result] = shown(pools, 2, SparseInHook, "correct")
+    assert result.numbers == pytest.approx(right.numbers, rel=1e-6)
+    assert result.corrected == [("LRG301", True)]
 
 
-def test_counted_queries_against_the_samples_of_their_rank_are_in_doubt(shown: Callable[..., dict[str, Any]]) -> None:
+def test_counted_queries_against_the_samples_of_their_rank_are_in_doubt(pools: Mapping[int, Pool]) -> None:
     """They may be queries that all ranks have, each against its share of a corpus."""
-    plain, result = (shown(2, mode, "PoolOfRank") for mode in ("none", "correct"))
-    assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
-    assert (result["found"], result["corrected"]) == ({"LRG301": "warning"}, False)
-    assert not shown(1, "strict", "PoolOfRank")["found"]
+    plain, result = shown(pools, 2, PoolOfRank, "none", "correct")
+    assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
+    assert (levels(result), result.corrected) == ({"LRG301": "warning"}, [("LRG301", False)])
+    assert not shown(pools, 1, PoolOfRank, "strict")[0].found
 
 
-@pytest.mark.parametrize("program", SPARSE_IN_DOUBT)
-def test_with_less_evidence_the_number_stays(shown: Callable[..., dict[str, Any]], program: str) -> None:
+@pytest.mark.parametrize("program", [SparseInBatches, SparseOnRank])
+def test_with_less_evidence_the_number_stays(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
-        plain, result = shown(ranks, "none", program), shown(ranks, "correct", program)
-        assert result["mrr"] == pytest.approx(plain["mrr"], rel=1e-6)
+        plain, result = shown(pools, ranks, program, "none", "correct")
+        assert result.numbers == pytest.approx(plain.numbers, rel=1e-6)
         # on one device the numbers of a rank are unique
-        found = {} if (ranks, program) == (1, "SparseOnRank") else {"LRG301": "warning"}
-        assert (result["found"], result["corrected"]) == (found, False)
+        in_doubt = (ranks, program) != (1, SparseOnRank)
+        assert result.corrected == ([("LRG301", False)] if in_doubt else [])
+        assert levels(result) == ({"LRG301": "warning"} if in_doubt else {})
 
 
-@pytest.mark.parametrize("program", ["Sparse", "Parts"])
-def test_ids_that_go_on_are_right(shown: Callable[..., dict[str, Any]], program: str) -> None:
-    assert not shown(1, "strict", program)["found"]
+@pytest.mark.parametrize("program", [Sparse, Parts])
+def test_ids_that_go_on_are_right(pools: Mapping[int, Pool], program: type[Program]) -> None:
+    assert not shown(pools, 1, program, "strict")[0].found

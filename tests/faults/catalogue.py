@@ -82,10 +82,7 @@ FAULTS = [
     Fault(
         "RaisesInCompute",
         "an exception in `compute` on one rank",
-        {
-            "plain": "rank 1: OnPurpose; others: right number",
-            "correct": "rank 1: OnPurpose; others: right number",
-        },
+        {"plain": "rank 1: OnPurpose; others: right number", "correct": "rank 1: OnPurpose; others: right number"},
     ),
     Fault(
         "KilledInStep", "a rank killed in a step", {"plain": "rank 1: killed; others: RuntimeError", "correct": _MISSED}
@@ -154,10 +151,7 @@ FAULTS = [
     Fault(
         "MissingKeySilenced",
         "the same, and LRG206 is ignored",
-        {
-            "plain": f"rank 1: right number; others: {WAITS}",
-            "correct": f"rank 1: right number; others: {WAITS}",
-        },
+        {"plain": f"rank 1: right number; others: {WAITS}", "correct": f"rank 1: right number; others: {WAITS}"},
         several=False,
     ),
     Fault(

@@ -144,3 +144,10 @@ def make_trainer(*callbacks: Any, package: ModuleType = lightning, **options: An
 
 def floats(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
+
+
+def board(folder: str) -> Any:
+    """What a TensorBoard logger has written."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(folder).Reload()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -44,45 +43,7 @@ def refused(guard: RetrievalGuard, error: type[Exception], match: str) -> int:
     return batches.begun
 
 
-# --- arguments --------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_mode() -> None:
-    with pytest.raises(ValueError, match=r"mode='loud' is not one of 'warn', 'correct', 'strict'"):
-        RetrievalGuard(mode="loud")  # type: ignore[arg-type]
-
-
-def test_an_unknown_scope() -> None:
-    with pytest.raises(ValueError, match=r"query_scope='all' is not one of 'auto', 'global', 'batch'"):
-        RetrievalGuard(query_scope="all")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["select", "ignore"])
-@pytest.mark.parametrize("codes", [["LRG999"], ["LRG2", "E501"], [""]])
-def test_an_unknown_code(name: str, codes: list[str]) -> None:
-    with pytest.raises(ValueError, match=f"{name} holds .* Known codes: LRG101, .*LRG901") as caught:
-        RetrievalGuard(**{name: codes})
-    assert repr(codes[-1]) in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["select", "ignore"])
-def test_a_code_that_is_no_sequence(name: str) -> None:
-    with pytest.raises(TypeError, match=f"{name}='LRG2' must be a sequence of rule codes"):
-        RetrievalGuard(**{name: "LRG2"})
-
-
-def test_a_report_of_an_unknown_kind() -> None:
-    with pytest.raises(ValueError, match=r"report='report.txt' must end in .json or .html"):
-        RetrievalGuard(report="report.txt")
-
-
 # --- the report's path, found at set-up -------------------------------------------------------------------------
-
-
-def test_a_report_below_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    guard = RetrievalGuard(report=tmp_path / "file" / "report.json")
-    assert refused(guard, ValueError, "file' is not a folder") == 0
 
 
 def test_a_report_that_is_a_folder(tmp_path: Path) -> None:
@@ -91,22 +52,7 @@ def test_a_report_that_is_a_folder(tmp_path: Path) -> None:
     assert refused(RetrievalGuard(report=folder), ValueError, "is a folder") == 0
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_report_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
-    """As far as the operating system tells; the superuser may write anywhere, so the answer is given here."""
-    report = tmp_path / "report.json"
-    if exists:
-        report.write_text("{}")
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert refused(RetrievalGuard(report=report), ValueError, "cannot be written: no permission") == 0
-
-
 # --- batch_size_fn ----------------------------------------------------------------------------------------------
-
-
-def test_a_batch_size_fn_that_cannot_be_called() -> None:
-    with pytest.raises(TypeError, match="batch_size_fn=12 cannot be called"):
-        RetrievalGuard(batch_size_fn=12)  # type: ignore[arg-type]
 
 
 def raises(batch: Any) -> int:
@@ -119,12 +65,8 @@ def raises(batch: Any) -> int:
     [
         (raises, r"batch_size_fn 'raises' raised KeyError: 'no such key'.*must return the number of samples"),
         (lambda batch: len(batch["query"]) / 1, r"batch_size_fn '.*<lambda>' returned 7.0 \(float\).*as an int"),
-        (lambda batch: torch.tensor(6), r"returned tensor\(6\) \(Tensor\).*call int"),
-        (lambda batch: None, r"returned None \(NoneType\)"),
-        (lambda batch: True, r"returned True \(bool\)"),
-        (lambda batch: -1, r"returned -1 \(int\).*int of 0 or more"),
     ],
-    ids=["raises", "float", "tensor", "None", "bool", "negative"],
+    ids=["raises", "float"],
 )
 def test_a_bad_batch_size_fn(mode: Any, function: Callable[[Any], Any], match: str) -> None:
     """It is the user's error, not the guard's: the run ends, in every mode, in its first batch."""
@@ -163,8 +105,6 @@ class BadUpdate(Right):
 
 
 class Unlucky(RetrievalMRR):
-    """Raises the error it was given."""
-
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
@@ -174,8 +114,6 @@ class Unlucky(RetrievalMRR):
 
 
 class BadCompute(Right):
-    """Its metric cannot be computed."""
-
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.metric = Unlucky(error)

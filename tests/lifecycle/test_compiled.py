@@ -43,15 +43,11 @@ def run(method: str, compiled: Any, mode: str | None) -> tuple[dict[str, float],
 
 
 class Forward(Restarting):
-    """Logs what `forward()` of the metric returns."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mrr", self.metric(*rows_of(batch, restarting_ids(batch))), batch_size=len(batch["query"]))
 
 
 class MadeInStep(Restarting):
-    """Makes a metric in each step."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         metric = RetrievalMRR()
         metric.update(*rows_of(batch))

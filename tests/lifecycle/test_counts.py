@@ -16,7 +16,7 @@ from tests.distributed.evaluate import Recorder
 from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch, rows_of
 
-from .programs import Restarting, Right, in_words, make_trainer, merged, restarting_ids
+from .programs import Restarting, Right, board, in_words, make_trainer, merged, restarting_ids
 
 SAID = pytest.warns(GuardWarning, match="LRG301")
 TWO = {"guard/LRG301": 2.0, "guard/errors": 2.0, "guard/warnings": 0.0}
@@ -25,8 +25,6 @@ Call = tuple[dict[str, float], int | None]
 
 
 class TwoKeys(Restarting):
-    """Two metrics with ids that restart."""
-
     def __init__(self) -> None:
         super().__init__()
         self.other = RetrievalMRR()
@@ -53,18 +51,10 @@ def test_the_files_of_loggers(tmp_path: Path) -> None:
     with (Path(tables.log_dir) / "metrics.csv").open() as file:
         rows = [(int(row["step"]), row["guard/LRG301"]) for row in csv.DictReader(file) if row["guard/LRG301"]]
     assert [(step, float(count)) for step, count in rows] == [(5, 2.0), (10, 2.0)]
-    assert board_events(boards.log_dir, "guard/LRG301") == [(5, 2.0), (10, 2.0)]
+    events = board(boards.log_dir).Scalars("guard/LRG301")
+    assert [(event.step, event.value) for event in events] == [(5, 2.0), (10, 2.0)]
     assert [key for key in trainer.callback_metrics if "guard" in key] == []
     assert [key for key in trainer.logged_metrics if "guard" in key] == []
-
-
-def board_events(folder: str, tag: str) -> list[tuple[int, float]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(folder)
-    events.Reload()
-    assert tag in events.Tags()["scalars"]
-    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -82,24 +81,6 @@ def test_turned_into_an_error_it_ends_the_run(chosen: dict[str, str]) -> None:
         warnings.filterwarnings("error", category=GuardWarning, **chosen)
         with pytest.raises(GuardWarning, match="LRG301"):
             trainer.validate(Restarting(), verbose=False)
-
-
-def test_pytest_warns() -> None:
-    with pytest.warns(GuardWarning, match="LRG301 restarting-query-ids") as seen:
-        make_trainer(RetrievalGuard()).validate(Restarting(), verbose=False)
-    assert [Path(one.filename).name for one in seen if one.category is GuardWarning] == ["programs.py"]
-
-
-def test_logging_captures_it(caplog: pytest.LogCaptureFixture) -> None:
-    logging.captureWarnings(True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            make_trainer(RetrievalGuard()).validate(Restarting(), verbose=False)
-    finally:
-        logging.captureWarnings(False)
-    [record] = [record for record in caplog.records if "LRG301" in record.getMessage()]
-    assert record.name == "py.warnings"
 
 
 def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,14 +27,10 @@ MODES = ["warn", "correct", "strict"]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for a busy processor would take many times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def set_aside() -> None:
+    """What lives already is not looked at between any two steps, nor by the tests that follow."""
     gc.collect()
-    gc.freeze()  # what lives already is not looked at between any two steps, nor by the tests that follow
-    yield
-    torch.set_num_threads(threads)
+    gc.freeze()
 
 
 def living_bytes() -> int:

@@ -63,15 +63,11 @@ class AsItIs(Trainable, LightningModule):
 
 
 class Divided(AsItIs):
-    """One value is divided in place."""
-
     def changed(self, name: str, value: Any) -> Any:
         return value.mul_(0.1) if name == "recall@2" else value
 
 
 class Swapped(AsItIs):
-    """One value at the first rank is another."""
-
     def changed(self, name: str, value: Any) -> Any:
         return value.mul_(0.5) if name == "mrr@1" else value
 
@@ -95,8 +91,6 @@ class NoWeight(AsItIs):
 
 
 class Objects(AsItIs):
-    """Metric objects."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         self.log_dict(self.metrics)
@@ -106,8 +100,6 @@ class Objects(AsItIs):
 
 
 class Forwards(AsItIs):
-    """Values of steps."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for name, metric in self.metrics.items():
             self.log(name, metric(*rows_of(batch)), batch_size=3, sync_dist=True)

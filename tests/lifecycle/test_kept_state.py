@@ -1,4 +1,4 @@
-"""LRG401 and LRG404: a metric holds what it was fed in another epoch, by another dataloader or in another stage."""
+"""LRG401: a metric holds what it was fed in another epoch. LRG404 is in tests/programs and tests/distributed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.distributed.harness import Pool
 from tests.distributed.programs.data import Batch, rows_of
 from tests.distributed.ranks import on_ranks
 
-from .programs import BATCH, QUERIES, Trainable, loader, make_trainer
+from .programs import BATCH, QUERIES, Trainable, make_trainer
 
 pytestmark = pytest.mark.timeout(90)
 EPOCHS = 3
@@ -59,8 +59,6 @@ class NeverReset(Trainable, LightningModule):
 
 
 class Reset(NeverReset):
-    """The right form."""
-
     def on_validation_epoch_start(self) -> None:
         for metric in (self.metric, self.accuracy, self.several):
             metric.reset()
@@ -266,87 +264,3 @@ def test_a_training_may_count_on_from_epoch_to_epoch() -> None:
     assert guarded.window == pytest.approx(plain.window, abs=1e-6)
     assert len(plain.window) == -(-QUERIES // BATCH) * EPOCHS // 3
     assert not guard.findings
-
-
-# --- one metric for several dataloaders or stages -----------------------------------------------------------------
-
-
-class TwoLoaders(Trainable, LightningModule):
-    """One metric for two dataloaders that ask different queries with the same ids."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric, self.accuracy = RetrievalMRR(), BinaryAccuracy()
-
-    def val_dataloader(self) -> Any:
-        return [loader(), loader(count=QUERIES - 2 * BATCH)]
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        scores, target, ids = moved(batch, dataloader_idx)
-        self.metric.update(scores, target, ids)
-        self.accuracy.update(scores.clamp(max=1), target)
-        self.log("mrr", self.metric)
-        self.log("accuracy", self.accuracy)
-
-
-def of_loader(number: int) -> float:
-    metric = RetrievalMRR()
-    for batch in TwoLoaders().val_dataloader()[number]:
-        metric.update(*moved(batch, number))
-    return float(metric.compute())
-
-
-def validated(*guard: RetrievalGuard) -> dict[str, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        returned = make_trainer(*guard).validate(TwoLoaders(), verbose=False)
-    return {name: value for part in returned for name, value in part.items()}
-
-
-def test_a_metric_of_two_dataloaders() -> None:
-    plain, warn, correct = validated(), RetrievalGuard(), RetrievalGuard("correct")
-    assert validated(warn) == plain
-    findings = above_note(warn)
-    assert set(findings) == {"LRG404 mrr/dataloader_idx_1", "LRG404 accuracy/dataloader_idx_1"}
-    effect = findings["LRG404 mrr/dataloader_idx_1"].effect
-    assert (effect.logged, effect.reference) == pytest.approx((plain["mrr/dataloader_idx_1"], of_loader(1)), abs=1e-6)
-    assert not effect.is_nil
-    numbers = validated(correct)
-    for number in (0, 1):
-        assert numbers[f"mrr/dataloader_idx_{number}"] == pytest.approx(of_loader(number), abs=1e-6)
-    assert above_note(correct)["LRG404 mrr/dataloader_idx_1"].corrected
-
-
-class TwoStages(NeverReset):
-    """One metric for training and validation, logged as an object in both."""
-
-    def __init__(self, alone: bool = False) -> None:
-        super().__init__()
-        self.alone = alone
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if not self.alone:
-            self.metric.update(*moved(batch, 5))
-            self.log("train_mrr", self.metric, on_step=False, on_epoch=True)
-        return super().training_step(batch, batch_idx)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metric.update(*moved(batch, len(self.shown)))
-        self.log("mrr", self.metric)
-
-    def on_validation_epoch_end(self) -> None:
-        pass
-
-
-def test_a_metric_of_two_stages() -> None:
-    twice = {"val_check_interval": 2}  # a batch of the training comes after the last validation
-    warn, correct = RetrievalGuard(), RetrievalGuard("correct")
-    assert fit(TwoStages(), warn, **twice) == fit(TwoStages(), **twice)
-    assert set(above_note(warn)) == {"LRG404 mrr", "LRG404 train_mrr"}
-    train, alone = RetrievalMRR(), fit(TwoStages(alone=True), **twice)
-    for batch in loader():
-        train.update(*moved(batch, 5))
-    module = TwoStages()
-    shown = fit(module, correct, **twice)
-    assert [entry["mrr"] for entry in shown] == pytest.approx([entry["mrr"] for entry in alone], abs=1e-6)
-    assert float(module.trainer.callback_metrics["train_mrr"]) == pytest.approx(float(train.compute()), abs=1e-6)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import linecache
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule
-from markupsafe import escape
 from torchmetrics.retrieval import RetrievalMRR
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
@@ -29,8 +26,6 @@ LINES = {
 
 
 class TwoKeys(RestartingIds, LightningModule):
-    """Logs the same metric with restarting ids twice."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metric = RetrievalMRR()
@@ -84,37 +79,6 @@ def test_a_run_closes_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     # the metric that the program logs on its own is the third key
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("RetrievalGuard")]
     assert said == ["RetrievalGuard: 3 faults, 3 of 3 keys corrected"]
-
-
-def test_the_reports_have_all_parts(tmp_path: Path) -> None:
-    for name in ("report.json", "report.html"):
-        with pytest.warns(GuardWarning):
-            make_trainer(RetrievalGuard(report=tmp_path / name)).validate(TwoKeys(), verbose=False)
-    read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    [finding] = [one for one in read["findings"] if (one["key"], one["code"]) == ("second", "LRG301")]
-    assert finding | {"message": ""} == {
-        "code": "LRG301",
-        "rule": "restarting-query-ids",
-        "severity": "error",
-        "key": "second",
-        "stage": "validate",
-        "hook": "validation_step",
-        "path": __file__,
-        "line": line_of("second"),
-        "message": "",
-        "fix": FIX,
-        "ranks": [0],
-        "count": 1,
-        "corrected": False,
-        "effect": {"logged": pytest.approx(merged()), "reference": pytest.approx(reference())},
-        "group": finding["group"],
-    }
-    assert finding["message"] in " ".join(block("second"))
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for part in (finding["message"], FIX, linecache.getline(__file__, finding["line"]).strip()):
-        assert str(escape(part)) in page
-    assert re.search(rf"<code>second</code>.*?{LOGGED}.*?{REFERENCE}", page, re.DOTALL)
-    assert f"{__file__}:{finding['line']}</code>" in page
 
 
 def test_the_warning_of_a_guard_that_failed_has_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,6 @@ class OneSided:
 
 
 class OneSidedAtEnd(OneSided, Right):
-    """compute() is logged when the epoch ends."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(*rows_of(batch))
 

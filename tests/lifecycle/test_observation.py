@@ -61,8 +61,6 @@ class ComputedAttribute(Program):
 
 
 class InModuleDict(Program):
-    """The metric is in a ModuleDict."""
-
     make = staticmethod(lambda: torch.nn.ModuleDict({"mrr": RetrievalMRR()}))
 
     def held(self) -> list[Any]:
@@ -74,8 +72,6 @@ class InModuleDict(Program):
 
 
 class Collected(Program):
-    """A MetricCollection, logged with log_dict."""
-
     make = staticmethod(collection)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -142,22 +138,16 @@ class OfCallback(Callback):
 
 
 class DictOfCallback(OfCallback):
-    """The same with log_dict."""
-
     def on_validation_epoch_end(self, *_: Any) -> None:
         self.log_dict({"mrr": self.metric.compute()})  # the log call
 
 
 class ThroughTheModule(OfCallback):
-    """The callback logs through the module."""
-
     def on_validation_epoch_end(self, trainer: Any, module: LightningModule) -> None:
         module.log("mrr", self.metric.compute())  # the log call
 
 
 class Silent(Program):
-    """Logs nothing itself."""
-
     def held(self) -> list[Any]:
         return []
 
@@ -262,8 +252,6 @@ def test_a_local_variable(mode: str) -> None:
 
 
 class Forward(Program):
-    """The value that forward() returns."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mrr", self.metric(*rows_of(batch)))  # the log call
 
@@ -320,10 +308,7 @@ class Classwise(Program):
 
 @pytest.mark.parametrize(
     ("program", "names"),
-    [
-        (MinMax, {"raw", "min", "max"}),
-        (Classwise, {f"multiclassaccuracy_{label}" for label in range(3)}),
-    ],
+    [(MinMax, {"raw", "min", "max"}), (Classwise, {f"multiclassaccuracy_{label}" for label in range(3)})],
 )
 def test_a_wrapper(program: type[Program], names: set[str]) -> None:
     """What is fed within the call of another metric belongs to that one, whose numbers stand."""

@@ -32,16 +32,12 @@ class Prefixed(Trainable, LightningModule):
 
 
 class PrefixedDict(Prefixed):
-    """The same through log_dict."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(*rows_of(batch, restarting_ids(batch)))
         self.log_dict({"mrr": self.metric})
 
 
 class Silent(Prefixed):
-    """Leaves logging to a callback."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(*rows_of(batch, restarting_ids(batch)))
 

@@ -43,8 +43,6 @@ class UpdatedInSteps(Trainable, LightningModule):
 
 
 class MadeOnRankZero(UpdatedInSteps):
-    """Rank zero alone makes, feeds and computes it."""
-
     def on_validation_epoch_end(self) -> None:
         if self.trainer.is_global_zero:
             metric = RetrievalMRR()

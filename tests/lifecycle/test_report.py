@@ -24,21 +24,8 @@ from tests.distributed.harness import Pool
 
 SAMPLES = 7  # the last batch is shorter, which shows that ids number its samples
 FINDING_FIELDS = {
-    "code",
-    "rule",
-    "severity",
-    "key",
-    "stage",
-    "hook",
-    "path",
-    "line",
-    "message",
-    "fix",
-    "ranks",
-    "count",
-    "corrected",
-    "effect",
-    "group",
+    *("code", "rule", "severity", "key", "stage", "hook", "path", "line", "message", "fix"),
+    *("ranks", "count", "corrected", "effect", "group"),
 }
 FIELDS = {"version", "mode", "world_size", "findings", "keys", "when", "command", "versions", "epoch", "global_step"}
 

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 
 from lightning_retrieval_guard import GuardError, GuardWarning, RetrievalGuard
 
-from .programs import Restarting, make_trainer
+from .programs import Restarting, board, make_trainer
 
 VERDICT = "1 fault, 1 of 1 key wrong"
 
@@ -28,12 +28,8 @@ def attached(logger: Any, mode: Any = "warn", **options: Any) -> list[str]:
 
 
 def board_texts(folder: str) -> list[str]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(folder)
-    events.Reload()
-    tag = "guard/report/text_summary"
-    return [event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)]
+    events = board(folder).Tensors("guard/report/text_summary")
+    return [event.tensor_proto.string_val[0].decode() for event in events]
 
 
 def test_tensorboard_has_it_as_text(tmp_path: Path) -> None:

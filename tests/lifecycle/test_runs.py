@@ -17,7 +17,7 @@ from lightning_retrieval_guard import GuardWarning, RetrievalGuard
 from tests.distributed.evaluate import Recorder
 from tests.distributed.programs.data import Batch, rows_of
 
-from .programs import QUERIES, Restarting, Right, floats, loader, make_trainer, merged, reference, restarting_ids
+from .programs import QUERIES, Restarting, Right, board, floats, loader, make_trainer, merged, reference, restarting_ids
 
 SAID = pytest.warns(GuardWarning, match="LRG301")
 
@@ -45,8 +45,6 @@ def test_inference_mode(inference_mode: bool) -> None:
 
 
 class Epochs(Callback):
-    """What each validation ended with."""
-
     def __init__(self) -> None:
         self.shown: list[tuple[bool, float]] = []
 
@@ -66,26 +64,6 @@ def test_fit_with_sanity_check_and_epochs(options: dict[str, Any]) -> None:
     expected = (False, pytest.approx(reference(), abs=1e-6))
     assert validations == [expected] * (2 // options.get("check_val_every_n_epoch", 1))
     assert trainer.global_step == (6 if "accumulate_grad_batches" in options else 10)
-
-
-class TrainsWithMetric(Restarting):
-    """Logs the metric in the training step too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trained = RetrievalMRR()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        self.trained.update(*rows_of(batch, restarting_ids(batch)))
-        self.log("train/mrr", self.trained, on_step=False, on_epoch=True)
-        return super().training_step(batch, batch_idx)
-
-
-def test_the_training_epoch() -> None:
-    trainer = make_trainer(correct(), max_epochs=2, limit_val_batches=0)
-    with SAID:
-        trainer.fit(TrainsWithMetric())
-    assert floats(trainer.callback_metrics) == {"train/mrr": pytest.approx(reference(), abs=1e-6)}
 
 
 class StepAndEpoch(Restarting):
@@ -118,8 +96,6 @@ def epoch(recorder: Recorder) -> float:
 
 
 class TwoLoaders(Restarting):
-    """One metric a dataloader."""
-
     def __init__(self) -> None:
         super().__init__()
         self.metrics = torch.nn.ModuleList([RetrievalMRR(), RetrievalMRR()])
@@ -167,15 +143,8 @@ def test_the_files_of_loggers(tmp_path: Path) -> None:
     rows = csv.DictReader((Path(tables.log_dir) / "metrics.csv").read_text().splitlines())
     [row] = [row for row in rows if row["mrr"]]
     assert float(row["mrr"]) == pytest.approx(reference(), abs=1e-6)
-    assert board_values(boards.log_dir, "mrr") == [pytest.approx(reference(), abs=1e-6)]
-
-
-def board_values(folder: str, tag: str) -> list[float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(folder)
-    events.Reload()
-    return [event.value for event in events.Scalars(tag)]
+    [event] = board(boards.log_dir).Scalars("mrr")
+    assert event.value == pytest.approx(reference(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct", "strict"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 import re
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,6 @@ class Bare(Restarting):
     def on_validation_epoch_end(self) -> None:
         self.log("mrr", self.metric.compute())  # lrg: ignore
         self.metric.reset()
-
-
-class OnlyText(Restarting):
-    """No comment: the text stands in the key."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metric.update(*rows_of(batch, restarting_ids(batch)))
-        self.log("mrr # lrg: ignore[LRG301]", self.metric)
 
 
 class Wrapped(Restarting):
@@ -111,16 +103,6 @@ def test_it_does_not_raise(program: type[Restarting]) -> None:
     assert validated(RetrievalGuard(mode="strict"), program()) == {"mrr": MERGED}
 
 
-def test_the_same_as_the_argument() -> None:
-    assert validated(RetrievalGuard(mode="correct", ignore=["LRG301"]), Restarting()) == {"mrr": MERGED}
-
-
-def test_the_text_inside_a_string_is_no_comment() -> None:
-    with pytest.warns(GuardWarning, match="LRG301"):
-        [(_, number)] = validated(RetrievalGuard(mode="correct"), OnlyText()).items()
-    assert number == RIGHT
-
-
 def test_other_codes_keep_their_rules_only() -> None:
     guard = RetrievalGuard(mode="correct")
     with pytest.warns(GuardWarning, match="LRG301"):
@@ -146,11 +128,6 @@ def test_a_block_around_the_run() -> None:
         validated(guard, Restarting())
 
 
-def test_a_block_of_another_guard_does_not_count() -> None:
-    with RetrievalGuard().ignore("LRG301"), pytest.raises(GuardError, match="LRG301"):
-        validated(RetrievalGuard(mode="strict"), Restarting())
-
-
 class InSomeSteps(Wrapped):
     """The first call stands in the block, the others do not."""
 
@@ -164,27 +141,6 @@ def test_a_block_around_some_of_the_calls_is_not_enough() -> None:
     guard = RetrievalGuard(mode="strict")
     with pytest.raises(GuardError, match="LRG301"):
         validated(guard, InSomeSteps(guard, "LRG301"))
-
-
-class Caught(Wrapped):
-    """An exception leaves the block, and the call stands after it."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metric.update(*rows_of(batch, restarting_ids(batch)))
-        with suppress(KeyError), self.quiet():
-            raise KeyError
-        self.log("mrr", self.metric)
-
-
-def test_an_exception_ends_the_block() -> None:
-    guard = RetrievalGuard(mode="strict")
-    with pytest.raises(GuardError, match="LRG301"):
-        validated(guard, Caught(guard, "LRG301"))
-
-
-def test_unknown_codes_are_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match=r"ignore\(\) holds 'LRG999', .* Known codes: LRG101, .*LRG902\."):
-        RetrievalGuard().ignore("LRG203", "LRG999")
 
 
 # --- of no use --------------------------------------------------------------------------------------------------

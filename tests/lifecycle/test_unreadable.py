@@ -24,16 +24,6 @@ def out_of_range(original: Any, *arguments: Any) -> Any:
     return {**sent, "rows": [{**facts, "rows": -1} for facts in sent["rows"]]}
 
 
-def spoilt(original: Any, *arguments: Any) -> bytes:
-    text = bytearray(original(*arguments))
-    text[len(text) // 2] ^= 0xFF
-    return bytes(text)
-
-
-def cut_off(original: Any, *arguments: Any) -> bytes:
-    return bytes(original(*arguments)[:-3])
-
-
 def endless(original: Any, *arguments: Any) -> bytes:
     return bytes(5 << 20)
 
@@ -47,8 +37,6 @@ UNREADABLE = "rank 1 sent what cannot be read", "All ranks must run the same ver
 VERSIONS = (f"{exchange.VERSION} on rank(s) 0; {exchange.VERSION}.1 on rank(s) 1",)
 CHANGES: dict[str, tuple[Any, str, Any, tuple[str, ...]]] = {
     "out-of-range": (RankSources, "to_payload", around(out_of_range), UNREADABLE),
-    "spoilt": (exchange, "_compress", around(spoilt), UNREADABLE),
-    "cut-off": (exchange, "_compress", around(cut_off), UNREADABLE),
     "too-long": (exchange, "_compress", around(endless), UNREADABLE),
     "another version": (exchange, "VERSION", "{}.1".format, VERSIONS),
 }

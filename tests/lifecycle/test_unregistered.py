@@ -58,16 +58,12 @@ class InDict(Program):
 
 
 class Logged(InDict):
-    """Its value is logged when the epoch ends."""
-
     def on_validation_epoch_end(self) -> None:
         self.log("mean", self.plain["mean"].compute())  # the log call
         self.plain["mean"].reset()
 
 
 class LoggedForward(InDict):
-    """The value of forward() is logged."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mean", self.plain["mean"](batch["score"]), batch_size=len(batch["score"]))  # the log call
 
@@ -100,8 +96,6 @@ def of_the_file() -> None:
 
 
 class OfTheFile(Program):
-    """A global."""
-
     def held(self) -> list[Any]:
         return OF_THE_FILE[:1]
 
@@ -114,8 +108,6 @@ class WrapperOfTheFile(Program):
 
 
 class CollectionInList(Program):
-    """A collection that the module does not know."""
-
     def __init__(self) -> None:
         super().__init__()
         self.plain = [MetricCollection({"hit": RetrievalHitRate(top_k=1), "mrr": RetrievalMRR()})]
@@ -128,16 +120,12 @@ class CollectionInList(Program):
 
 
 class WrapperInList(CollectionInList):
-    """A wrapper that the module does not know."""
-
     def __init__(self) -> None:
         super().__init__()
         self.plain = [MinMaxMetric(RetrievalMRR())]
 
 
 class OfCallback(Callback):
-    """A callback's own."""
-
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
 
@@ -221,8 +209,6 @@ class ShortLived(Program):
 
 
 class Unused(Program):
-    """A metric that nobody feeds."""
-
     def __init__(self) -> None:
         super().__init__()
         self.plain = [MeanMetric()]

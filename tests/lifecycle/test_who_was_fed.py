@@ -285,8 +285,6 @@ def named(name: str, value: Any) -> dict[str, Tensor]:
 
 
 class InSteps(Validates):
-    """Logs the values of `forward()`."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         rows = self.moved(batch)
         for name, metric in self.metrics.items():

@@ -36,23 +36,17 @@ class Way(Trainable, LightningModule):
 
 
 class Object(Way):
-    """The metric is logged as an object."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(*self.rows(batch))
         self.log("mrr", self.metric)
 
 
 class Forward(Way):
-    """The value of forward() is logged."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("mrr", self.metric(*self.rows(batch)), batch_size=self.size)
 
 
 class AtEnd(Way):
-    """compute() is logged when the epoch ends."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(*self.rows(batch))
 
@@ -62,8 +56,6 @@ class AtEnd(Way):
 
 
 class InStep(Way):
-    """A metric is made and computed in each step."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         metric = RetrievalMRR(sync_on_compute=False)
         metric.update(*self.rows(batch))

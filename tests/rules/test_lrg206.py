@@ -90,14 +90,7 @@ def test_keys_before_the_first_difference_are_silent() -> None:
     assert [finding.key for finding in findings_of("LRG206", seen)] == ["b", "c"]
 
 
-@pytest.mark.parametrize(
-    "seen",
-    [
-        in_orders("ab", "ab"),
-        in_orders("ab"),
-    ],
-    ids=["same-order", "one-rank"],
-)
+@pytest.mark.parametrize("seen", [in_orders("ab", "ab"), in_orders("ab")], ids=["same-order", "one-rank"])
 def test_right_programs_are_silent(seen: EpochView) -> None:
     assert not findings_of("LRG206", seen)
 

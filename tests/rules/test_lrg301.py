@@ -106,18 +106,9 @@ OF_THE_DATA = IdColumns(({"qid": torch.tensor([0, 1])},))
         restarting([FIRST, SECOND], columns=OF_THE_DATA),
     ],
     ids=[
-        "dataset-ids",
-        "split-over-batches",
-        "split-over-ranks",
-        "corpus-over-batches",
-        "corpus-over-ranks",
-        "question-again",
-        "question-again-over-ranks",
-        "repeated-sample",
-        "fewer-queries-than-samples",
-        "samples-unknown",
-        "declared-global",
-        "of-the-data",
+        *("dataset-ids", "split-over-batches", "split-over-ranks", "corpus-over-batches", "corpus-over-ranks"),
+        *("question-again", "question-again-over-ranks", "repeated-sample"),
+        *("fewer-queries-than-samples", "samples-unknown", "declared-global", "of-the-data"),
     ],
 )
 def test_legal_programs_are_silent(view: SourceView) -> None:

@@ -67,8 +67,7 @@ def test_pools_stay_pools_where_another_query_is_in_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "whole", "is_found"),
-    [("compute", False, True), ("compute", True, False), ("forward", True, True)],
+    ("kind", "whole", "is_found"), [("compute", False, True), ("compute", True, False), ("forward", True, True)]
 )
 def test_parts_in_one_batch_matter_to_forward_alone(kind: str, whole: bool, is_found: bool) -> None:
     """compute() of a metric that is reset in each step has seen all of its updates there."""

@@ -64,10 +64,7 @@ def test_a_plain_value_keeps_its_number() -> None:
     assert "'val_loss' counts 3 samples twice: the sampler repeated them to give 4 ranks" in finding.message
 
 
-@pytest.mark.parametrize(
-    "first_batch",
-    [8.0, 2.0],
-)
+@pytest.mark.parametrize("first_batch", [8.0, 2.0])
 def test_how_far_a_mean_can_be_off(first_batch: float) -> None:
     """8 samples, of which one is repeated: 7 come to 32 - x, and x is no more than either batch comes to."""
     once, again = steps((2.0, 2, 2), (3.0, 2, 2), sync_dist=True), steps((5.0, 2, 2), (6.0, 2, 2), sync_dist=True)

@@ -216,14 +216,7 @@ PAIR = ((RetrievalMRR(top_k=1), 0.5), (RetrievalRecall(top_k=1), 0.25))
 
 @pytest.mark.parametrize(
     "ranks",
-    [
-        ((HIT, TWO),),
-        ((HIT, TIED),),
-        ((HIT, LOW),),
-        ((HIT, HALF),),
-        ((HIT,), (TWO,)),
-        ((HIT, MISS), (AGAIN,)),
-    ],
+    [((HIT, TWO),), ((HIT, TIED),), ((HIT, LOW),), ((HIT, HALF),), ((HIT,), (TWO,)), ((HIT, MISS), (AGAIN,))],
     ids=["two-relevant", "tied", "low-score", "graded", "on-the-other-rank", "split"],
 )
 def test_without_one_clear_answer_they_may_differ(ranks: Sequence[Sequence[Update]]) -> None:

@@ -23,8 +23,6 @@ class MovesMore(MeanMetric):
 
 
 class WithModule(MeanMetric):
-    """Scores with a network."""
-
     def __init__(self) -> None:
         super().__init__()
         self.network = nn.Linear(2, 2)

@@ -180,15 +180,8 @@ def test_relevant_rows_on_the_diagonal_show_that_ids_number_samples() -> None:
         (None, IN_DOUBT),
     ],
     ids=[
-        "floats",
-        "no-numbers",
-        "own-collate",
-        "unreadable",
-        "of-the-data",
-        "another-column",
-        "of-several-batches",
-        "not-in-every-batch",
-        "unknown",
+        *("floats", "no-numbers", "own-collate", "unreadable", "of-the-data", "another-column"),
+        *("of-several-batches", "not-in-every-batch", "unknown"),
     ],
 )
 def test_ids_that_stand_in_a_column_of_the_batch_are_of_the_data(columns: IdColumns | None, seen: tuple) -> None:

@@ -151,13 +151,7 @@ def test_what_is_no_report_ends_with_2(
 
 @pytest.mark.parametrize(
     "changed",
-    [
-        {"severity": "fatal"},
-        {"line": "7"},
-        {"path": None},
-        {"message": 3},
-        {"effect": {"logged": "a", "reference": 2}},
-    ],
+    [{"severity": "fatal"}, {"line": "7"}, {"path": None}, {"message": 3}, {"effect": {"logged": "a", "reference": 2}}],
     ids=str,
 )
 def test_a_finding_with_other_fields_is_no_finding(

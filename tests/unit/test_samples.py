@@ -181,7 +181,7 @@ def test_what_the_users_function_may_not_return_is_named(returned: Any) -> None:
     assert "batch_size_fn" in text
     assert "count" in text
     assert f"returned {returned!r} ({type(returned).__name__})" in text
-    assert "an int of 0 or more" in text
+    assert "as an int of 0 or more; call int(...)" in text
 
 
 def test_an_error_of_the_users_function_is_named_and_kept() -> None:

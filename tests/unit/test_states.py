@@ -228,8 +228,6 @@ def test_all_repeated_samples_must_have_been_fed() -> None:
 
 
 class Own(Metric):
-    """Adds up what it gets."""
-
     total: Tensor
     parts: list[Tensor]
 

@@ -69,15 +69,6 @@ def rows(count: int) -> Columns:
     return Columns(score=score[order], target=target[order], query=query[order])
 
 
-def corpus(documents: int, count: int) -> Columns:
-    """One document a sample, with its score and relevance for each of `count` queries."""
-    rng = np.random.default_rng(13)
-    score = (rng.permutation(documents * count).reshape(documents, count) + 1.0) / (documents * count + 1)
-    target = rng.random((documents, count)) < 0.2
-    target[np.arange(count), np.arange(count)] = True
-    return Columns(score=torch.tensor(score, dtype=torch.float32), target=torch.tensor(target))
-
-
 def pairs(count: int) -> Columns:
     """A query and a document embedding a sample, with a class: those of the same class are relevant."""
     rng = np.random.default_rng(17)
@@ -95,27 +86,3 @@ def losses(count: int) -> Columns:
     """One loss a sample; they grow, so that the weight of the last batch shows."""
     values = np.random.default_rng(19).random(count) + np.linspace(0.0, 3.0, count) ** 2
     return Columns(loss=torch.tensor(values, dtype=torch.float32))
-
-
-class Texts(Dataset[Tensor]):
-    """One loss a token; samples differ in length, yet 2 or 3 ranks get equally many tokens."""
-
-    LENGTHS = (1, 2, 5, 7, 6, 3)
-    TIMES = (1, 3, 2, 5, 1, 4, 2)
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(23)
-        lengths = [length * times for times in self.TIMES for length in self.LENGTHS]
-        texts = [(rng.random(length) + length) / 40 for length in lengths]
-        self.texts = [torch.tensor(text, dtype=torch.float32) for text in texts]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.texts[index]
-
-
-def collate_texts(texts: list[Tensor]) -> Batch:
-    """Tokens of all texts in one tensor, and each text's own loss."""
-    return {"token_loss": torch.cat(texts), "loss": torch.stack([text.mean() for text in texts])}

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score, MulticlassAccuracy
 
 from .base import ComputedAtEnd, ObjectLogged, Program, QueryProgram
-from .data import Batch, Columns, Texts, collate_texts, corpus, losses, queries, rows, rows_of, rows_to_ignore
+from .data import Batch, Columns, losses, queries, rows, rows_of, rows_to_ignore
 from .grids import ERROR_GRID, ERRORS, FEW, MEANS, every_name
 
 # --- metrics ----------------------------------------------------------------------------------------------------
@@ -52,15 +52,6 @@ class SyncOffAveraged(SyncOff):
     def on_validation_epoch_end(self) -> None:
         for name, metric in self.metrics.items():
             self.log(name, metric.compute(), prog_bar=True, sync_dist=True)
-            metric.reset()
-
-
-class SyncedTwice(ComputedAtEnd):
-    """LRG202: the value over all ranks is summed over the ranks."""
-
-    def on_validation_epoch_end(self) -> None:
-        for name, metric in self.metrics.items():
-            self.log(name, metric.compute(), prog_bar=True, sync_dist=True, reduce_fx="sum")
             metric.reset()
 
 
@@ -123,19 +114,6 @@ class SplitRows(ObjectLogged):
         return batch["score"], batch["target"], batch["query"]
 
 
-class Corpus(ObjectLogged):
-    """Right: a corpus over batches and ranks: every batch holds every query, so that all ids come again."""
-
-    documents: ClassVar[int] = 18
-    count = 5
-
-    def dataset(self) -> Dataset[Any]:
-        return corpus(self.documents, self.count)
-
-    def rows(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        return batch["score"], batch["target"], torch.arange(self.count).expand_as(batch["score"])
-
-
 class RepeatedQueries(ObjectLogged):
     """Right: the data itself holds queries twice, and one process counts them twice."""
 
@@ -191,72 +169,12 @@ class Nominal(LossProgram):
         self.log("loss", batch["loss"].mean(), prog_bar=True, batch_size=self.nominal, sync_dist=True)
 
 
-class NominalTimesWorldSize(LossProgram):
-    """LRG101, on one rank LRG102: the last batch is short and gets the weight of a full one."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        size = self.nominal * self.trainer.world_size
-        self.log("loss", batch["loss"].mean(), prog_bar=True, batch_size=size, sync_dist=True)
-
-
 class TrueTimesWorldSize(LossProgram):
     """LRG101, harmless: the factor is the same in every batch, and cancels."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         size = len(batch["loss"]) * self.trainer.world_size
         self.log("loss", batch["loss"].mean(), prog_bar=True, batch_size=size, sync_dist=True)
-
-
-class TextProgram(Program):
-    """Texts of different lengths, their tokens in one flat tensor."""
-
-    def dataset(self) -> Dataset[Any]:
-        return Texts()
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.dataset(), batch_size=self.nominal, collate_fn=collate_texts)
-
-
-class Guessed(TextProgram):
-    """LRG103: Lightning takes the number of tokens for the number of texts."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.log("loss", batch["loss"].mean(), prog_bar=True, sync_dist=True)
-
-
-class Told(TextProgram):
-    """The right form of it."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.log("loss", batch["loss"].mean(), prog_bar=True, batch_size=len(batch["loss"]), sync_dist=True)
-
-
-class RankZeroSync(LossProgram):
-    """LRG204: rank_zero_only switches sync_dist off."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.log("loss", batch["loss"].mean(), prog_bar=True, sync_dist=True, rank_zero_only=True)
-
-
-class OppositeOrder(LossProgram):
-    """LRG206: Lightning reduces one key into the other."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss = batch["loss"].mean()
-        values = {"loss": loss, "double": 2 * loss}
-        for name in sorted(values, reverse=self.global_rank % 2 == 1):
-            self.log(name, values[name], prog_bar=True, sync_dist=True)
-
-
-class StackedViews(Program):
-    """Right: two views of a sample in one tensor of shape (batch, 2)."""
-
-    def dataset(self) -> Dataset[Any]:
-        return Columns(views=losses(84).columns["loss"].reshape(42, 2))
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        views = batch["views"].flatten()
-        self.log("loss", views.mean(), prog_bar=True, batch_size=len(views), sync_dist=True)
 
 
 class Gathered(LossProgram):
@@ -283,18 +201,6 @@ class UnequalTotals(LossProgram):
     def val_dataloader(self) -> DataLoader[Any]:
         indexes = range(self.global_rank, self.count, self.trainer.world_size)
         return DataLoader(Subset(self.dataset(), indexes), batch_size=2)
-
-
-class Floored(UnequalTotals, TrueSize):
-    """LRG104: right batch sizes, whose mean over ranks Lightning rounds down."""
-
-
-class FloatWeights(UnequalTotals):
-    """Right: unequal totals, as floats: Lightning does not round their mean."""
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss = batch["loss"]
-        self.log("loss", loss.mean(), prog_bar=True, batch_size=float(len(loss)), sync_dist=True)
 
 
 class SumStates(LossProgram):

@@ -13,14 +13,6 @@ WRONG: dict[str, Entry] = {
     "arange-ignored": wrong(programs.ArangeIgnored, "LRG301", on=(1, 2, 3), right=programs.DatasetIds),
     "no-mean-forward": wrong(programs.NoMeanForward, "LRG302", on=(1, 2, 3), right=programs.NoMeanObject),
     "class-running": wrong(programs.ClassRunning, "LRG402", on=(1, 2, 3), right=programs.ClassObject, asks=True),
-    "nominal-times-world-size": wrong(
-        programs.NominalTimesWorldSize, "LRG101", right=programs.TrueSize, also={1: frozenset({"LRG102"})}
-    ),
-    "guessed": wrong(programs.Guessed, "LRG103", on=(1, 2, 3), right=programs.Told),
-    "floored": wrong(programs.Floored, "LRG104"),
-    "synced-twice": wrong(programs.SyncedTwice, "LRG202", right=ComputedAtEnd),
-    "rank-zero-sync": wrong(programs.RankZeroSync, "LRG204", right=programs.TrueSize),
-    "opposite-order": wrong(programs.OppositeOrder, "LRG206"),
     "nominal": wrong(programs.Nominal, "LRG102", on=(1, 2, 3), right=programs.TrueSize),
 }
 
@@ -28,19 +20,15 @@ RIGHT: dict[str, Entry] = {
     "object": Entry(ObjectLogged),
     "object-error": Entry(programs.DatasetIds),
     "split-rows": Entry(programs.SplitRows),
-    "corpus": Entry(programs.Corpus),
     "repeated-queries": Entry(programs.RepeatedQueries),
     "sync-off-averaged": Entry(programs.SyncOffAveraged),
     "on-step": Entry(programs.OnStep),
     "sync-on-step": Entry(programs.SyncOnStep, notes=frozenset({"LRG207"})),
     "gathered": Entry(programs.Gathered),
-    "stacked-views": Entry(programs.StackedViews),
-    "float-weights": Entry(programs.FloatWeights),
     "true-times-world-size": Entry(programs.TrueTimesWorldSize, right=programs.TrueSize, advice=frozenset({"LRG101"})),
     "sum-states-forward": Entry(programs.SumStatesForward, right=programs.SumStates),
     "uneven-sum-states": Entry(programs.UnevenSumStates),
 }
 
 PROGRAMS: dict[str, Entry] = WRONG | RIGHT
-OTHERS = {"object-every": Entry(programs.EveryObject), "empty-queries": Entry(programs.EmptyQueries)}
-EVERY: dict[str, Entry] = PROGRAMS | OTHERS
+EVERY: dict[str, Entry] = PROGRAMS | {"empty-queries": Entry(programs.EmptyQueries)}
