@@ -53,7 +53,8 @@ class RowFacts(IdFacts):
             row or more. The updates of a batch count as one, and an update stands for all batches since the one before.
         one_query_a_global_sample: The same for the samples of all ranks together.
         queries_a_sample: How many queries every batch holds for each sample, whether or not they have a relevant row;
-            zero where that differs, or is more than one in batches of one size.
+            zero where that differs, or is more than one in batches of one size. Also one where the program counted the
+            queries, and batches hold no more than samples, but not as many each: it left some out.
         sizes_vary: Whether the number of samples varies, and that of the queries with it.
         queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
         parted_in_batches: Whether a query then stands in several updates of a batch.
@@ -234,7 +235,8 @@ def _facts_of_batches(
     whole_of_all = full and sampled is not None and _same(queries, sampled * world_size)
     # rows of a query each to itself are no lists that a batch has made
     may_number = may_restart and not chunks.folded and bool((chunks.rows > 1).any())
-    each, varies = _queries_a_sample(queries, sampled) if may_number else (0, False)
+    is_counted = may_number and batches[int(chunks.update.min())].source == "counted"
+    each, varies = _queries_a_sample(queries, sampled, is_counted) if may_number else (0, False)
     may_number = may_number and (whole_of_all or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
     lists_samples = _lists_samples(table, chunks, sampled)
@@ -249,15 +251,19 @@ def _facts_of_batches(
     }
 
 
-def _queries_a_sample(queries: Tensor, sampled: Tensor | None) -> tuple[int, bool]:
+def _queries_a_sample(queries: Tensor, sampled: Tensor | None, is_counted: bool) -> tuple[int, bool]:
     """By which number the samples of all batches are multiplied, zero if it is none, and whether they vary.
 
-    As many samples in every batch would show nothing of several queries each: there may be as many in each.
+    As many samples in every batch would show nothing of several queries each: there may be as many in each. As many
+    queries in every batch, but fewer than samples, may be those of a corpus.
     """
     if sampled is None or not bool((sampled > 0).all()):
         return 0, False
     factor, varies = int(queries[0] // sampled[0]), sampled.unique().numel() > 1
-    return (factor, varies) if (factor == 1 or varies) and _same(queries, sampled * factor) else (0, varies)
+    if (factor == 1 or varies) and _same(queries, sampled * factor):
+        return factor, varies
+    left_out = is_counted and queries.unique().numel() > 1 and bool((queries <= sampled).all())
+    return int(left_out), varies or left_out
 
 
 def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None:

@@ -231,6 +231,20 @@ class SparseOnRank(Sparse):
         return torch.tensor([self.seen + row // CANDIDATES for row in range(len(batch) * CANDIDATES)])
 
 
+class Kept(Sparse):
+    """Samples without a relevant candidate are left out."""
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        kept = batch[batch % 3 > 0]
+        self.update(kept, self.ids(kept))
+        self.log("mrr", self.mrr)
+
+
+class KeptArange(Kept):
+    def ids(self, batch: Tensor) -> Tensor:
+        return torch.arange(len(batch)).repeat_interleave(CANDIDATES)
+
+
 class SparseInHook(Sparse):
     """The hook makes the metric, and counts the samples of its rank."""
 
@@ -323,6 +337,15 @@ def test_ids_restart_though_queries_lack_a_relevant_row(pools: Mapping[int, Pool
     [right] = shown(pools, 1, Sparse, "none")
     for ranks in (1, 2):
         plain, result = shown(pools, ranks, program, "none", "correct")
+        assert plain.numbers["mrr"] != pytest.approx(right.numbers["mrr"], abs=1e-3)
+        assert result.numbers == pytest.approx(right.numbers, rel=1e-6)
+        assert result.corrected == [("LRG301", True)]
+
+
+def test_ids_that_count_the_samples_that_a_step_keeps(pools: Mapping[int, Pool]) -> None:
+    [right] = shown(pools, 1, Kept, "strict")
+    for ranks in (1, 2):
+        plain, result = shown(pools, ranks, KeptArange, "none", "correct")
         assert plain.numbers["mrr"] != pytest.approx(right.numbers["mrr"], abs=1e-3)
         assert result.numbers == pytest.approx(right.numbers, rel=1e-6)
         assert result.corrected == [("LRG301", True)]
