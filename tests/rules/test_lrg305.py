@@ -32,8 +32,8 @@ def test_as_many_candidates_as_the_rank_saw_samples() -> None:
     finding = the_finding("LRG305", stage(key))
     assert (finding.severity, finding.effect, finding.corrects) == (Severity.WARNING, None, None)
     assert finding.text() == (
-        "LRG305 candidates-of-one-shard: 'val_mrr' ranks each query against at most 2 samples, those of its own rank,"
-        " of 4 on all ranks. On one device each query has all of them."
+        "LRG305 candidates-of-one-shard: 'val_mrr' ranks each query against at most 2 candidates, those of its own"
+        " rank, of 4 on all ranks. On one device each query has all of them."
         " Gather the candidates of all ranks before you score, or evaluate on one device."
     )
     assert key.reference is None
