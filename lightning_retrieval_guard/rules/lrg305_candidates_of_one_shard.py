@@ -46,7 +46,8 @@ class CandidatesOfOneShard(Rule):
     )
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
-        if epoch.world_size == 1:
+        # the samples of a sanity check are as many as its setting says, and lists may be as long by chance
+        if epoch.world_size == 1 or epoch.stage == "sanity_check":
             return
         for key in epoch.keys:
             plan = None if key.source is None else key.source.plan

@@ -60,3 +60,7 @@ def test_in_a_step_it_is_a_note_that_says_what_the_pool_was() -> None:
 )
 def test_other_pools_are_silent(key: KeyView) -> None:
     assert not findings_of("LRG305", stage(key))
+
+
+def test_lists_may_be_as_long_as_a_sanity_check_by_chance() -> None:
+    assert not findings_of("LRG305", stage(logged([FIRST], [SECOND]), stage="sanity_check"))
