@@ -224,12 +224,16 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
         on_ranks: Whether ids come again on another rank.
     """
     each = _queries_a_sample(ranks, replicated)
-    numbered = each > 0 and all(facts.ids_consecutive for facts in ranks)
+    consecutive = all(facts.ids_consecutive for facts in ranks)
     # all ranks run the same program: what was made on one of them was made on all
     origins, counted = {facts.ids_origin for facts in ranks}, all(facts.ids_counted for facts in ranks)
-    if not numbered or (origins == {"data"} and not counted):
+    if not consecutive or (origins == {"data"} and not counted):
         return "no"
     again = all(facts.ids_same for facts in ranks)
+    if not each:
+        # the same queries would be as many in every batch
+        varies = not again or len({facts.id_max for facts in ranks}) > 1
+        return "perhaps" if counted and varies and all(facts.ids_begin_anew for facts in ranks) else "no"
     overlap = any(facts.ids_overlap for facts in ranks)
     # a collate function sees one batch, and cannot count on from the one before
     may_count_on = origins != {"collated"}

@@ -142,14 +142,17 @@ def _overlap(low: Tensor, high: Tensor) -> bool:
     return bool((ranges[1:, 0] <= reached[:-1]).any())
 
 
-def is_diagonal(table: RowTable, queries: Tensor) -> bool:
+def is_diagonal(table: RowTable, queries: Tensor, each: int) -> bool:
     """Whether every update is a block of one row of candidates a query, the i-th relevant to the i-th, from any first.
+
+    Where a sample has several queries, the i-th candidate is relevant to those of the i-th sample.
 
     Rows that are relevant to all queries of an update alike, such as the first of each, are not on a diagonal.
 
     Args:
         table: The rows.
         queries: The number of queries of every update, int64 of shape ``(updates,)``.
+        each: How many queries a sample has.
     """
     sizes, has = table.sizes, queries > 0
     if table.scored or bool((sizes[has] % queries[has] != 0).any()):
@@ -160,8 +163,9 @@ def is_diagonal(table: RowTable, queries: Tensor) -> bool:
         if count:
             block, ids = target.reshape(count, -1) > 0, query.reshape(count, -1)
             one_a_query = (block.sum(dim=1) == 1).all() & (ids == ids[:, :1]).all()
-            on_diagonal &= one_a_query & (block.int().argmax(dim=1).diff() == 1).all()
-    return int((queries[has] - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
+            place = block.int().argmax(dim=1)
+            on_diagonal &= one_a_query & (place - place[0] == torch.arange(count, device=place.device) // each).all()
+    return int((queries[has] // each - 1).sum()) >= _ON_DIAGONAL and bool(on_diagonal)
 
 
 def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> IdOrigin:

@@ -111,7 +111,9 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
         return NO_SAMPLES
     rows, chosen = table.rows_of(updates), _chosen(samples, last)
     query = mix(table.query[rows].long().cpu())
-    scores, relevance = table.preds[rows].double().cpu(), table.target[rows].double().cpu()
+    # candidates that are masked out have scores of minus infinity
+    scores = table.preds[rows].double().cpu().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    relevance = table.target[rows].double().cpu()
     counts = [torch.bincount(part, minlength=samples) for part in (sample_of_row, sample_of_row[relevance > 0])]
     ids = torch.zeros(samples, dtype=torch.int64).index_add_(0, sample_of_row, query)
     columns = (scores, scores.abs(), scores * scores, scores * relevance)

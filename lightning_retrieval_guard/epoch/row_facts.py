@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_retrieval_guard.epoch.candidates import list_others, list_samples, list_shard
 from lightning_retrieval_guard.epoch.facts import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks, are_full, cut_chunks, join_chunks, mix
 from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
@@ -53,14 +54,14 @@ class RowFacts(IdFacts):
             row or more. The updates of a batch count as one, and an update stands for all batches since the one before.
         one_query_a_global_sample: The same for the samples of all ranks together.
         queries_a_sample: How many queries every batch holds for each sample, whether or not they have a relevant row;
-            zero where that differs, or is more than one in batches of one size. Also one where the program counted the
-            queries, and batches hold no more than samples, but not as many each: it left some out.
+            zero where that differs, or is more than one in batches of one size and not on their diagonals. Also one
+            where the program counted the queries of each batch, and left out some samples here and there.
         sizes_vary: Whether the number of samples varies, and that of the queries with it.
         queries_in_batches: Distinct pairs of batch and query id, where several updates are of one batch.
         parted_in_batches: Whether a query then stands in several updates of a batch.
         is_diagonal: Whether the one relevant row of each query stands on the diagonal of its batch, where that tells.
         lists_samples: Whether each query of a batch has exactly as many rows as the batch has samples, or outside of
-            steps as this rank saw samples of a dataloader.
+            steps as this rank saw samples of a dataloader, or had candidates for them.
         lists_others: Whether each query has, outside of steps, one row less than this rank saw samples of a dataloader,
             and there is one for each of these, so that every sample is ranked against the others.
         lists_repeated: Whether each query has as many rows as all ranks saw samples of a dataloader, repeated ones
@@ -185,7 +186,7 @@ def gather_facts(
             "queries_in_batches": joined.query.numel(),
             "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
         }
-    in_batches["lists_samples"] |= _lists_any(queries.rows, shards)
+    in_batches["lists_samples"] |= list_shard(queries, shards)
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
@@ -193,7 +194,7 @@ def gather_facts(
         ids_unique=distinct == counted and (not chunks.met if chunks.folded else chunks.query.numel() == counted),
         chunks=chunks.query.numel(),
         **in_batches,
-        lists_others=_lists_others(queries, shards),
+        lists_others=list_others(queries, shards),
         lists_repeated=any(bool((queries.rows % pool == 0).all()) for pool in pools),
         in_steps=any(batch.in_step for batch in batches),
         **_range(queries.query),
@@ -235,35 +236,34 @@ def _facts_of_batches(
     whole_of_all = full and sampled is not None and _same(queries, sampled * world_size)
     # rows of a query each to itself are no lists that a batch has made
     may_number = may_restart and not chunks.folded and bool((chunks.rows > 1).any())
-    is_counted = may_number and batches[int(chunks.update.min())].source == "counted"
-    each, varies = _queries_a_sample(queries, sampled, is_counted) if may_number else (0, False)
-    may_number = may_number and (whole_of_all or each > 0)
+    each, varies = _queries_a_sample(queries, sampled) if may_number else (0, False)
+    # as many samples in every batch show nothing of several queries each: there may be as many in each
+    each = each if each <= 1 or varies or is_diagonal(table, queries, each) else 0
+    # samples without a relevant row may have been left out before the others were counted
+    fewer = may_number and sampled is not None and bool((queries <= sampled).all())
+    some = fewer and batches[int(chunks.update.min())].source == "counted"
+    if some and not each and queries.unique().numel() > 1:
+        each, varies = 1, True
+    may_number = may_number and (whole_of_all or (some and full) or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
-    lists_samples = _lists_samples(table, chunks, sampled)
+    lists_samples = list_samples(table, chunks, sampled)
     return {
         **vars(ids),
         "one_query_a_sample": whole,
         "one_query_a_global_sample": whole_of_all,
         "queries_a_sample": each,
         "sizes_vary": varies,
-        "is_diagonal": (ids.ids_consecutive or lists_samples) and is_diagonal(table, queries),
+        "is_diagonal": (ids.ids_consecutive or lists_samples) and is_diagonal(table, queries, max(each, 1)),
         "lists_samples": lists_samples,
     }
 
 
-def _queries_a_sample(queries: Tensor, sampled: Tensor | None, is_counted: bool) -> tuple[int, bool]:
-    """By which number the samples of all batches are multiplied, zero if it is none, and whether they vary.
-
-    As many samples in every batch would show nothing of several queries each: there may be as many in each. As many
-    queries in every batch, but fewer than samples, may be those of a corpus.
-    """
+def _queries_a_sample(queries: Tensor, sampled: Tensor | None) -> tuple[int, bool]:
+    """By which number the samples of all batches are multiplied, zero if it is none, and whether they vary."""
     if sampled is None or not bool((sampled > 0).all()):
         return 0, False
     factor, varies = int(queries[0] // sampled[0]), sampled.unique().numel() > 1
-    if (factor == 1 or varies) and _same(queries, sampled * factor):
-        return factor, varies
-    left_out = is_counted and queries.unique().numel() > 1 and bool((queries <= sampled).all())
-    return int(left_out), varies or left_out
+    return (factor if _same(queries, sampled * factor) else 0), varies
 
 
 def _starts_of_batches(table: RowTable, sampled: Tensor | None) -> Tensor | None:
@@ -317,23 +317,6 @@ def _all_sizes(samples: Sequence[int | None], updates: int) -> Tensor | None:
     if len(samples) != updates or any(size is None for size in samples):
         return None
     return torch.tensor(samples, dtype=torch.int64)
-
-
-def _lists_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None) -> bool:
-    if sampled is None or (chunks.folded and table.updates > 1):
-        return False
-    update = chunks.update if not chunks.folded else torch.zeros_like(chunks.update)
-    return bool((chunks.rows == sampled[update]).all())
-
-
-def _lists_any(rows: Tensor, shards: Sequence[int]) -> bool:
-    return any(bool((rows == shard).all()) for shard in shards)
-
-
-def _lists_others(queries: Queries, shards: Sequence[int]) -> bool:
-    # a list of candidates of each sample, with one right one, may have that length by chance
-    has_lists = bool((queries.relevant == 1).all())
-    return not has_lists and queries.query.numel() in shards and _lists_any(queries.rows + 1, [queries.query.numel()])
 
 
 def _same(counts: Tensor, wanted: Tensor | None) -> bool:

@@ -103,7 +103,9 @@ class KeyView(LoggedKey):
         if self.is_partial:
             return None
         if not self.first.in_step:
-            # logged once an epoch: a number that all ranks have, one device has too
+            # logged once an epoch: a number that all ranks have, one device has too, unless each counts its share
+            if self.is_reduced and self.first.reduction == "sum" and not self.first.synced:
+                return None
             return self.facts[0].rank_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             return self.once_mean

@@ -5,7 +5,7 @@ Query ids that count the samples of a batch or of a rank, so the same id stands 
 Each batch has consecutive ids, one for each sample. They count for certain where `torch.arange`, `nonzero` or `where`
 was seen to make them. Else no column of the batch may hold them, and one thing more must show it. Their number follows
 that of the samples, the relevant row of each query is on the diagonal, or the hook fed them. With less, or with several
-ids a sample, it warns, and the number stays. With `query_scope="batch"` every repeated id is evidence.
+ids a sample or none for some, it warns, and the number stays. `query_scope="batch"` makes every repeated id evidence.
 
 ## Why it is wrong
 torchmetrics groups rows by id over the whole epoch and all ranks. `torch.arange(batch_size)` in every batch merges the
@@ -78,8 +78,9 @@ def _message(name: str, plan: Plan) -> str:
     counts = [plan.facts[rank].queries_in_batches or plan.facts[rank].chunks for rank in plan.counted]
     queries = several(sum(counts), "query", "queries")
     ids = max(facts.id_max for facts in plan.with_rows) - min(facts.id_min for facts in plan.with_rows) + 1
-    each = plan.queries_a_sample if plan.queries_a_sample > 1 else "one"
-    got = f"'{name}' got {queries}, {each} for each sample, under at most {several(ids, 'id')}"
+    each = {0: "one for some samples", 1: "one for each sample"}
+    share = each.get(plan.queries_a_sample, f"{plan.queries_a_sample} for each sample")
+    got = f"'{name}' got {queries}, {share}, under at most {several(ids, 'id')}"
     if plan.merges:
         return f"{got} that restart in each batch or on each rank, so different queries merge."
     return f"{got} that come again. Different queries merge if these ids number the samples of a batch."

@@ -78,7 +78,7 @@ def test_a_gallery_of_one_rank_is_found(pools: Mapping[int, Pool], program: type
     assert shown[0].numbers == pytest.approx(plain[0].numbers)
     (finding,) = shown[0].found
     assert (finding.code, finding.key, finding.effect, finding.corrected) == ("LRG305", "map", None, False)
-    assert "at most 12 samples, those of its own rank, of 24 on all ranks" in finding.message
+    assert "at most 12 candidates, those of its own rank, of 24 on all ranks" in finding.message
 
 
 def test_a_gathered_gallery_is_right(pools: Mapping[int, Pool]) -> None:
@@ -116,7 +116,7 @@ def test_the_others_of_one_rank_are_found(pools: Mapping[int, Pool], mode: str) 
     assert shown[0].numbers == pytest.approx(plain[0].numbers)
     (finding,) = shown[0].found
     assert (finding.code, finding.key, finding.effect, finding.corrected) == ("LRG305", "map", None, False)
-    assert "at most 10 samples, those of its own rank, of 21 on all ranks" in finding.message
+    assert "at most 10 candidates, those of its own rank, of 21 on all ranks" in finding.message
 
 
 def test_the_others_of_all_ranks_are_right(pools: Mapping[int, Pool]) -> None:

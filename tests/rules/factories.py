@@ -83,7 +83,7 @@ def stage(*keys: KeyView, world_size: int | None = None, repeated: int = 0, **ch
     sources = tuple({id(key.source): key.source for key in keys if key.source is not None}.values())
     fields = {"keys": keys, "sources": sources, "orders": orders, "batches": (1,) * size}
     fields |= {"repeated": Repeated(repeated)}
-    return EpochView(stage="validate", world_size=size, **{**fields, **changed})
+    return EpochView(world_size=size, **{"stage": "validate", **fields, **changed})
 
 
 def source(updates: Sequence[Sequence[Update]], metric: Metric | None = None, **changed: Any) -> SourceView:

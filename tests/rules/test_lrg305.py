@@ -32,8 +32,8 @@ def test_as_many_candidates_as_the_rank_saw_samples() -> None:
     finding = the_finding("LRG305", stage(key))
     assert (finding.severity, finding.effect, finding.corrects) == (Severity.WARNING, None, None)
     assert finding.text() == (
-        "LRG305 candidates-of-one-shard: 'val_mrr' ranks each query against at most 2 samples, those of its own rank,"
-        " of 4 on all ranks. On one device each query has all of them."
+        "LRG305 candidates-of-one-shard: 'val_mrr' ranks each query against at most 2 candidates, those of its own"
+        " rank, of 4 on all ranks. On one device each query has all of them."
         " Gather the candidates of all ranks before you score, or evaluate on one device."
     )
     assert key.reference is None
@@ -60,3 +60,7 @@ def test_in_a_step_it_is_a_note_that_says_what_the_pool_was() -> None:
 )
 def test_other_pools_are_silent(key: KeyView) -> None:
     assert not findings_of("LRG305", stage(key))
+
+
+def test_lists_may_be_as_long_as_a_sanity_check_by_chance() -> None:
+    assert not findings_of("LRG305", stage(logged([FIRST], [SECOND]), stage="sanity_check"))

@@ -1,0 +1,41 @@
+"""What the lengths of lists of candidates tell: whether these are the samples of a batch or of a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks
+from lightning_retrieval_guard.epoch.row_table import RowTable
+
+
+def list_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None) -> bool:
+    """Whether each query of a batch has exactly as many rows as the batch has samples."""
+    if sampled is None or (chunks.folded and table.updates > 1):
+        return False
+    update = chunks.update if not chunks.folded else torch.zeros_like(chunks.update)
+    return bool((chunks.rows == sampled[update]).all())
+
+
+def list_shard(queries: Queries, shards: Sequence[int]) -> bool:
+    """Whether each query has exactly as many rows as this rank saw samples of a dataloader, or candidates for them.
+
+    Such as the captions of images: each query is a sample with as many relevant rows as any other, all in one list.
+    """
+    count = queries.query.numel()
+    # by chance, not every sample has the same share of a list of any other candidates
+    of_samples = count in shards and bool((queries.relevant * count == queries.rows).all())
+    return _list_any(queries.rows, shards) or (of_samples and _list_any(queries.rows, queries.rows[:1].tolist()))
+
+
+def list_others(queries: Queries, shards: Sequence[int]) -> bool:
+    """Whether each sample of a dataloader is a query that has the others as candidates."""
+    # a list of candidates of each sample, with one right one, may have that length by chance
+    has_lists = bool((queries.relevant == 1).all())
+    return not has_lists and queries.query.numel() in shards and _list_any(queries.rows + 1, [queries.query.numel()])
+
+
+def _list_any(rows: Tensor, lengths: Sequence[int]) -> bool:
+    return any(bool((rows == length).all()) for length in lengths)
