@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.report.text import several
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec
+from lightning_retrieval_guard.rules.lrg203_never_synced import is_lone_object, is_lone_value
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.repeated_samples import Repeated
@@ -58,7 +59,7 @@ class PaddedSamples(Rule):
             return
         for key in epoch.keys:
             plans = [source.plan for source in key.sources]
-            is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
+            is_fed_once = _shows_shard(key) or (bool(plans) and all(plan.has_no_repeated for plan in plans))
             shows_value = key.first.shows_object or key.recomputed is not None
             states_shown = epoch.states_behind(key) if shows_value and not plans else []
             is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
@@ -102,6 +103,11 @@ class PaddedSamples(Rule):
         )
 
 
+def _shows_shard(key: KeyView) -> bool:
+    """Whether it is what a metric without rows comes to on rank 0 alone, so that no sample is in it twice."""
+    return is_lone_object(key) or (key.source is None and key.first.shows_object and is_lone_value(key))
+
+
 def _are_extremes(states: StateView) -> bool:
     """Whether the metric holds nothing but a largest or smallest value, which no sample changes that comes twice."""
     return all(facts.extremes for facts in states.present)
@@ -140,7 +146,7 @@ def _why_unknown(epoch: EpochView, key: KeyView) -> str:
 def _is_same_on_each_rank(key: KeyView) -> bool:
     """Whether a metric combines no ranks, which have one number all the same: perhaps that of the whole data set."""
     if key.first.kind == "metric":
-        return all(facts.of_shard is not None for facts in key.present) and not key.is_lone_object
+        return all(facts.of_shard is not None for facts in key.present) and not is_lone_object(key)
     return key.first.kind == "compute" and not key.first.in_step and not key.first.synced and key.ranks_agree
 
 

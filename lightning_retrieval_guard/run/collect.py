@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard._compat import GuardError
-from lightning_retrieval_guard.distributed.exchange import ExchangeError
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts, to_payload
 from lightning_retrieval_guard.epoch.plan import Plan
 from lightning_retrieval_guard.epoch.views import Message
-from lightning_retrieval_guard.report.text import printable
-from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import LocalStates, StateMerger
-from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import value_of_shard
@@ -160,30 +154,4 @@ def collect_key(
         lacks_value=float(weights.value),
         lacks_weight=float(weights.weight),
         suppressed=patterns_of(key.suppressed),
-    )
-
-
-@contextlib.contextmanager
-def refusing(settings: Settings) -> Iterator[None]:
-    """Raise for the user where ranks do not meet, unless the mode is to warn.
-
-    Raises:
-        GuardError: In place of ``ExchangeError``.
-    """
-    try:
-        yield
-    except ExchangeError as error:
-        if settings.mode == "warn":
-            raise
-        raise GuardError(printable(why_ranks_missed(error))) from error
-
-
-def why_ranks_missed(error: ExchangeError) -> str:
-    """The error in words; a metric that some ranks compute alone is a fault with a code of its own."""
-    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
-    if alone:
-        return f"{describe_lone_compute(alone)} ({error})"
-    return (
-        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
-        " on rank zero alone, keeps the others waiting."
     )

@@ -11,10 +11,10 @@ import torch
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
 from lightning_retrieval_guard.epoch.values import MetricOutcome
-from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
+from lightning_retrieval_guard.run.protection import refusing
 from lightning_retrieval_guard.run.states import MergeResult
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord

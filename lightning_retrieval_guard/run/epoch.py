@@ -8,10 +8,20 @@ from typing import NamedTuple
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
+from lightning_retrieval_guard.epoch.repeated_samples import most_repeated, repeated_samples
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
-from lightning_retrieval_guard.epoch.views import KeyView, Message, order_of_reductions
+from lightning_retrieval_guard.epoch.views import (
+    EpochView,
+    KeyView,
+    Message,
+    flattened_of,
+    order_of_reductions,
+    unregistered_of,
+)
 from lightning_retrieval_guard.ranking.measures import Measure, measure_of
+from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import LocalStates
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -94,6 +104,51 @@ class RunningEpoch:
     def may_go_on(self) -> bool:
         """Whether anything can be logged since the last exchange, which all ranks know from it."""
         return not self.exchanges or any(message["more"] for message in self.exchanges[-1])
+
+    @property
+    def counts(self) -> StageCounts:
+        """What each rank saw of the stage up to the last exchange."""
+        metrics: dict[str, tuple[RowCounts, ...]] = {}
+        for messages in self.exchanges:
+            for name in sorted({name for message in messages for name in message["sources"]}):
+                # metrics of steps go by the key that shows them
+                metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
+        return StageCounts(tuple(message["samples"] for message in self.exchanges[-1]), metrics)
+
+    def view(self, world_size: int) -> EpochView:
+        """The document, as far as the ranks have exchanged facts.
+
+        Args:
+            world_size: The number of ranks.
+        """
+        last = self.exchanges[-1] if self.exchanges else []
+        repeated = repeated_samples(self.exchanges)
+        return EpochView(
+            stage=self.record.stage,
+            world_size=world_size,
+            keys=tuple(self.keys),
+            sources=tuple(self.sources.values()),
+            states=tuple(self.states),
+            orders=self.orders,
+            batches=tuple(message["batches"] for message in last),
+            repeated=most_repeated(repeated.values()),
+            repeated_in=repeated,
+            monitored=frozenset(key for message in last for key in message["monitored"]),
+            unregistered=tuple(unregistered_of(self.exchanges)),
+            computed_alone=tuple(self.computed_alone) if last else (),
+            flattened=tuple(flattened_of(self.exchanges)),
+            gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
+            corrected=frozenset(self.installed),
+            is_complete=self.is_complete or not self.may_go_on,
+        )
+
+
+def _row_counts(message: Message, name: str) -> RowCounts:
+    source = message["sources"].get(name)
+    if source is None:
+        return RowCounts()
+    facts = RowFacts.from_payload(message["rows"][source["rows"]])
+    return RowCounts(facts.updates, facts.queries)
 
 
 class _RememberedSource(NamedTuple):

@@ -10,11 +10,12 @@ from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView, Message, make_key_views
 from lightning_retrieval_guard.report.document import StageCounts
-from lightning_retrieval_guard.run.collect import FactCollector, refusing
+from lightning_retrieval_guard.run.collect import FactCollector
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.correct import compose
 from lightning_retrieval_guard.run.epoch import KnownValues, RunningEpoch
-from lightning_retrieval_guard.run.judgement import Judgement, counts_of
+from lightning_retrieval_guard.run.judgement import Judgement
+from lightning_retrieval_guard.run.protection import refusing
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
@@ -112,7 +113,7 @@ class Epochs:
         label = f"{record.stage}/{record.dataloader or 0}/{point}"
         meeting = self._meet(label, self._collector.message(epoch, keys), sources, self._collector.wants)
         epoch.exchanges.append(meeting.messages)
-        self.counts[record.stage] = counts_of(epoch.exchanges)
+        self.counts[record.stage] = epoch.counts
         epoch.sources.update(meeting.sources)
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
@@ -146,15 +147,13 @@ class Epochs:
         """
         alone = self._run.world_size == 1
         # metrics are about to combine ranks by themselves, so all ranks must be here
-        if not alone and any(key.can_recompute for key in keys):
+        if not alone and any(map(_can_recompute, keys)):
             self._judgement.confirm()
+        records = epoch.record.keys
         return [
-            replace(key, recomputed=self._recomputed_value(epoch, key, alone)) if key.can_recompute else key
+            replace(key, recomputed=records[key.first.storage].history.recompute(alone)) if _can_recompute(key) else key
             for key in keys
         ]
-
-    def _recomputed_value(self, epoch: RunningEpoch, key: KeyView, alone: bool) -> float | None:
-        return epoch.record.keys[key.first.storage].history.recompute(alone)
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 
@@ -205,3 +204,9 @@ class Epochs:
     def refuse_weights(self, key: KeyRecord, epoch: RunningEpoch) -> None:
         """Raise if the batch sizes of a key are wrong, where every rank sees the same ones."""
         self._judgement.refuse_weights(key, epoch)
+
+
+def _can_recompute(key: KeyView) -> bool:
+    """Whether the metric of a key, which keeps no rows, can compute the value of the epoch on every rank."""
+    able = len(key.present) == key.world_size and all(facts.whole for facts in key.present)
+    return able and key.is_shared and key.is_no_mean

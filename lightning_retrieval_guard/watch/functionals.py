@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -47,15 +46,3 @@ def _note(listener: WatchListener, function: str, shape: tuple[int, int]) -> Non
         suppressed = patterns_of(listener.suppressions.at(site))
         call = FlattenedCall(function, shape, listener.hook() or "", site.path, site.line, suppressed)
         stage.flattened.setdefault(call.target, call)
-
-
-def flattened_of(exchanges: Sequence[Sequence[Mapping[str, Any]]]) -> list[FlattenedCall]:
-    """What the ranks report in all exchanges, each call once."""
-    calls: dict[str, FlattenedCall] = {}
-    for messages in exchanges:
-        for rank, message in enumerate(messages):
-            for entry in message.get("flattened", ()):
-                call = FlattenedCall(**{**entry, "shape": tuple(entry["shape"])})
-                earlier = calls.get(call.target, call)
-                calls[call.target] = replace(earlier, ranks=tuple(sorted({*earlier.ranks, rank})))
-    return list(calls.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -133,21 +133,3 @@ def _holdings(trainer: Any, module: Any) -> dict[int, _Holding]:
             for _, part in _compat.named_modules(whole):
                 holdings.setdefault(id(part), _Holding(name, whole, bool(prefix)))
     return holdings
-
-
-def unregistered_of(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> list[Unregistered]:
-    """What the ranks reported in all exchanges, each metric once; what was reported last counts, and what is worse."""
-    by_identity: dict[tuple[str, str, int], Unregistered] = {}
-    for rank, entry in _each(exchanges):
-        identity = (entry.name, entry.path, entry.line)
-        earlier = by_identity.get(identity, entry)
-        worse = entry if entry.device or not earlier.device else earlier
-        ranks = tuple(sorted({*earlier.ranks, rank}))
-        by_identity[identity] = replace(worse, storage=entry.storage or earlier.storage, ranks=ranks)
-    return list(by_identity.values())
-
-
-def _each(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[int, Unregistered]]:
-    for messages in exchanges:
-        for rank, message in enumerate(messages):
-            yield from ((rank, Unregistered(**entry)) for entry in message.get("unregistered", ()))
