@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.rules import REGISTRY, codes_of
 from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
+from lightning_retrieval_guard.run.reporter import Reporter
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, Suppressions, all_silence, patterns_of
@@ -136,22 +137,30 @@ class RunContext:
         trainer: Lightning's trainer.
         module: Lightning's module.
         settings: Of the guard.
-        log: Where findings go.
+        reporter: Keeps and reports what is found.
         suppressions: What the user ignores at single places.
-        save: Writes the report.
         exchange: Connects the ranks; with one process until they are connected.
     """
 
     trainer: Any
     module: Any
     settings: Settings
-    log: FindingLog
+    reporter: Reporter
     suppressions: Suppressions
-    save: Callable[[], None]
     exchange: Exchange = field(default_factory=Exchange)
 
     def __post_init__(self) -> None:
         self.filter = SuppressionFilter(self.suppressions, self.settings)
+
+    @property
+    def log(self) -> FindingLog:
+        """Where findings go."""
+        return self.reporter.log
+
+    def save(self, is_last: bool = False) -> None:
+        """Write the report as of now, on the process that writes."""
+        if self.is_rank_zero:
+            self.reporter.write(self.trainer, is_last)
 
     @property
     def world_size(self) -> int:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.views import KeyView, Message, make_key_views
-from lightning_retrieval_guard.report.document import StageCounts
 from lightning_retrieval_guard.run.collect import FactCollector
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.correct import compose
@@ -30,7 +29,6 @@ class Epochs:
     """The epochs that run now, at most one for each stage."""
 
     def __init__(self, run: RunContext, watch: MetricWatch) -> None:
-        self.counts: dict[str, StageCounts] = {}
         self._run = run
         self._watch = watch
         self._finder = SourceFinder(run, watch)
@@ -113,7 +111,7 @@ class Epochs:
         label = f"{record.stage}/{record.dataloader or 0}/{point}"
         meeting = self._meet(label, self._collector.message(epoch, keys), sources, self._collector.wants)
         epoch.exchanges.append(meeting.messages)
-        self.counts[record.stage] = epoch.counts
+        self._run.reporter.counts[record.stage] = epoch.counts
         epoch.sources.update(meeting.sources)
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)

@@ -10,7 +10,6 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.report.document import StageCounts
 from lightning_retrieval_guard.run.collect import END_HOOKS
 from lightning_retrieval_guard.run.compute import ComputeDispatcher
 from lightning_retrieval_guard.run.context import RunContext
@@ -41,16 +40,6 @@ class Session:
         self._functions = FunctionWatch(self.protect)
         # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
-
-    @property
-    def is_rank_zero(self) -> bool:
-        """Whether this process is the one that warns, prints and writes."""
-        return self._run.is_rank_zero
-
-    @property
-    def counts(self) -> dict[str, StageCounts]:
-        """What each rank saw in the last epoch of every stage so far."""
-        return self._epochs.counts
 
     # --- putting on and taking off ----------------------------------------------------------------------------
 
@@ -173,12 +162,18 @@ class Session:
         if self._run.world_size > 1 and _compat.skipped_for_lack_of_batches(loop):
             self._epochs.join_from_outside()
 
-    def end_run(self) -> None:
-        """The run is over without an exception: report suppressions that were of no use."""
+    def save(self, *, is_last: bool = False) -> None:
+        """Write the report as of now; ``is_last`` where the run ends on an error."""
+        self.protect(self._run.save, is_last)
+
+    def end_run(self, stage: str) -> None:
+        """The run is over without an exception: report suppressions that were of no use, and the verdict."""
         findings = list(self._run.filter.unused(self._run.exchange.rank, self._run.world_size))
         if findings:
-            self._run.log.add(findings, say=self.is_rank_zero)
+            self._run.log.add(findings, say=self._run.is_rank_zero)
             self._run.save()
+        if self._run.is_rank_zero and stage != "predict":
+            self._run.reporter.end_run(self._run.trainer)
 
     def leave(self, reason: BaseException) -> None:
         """The run ends on this rank: let no other wait for it, unless the others brought that about."""
