@@ -18,8 +18,8 @@ from lightning_retrieval_guard.watch.call_site import CallSite, names_device_cou
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import value_of_shard
 from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.places import collect_unregistered
 from lightning_retrieval_guard.watch.suppressions import patterns_of
-from lightning_retrieval_guard.watch.unregistered import collect_unregistered
 
 END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
 

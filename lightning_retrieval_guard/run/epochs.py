@@ -12,10 +12,10 @@ from lightning_retrieval_guard.epoch.views import KeyView, Message, make_key_vie
 from lightning_retrieval_guard.run.collect import FactCollector
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.correct import compose
-from lightning_retrieval_guard.run.epoch import KnownValues, RunningEpoch
+from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.judgement import Judgement
 from lightning_retrieval_guard.run.protection import refusing
-from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
+from lightning_retrieval_guard.run.sources import KnownValues, LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import StateMerger
 from lightning_retrieval_guard.run.synchronize import Meeting, Synchronizer, Wants
 from lightning_retrieval_guard.watch.keys import KeyRecord
@@ -32,11 +32,12 @@ class Epochs:
         self._run = run
         self._watch = watch
         self._finder = SourceFinder(run, watch)
-        self.states = StateMerger(run, watch, self._finder.by_name)
-        self.known_values = KnownValues(watch, self._finder)
-        self._judgement = Judgement(run, self.states, self.known_values.remember)
+        self._names = self._finder.names
+        self.states = StateMerger(run, watch, self._names.each)
+        self.known_values = KnownValues(watch, self._names)
+        self._judgement = Judgement(run, self.states, self._remember)
         self._collector = FactCollector(run, watch, self._finder, self.states)
-        self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._finder.metric)
+        self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._names.metric)
         self._running: dict[str, RunningEpoch] = {}
         self._count = itertools.count()
         self._numbers: set[int] = set()
@@ -127,7 +128,7 @@ class Epochs:
             first, logged = key.first, epoch.record.keys.get(key.first.storage)
             names = [*first.shows, *(source.name for source in key.sources)]
             metrics = [epoch.local_states[name].metric for name in names if name in epoch.local_states]
-            metrics += [metric for name in names if (metric := self._finder.metric(name)) is not None]
+            metrics += [metric for name in names if (metric := self._names.metric(name)) is not None]
             metrics += [] if logged is None else logged.shown_metrics
             for record in map(self._watch.record_of, metrics):
                 record.is_forwarded |= first.kind == "forward"
@@ -152,6 +153,9 @@ class Epochs:
             replace(key, recomputed=records[key.first.storage].history.recompute(alone)) if _can_recompute(key) else key
             for key in keys
         ]
+
+    def _remember(self, epoch: RunningEpoch) -> None:
+        self.known_values.remember(epoch.local, epoch.sources, epoch.record)
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class Epochs:
 
     def name(self, record: MetricRecord) -> str:
         """The name under which all ranks know a metric."""
-        return self._finder.name(record)
+        return self._names.of(record)
 
     def meet_for(self, record: MetricRecord, epoch: RunningEpoch) -> SourceView:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
@@ -195,7 +199,7 @@ class Epochs:
         meeting = self._meet(label, message, {local.name: local}, lambda *_: True)
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
-        self.known_values.remember(epoch)
+        self._remember(epoch)
         self._judgement.confirm()
         return epoch.sources[local.name]
 

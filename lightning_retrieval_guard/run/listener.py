@@ -13,8 +13,8 @@ from lightning_retrieval_guard.run.protection import Protection
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.places import move_to_module_device
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.unregistered import move_to_module_device
 from lightning_retrieval_guard.watch.update_context import Feed, Given, UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]

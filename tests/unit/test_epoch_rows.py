@@ -29,9 +29,9 @@ def shared_rows(feed: Feed, dataloader: int | None) -> int:
     metric = RetrievalMRR()
     metric.update(torch.tensor([0.3, 0.6]), torch.tensor([0, 1]), torch.tensor([0, 0]))
     life = record_of(metric, feed, is_rows=True).life
-    rows = epoch_rows_of([life], lambda _: (life.infos, life.feeds), NOW, dataloader)
-    assert len(rows.lives[0].states()[0]) == (not rows.shared and not rows.stale)
-    return rows.shared
+    rows = epoch_rows_of([life], NOW, dataloader)
+    assert len(rows.lives[0].states()[0]) == (not rows.foreign.shared and not rows.foreign.stale)
+    return rows.foreign.shared
 
 
 def shared_updates(feed: Feed, dataloader: int | None) -> int:
@@ -59,7 +59,7 @@ def test_nothing_is_shared_with_a_stage_that_fed_nothing(feeds: list[Feed], else
     counts = dict.fromkeys(feeds, 1)
     infos = [UpdateInfo(Batch(), feed) for feed in feeds]
     life = MetricRecord(weakref.ref(rows), True, None, infos=infos, feeds=counts).life
-    assert epoch_rows_of([life], lambda _: (life.infos, life.feeds), NOW, 0).elsewhere is elsewhere
+    assert epoch_rows_of([life], NOW, 0).foreign.elsewhere is elsewhere
     lives = MetricHistory()
     lives.note(MetricRecord(weakref.ref(states), False, None, feeds=counts))
     assert lives.describe("metric", 1, 0, NOW, 1).elsewhere is elsewhere
