@@ -17,7 +17,6 @@ from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.listener import Listener
 from lightning_retrieval_guard.run.protection import Protection, failure_text
 from lightning_retrieval_guard.watch.call_site import without_own_frames
-from lightning_retrieval_guard.watch.functionals import watch_functionals
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
@@ -82,7 +81,6 @@ class Session:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet
         self._metrics.install()
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
-        watch_functionals(self._listener, self._patches)
         for step in _compat.EVALUATION_STEPS:
             self._patches.put(trainer.strategy, step, self._watching_functions)
         connector = _compat.logger_connector(trainer)

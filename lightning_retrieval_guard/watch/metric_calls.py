@@ -1,19 +1,25 @@
-"""Calls of metrics: passed on as they are, and reported where they are the program's own."""
+"""Calls of metrics and of functionals: passed on as they are, and reported where they are the program's."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
+from lightning_retrieval_guard.epoch.facts import FlattenedCall
+from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.keys import How
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.update_context import Given
 
 P = ParamSpec("P")
@@ -80,6 +86,8 @@ class MetricCalls:
         put(Metric, "__call__", self._wrap_forward)
         put(Metric, "to", self._wrap_to)
         put(MetricCollection, "update", self._wrap_update_of_collection)
+        for module, name in _compat.functional_input_checks():
+            put(module, name, self._wrap_functional_check)
 
     def install_on(self, metric: Metric, record: MetricRecord) -> None:
         """Watch one metric, which wraps ``update`` and ``compute`` of its class for itself."""
@@ -190,6 +198,17 @@ class MetricCalls:
 
         return BesideGraphs(update, original, _holds_rows)
 
+    def _wrap_functional_check(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """See what a functional's check of its input sees: where it gets a batch, it scores that as one query."""
+
+        def check(preds: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._is_installed and preds.ndim == 2 and min(preds.shape) > 1:
+                function = _functional_that_runs()
+                self._listener.protect(_note_flattened, self._listener, function, (preds.shape[0], preds.shape[1]))
+            return original(preds, *args, **kwargs)
+
+        return BesideGraphs(check, original, leaves=False)
+
 
 def _beside_graphs(
     record: MetricRecord, watched: Callable[..., Any], original: Callable[..., Any]
@@ -203,3 +222,18 @@ def _keeps_rows(metric: Metric, *_: Any) -> bool:
 
 def _holds_rows(collection: MetricCollection, *_: Any) -> bool:
     return any(isinstance(part, Metric) and _keeps_rows(part) for part in collection.modules())
+
+
+def _functional_that_runs() -> str:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_name.startswith("retrieval_"):
+        frame = frame.f_back
+    return "a retrieval functional" if frame is None else frame.f_code.co_name
+
+
+def _note_flattened(listener: WatchListener, function: str, shape: tuple[int, int]) -> None:
+    stage, site = listener.stage(), user_call_site()
+    if stage is not None:
+        suppressed = patterns_of(listener.suppressions.at(site))
+        call = FlattenedCall(function, shape, listener.hook() or "", site.path, site.line, suppressed)
+        stage.flattened.setdefault(call.target, call)

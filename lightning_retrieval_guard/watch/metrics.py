@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +23,7 @@ from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_calls import MetricCalls
 from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import MetricLife, MetricRecord
-from lightning_retrieval_guard.watch.update_context import Feed, Given, Repeats, UpdateContext
+from lightning_retrieval_guard.watch.update_context import Given
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -165,19 +165,15 @@ class MetricWatch:
             record.made_in_batch = None
         feeding = self._listener.feeding()
         record.note_update(feeding, given)
-        if feeding is not None and feeding.repeats is not None and not record.is_rows:
-            self._note_repeated(record, feeding, feeding.repeats, given)
+        repeats = None if feeding is None or record.is_rows else feeding.repeats
+        # an update with a repeated sample that correct mode, which is not at work, would leave out
+        if feeding is not None and repeats is not None and repeats.last_of is not None and not self._listener.routes:
+            metric = record.metric()
+            if metric is not None and not why_not_apart(metric, given, repeats.size):
+                record.fed_repeated = feeding.feed
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
-
-    def _note_repeated(self, record: MetricRecord, feeding: UpdateContext, repeats: Repeats, given: Given) -> None:
-        """Whether an update brought a repeated sample that correct mode would leave out."""
-        metric = record.metric()
-        if metric is None or repeats.last_of is None or self._listener.routes:
-            return
-        if not why_not_apart(metric, given, repeats.size):
-            record.fed_repeated = feeding.feed
 
     def note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         """A metric gave a value."""
@@ -206,6 +202,8 @@ class MetricWatch:
         # forward() resets a metric within its own call, and puts back what it held
         if record is None or self._calls.runs(record):
             return
+        # what other stages have fed it in epochs that go on
+        lost = [feed for feed in record.feeds if self._listener.is_outer(feed)]
         if record.is_rows:
             feeding = self._listener.feeding() if self._listener.in_step else None
             record.reset_in_epoch = record.reset_in_epoch if feeding is None else feeding.feed.epoch
@@ -214,27 +212,14 @@ class MetricWatch:
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
                     self._hand_over(sharer)
-            self._start_over(record, self._outer_feeds(record))
         else:
-            self._note_reset_of_states(record)
-
-    def _note_reset_of_states(self, record: MetricRecord) -> None:
-        """Another stage may have fed a metric, in an epoch that goes on."""
-        lost = self._outer_feeds(record)
-        if lost and self._listener.routes:
-            self._beside.set_aside(record, lost)
-        # what a stage resets itself, it wants to forget
-        if record.outer is not None and not self._listener.is_outer(record.outer.feed):
-            record.outer = None
-        self._start_over(record, lost)
-
-    def _start_over(self, record: MetricRecord, lost: Sequence[Feed]) -> None:
+            if lost and self._listener.routes:
+                self._beside.set_aside(record, lost)
+            # what a stage resets itself, it wants to forget
+            if record.outer is not None and not self._listener.is_outer(record.outer.feed):
+                record.outer = None
         record.lost = {feed: count for feed, count in record.lost.items() if self._listener.is_outer(feed)}
         record.start_over(lost)
-
-    def _outer_feeds(self, record: MetricRecord) -> list[Feed]:
-        """What a metric holds of epochs of other stages that go on."""
-        return [feed for feed in record.feeds if self._listener.is_outer(feed)]
 
     def _hand_over(self, record: MetricRecord) -> None:
         """A metric forgets its rows, which somebody may still ask for."""
