@@ -32,7 +32,7 @@ from lightning_retrieval_guard.settings import (
     build_settings,
     check_choice,
 )
-from lightning_retrieval_guard.watch.call_site import user_call_site, without_own_frames
+from lightning_retrieval_guard.watch.call_site import user_call_site, without_guard_frames
 from lightning_retrieval_guard.watch.suppressions import Suppressions
 
 _LONGEST_TIMEOUT = 7 * 24 * 3600
@@ -230,7 +230,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
                 self._session.save(is_last=True)
             self._close()
         if isinstance(exception, GuardError):
-            exception.__traceback__ = without_own_frames(exception.__traceback__)
+            exception.__traceback__ = without_guard_frames(exception.__traceback__)
 
     @override
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -18,14 +18,14 @@ class LoggedKey:
 
     Attributes:
         facts: What each rank reports of it, ``None`` where a rank did not log it.
-        source: The rows behind the value, if it came from a retrieval metric.
-        parts: Those behind the parts, if it is what a composition of metrics comes to at the end of the epoch.
+        source: The rows that the value is made of, if it came from a retrieval metric.
+        parts: Those of the parts, if it is what a composition of metrics comes to at the end of the epoch.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
-        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        replaced: Whether the guard computes in place of the metric, so that the values are not the program's.
         evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
-        recomputed: What the metric behind it computes itself, where the guard had it do so.
-        composed: What the composition behind it comes to of the reference values of its parts.
+        recomputed: What its metric computes itself, where the guard had it do so.
+        composed: What the composition comes to of the reference values of its parts.
         composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
         batches: The batches that each rank has seen; empty where that is not known.
         repeated: What the repeated samples add to the sum over samples, each where it came again; empty where that is
@@ -57,7 +57,7 @@ class LoggedKey:
 
     @property
     def sources(self) -> tuple[SourceView, ...]:
-        """The rows behind the value, or those behind the parts of a composition."""
+        """The source of the value, or those of the parts of a composition."""
         return self.parts if self.source is None else (self.source,)
 
     @property
@@ -91,7 +91,7 @@ class LoggedKey:
 
     @property
     def is_of_another_stage(self) -> bool:
-        """Whether the metrics behind it were fed by other stages alone, such as one of a validation in the training."""
+        """Whether its metrics were fed by other stages alone, such as one of a validation in the training."""
         return all(facts.elsewhere for facts in self.sources or self.present)
 
     @property
@@ -169,7 +169,7 @@ class LoggedKey:
 
     @property
     def is_no_mean(self) -> bool:
-        """Whether the mean of the logged values is not the value of the metric behind them, which keeps no rows."""
+        """Whether the mean of the logged values is not the value of their metric, which keeps no rows."""
         return self.source is None and (self.shows_running or (self.averages_batches and not self.first.mean))
 
     @property

@@ -71,7 +71,7 @@ class SourceView(ForeignState):
 
     @property
     def hangs_on_order(self) -> bool:
-        """Whether nothing is wrong with the metric's own number over all ranks, which hangs on the order of rows.
+        """Whether nothing is wrong with the metric's number over all ranks, which hangs on the order of rows.
 
         Among equal scores the order of all ranks' rows decides. Nobody knows in which order one device has them.
         """
@@ -81,7 +81,7 @@ class SourceView(ForeignState):
 
     @property
     def is_left(self) -> bool:
-        """Whether torchmetrics' own number stays where an object is logged, since nothing else is certain.
+        """Whether torchmetrics' number stays where an object is logged, since nothing else is certain.
 
         Ranks with the same rows would count once, but with ids that may restart that is no reference either.
         """

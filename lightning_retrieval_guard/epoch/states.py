@@ -249,7 +249,7 @@ class _Packer:
             self.blocks.append(plain.view(torch.uint8))
             self._indexes[id(tensor)] = len(self.shapes)
             self.shapes.append((str(tensor.dtype).removeprefix("torch."), list(tensor.shape)))
-            self._held.append(tensor)  # so that its id stays its own
+            self._held.append(tensor)  # so that no other tensor gets its id
         return self._indexes[id(tensor)]
 
 

@@ -173,7 +173,7 @@ class MetricScorer:
 
 
 def _may_raise(measure: Measure, error: Exception) -> bool:
-    """Whether an error is one of the metric, and not of the guard: what it demands, or what its own code raises."""
+    """Whether an error is one of the metric, and not of the guard: what it demands, or what its code raises."""
     return measure.formula == "custom" or isinstance(error, EmptyQueryError)
 
 

@@ -121,7 +121,7 @@ class KeyView(LoggedKey):
 
     @property
     def shows_source(self) -> bool:
-        """Whether the epoch value is meant to be the value of the metric behind it."""
+        """Whether the epoch value is meant to be the value of its source."""
         if self.source is None or self.is_written:
             return False
         first = self.first
@@ -219,15 +219,15 @@ class EpochView:
         """The keys that show a metric, or a composition of it and others."""
         return [key for key in self.keys if any(shown is source for shown in key.sources)]
 
-    def states_behind(self, key: KeyView) -> list[StateView]:
-        """The metrics that keep states behind a key."""
+    def states_of(self, key: KeyView) -> list[StateView]:
+        """The metrics with states that a key shows."""
         return [states for states in self.states if states.name in key.first.shows]
 
     def leaves_out_repeated(self, key: KeyView) -> bool:
-        """Whether the metrics that keep states behind a key were merged without the repeated samples."""
+        """Whether the metrics with states that a key shows were merged without the repeated samples."""
         if not key.first.shows_object and key.recomputed is None:
             return False
-        shown = self.states_behind(key)
+        shown = self.states_of(key)
         return bool(shown) and all(states.counts_once for states in shown)
 
 
@@ -302,7 +302,6 @@ def _agree(pairs: Sequence[tuple[float, float]]) -> bool:
 
 
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
-    """The rows behind a key."""
     present = [key for key in facts if key is not None]
     # values of different kinds are no value of any one metric
     if any(key.mixed for key in present):
@@ -314,13 +313,13 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
 
 
 def _parts_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> tuple[SourceView, ...]:
-    """The rows behind the value that a composition comes to at the end of the epoch."""
+    """The sources of the parts that a composition shows at the end of the epoch."""
     shown = dict.fromkeys(name for key in facts if key is not None and key.shows_object for name in key.shows)
     return tuple(sources[name] for name in shown if name in sources)
 
 
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
-    """Whether the guard computes in place of the metric behind a key."""
+    """Whether the guard computes in place of a key's metric."""
     present = [key for key in facts if key is not None]
     if source is None or source.syncs_itself or source.elsewhere or any(key.is_written for key in present):
         return False

@@ -78,7 +78,7 @@ class FactCollector:
         )
 
     def _fed_in(self, facts: KeyFacts, key: KeyRecord, epoch: RunningEpoch) -> int | None:
-        """The dataloader behind a key that does not name one of several."""
+        """The dataloader that a key's values are of, where the key does not name one of several."""
         if facts.dataloader is not None or facts.mixed or not _compat.draws_from_several(self._run.trainer):
             return None
         if facts.kind != "plain":

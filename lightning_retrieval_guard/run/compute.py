@@ -24,7 +24,7 @@ Plain = Callable[[], Any]
 
 
 class ComputeDispatcher:
-    """Chooses between the program's own way and the guard's.
+    """Chooses between the program's way and the guard's.
 
     Args:
         run: The run.
@@ -37,7 +37,7 @@ class ComputeDispatcher:
         self._epochs = epochs
         self._protect = protect
         self._is_part = False  # whether a composition is computed
-        self._is_left = False  # whether the program's own values of the parts of a composition are asked for
+        self._is_left = False  # whether the program's values of the parts of a composition are asked for
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
@@ -122,17 +122,17 @@ class ComputeDispatcher:
             self._is_part = is_part
 
     def _compute_composition(self, record: MetricRecord, plain: Plain) -> Any:
-        """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
+        """The value that follows from the guard's values of its parts, with the program's value kept beside it."""
         self._is_left = True
         try:
-            # called twice: first with the program's own values of the parts, then with the guard's
+            # called twice: first with the program's values of the parts, then with the guard's
             record.program_value = plain()
         finally:
             self._is_left = False
         return plain()
 
     def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> MetricOutcome | None:
-        """The value of a metric over all ranks; ``None`` where the program's own value stands.
+        """The value of a metric over all ranks; ``None`` where the program's value stands.
 
         Args:
             record: The metric.
@@ -169,14 +169,14 @@ class ComputeDispatcher:
     def _needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
         """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.
 
-        Then the program's own value is worked out too. Ranks that were fed unequally often have none.
+        Then the program's value is worked out too. Ranks that were fed unequally often have none.
         """
         source = self._epochs.known_values.last(record)
         return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
 def _compute_within(merged: MergeResult, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
-    """The value of other states, with the program's own kept for a log call that leaves the number to the program."""
+    """The value of other states, with the program's value kept for a log call that leaves the number to the program."""
     if is_beside:
         # once: from then on the metric keeps the value of the other states for the next call
         if merged.program_value is None:
@@ -217,7 +217,7 @@ def _alone(metric: Any, plain: Plain) -> Any:
 
 
 def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
-    """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
+    """The guard's value, with the program's value kept for a log call that leaves the number to the program."""
     record.program_value = _without_trace(record, plain)
     return _take(outcome, record.metric())
 

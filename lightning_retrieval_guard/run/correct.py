@@ -108,7 +108,7 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
-    # the program's own way of combining stands until its number is known to be wrong
+    # the program's way of combining stands until its number is known to be wrong
     if key.source.syncs_itself and first.kind in ("metric", "compute"):
         return reference if is_faulty else None
     # on one device the program's number is the reference already

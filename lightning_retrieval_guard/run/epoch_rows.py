@@ -84,7 +84,7 @@ class SharedRowSets:
         if rows is None:
             rows = SharedRows(table, collect_facts)
             alike.append(rows)
-        self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
+        self._by_parts[parts] = (rows, held)  # kept, so that no other tensor gets their ids
         return rows
 
     def clear(self) -> None:

@@ -85,7 +85,7 @@ class Epochs:
         self.states.end_dataloader()
         if epoch is not None and epoch.may_go_on:
             epoch.is_complete = True
-            find = self._finder.behind_keys
+            find = self._finder.of_keys
             self._synchronize(epoch, "epoch", lambda keys: find(epoch.record, keys, epoch.local))
 
     def join_from_outside(self) -> None:

@@ -77,7 +77,7 @@ class Judgement:
         epoch.ordered |= fixes.sorts
 
     def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
-        """Have the program's own values logged where numbers are left to it."""
+        """Have the program's values logged where numbers are left to it."""
         for key in keys:
             if not is_left(key, epoch.left):
                 continue

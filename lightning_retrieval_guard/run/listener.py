@@ -99,7 +99,7 @@ class Listener:
         return self._dispatch(self.dispatcher.to_forward, record, plain)
 
     def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Choose the call under protection and make it without, because what it raises is the program's own."""
+        """Choose the call under protection and make it without, because what it raises is the program's."""
         call, synced = plain, False
 
         def choose_call() -> None:

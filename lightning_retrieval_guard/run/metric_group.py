@@ -122,7 +122,7 @@ class ValueHead:
 
 @dataclass(frozen=True)
 class ValueBlock:
-    """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
+    """What a rank sends for the values: a head, what it made of its queries, and the rows of split ones."""
 
     head: ValueHead
     sums: dict[str, Sum]

@@ -36,13 +36,13 @@ class Failure:
         reason: In a line.
         ranks: Where it failed.
         say: Whether this process reports it.
-        is_own: Whether the guard failed, and not the program, whose ranks did not meet.
+        of_guard: Whether the guard failed, and not the program, whose ranks did not meet.
     """
 
     reason: str
     ranks: Sequence[int]
     say: bool
-    is_own: bool = True
+    of_guard: bool = True
 
     def finding(self, trainer: Any, module: Any) -> Finding:
         """The finding at the user's line."""
@@ -50,7 +50,7 @@ class Failure:
         return GuardDisabled().at_failure(
             self.reason,
             self.ranks,
-            is_own=self.is_own,
+            of_guard=self.of_guard,
             stage=_compat.stage_name(trainer) or "",
             hook=_compat.current_hook(module) or "",
             path=site.path,
@@ -110,7 +110,7 @@ class Protection:
         if isinstance(error, RanksFailedError):
             return Failure(str(error), error.ranks, exchange.rank == 0)
         if isinstance(error, ExchangeError):
-            return Failure(_why_missed(error), [exchange.rank], say=True, is_own=False)
+            return Failure(_why_missed(error), [exchange.rank], say=True, of_guard=False)
         reason = failure_text(error)
         try:
             # the other ranks must not wait for this one

@@ -16,7 +16,7 @@ from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.listener import Listener
 from lightning_retrieval_guard.run.protection import Protection, failure_text
-from lightning_retrieval_guard.watch.call_site import without_own_frames
+from lightning_retrieval_guard.watch.call_site import without_guard_frames
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
@@ -186,7 +186,7 @@ def _before(act: Callable[[Callable[[], None]], None], action: Callable[[], None
             act(action)
             return original(*args, **kwargs)
 
-        return _hiding_own_frames(wrapped)
+        return _hiding_guard_frames(wrapped)
 
     return wrap
 
@@ -199,12 +199,12 @@ def _after(act: Callable[[Callable[[], None]], None], action: Callable[[], None]
             act(action)
             return result
 
-        return _hiding_own_frames(wrapped)
+        return _hiding_guard_frames(wrapped)
 
     return wrap
 
 
-def _hiding_own_frames(function: Callable[..., Any]) -> Callable[..., Any]:
+def _hiding_guard_frames(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let an error of strict mode show the program: forked processes print it before any hook could."""
 
     @functools.wraps(function)
@@ -212,6 +212,6 @@ def _hiding_own_frames(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except GuardError as error:
-            raise error.with_traceback(without_own_frames(error.__traceback__)) from error.__cause__
+            raise error.with_traceback(without_guard_frames(error.__traceback__)) from error.__cause__
 
     return call

@@ -123,7 +123,7 @@ class SourceFinder:
             )
             for name, (_, record) in self.names.each(lasting).items()
         }
-        return sources | self.behind_keys(stage, keys, sources)
+        return sources | self.of_keys(stage, keys, sources)
 
     def name_of(self, key: KeyRecord, stage: StageRecord, sources: Mapping[str, LocalSource]) -> str | None:
         """The source that a key shows, if it is among ``sources``."""
@@ -135,7 +135,7 @@ class SourceFinder:
         names = [by_key] if _was_reset(key, stage) else sources
         return next((name for name in names if name in sources and sources[name].shows(lives)), None)
 
-    def behind_keys(
+    def of_keys(
         self, stage: StageRecord, keys: Iterable[KeyRecord], earlier: Mapping[str, LocalSource]
     ) -> dict[str, LocalSource]:
         """The metrics that the keys show and that are not among the earlier sources, as they were there."""

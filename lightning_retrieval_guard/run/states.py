@@ -271,7 +271,7 @@ class StateMerger:
         for path, part in parts.items():
             held = [states[path] for states in ranks if path in states]
             # merging as torchmetrics declares it would not be what this metric does
-            if _compat.combines_by_own_code(part):
+            if _compat.overrides_combining(part):
                 return f"{type(part).__name__} combines ranks in a way of its own"
             if held:
                 try:
@@ -324,7 +324,7 @@ class StateMerger:
 
 def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:
     first, *others = ranks
-    if not others or not _compat.has_own_merge(metric):
+    if not others or not _compat.overrides_merge(metric):
         return merge_states(ranks, _compat.state_reductions(metric))
     # merge_state() takes states into the metric itself, so it begins with those of the first rank
     with _compat.WithStates({"": metric}, {"": (first.updates, first.states)}):

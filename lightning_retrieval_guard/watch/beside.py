@@ -25,7 +25,7 @@ _DRAWS = "its update draws random numbers, which would be others without the sam
 
 
 def why_not_apart(metric: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], size: int) -> str:
-    """Why a sample cannot be left out of an update; empty where nothing speaks against it.
+    """Why a sample cannot be left out of an update; empty where nothing prevents it.
 
     Args:
         metric: The metric.

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class CallObserver(Protocol):
-    """What hears of the program's own calls of metrics."""
+    """What hears of the program's calls of metrics."""
 
     def record_of(self, metric: Metric) -> MetricRecord:
         """The record of a metric, made where the metric was not known."""
@@ -51,7 +51,7 @@ class CallObserver(Protocol):
         """A collection has updated the first member of each compute group; the others now hold the same."""
 
     def stays(self, metric: Metric, *args: Any, **kwargs: Any) -> bool:
-        """Whether a metric that is told to move need not be asked."""
+        """Whether a metric that is asked to move is there already."""
 
 
 class _Running(threading.local):

@@ -1,4 +1,4 @@
-"""The metric behind logged values that keeps no rows: what its values stand for, and what it comes to in the epoch.
+"""Logged metrics that keep no rows: what their values stand for, and what they come to in the epoch.
 
 Also what metrics still hold of epochs that are over.
 """

@@ -30,7 +30,7 @@ class UpdateInfo:
     """One update of a metric that keeps rows.
 
     Attributes:
-        batch: What is known of the batches behind it.
+        batch: What is known of its batches.
         feed: What fed it.
     """
 
@@ -187,7 +187,7 @@ class MetricRecord:
     is_forwarded: bool = False
     is_composed: bool = False
     is_computed: bool = False
-    # what compute() returned in place of which the guard gave its own value
+    # what compute() returned in place of which the guard gave another value
     program_value: Any = None
     # where it was before the guard brought it to the module's device
     moved_from: torch.device | None = None

@@ -122,7 +122,7 @@ class MetricWatch:
                 self.record_of(other).relink(leader)
 
     def stays(self, metric: Metric, *args: Any, **kwargs: Any) -> bool:
-        """Whether a metric is told to move to where it is; Lightning does so in every log call."""
+        """Whether a metric is asked to move to where it is; Lightning does so in every log call."""
         record = self._records.get(id(metric))
         if record is None or kwargs or len(args) != 1 or args[0] != metric.device:
             return False
@@ -189,7 +189,7 @@ class MetricWatch:
         self._origins.remember(value, origin)
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
-        """Keep the rows behind a value of a step, unless the metric is certain to hold them when the epoch ends."""
+        """Keep the rows of a value that a step shows, unless the metric is certain to hold them when the epoch ends."""
         passes = record.made_in_batch is not None or record.resets_in_steps
         if passes and self._listener.in_step:
             self._held.capture(life, may_wait=True)
@@ -199,7 +199,7 @@ class MetricWatch:
     def note_reset(self, metric: Metric) -> None:
         """A metric is about to forget."""
         record = self._records.get(id(metric))
-        # forward() resets a metric within its own call, and puts back what it held
+        # forward() resets a metric within its call, and puts back what it held
         if record is None or self._calls.runs(record):
             return
         # what other stages have fed it in epochs that go on

@@ -99,7 +99,7 @@ def patterns_of(suppressed: Suppressed) -> tuple[str, ...]:
 
 
 def all_silence(patterns_of_ranks: Sequence[Sequence[str]], code: str) -> bool:
-    """Whether a rule must not speak, by what every rank reported: its codes and prefixes that stay silent."""
+    """Whether a rule is suppressed by what every rank reported: its suppressed codes and prefixes."""
     return bool(patterns_of_ranks) and all(code.startswith(tuple(patterns)) for patterns in patterns_of_ranks)
 
 
