@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,7 @@ States = dict[str, "Held"]
 _HEAD_BYTES = 8
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """The states of one metric on one rank.
 
     Attributes:

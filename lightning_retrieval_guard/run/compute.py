@@ -109,7 +109,7 @@ class ComputeDispatcher:
             site = user_call_site()
             with refusing(self._run.settings):
                 self._run.exchange.start(
-                    f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}",
+                    f"{epoch.record.stage}/compute/{self._epochs.names.of(record)} at {site.path}:{site.line}",
                     waits=self._run.settings.mode != "warn",
                 )
 
@@ -159,7 +159,7 @@ class ComputeDispatcher:
     def _note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
         """The program computes a metric, and the guard supplies the value without a wait."""
         source = self._epochs.known_values.last(record)
-        name = self._epochs.name(record) if source is None else source.name
+        name = self._epochs.names.of(record) if source is None else source.name
         if name not in epoch.computed:
             site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""

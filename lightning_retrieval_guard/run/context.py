@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import EpochView
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.rules import REGISTRY, codes_of
 from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
@@ -152,11 +154,6 @@ class RunContext:
     def __post_init__(self) -> None:
         self.filter = SuppressionFilter(self.suppressions, self.settings)
 
-    @property
-    def log(self) -> FindingLog:
-        """Where findings go."""
-        return self.reporter.log
-
     def save(self, is_last: bool = False) -> None:
         """Write the report as of now, on the process that writes."""
         if self.is_rank_zero:
@@ -166,6 +163,11 @@ class RunContext:
     def world_size(self) -> int:
         """The number of ranks."""
         return self.exchange.world_size
+
+    def ranks_of(self, metric: Metric) -> tuple[int, ...] | None:
+        """The ranks that a metric combines, where these are not all."""
+        group = _compat.group_of(metric)
+        return None if group is None else tuple(self.exchange.ranks_of(group))
 
     @property
     def is_rank_zero(self) -> bool:

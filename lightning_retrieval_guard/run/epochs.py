@@ -32,12 +32,12 @@ class Epochs:
         self._run = run
         self._watch = watch
         self._finder = SourceFinder(run, watch)
-        self._names = self._finder.names
-        self.states = StateMerger(run, watch, self._names.each)
-        self.known_values = KnownValues(watch, self._names)
-        self._judgement = Judgement(run, self.states, self._remember)
+        self.names = self._finder.names
+        self.states = StateMerger(run, watch, self.names.each)
+        self.known_values = KnownValues(watch, self.names)
+        self.judgement = Judgement(run, self.states, self._remember)
         self._collector = FactCollector(run, watch, self._finder, self.states)
-        self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self._names.metric)
+        self._synchronizer = Synchronizer(run.exchange, run.settings.query_scope, self.names.metric)
         self._running: dict[str, RunningEpoch] = {}
         self._count = itertools.count()
         self._numbers: set[int] = set()
@@ -97,15 +97,10 @@ class Epochs:
         self.end_hooks()
         self.end()
 
-    def _new_keys(self, epoch: RunningEpoch) -> list[KeyRecord]:
-        record = epoch.record
-        keys = [key for key in record.keys.values() if key.on_epoch and key.call.storage not in record.judged]
-        record.judged.update(key.call.storage for key in keys)
-        return keys
-
     def _synchronize(self, epoch: RunningEpoch, point: str, find: Find) -> None:
         record, corrects = epoch.record, self._run.settings.corrects
-        keys = self._new_keys(epoch)
+        keys = [key for key in record.keys.values() if key.on_epoch and key.call.storage not in record.judged]
+        record.judged.update(key.call.storage for key in keys)
         sources = find(keys)
         epoch.local.update(sources)
         epoch.local_states = self.states.local(record, record.keys.values())
@@ -120,7 +115,7 @@ class Epochs:
         new = [compose(epoch, key) if key.parts else key for key in new]
         epoch.keys += new
         self._note_shown(epoch, new)
-        self._judgement.act(epoch, new)
+        self.judgement.act(epoch, new)
 
     def _note_shown(self, epoch: RunningEpoch, keys: Iterable[KeyView]) -> None:
         """Note in the records of metrics what keys have shown of them: on all ranks, where any has logged the key."""
@@ -128,7 +123,7 @@ class Epochs:
             first, logged = key.first, epoch.record.keys.get(key.first.storage)
             names = [*first.shows, *(source.name for source in key.sources)]
             metrics = [epoch.local_states[name].metric for name in names if name in epoch.local_states]
-            metrics += [metric for name in names if (metric := self._names.metric(name)) is not None]
+            metrics += [metric for name in names if (metric := self.names.metric(name)) is not None]
             metrics += [] if logged is None else logged.shown_metrics
             for record in map(self._watch.record_of, metrics):
                 record.is_forwarded |= first.kind == "forward"
@@ -147,7 +142,7 @@ class Epochs:
         alone = self._run.world_size == 1
         # metrics are about to combine ranks by themselves, so all ranks must be here
         if not alone and any(map(_can_recompute, keys)):
-            self._judgement.confirm()
+            self.judgement.confirm()
         records = epoch.record.keys
         return [
             replace(key, recomputed=records[key.first.storage].history.recompute(alone)) if _can_recompute(key) else key
@@ -163,19 +158,13 @@ class Epochs:
         """Lightning has computed every number of the epoch."""
         self.known_values.clear()
         self.states.clear()
-        epoch = self._leave()
+        epoch = self._running.pop(_compat.stage_name(self._run.trainer) or "", None)
         if epoch is None:
             return
+        self._numbers.discard(epoch.record.epoch)
         epoch.is_complete = True
         epoch.keys = list(self._with_computed(epoch))
-        self._judgement.conclude(epoch)
-
-    def _leave(self) -> RunningEpoch | None:
-        """The epoch that runs now is over."""
-        epoch = self._running.pop(_compat.stage_name(self._run.trainer) or "", None)
-        if epoch is not None:
-            self._numbers.discard(epoch.record.epoch)
-        return epoch
+        self.judgement.conclude(epoch)
 
     def _with_computed(self, epoch: RunningEpoch) -> Iterator[KeyView]:
         """The keys with what Lightning computed, where the guard put nothing in its place."""
@@ -187,10 +176,6 @@ class Epochs:
 
     # --- one metric -------------------------------------------------------------------------------------------
 
-    def name(self, record: MetricRecord) -> str:
-        """The name under which all ranks know a metric."""
-        return self._names.of(record)
-
     def meet_for(self, record: MetricRecord, epoch: RunningEpoch) -> SourceView:
         """A metric that was fed after the batches: all ranks compute it now, as they would without the guard."""
         local = self._finder.of_metric(record, epoch.record)
@@ -200,12 +185,8 @@ class Epochs:
         epoch.local[local.name] = local
         epoch.sources.update(meeting.sources)
         self._remember(epoch)
-        self._judgement.confirm()
+        self.judgement.confirm()
         return epoch.sources[local.name]
-
-    def refuse_weights(self, key: KeyRecord, epoch: RunningEpoch) -> None:
-        """Raise if the batch sizes of a key are wrong, where every rank sees the same ones."""
-        self._judgement.refuse_weights(key, epoch)
 
 
 def _can_recompute(key: KeyView) -> bool:

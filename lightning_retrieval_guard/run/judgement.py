@@ -54,7 +54,7 @@ class Judgement:
         verdict = self._judge(epoch, view)
         if mode == "warn":
             urgent = [finding for finding in verdict.reported if REGISTRY[finding.code].spec.precedes_reduction]
-            self._run.log.add(urgent, say=self._run.is_rank_zero)
+            self._run.reporter.log.add(urgent, say=self._run.is_rank_zero)
             return
         refused = [finding for finding in _serious(verdict.reported) if not REGISTRY[finding.code].spec.follows_others]
         fixes = Fixes({}, refused=refused)
@@ -119,7 +119,7 @@ class Judgement:
         refused = _serious(findings)
         if not refused:
             return
-        text = self._run.log.stop(refused)
+        text = self._run.reporter.log.stop(refused)
         self._run.save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
         raise GuardError(text)
 
@@ -146,7 +146,7 @@ class Judgement:
         """Report an epoch of which Lightning has computed every number."""
         view = epoch.view(self._run.world_size)
         verdict = self._judge(epoch, view)
-        findings, trainer, log = verdict.reported, self._run.trainer, self._run.log
+        findings, trainer, log = verdict.reported, self._run.trainer, self._run.reporter.log
         numbers = numbers_of(view, verdict.left_to_program)
         log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
         if self._run.settings.mode == "strict" and self._run.world_size == 1:

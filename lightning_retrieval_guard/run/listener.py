@@ -88,7 +88,7 @@ class Listener:
         loader = _compat.loader_at(self._run.trainer, key.call.dataloader)
         epoch = self.epochs.current()
         if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
-            self.epochs.refuse_weights(key, epoch)
+            self.epochs.judgement.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Compute a metric: in a step as the program does, at the end of the epoch over all ranks."""

@@ -148,7 +148,7 @@ class Protection:
         try:
             finding = failure.finding(self._run.trainer, self._run.module)
             if self._run.settings.allows(finding.code):
-                self._run.log.add([finding], say=say)
+                self._run.reporter.log.add([finding], say=say)
         except GuardWarning:
             raise
         except Exception as error:  # it may be why the guard steps aside

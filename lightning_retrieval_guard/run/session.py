@@ -168,7 +168,7 @@ class Session:
         """The run is over without an exception: report suppressions that were of no use, and the verdict."""
         findings = list(self._run.filter.unused(self._run.exchange.rank, self._run.world_size))
         if findings:
-            self._run.log.add(findings, say=self._run.is_rank_zero)
+            self._run.reporter.log.add(findings, say=self._run.is_rank_zero)
             self._run.save()
         if self._run.is_rank_zero and stage != "predict":
             self._run.reporter.end_run(self._run.trainer)

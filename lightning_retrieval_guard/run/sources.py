@@ -176,8 +176,7 @@ class SourceFinder:
         site = record.first_update or CallSite("<unknown>", 1)
         # each metric once, however many of its lives are shown
         synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
-        group = _compat.group_of(metric)
-        ranks = None if group is None else tuple(self._run.exchange.ranks_of(group))
+        ranks = self._run.ranks_of(metric)
         rows = self._rows(lives, stage)
         rows.metrics.append(metric)
         dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None

@@ -166,13 +166,12 @@ class BesideFeeder:
         """Update a metric beside the program; whether that draws random numbers on the host."""
         draws = False
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
-        states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
             with (
                 # the program must draw the numbers that it would draw without the guard
                 torch.random.fork_rng(devices=[]),
                 _compat.attributes_kept(metric),
-                _compat.WithStates(parts, states),
+                _compat.WithStates(parts, beside.states),
             ):
                 random_state = torch.random.get_rng_state()
                 self._run(record, metric.update, *args, **kwargs)

@@ -66,7 +66,7 @@ class LogWatch:
             return
         is_tensor = isinstance(value, Tensor)
         is_object = not is_tensor and isinstance(value, Metric)  # asking that of an abstract class takes long
-        origin, is_written = self._metrics.origin_of(value) if is_tensor else (None, False)
+        origin, is_written = self._metrics.origins.of(value) if is_tensor else (None, False)
         kind: Kind = "metric" if is_object else "plain" if origin is None else origin.how
         key = stage.keys.get(storage)
         if key is None:

@@ -272,12 +272,6 @@ class MetricRecord:
         if life is not None and life.is_current:
             life.infos, life.feeds = self.infos, self.feeds
 
-    def beside_of(self, feed: Feed) -> Beside | None:
-        """What goes beside it for an epoch and a dataloader."""
-        return next(
-            (beside for beside in (self.beside, self.outer) if beside is not None and beside.feed == feed), None
-        )
-
     def start_over(self, lost: Sequence[Feed] = ()) -> None:
         """The metric begins a new life.
 

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
@@ -35,13 +34,16 @@ class MetricWatch:
     Args:
         listener: Answers the watch, and hears of what it sees.
         max_held_mb: The MiB of rows that the watch may keep alive.
+
+    Attributes:
+        origins: The tensors that came out of metrics.
     """
 
     def __init__(self, listener: WatchListener, max_held_mb: float) -> None:
         self._listener = listener
         self._calls = MetricCalls(self, listener)
         self._records: dict[int, MetricRecord] = {}
-        self._origins = Origins()
+        self.origins = Origins()
         self._recent: list[MetricLife] = []
         self._held = HeldRows(max_held_mb)
         self._beside = BesideFeeder(max_held_mb * MEBIBYTE, self._calls.run)
@@ -57,7 +59,7 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._calls.uninstall()
         self._records.clear()
-        self._origins.clear()
+        self.origins.clear()
         self._recent.clear()
         self._held.clear()
 
@@ -67,10 +69,6 @@ class MetricWatch:
         if record is None or record.metric() is not metric:
             record = self._adopt(metric, created_in_hook=None)
         return record
-
-    def origin_of(self, tensor: Tensor) -> tuple[Origin | None, Tensor | bool]:
-        """Where a tensor came from, as long as it is the same tensor, and whether it was written to since."""
-        return self._origins.of(tensor)
 
     def start_batch(self) -> None:
         """Let go of the metrics of the batch before, as far as no key shows them.
@@ -186,7 +184,7 @@ class MetricWatch:
             update = len(life.states()[0]) - 1
         origin = Origin(record, how, synced, life, update, record.program_value)
         record.program_value = None
-        self._origins.remember(value, origin)
+        self.origins.remember(value, origin)
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
         """Keep the rows of a value that a step shows, unless the metric is certain to hold them when the epoch ends."""
