@@ -20,7 +20,6 @@ from lightning_retrieval_guard.watch.call_site import CallSite
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import (
     AnyLife,
-    Dropped,
     ForwardUpdates,
     MetricLife,
     MetricRecord,
@@ -40,58 +39,30 @@ if TYPE_CHECKING:
 class LocalSource:
     """The rows of one metric, or of the metrics that one key showed step by step, on this rank.
 
-    ``shown_by_forward`` says that values of the metric's ``forward()`` are logged, so that it may never combine ranks.
+    Attributes:
+        name: The same on every rank.
+        metric: The metric, or one of them.
+        lives: The metric lives, with no other rows that count.
+        rows: The rows.
+        facts: What this rank reports of it, without the index of its rows.
+        suppressed: What silences rules at the first update.
     """
 
     name: str
     metric: Metric
-    site: CallSite
-    synced_in_steps: int
-    shown_by_forward: bool
-    epoch_rows: EpochRows
+    lives: Sequence[AnyLife]
     rows: SharedRows
-    group: tuple[int, ...] | None
-    dropped: Dropped | None = None
+    facts: SourceFacts
+    suppressed: Suppressed
 
     def __post_init__(self) -> None:
-        self._updates = [_updates_of(life) for life in self.epoch_rows.lives]
-
-    @property
-    def suppressed(self) -> Suppressed:
-        """What silences rules at the first update."""
-        return self.epoch_rows.lives[-1].record.suppressed
+        self._updates = [_updates_of(life) for life in self.lives]
 
     def shows(self, lives: Sequence[AnyLife]) -> bool:
         """Whether these are the rows of the same metric lives, unchanged since."""
-        if [*map(life_of, lives)] != [*map(life_of, self.epoch_rows.lives)]:
+        if [*map(life_of, lives)] != [*map(life_of, self.lives)]:
             return False
         return self._updates == [_updates_of(life) for life in lives]
-
-    def facts(self, rows: int) -> SourceFacts:
-        """What this rank reports of it, with the index of its rows."""
-        measure, table = measure_of(self.metric), self.rows.table
-        record, foreign = self.epoch_rows.lives[-1].record, self.epoch_rows.foreign
-        if self.dropped is not None:
-            foreign = replace(foreign, stale=self.dropped.count, sanity=self.dropped.sanity, dropped=True)
-        if record.merged is not None:
-            how = record.merged.how_seen(record.left_rows_out, None if table is None else table.target)
-            foreign = replace(foreign, merged=record.merged.why, merged_how=how)
-        values_of_forward = any(isinstance(life, ForwardUpdates) for life in self.epoch_rows.lives)
-        return SourceFacts(
-            **vars(foreign),
-            rows=rows,
-            metric=type(self.metric).__name__,
-            path=self.site.path,
-            line=self.site.line,
-            synced_in_steps=self.synced_in_steps,
-            synchronises=_compat.syncs_on_compute(self.metric) and not values_of_forward,
-            shown_by_forward=self.shown_by_forward,
-            syncs_itself=_compat.syncs_itself(self.metric),
-            mean=_compat.aggregation_of(self.metric) == "mean",
-            columns=1 if measure is None else measure.columns,
-            group=self.group,
-            suppressed=patterns_of(self.suppressed),
-        )
 
 
 def _updates_of(life: AnyLife) -> list[int]:
@@ -171,16 +142,35 @@ class SourceFinder:
         return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
 
     def _build(self, name: str, epoch_rows: EpochRows, stage: StageRecord, shown_by_forward: bool) -> LocalSource:
-        lives = epoch_rows.lives
+        lives, foreign = epoch_rows.lives, epoch_rows.foreign
         metric, record = lives[-1].metric, lives[-1].record
-        site = record.first_update or CallSite("<unknown>", 1)
-        # each metric once, however many of its lives are shown
-        synced = sum({id(life.record): life.record.synced_in_steps for life in lives}.values())
-        ranks = self._run.ranks_of(metric)
         rows = self._rows(lives, stage)
         rows.metrics.append(metric)
-        dropped = record.dropped if record.dropped is not None and record.dropped.epoch == stage.epoch else None
-        return LocalSource(name, metric, site, synced, shown_by_forward, epoch_rows, rows, ranks, dropped)
+        if record.dropped is not None and record.dropped.epoch == stage.epoch:
+            foreign = replace(foreign, stale=record.dropped.count, sanity=record.dropped.sanity, dropped=True)
+        if record.merged is not None:
+            how = record.merged.how_seen(record.left_rows_out, None if rows.table is None else rows.table.target)
+            foreign = replace(foreign, merged=record.merged.why, merged_how=how)
+        measure, site = measure_of(metric), record.first_update or CallSite("<unknown>", 1)
+        values_of_forward = any(isinstance(life, ForwardUpdates) for life in lives)
+        facts = SourceFacts(
+            **vars(foreign),
+            rows=0,
+            metric=type(metric).__name__,
+            path=site.path,
+            line=site.line,
+            # each metric once, however many of its lives are shown
+            synced_in_steps=sum({id(life.record): life.record.synced_in_steps for life in lives}.values()),
+            # a value of forward() never combines rows of ranks, whatever the metric could do
+            synchronises=_compat.syncs_on_compute(metric) and not values_of_forward,
+            shown_by_forward=shown_by_forward,
+            syncs_itself=_compat.syncs_itself(metric),
+            mean=_compat.aggregation_of(metric) == "mean",
+            columns=1 if measure is None else measure.columns,
+            group=self._run.ranks_of(metric),
+            suppressed=patterns_of(record.suppressed),
+        )
+        return LocalSource(name, metric, lives, rows, facts, record.suppressed)
 
     def _rows(self, lives: Sequence[AnyLife], stage: StageRecord) -> SharedRows:
         """The rows of the lives, the same object for all metrics that saw the same."""

@@ -11,7 +11,7 @@ Steps 2 and 3 take one collective each for all metrics together, and each happen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,7 @@ class RankSources:
         """What this rank has."""
         rows = list({id(source.rows): source.rows for source in sources.values()}.values())
         index = {id(shared): number for number, shared in enumerate(rows)}
-        facts = {name: source.facts(index[id(source.rows)]) for name, source in sources.items()}
+        facts = {name: replace(source.facts, rows=index[id(source.rows)]) for name, source in sources.items()}
         return cls([shared.facts for shared in rows], facts)
 
     def to_payload(self) -> Message:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -15,43 +15,17 @@ from torchmetrics import Metric, MetricCollection
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import FlattenedCall
 from lightning_retrieval_guard.watch.call_site import user_call_site
-from lightning_retrieval_guard.watch.keys import How
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
 from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.update_context import Given
 
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.watch.metrics import MetricWatch
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class CallObserver(Protocol):
-    """What hears of the program's calls of metrics."""
-
-    def record_of(self, metric: Metric) -> MetricRecord:
-        """The record of a metric, made where the metric was not known."""
-
-    def note_made(self, metric: Metric) -> None:
-        """A metric was made, copied or loaded."""
-
-    def before_update(self, record: MetricRecord, given: Given) -> None:
-        """In correct mode: a metric is about to be updated."""
-
-    def note_update(self, record: MetricRecord, given: Given) -> None:
-        """A metric was updated."""
-
-    def note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
-        """A metric gave a value."""
-
-    def note_reset(self, metric: Metric) -> None:
-        """A metric is about to forget."""
-
-    def note_groups(self, collection: MetricCollection) -> None:
-        """A collection has updated the first member of each compute group; the others now hold the same."""
-
-    def stays(self, metric: Metric, *args: Any, **kwargs: Any) -> bool:
-        """Whether a metric that is asked to move is there already."""
 
 
 class _Running(threading.local):
@@ -69,7 +43,7 @@ class MetricCalls:
     Collections and arithmetics on metrics are no outer calls: what they hold is judged by itself.
     """
 
-    def __init__(self, observer: CallObserver, listener: WatchListener) -> None:
+    def __init__(self, observer: MetricWatch, listener: WatchListener) -> None:
         self._observer = observer
         self._listener = listener
         self._patches = Patches()
