@@ -279,6 +279,7 @@ def combined(
         width: The columns of a value.
         longest: The most rows of any query.
     """
+    # the metric would have refused the rows of all ranks together
     failed = [index for index, rank_sum in sums.items() if rank_sum.failed]
     if failed:
         return MetricOutcome(error=_scoring_error(local, name, failed))

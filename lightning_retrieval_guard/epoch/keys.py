@@ -121,6 +121,7 @@ class LoggedKey:
         first = self.first
         if first.kind != "compute" or not first.in_step or first.reduction != "mean":
             return False
+        # without rows, only the record of the metric knows its lives
         if self.source is None:
             return any(facts.running for facts in self.present)
         facts = self.source.plan.facts
@@ -178,6 +179,7 @@ class LoggedKey:
         first = self.first
         if first.reduction != "mean" or first.kind == "metric" or not first.in_step:
             return None
+        # a fault is one only if it explains every call
         calls = self.total("calls")
         either = self.total("either")
         world = self.total("times_world")

@@ -141,6 +141,7 @@ def _as_combined(view: SourceView, local: LocalRows) -> float | None:
 def _with_repeated(view: SourceView) -> float | None:
     """What torchmetrics makes of all rows where the plan leaves some out, each of which it gathers from two ranks."""
     plan, tally = view.plan, view.outcome.tally
+    # only of a mean is it known what a sample adds
     if not plan.padded or not view.mean or not view.synchronises or plan.ids_restart or view.value is None:
         return None
     is_known = not tally.tied and math.isfinite(tally.twice) and tally.queries

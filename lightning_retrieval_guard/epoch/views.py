@@ -88,6 +88,7 @@ class KeyView(LoggedKey):
             return None
         if self.parts:
             return self.composed
+        # a part of a query ranks against fewer rows, and the parts cannot be put together again
         if self.splits_queries:
             return None
         if self.shows_source:
@@ -97,6 +98,7 @@ class KeyView(LoggedKey):
             return self._value_of_metric if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
+        # which samples such a value stands for is not known
         if self.is_partial:
             return None
         if not self.first.in_step:
@@ -202,6 +204,7 @@ class EpochView:
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the reference is what one process would have logged: where samples came again, these were found."""
+        # a number that counts a sample twice is no reference
         count = self.repeated_at(key).count
         if not count or key.repeated:
             return True
@@ -262,6 +265,7 @@ def make_key_views(
         source = _source_of(facts, sources)
         parts = _parts_of(facts, sources)
         replaced = corrects and any(_is_replaced(facts, shown) for shown in (source, *parts))
+        # a number of the training is often meant for one rank
         evaluates = stage != "train"
         views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
     return with_repeated(views, min(message["repeated"] for message in messages))

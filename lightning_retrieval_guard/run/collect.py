@@ -102,10 +102,12 @@ class FactCollector:
     def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
         # where findings raise, all ranks must come to the same ones
+        # in warn mode a value travels only where a finding is going to show it
         if self._run.settings.mode != "warn" or plan.uneven or plan.ids_restart or plan.left_out or plan.classes:
             return True
         sources = [message["sources"][name] for message in messages if name in message["sources"]]
         facts = [SourceFacts.from_payload(source) for source in sources]
+        # rows that are not of the epoch change the metric's number
         others = any(source.stale or source.shared or source.lost for source in facts)
         if others or not all(source.synchronises for source in facts):
             return True
@@ -133,6 +135,7 @@ def collect_key(
     if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
         # where nothing floors them, integers are as good as floats
         counts = {**counts, "integral": False}
+    # reading the source takes long, so it is read only where a weight gives a reason
     times_world = counts["times_world"] or counts["times_world_nominal"]
     return KeyFacts(
         **{**call, "kind": "plain"} if key.mixed else call,

@@ -43,12 +43,14 @@ class ComputeDispatcher:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
         metric, epoch = record.metric(), self._epochs.current()
         syncs = self._run.world_size > 1 and _compat.syncs_on_compute(metric)
+        # outside of stages nothing is logged that could be judged
         if metric is None or epoch is None:
             return plain, syncs
         if epoch.record.in_step:
             record.synced_in_steps += syncs  # what a program sees in a step is its own
             return plain, syncs
         if _compat.is_composition(metric):
+            # the log call comes after compute(), so whether it ignores a rule is not known yet
             is_beside = self._run.settings.corrects and epoch.may_ignore and not self._is_left
             whole = functools.partial(self._compute_parts, plain)
             return (functools.partial(self._compute_composition, record, whole) if is_beside else whole), syncs
@@ -62,6 +64,7 @@ class ComputeDispatcher:
             # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
+        # from here on the guard knows the rows, and its value takes the place of the program's
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
         if outcome is None:
             return plain, syncs
@@ -88,11 +91,14 @@ class ComputeDispatcher:
         metric = record.metric()
         if metric is None or not record.is_rows or not self._run.settings.corrects or self._run.world_size == 1:
             return plain, False
+        # in a step all ranks still compute as the program does
         if in_step:
             return plain, False
         current, last = self._epochs.known_values.current(record), self._epochs.known_values.last(record)
+        # the others take the value that is known, so none of them comes to combine ranks
         if current is not None and current.combined:
             return functools.partial(_take, current.outcome, metric), True
+        # ranks with the same rows have their value without each other
         if last is not None and last.plan.replicated:
             return functools.partial(_alone, metric, plain), False
         return plain, False
@@ -105,6 +111,7 @@ class ComputeDispatcher:
         return value
 
     def _start(self, record: MetricRecord, epoch: RunningEpoch) -> None:
+        # a rank without a batch skips the loop, and never comes to compute anything
         if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
             site = user_call_site()
             with refusing(self._run.settings):
@@ -160,6 +167,7 @@ class ComputeDispatcher:
         """The program computes a metric, and the guard supplies the value without a wait."""
         source = self._epochs.known_values.last(record)
         name = self._epochs.names.of(record) if source is None else source.name
+        # of several calls the first says where the program computes
         if name not in epoch.computed:
             site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""

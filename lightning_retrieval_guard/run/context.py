@@ -92,6 +92,7 @@ class SuppressionFilter:
 
     def may_ignore(self, owners: Iterable[object]) -> bool:
         """Whether a rule may be ignored at any log call of some objects, as far as source and settings show."""
+        # a rule that settings turn off is ignored everywhere
         chosen = self._settings.select is not None or bool(self._settings.ignore)
         return chosen or self._suppressions.may_apply(map(type, owners))
 
@@ -111,6 +112,7 @@ class SuppressionFilter:
 
 def _patterns_at(finding: Finding, epoch: EpochView) -> Sequence[Sequence[str]]:
     """What is ignored where a finding stands, as every rank reports it."""
+    # a rule is off at a log call only where all ranks ignore it, so that all do the same
     for key in epoch.keys:
         if key.first.storage == finding.target:
             return [facts.suppressed for facts in key.present]

@@ -94,6 +94,7 @@ class RunningEpoch:
     @property
     def runs_on_all_ranks(self) -> bool:
         """Whether every rank is known to have had a batch: the loop is skipped where there is none."""
+        # before the first exchange nobody knows who has a batch
         return bool(self.exchanges) and all(message["batches"] for message in self.exchanges[-1])
 
     @property

@@ -72,8 +72,10 @@ class Epochs:
     def end_batches(self) -> None:
         """All batches of a dataloader are over, and Lightning has not combined anything yet."""
         epoch = self.current()
+        # Lightning comes here once more at the end of an epoch, without a batch since the last exchange
         if epoch is None or not epoch.record.fresh:
             return
+        # what was known of metrics is of the dataloader before
         self.known_values.clear()
         epoch.record.end_batches()
         self._watch.start_batch()
@@ -93,6 +95,7 @@ class Epochs:
         epoch = self.current()
         if epoch is not None:
             epoch.skipped = True
+        # the others come to all of these points, and wait for this rank at each
         self.end_batches()
         self.end_hooks()
         self.end()
@@ -100,6 +103,7 @@ class Epochs:
     def _synchronize(self, epoch: RunningEpoch, point: str, find: Find) -> None:
         record, corrects = epoch.record, self._run.settings.corrects
         keys = [key for key in record.keys.values() if key.on_epoch and key.call.storage not in record.judged]
+        # a key is judged at the first exchange after its log call, and its number replaced then at the latest
         record.judged.update(key.call.storage for key in keys)
         sources = find(keys)
         epoch.local.update(sources)
@@ -108,6 +112,7 @@ class Epochs:
         meeting = self._meet(label, self._collector.message(epoch, keys), sources, self._collector.wants)
         epoch.exchanges.append(meeting.messages)
         self._run.reporter.counts[record.stage] = epoch.counts
+        # a source of an earlier exchange stays, where keys may still show it
         epoch.sources.update(meeting.sources)
         epoch.states = self.states.sync(meeting.messages, epoch.local_states)
         new = make_key_views(record.stage, meeting.messages, epoch.sources, corrects)
@@ -127,6 +132,7 @@ class Epochs:
             metrics += [] if logged is None else logged.shown_metrics
             for record in map(self._watch.record_of, metrics):
                 record.is_forwarded |= first.kind == "forward"
+                # what the program has written to is no longer the value of the metric
                 if first.kind in ("metric", "compute") and not key.is_written:
                     record.is_shown, record.is_composed = True, record.is_composed or first.is_composed
 
@@ -170,6 +176,7 @@ class Epochs:
         """The keys with what Lightning computed, where the guard put nothing in its place."""
         results = _compat.results_of(self._run.trainer) or {}
         for key in epoch.keys:
+            # where the guard has replaced numbers, what Lightning computed is no longer the program's
             result = None if self._run.settings.corrects else results.get(key.first.storage)
             computed = _compat.result_computed(result) if result is not None else None
             yield key if computed is None else replace(key, computed=float(computed))

@@ -53,6 +53,7 @@ class Judgement:
         view, mode = epoch.view(self._run.world_size), self._run.settings.mode
         verdict = self._judge(epoch, view)
         if mode == "warn":
+            # Lightning may hang in the reductions that come next, and then nothing would be said
             urgent = [finding for finding in verdict.reported if REGISTRY[finding.code].spec.precedes_reduction]
             self._run.reporter.log.add(urgent, say=self._run.is_rank_zero)
             return
@@ -62,6 +63,7 @@ class Judgement:
         if mode == "correct":
             epoch.left |= verdict.left_to_program
             fixes = find_fixes(results or {}, view, new, verdict, epoch.left, self._run.module.device)
+            # a number is left to the program only if the metrics that it shows are
             shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
             epoch.states = self._states.leave(shown | epoch.left) or epoch.states
             epoch.installed |= merged_targets(epoch.view(self._run.world_size))
@@ -73,6 +75,7 @@ class Judgement:
         if results is not None:
             self._leave_numbers(epoch, new, results)
         epoch.installed |= fixes.values.keys() | composed_targets(view, epoch.left)
+        # those who computed alone did not hang, because the guard supplied the value
         epoch.installed |= {call.target for call in epoch.computed_alone} | epoch.supplied
         epoch.ordered |= fixes.sorts
 
@@ -133,6 +136,7 @@ class Judgement:
             self.refuse(self._judge_weights(epoch, collect_key(key, results[key.call.storage], None)))
 
     def _judge_weights(self, epoch: RunningEpoch, facts: KeyFacts) -> list[Finding]:
+        # every rank sees the same weights, so the facts of this one stand for all
         size = self._run.world_size
         view = EpochView(
             epoch.record.stage, size, (KeyView((facts,) * size),), orders=((),) * size, batches=(1,) * size
@@ -149,6 +153,7 @@ class Judgement:
         findings, trainer, log = verdict.reported, self._run.trainer, self._run.reporter.log
         numbers = numbers_of(view, verdict.left_to_program)
         log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
+        # with several ranks only some may see it, and the others would wait for a rank that raised
         if self._run.settings.mode == "strict" and self._run.world_size == 1:
             self.refuse([finding for finding in findings if REGISTRY[finding.code].spec.follows_others])
         log.add(findings, say=self._run.is_rank_zero)

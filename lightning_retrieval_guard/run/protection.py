@@ -89,6 +89,7 @@ class Protection:
             raise
         except Exception as error:
             self.fail(error)
+            # with others, the failure waits until they can hear of it
             if self._run.world_size == 1:
                 self.give_up()
         return None

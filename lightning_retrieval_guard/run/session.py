@@ -81,6 +81,7 @@ class Session:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet
         self._metrics.install()
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
+        # torch functions are observed in evaluations alone: a training step logs no result
         for step in _compat.EVALUATION_STEPS:
             self._patches.put(trainer.strategy, step, self._watching_functions)
         connector = _compat.logger_connector(trainer)
@@ -90,6 +91,7 @@ class Session:
         for hook in END_HOOKS.values():
             self._patches.put(module, hook, _after(meet, self._epochs.end_hooks))
             self._patches.put(module, hook, self._watching_functions)
+        # a loop without batches calls no hook, so its end is where this rank joins the others
         for loop in _compat.evaluation_loops(trainer):
             self._patches.put(loop, "run", _after(meet, functools.partial(self._end_loop, loop)))
 
@@ -144,6 +146,7 @@ class Session:
 
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
+        # before anything can fail: what a metric does from here on is part of the step
         self._protection.in_step = True
         self.protect(self._start_batch, batch, index, dataloader)
 

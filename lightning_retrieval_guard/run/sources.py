@@ -81,6 +81,7 @@ class SourceFinder:
     def in_stage(self, stage: StageRecord, keys: Iterable[KeyRecord]) -> dict[str, LocalSource]:
         """The metrics that were updated in the stage, and those that the keys show."""
         keys = list(keys)
+        # a value of forward() is of one rank alone, also where the metric object could combine ranks
         forwarded = {id(life.record) for key in keys if key.call.kind == "forward" for life in key.lives}
         # metrics of a step have no name that other ranks know, and go by the key that shows them
         lasting = [
@@ -138,6 +139,7 @@ class SourceFinder:
     def _fed_in(self, stage: str) -> Iterator[tuple[Metric, MetricRecord]]:
         """The metrics that were updated in a stage, and the members of their compute groups, which share their rows."""
         records = list(self._watch.row_records())
+        # an update of a group feeds its first member, whose list the others share
         shared = {id(_compat.row_states(metric)[0]) for metric, record in records if stage in record.fed_by}
         return ((metric, record) for metric, record in records if id(_compat.row_states(metric)[0]) in shared)
 

@@ -206,6 +206,7 @@ class StateMerger:
         for metric, record in self._watch.records():
             if record.is_rows or record.created_in_hook in STEP_HOOKS or _compat.belongs_to_lightning(metric):
                 continue
+            # what never combines ranks stays as the program wants it
             combines = self._run.world_size == 1 or _compat.combines_by_states(metric)
             if combines and not _compat.is_composition(metric) and _compat.metrics_in(metric):
                 yield metric, record

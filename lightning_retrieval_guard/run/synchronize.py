@@ -136,6 +136,7 @@ class Synchronizer:
     ) -> list[MetricGroup]:
         """The metrics of all ranks, those together that saw the same rows on every rank."""
         groups: dict[tuple[Any, ...], MetricGroup] = {}
+        # in an order that is the same on every rank, since blocks travel one after the other
         for name in sorted({name for rank in ranks for name in rank.sources}):
             facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
             # a metric with process groups is one metric in each of them

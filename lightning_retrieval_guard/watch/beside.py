@@ -105,6 +105,7 @@ class BesideFeeder:
         if repeats is not None and repeats.is_first:
             beside.first.append(_sample(inputs, repeats.size, 0))
         is_last = repeats is not None and repeats.last_of is not None
+        # the states without the sample lack this update, and nothing says in which order it belongs
         if beside.last_of is not None and not is_last:
             beside.problem = "it was updated again after the batch of the repeated sample"
         if repeats is not None and is_last:

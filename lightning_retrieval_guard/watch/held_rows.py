@@ -81,6 +81,7 @@ class HeldRows:
             return same
         with torch.no_grad():
             copy = part.detach().clone()
+        # weakly: a life that is released frees its rows
         copies.append(weakref.ref(copy))
         self._count(copy)
         return copy

@@ -273,6 +273,7 @@ class KeyRecord:
 
     def _forget_lives(self, record: MetricRecord) -> None:
         """Forget what the metric does not hold any more, as Lightning does, unless another stage has reset it."""
+        # what another stage has reset is still part of the epoch
         kept = [
             (life, count)
             for life, count in zip(self.lives, self.counts, strict=True)

@@ -78,6 +78,7 @@ class LogWatch:
             if key.call.dataloader is not None:
                 stage.note_dataloader_of_object()
             origin = self._origin_of_object(value)
+            # asking the metric takes long, and a key mostly shows one
             if origin.record is not key.shown:
                 key.synced = self._listener.world_size > 1 and _compat.syncs_on_compute(value)
         if origin is not None:
@@ -88,6 +89,7 @@ class LogWatch:
             key.is_written = key.is_written | is_written
         if origin is not None or kind != key.call.kind:
             key.note_origin(kind, origin)
+        # only a mean over batches is weighted
         if kind != "metric" and key.on_epoch and key.call.in_step and key.call.reduction == "mean":
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)

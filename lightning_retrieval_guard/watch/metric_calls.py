@@ -101,6 +101,7 @@ class MetricCalls:
     def _update(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if not self._is_watched:
             return original(*args, **kwargs)
+        # in the other modes the metric must be fed as it would be without a guard
         given, listener = Given(args, kwargs), self._listener
         if listener.routes:
             listener.protect(self._observer.before_update, record, given)

@@ -119,6 +119,7 @@ class MetricLife:
 
     def capture(self, rows: KeptRows, settings: Metric) -> None:
         """Keep rows as they are now, and in place of the metric one with the same settings."""
+        # rows that come later belong to the metric and not to what is kept
         count = len(rows[0])
         self.infos, self.feeds = list(self.record.infos[:count]), dict(self.record.feeds)
         self._kept, self._metric, self.scored = rows, settings, {}
@@ -253,6 +254,7 @@ class MetricRecord:
         self.leader = leader
         self.first_update = self.first_update or leader.first_update
         self.suppressed = self.suppressed or leader.suppressed
+        # linked before, and the two have counted together since
         if self.feeds is leader.feeds:
             return
         self.infos, self.feeds = leader.infos, leader.feeds

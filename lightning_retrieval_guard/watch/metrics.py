@@ -59,6 +59,7 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._calls.uninstall()
         self._records.clear()
+        # tensors may outlive the run, and must not keep its metrics
         self.origins.clear()
         self._recent.clear()
         self._held.clear()
@@ -100,6 +101,7 @@ class MetricWatch:
         is_rows, is_composition = _compat.is_rows_metric(metric), _compat.is_composition(metric)
         record = MetricRecord(weakref.ref(metric, forget), is_rows, created_in_hook, is_composition)
         self._records[key] = record
+        # samples seen before it was made are not the first update's
         feeding = self._listener.feeding() if created_in_hook is not None else None
         if feeding is not None and feeding.samples_before is not None:
             record.samples_at_update[feeding.feed.source] = feeding.samples_before
@@ -124,6 +126,7 @@ class MetricWatch:
         record = self._records.get(id(metric))
         if record is None or kwargs or len(args) != 1 or args[0] != metric.device:
             return False
+        # what other metrics do in to() is their business, unless it is certain to do nothing
         if not record.is_rows:
             return _compat.stays_in_place(metric, args[0])
         if not self._listener.routes:
@@ -159,6 +162,7 @@ class MetricWatch:
         # only an update of the collection feeds the whole group
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
+        # fed in a later batch, it outlives the step in which it was made
         if record.made_in_batch != self._batch:
             record.made_in_batch = None
         feeding = self._listener.feeding()
@@ -183,11 +187,13 @@ class MetricWatch:
             self._keep_rows(record, life)
             update = len(life.states()[0]) - 1
         origin = Origin(record, how, synced, life, update, record.program_value)
+        # it stands beside this one value only
         record.program_value = None
         self.origins.remember(value, origin)
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
         """Keep the rows of a value that a step shows, unless the metric is certain to hold them when the epoch ends."""
+        # such a metric may be gone, or empty, when the epoch ends
         passes = record.made_in_batch is not None or record.resets_in_steps
         if passes and self._listener.in_step:
             self._held.capture(life, may_wait=True)
