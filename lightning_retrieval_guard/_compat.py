@@ -148,16 +148,25 @@ def find_result(results: Any, hook: str, name: str) -> str | None:
     return key if key in results else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogArguments:
-    """The arguments of a log call as Lightning understood them."""
+    """The arguments of a log call as Lightning understood them.
 
-    dataloader: int | None
-    on_epoch: bool
-    reduction: str
-    sync_dist: bool
-    rank_zero_only: bool
-    own_group: bool
+    Attributes:
+        dataloader: The index of the dataloader, where there are several.
+        on_epoch: Whether a number of the epoch is logged.
+        reduction: Over the batches: mean, sum, min or max.
+        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
+        rank_zero_only: As given.
+        own_group: Whether a ``sync_dist_group`` was given.
+    """
+
+    dataloader: int | None = None
+    on_epoch: bool = True
+    reduction: str = "mean"
+    sync_dist: bool = False
+    rank_zero_only: bool = False
+    own_group: bool = False
 
 
 def result_arguments(result: Any) -> LogArguments:

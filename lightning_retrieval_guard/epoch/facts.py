@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
+from lightning_retrieval_guard._compat import LogArguments
+
 
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
@@ -26,7 +28,7 @@ Kind = Literal["metric", "compute", "forward", "plain"]
 
 
 @dataclass(frozen=True)
-class LogCall:
+class LogCall(LogArguments):
     """The first log call of a key in an epoch.
 
     Attributes:
@@ -36,11 +38,6 @@ class LogCall:
         path: The user's file.
         line: The line in it, from 1.
         kind: What was logged.
-        dataloader: The index of the dataloader, where there are several.
-        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
-        rank_zero_only: As given.
-        own_group: Whether a ``sync_dist_group`` was given.
-        reduction: Over the batches: mean, sum, min or max.
         in_step: Whether it was logged while batches are being processed.
     """
 
@@ -50,11 +47,6 @@ class LogCall:
     path: str
     line: int
     kind: Kind
-    dataloader: int | None = None
-    sync_dist: bool = False
-    rank_zero_only: bool = False
-    own_group: bool = False
-    reduction: str = "mean"
     in_step: bool = True
 
 

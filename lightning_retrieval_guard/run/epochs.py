@@ -102,7 +102,7 @@ class Epochs:
 
     def _synchronize(self, epoch: RunningEpoch, point: str, find: Find) -> None:
         record, corrects = epoch.record, self._run.settings.corrects
-        keys = [key for key in record.keys.values() if key.on_epoch and key.call.storage not in record.judged]
+        keys = [key for key in record.keys.values() if key.call.on_epoch and key.call.storage not in record.judged]
         # a key is judged at the first exchange after its log call, and its number replaced then at the latest
         record.judged.update(key.call.storage for key in keys)
         sources = find(keys)

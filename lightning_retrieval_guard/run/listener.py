@@ -84,7 +84,7 @@ class Listener:
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
         # weights that are one multiple of the samples leave the mean as it is
-        if self._run.settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
+        if self._run.settings.mode != "strict" or not key.weights.varies or not key.call.on_epoch:
             return
         loader = _compat.loader_at(self._run.trainer, key.call.dataloader)
         epoch = self.epochs.current()

@@ -171,7 +171,6 @@ class KeyRecord:
     """
 
     call: LogCall
-    on_epoch: bool = True
     calls: int = 0
     synced: bool = False
     lives: list[AnyLife] = field(default_factory=list)

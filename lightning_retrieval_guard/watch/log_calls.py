@@ -90,27 +90,23 @@ class LogWatch:
         if origin is not None or kind != key.call.kind:
             key.note_origin(kind, origin)
         # only a mean over batches is weighted
-        if kind != "metric" and key.on_epoch and key.call.in_step and key.call.reduction == "mean":
+        if kind != "metric" and key.call.on_epoch and key.call.in_step and key.call.reduction == "mean":
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)
 
     def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
         arguments, site = _compat.result_arguments(result), user_call_site(skip_functions=LOG_METHODS)
         call = LogCall(
+            **vars(arguments),
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
             hook=_compat.current_hook(self._module) or "",
             path=site.path,
             line=site.line,
             kind=kind,
-            dataloader=arguments.dataloader,
-            sync_dist=arguments.sync_dist,
-            rank_zero_only=arguments.rank_zero_only,
-            own_group=arguments.own_group,
-            reduction=arguments.reduction,
             in_step=stage.in_step,
         )
-        return KeyRecord(call, on_epoch=arguments.on_epoch, suppressed=self._listener.suppressions.at(site))
+        return KeyRecord(call, suppressed=self._listener.suppressions.at(site))
 
     def _origin_of_object(self, metric: Metric) -> Origin:
         record = self._metrics.record_of(metric)
