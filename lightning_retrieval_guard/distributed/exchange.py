@@ -203,7 +203,6 @@ class GroupExchange(Exchange):
     def join(self, timeout: timedelta, trouble: str | None = None) -> None:
         self._timeout = timeout
         if trouble is not None:
-            # written before it raises, because the others wait for all
             self.leave(trouble, failed=True)
             raise RanksFailedError({self.rank: trouble})
         try:
@@ -231,7 +230,6 @@ class GroupExchange(Exchange):
             raise self._lost(label, error) from error
         entries = read_all(_read, texts)
         labels = [label for label, _ in entries]
-        # a pair of messages from different points would be judged as one document
         if len(set(labels)) > 1:
             points = ", ".join(f"rank {rank} at {at!r}" for rank, at in enumerate(labels))
             usual = max(Counter(labels).values())
@@ -374,7 +372,6 @@ def _compress(text: bytes) -> bytes:
 def _read(block: bytes) -> tuple[str, dict[str, Any]]:
     press = zlib.decompressobj()
     text = press.decompress(block, _MOST_TEXT_BYTES)
-    # more than the limit, or another format
     if not press.eof or press.unused_data:
         raise ValueError("it is not whole")
     return as_entry(json.loads(text))
