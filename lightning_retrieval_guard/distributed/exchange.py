@@ -323,7 +323,6 @@ class GroupExchange(Exchange):
         return self._group
 
     def _lost(self, label: str, error: RuntimeError) -> RuntimeError:
-        """What to raise where ranks did not meet."""
         statuses = self._store.statuses()
         failure, alone = _failure_of(statuses), waiting_alone(statuses)
         if failure is not None:

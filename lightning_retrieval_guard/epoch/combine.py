@@ -355,7 +355,6 @@ def score_update(rows: UpdateRows, metric: Metric) -> ScoredUpdate:
 
 
 def _is_scored_by_query(metric: Metric) -> bool:
-    """Whether the guard knows the formula, and its value is one number a query."""
     measure = measure_of(metric)
     return measure is not None and measure.formula not in ("custom", "curve")
 

@@ -328,7 +328,6 @@ def seek_repeated(ranks: Sequence[States], facts: Sequence[StateFacts | None], r
 
 
 def _is_close(one: Any, other: Any) -> bool:
-    """Whether inputs agree up to rounding."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False

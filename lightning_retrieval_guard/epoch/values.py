@@ -178,7 +178,6 @@ def _may_raise(measure: Measure, error: Exception) -> bool:
 
 
 def _has_non_positive_hits(preds: Tensor, target: Tensor) -> bool:
-    """Whether any relevant row has a score of zero or less."""
     return bool(((preds <= 0) & (target > 0)).any())
 
 

@@ -211,7 +211,6 @@ class _BlockScorer:
         return self._empty[inverted]
 
     def _sum_is_zero(self, inverted: bool) -> Tensor:
-        """Queries whose relevance, or lack of it, adds up to zero as torchmetrics adds."""
         block = self._block
         sums = block.sizes - block.relevance if inverted else block.relevance
         zero = sums == 0

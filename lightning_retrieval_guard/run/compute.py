@@ -225,7 +225,6 @@ def _alone(metric: Any, plain: Plain) -> Any:
 
 
 def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
-    """The guard's value, with the program's value kept for a log call that leaves the number to the program."""
     record.program_value = _without_trace(record, plain)
     return _take(outcome, record.metric())
 

@@ -121,7 +121,6 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
 
 
 def _like(result: Any, value: float, key: KeyView, device: Any) -> Tensor:
-    """The value as a tensor with dtype and device of what it replaces."""
     if key.first.value is not None:
         old = _compat.result_value(result)
         return torch.tensor(value, dtype=old.dtype, device=old.device)

@@ -80,7 +80,6 @@ class Judgement:
         epoch.ordered |= fixes.sorts
 
     def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
-        """Have the program's values logged where numbers are left to it."""
         for key in keys:
             if not is_left(key, epoch.left):
                 continue
@@ -163,7 +162,6 @@ class Judgement:
 
 
 def _serious(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that change a number, or stop the run."""
     return [finding for finding in findings if finding.is_serious]
 
 

@@ -164,7 +164,6 @@ class MetricGroup:
         return LocalRows(metrics, rows.table, rows.chunks, self.plan, self._index)
 
     def _counted_index(self, rank: int) -> int | None:
-        """The index of a rank, if its rows count."""
         index = self.ranks.index(rank) if rank in self.ranks else None
         return index if index in self.plan.counted else None
 

@@ -207,7 +207,6 @@ class SourceFinder:
 
 
 def _was_reset(key: KeyRecord, stage: StageRecord) -> bool:
-    """Whether a metric that steps show was reset in steps of the epoch."""
     return key.call.in_step and any(life.record.reset_in_epoch == stage.epoch for life in key.lives)
 
 

@@ -160,13 +160,11 @@ class Synchronizer:
         return list(groups.values())
 
     def _compare(self, groups: Sequence[MetricGroup]) -> None:
-        """Show all ranks the queries of each."""
         blocks = self._gather([(group.pack_summary(), group.summary_bytes) for group in groups])
         for group, parts in zip(groups, blocks, strict=True):
             group.compare([parts[rank] for rank in group.ranks])
 
     def _combine(self, groups: Sequence[MetricGroup]) -> None:
-        """Send all ranks what each has scored."""
         blocks = self._gather([(group.pack_values(), group.block_bytes) for group in groups])
         for group, parts in zip(groups, blocks, strict=True):
             group.combine([parts[rank] for rank in group.ranks])

@@ -208,7 +208,6 @@ class BesideFeeder:
 
 
 def _bytes_in(states: States, kinds: type | tuple[type, ...]) -> int:
-    """The bytes of states of some kinds."""
     chosen = [state for held in states.values() for state in held.states.values() if isinstance(state, kinds)]
     return sum(map(bytes_of, tensors_in(chosen)))
 
@@ -232,7 +231,6 @@ def _has_entries(value: Any, size: int) -> bool:
 
 
 def _is_cut(inputs: Any, size: int) -> bool:
-    """Whether an update is fed anything that has one entry a sample."""
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
 

@@ -121,7 +121,6 @@ class HeldRows:
 
 
 def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
-    """A copy that holds the same."""
     living = (reference() for reference in copies)
     return next((copy for copy in living if copy is not None and _is_same(copy, part)), None)
 
