@@ -51,17 +51,17 @@ class KeysDiffer(Rule):
         orders = [order for order, seen in zip(epoch.orders, epoch.batches, strict=True) if order or seen]
         agree = len(set(orders)) <= 1
         for key in epoch.keys:
-            places = {order.index(key.first.storage) for order in orders if key.first.storage in order}
+            positions = {order.index(key.first.storage) for order in orders if key.first.storage in order}
             missing = [rank for rank, facts in enumerate(key.facts) if facts is None]
             absent = [rank for rank in missing if epoch.batches[rank]]
-            if places and not agree and (absent or len(places) > 1):
+            if positions and not agree and (absent or len(positions) > 1):
                 what = f"was not logged on {listed(absent)}" if absent else "was logged in another order on the ranks"
                 message = (
                     f"'{key.first.name}' {what}; Lightning pairs the reductions of the ranks by their order alone."
                 )
                 effect = None if absent else _effect(epoch, key)
                 yield self._at(epoch, key, message, effect=effect, is_mended=not absent)
-            elif places and missing and key.first.kind != "metric":  # LRG205 is about metrics
+            elif positions and missing and key.first.kind != "metric":  # LRG205 is about metrics
                 message = (
                     f"'{key.first.name}' was not logged on {listed(missing)}, where no batch came; Lightning's"
                     " reduction of it waits for every rank."
