@@ -109,6 +109,7 @@ class Protection:
     def _failure_of(self, error: Exception) -> Failure:
         exchange = self._run.exchange
         if isinstance(error, RanksFailedError):
+            # all ranks know of this one already
             return Failure(str(error), error.ranks, exchange.rank == 0)
         if isinstance(error, ExchangeError):
             return Failure(_why_missed(error), [exchange.rank], say=True, of_guard=False)

@@ -53,6 +53,7 @@ class Session:
         timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
         try:
             self._connect(connect)
+            # a run before may have ended without being taken off
             self._run.suppressions.start_over()
             try:
                 timeout = prepare()

@@ -84,6 +84,7 @@ class RankSources:
         """
         rows = [RowFacts.from_payload(facts) for facts in message["rows"]]
         sources = {name: SourceFacts.from_payload(facts) for name, facts in message["sources"].items()}
+        # these numbers size memory on every rank
         if not all(0 <= facts.queries <= facts.chunks <= facts.rows <= _MOST_ROWS for facts in rows):
             raise ValueError("a number of rows or queries is out of range")
         if not all(0 <= max(facts.longest_query, facts.longest_chunk) <= facts.rows for facts in rows):

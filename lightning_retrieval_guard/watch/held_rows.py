@@ -88,6 +88,7 @@ class HeldRows:
 
     def _count(self, tensor: Tensor) -> None:
         self._bytes += bytes_of(tensor)
+        # when the process ends nobody counts any more
         weakref.finalize(tensor, self._discount, bytes_of(tensor)).atexit = False
 
     def _discount(self, size: int) -> None:

@@ -73,6 +73,7 @@ class Origins:
         origins = self._origins
 
         def forget(reference: weakref.ref[Tensor]) -> None:
+            # another tensor may have this id by now, and its entry stays
             if origins.get(key, (None,))[0] is reference:
                 del origins[key]
 

@@ -62,6 +62,7 @@ class Patch:
 
     def __init__(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
         original = getattr(owner, name)
+        # whoever asks the method for its name or signature gets those of the original
         functools.update_wrapper(self, original)
         self.is_on = True
         self._owner = weakref.ref(owner)

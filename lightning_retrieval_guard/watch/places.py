@@ -122,6 +122,7 @@ def move_to_module_device(record: MetricRecord, module: Any, given: Given) -> No
     if metric is None or metric.device == device or not _is_lasting(metric, record):
         return
     is_registered = any(part is metric for _, part in _compat.named_modules(module))
+    # inputs that are elsewhere show that the program wants the metric there
     if not is_registered and {tensor.device for tensor in tensors_in(given)} == {device}:
         record.moved_from = metric.device
         metric.to(device)
@@ -132,6 +133,7 @@ def collect_unregistered(
 ) -> list[dict[str, Any]]:
     """The metrics outside of the module that were updated in a stage or that its keys show, for the other ranks."""
     shown = {id(key.shown.metric()) for key in keys if key.shown is not None}
+    # what is registered Lightning moves, saves and resets
     registered = {id(part) for _, part in _compat.named_modules(module)}
     strays = [
         (metric, record)

@@ -137,6 +137,7 @@ class Suppressions:
 
     def at(self, site: CallSite) -> Suppressed:
         """What holds for a log call or an update that happens now at a line of the user's."""
+        # reading the source takes long, so each line is read once a run
         if site not in self._sites:
             self._sites[site] = tuple(_comments_at(site))
         return (*self._sites[site], *self._active)
@@ -184,6 +185,7 @@ class Suppressions:
 
     def start_over(self) -> None:
         """A run is over. What was of use stays known."""
+        # a block around several runs is one of each of them
         self._entered = dict.fromkeys(self._active)
         self._sites = {}
 
