@@ -35,7 +35,7 @@ try:
 except ImportError:  # torch 2.1
     from torch._dynamo import is_compiling as is_compiling
 
-DEFAULT_TIMEOUT = timedelta(minutes=30)  # Lightning's own for a process group
+DEFAULT_TIMEOUT = timedelta(minutes=30)  # Lightning's default for a process group
 
 _LIGHTNING = ("lightning", "pytorch_lightning")
 
@@ -65,7 +65,7 @@ class Fault:
     versions: SpecifierSet
 
     def shown_by(self, package: str) -> bool:
-        """Whether the installed version of a package shows it; one that cannot be told is taken to."""
+        """Whether the installed version of a package shows it; an unknown version is taken to."""
         version = version_of(package)
         return version is None or self.versions.contains(version, prereleases=True)
 
@@ -148,16 +148,25 @@ def find_result(results: Any, hook: str, name: str) -> str | None:
     return key if key in results else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogArguments:
-    """The arguments of a log call as Lightning understood them."""
+    """The arguments of a log call as Lightning understood them.
 
-    dataloader: int | None
-    on_epoch: bool
-    reduction: str
-    sync_dist: bool
-    rank_zero_only: bool
-    own_group: bool
+    Attributes:
+        dataloader: The index of the dataloader, where there are several.
+        on_epoch: Whether a number of the epoch is logged.
+        reduction: Over the batches: mean, sum, min or max.
+        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
+        rank_zero_only: As given.
+        own_group: Whether a ``sync_dist_group`` was given.
+    """
+
+    dataloader: int | None = None
+    on_epoch: bool = True
+    reduction: str = "mean"
+    sync_dist: bool = False
+    rank_zero_only: bool = False
+    own_group: bool = False
 
 
 def result_arguments(result: Any) -> LogArguments:
@@ -560,12 +569,12 @@ def combines_by_states(metric: Any) -> bool:
 
 
 def stays_on_rank(metric: Any) -> bool:
-    """Whether ``compute()`` never combines ranks: it must not, is told that there are none, or has no states."""
+    """Whether ``compute()`` never combines ranks: it must not, is given one rank, or has no states."""
     available = metric.distributed_available_fn
     return not metric.sync_on_compute or not metric._defaults or (callable(available) and not available())
 
 
-def combines_by_own_code(metric: Metric) -> bool:
+def overrides_combining(metric: Metric) -> bool:
     """Whether a class of the program's says itself how states are combined, or one whose states are a window."""
     metric_class = type(metric)
     if metric_class.__module__.startswith("torchmetrics."):
@@ -578,7 +587,7 @@ def resamples(metric: Metric) -> bool:
     return any(isinstance(part, BootStrapper) for _, part in named_modules(metric))
 
 
-def has_own_merge(metric: Metric) -> bool:
+def overrides_merge(metric: Metric) -> bool:
     """Whether the class says itself how its state takes in another one; torchmetrics before 1.6 never asks."""
     return hasattr(Metric, "merge_state") and type(metric).merge_state is not Metric.merge_state
 
@@ -672,7 +681,7 @@ def _to_device(value: Any, metric: Any) -> Any:
 # --- torchmetrics' retrieval formulas (1.2 to 1.9) ------------------------------------------------------------
 
 
-def own_formula(metric: Metric) -> Any:
+def formula_code(metric: Metric) -> Any:
     """What scores one query of a ``RetrievalMetric``: the function, which tells one definition from another."""
     return vars(metric).get("_metric", getattr(type(metric), "_metric", None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -61,6 +62,13 @@ def same_number(a: float, b: float) -> bool:
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
     return a == b or (math.isfinite(b) and abs(a - b) <= TOLERANCE * max(1.0, abs(b)))
+
+
+def all_same(values: Iterable[float | None]) -> bool:
+    """Whether all numbers agree, and each is known."""
+    numbers = list(values)
+    first = numbers[0] if numbers else None
+    return all(number is not None and first is not None and same_number(number, first) for number in numbers)
 
 
 @dataclass(frozen=True)

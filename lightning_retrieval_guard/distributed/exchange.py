@@ -5,7 +5,7 @@ How ranks meet:
 0. Before the first meeting every rank writes to the store what it runs and whether it is ready; the group comes to be
    if all are ready and run the same version.
 1. Each rank writes to the store that it has come; writing waits for nobody.
-2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's own: a label and a message, compressed.
+2. One ``all_gather`` of a frame of fixed size, on a gloo group of the guard's: a label and a message, compressed.
    Where one is too long, a second gather follows, and frames are larger from then on.
 3. The labels must agree; otherwise the ranks are at different points of the program.
 4. What the messages call for follows, one ``all_gather`` each time; every rank knows all sizes beforehand.
@@ -183,7 +183,7 @@ class Exchange:
 
 
 class GroupExchange(Exchange):
-    """Exchanges through a gloo group of its own over all ranks."""
+    """Exchanges through a gloo group over all ranks that only the guard uses."""
 
     def __init__(self) -> None:
         global _instances
@@ -323,7 +323,6 @@ class GroupExchange(Exchange):
         return self._group
 
     def _lost(self, label: str, error: RuntimeError) -> RuntimeError:
-        """What to raise where ranks did not meet."""
         statuses = self._store.statuses()
         failure, alone = _failure_of(statuses), waiting_alone(statuses)
         if failure is not None:

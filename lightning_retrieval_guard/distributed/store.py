@@ -156,6 +156,7 @@ class RankStore:
         key = self._agreement(self._agreements)
         if answer:
             self.write(said_yes=self._agreements)
+        # one atomic sum counts those who came and those who said yes
         came = self._store.add(f"{key}/came", 1 + answer * _ONE_YES)
         if came % _ONE_YES == self._world_size:
             self._store.set(key, str(came // _ONE_YES))
@@ -164,6 +165,7 @@ class RankStore:
         yes = int(self._store.get(key))
         if yes < 0:
             raise RuntimeError("a rank has left")
+        # the common case, in which all say no, needs no further reading
         statuses = self.statuses() if yes else {}
         self._end_reading(key, timeout)
         return [rank in statuses and statuses[rank].said_yes == self._agreements for rank in range(self._world_size)]

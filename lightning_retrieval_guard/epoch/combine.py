@@ -279,6 +279,7 @@ def combined(
         width: The columns of a value.
         longest: The most rows of any query.
     """
+    # the metric would have refused the rows of all ranks together
     failed = [index for index, rank_sum in sums.items() if rank_sum.failed]
     if failed:
         return MetricOutcome(error=_scoring_error(local, name, failed))
@@ -354,7 +355,6 @@ def score_update(rows: UpdateRows, metric: Metric) -> ScoredUpdate:
 
 
 def _is_scored_by_query(metric: Metric) -> bool:
-    """Whether the guard knows the formula, and its value is one number a query."""
     measure = measure_of(metric)
     return measure is not None and measure.formula not in ("custom", "curve")
 

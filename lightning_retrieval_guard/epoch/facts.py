@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
+from lightning_retrieval_guard._compat import LogArguments
+
 
 def to_payload(facts: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not what they are by default."""
@@ -26,7 +28,7 @@ Kind = Literal["metric", "compute", "forward", "plain"]
 
 
 @dataclass(frozen=True)
-class LogCall:
+class LogCall(LogArguments):
     """The first log call of a key in an epoch.
 
     Attributes:
@@ -36,11 +38,6 @@ class LogCall:
         path: The user's file.
         line: The line in it, from 1.
         kind: What was logged.
-        dataloader: The index of the dataloader, where there are several.
-        sync_dist: Whether Lightning was asked to reduce it over ranks, and there are several.
-        rank_zero_only: As given.
-        own_group: Whether a ``sync_dist_group`` was given.
-        reduction: Over the batches: mean, sum, min or max.
         in_step: Whether it was logged while batches are being processed.
     """
 
@@ -50,11 +47,6 @@ class LogCall:
     path: str
     line: int
     kind: Kind
-    dataloader: int | None = None
-    sync_dist: bool = False
-    rank_zero_only: bool = False
-    own_group: bool = False
-    reduction: str = "mean"
     in_step: bool = True
 
 
@@ -115,7 +107,7 @@ class ForeignState:
 
 @dataclass(frozen=True)
 class SourceMetricFacts(ForeignState):
-    """What a rank reports of the metric behind a key that keeps no rows; nothing where nothing is to be said of it.
+    """What a rank reports of a key's metric that keeps no rows; all defaults where there is nothing to report.
 
     Attributes:
         metric: Its class.
@@ -137,17 +129,17 @@ class KeyFacts(SourceMetricFacts, WeightCounts, LogCall):
     Attributes:
         calls: How often it was logged.
         mixed: Whether it shows values of different kinds, or of metrics with different settings.
-        synced: Whether the metric behind it combined all ranks.
+        synced: Whether its metric combined all ranks.
         is_written: Whether the program wrote to a value between the metric and a log call, such as ``value *= 100``.
-        source: The name of the rows behind it.
-        holds_unseen_rows: Whether the metric behind it feeds retrieval metrics of its own, whose rows nobody looks at.
-        shows: The names of the metrics behind it, several for a composition, where ``source`` does not name them.
+        source: The name of its source, the rows that its metric holds.
+        holds_unseen_rows: Whether its metric feeds retrieval metrics that it holds, whose rows are not checked.
+        shows: The names of its metrics, several for a composition, where ``source`` does not name them.
         is_composed: Whether it shows a composition of metrics.
         of_shard: What the logged Metric object comes to on this rank, where it combines no ranks and keeps no rows.
-        lacks_states: Whether the metric behind it holds nothing that torchmetrics could combine.
+        lacks_states: Whether its metric holds nothing that torchmetrics could combine.
         value: The running value: the weighted sum for a mean; ``None`` for a Metric object.
         weight: The running sum of batch sizes, for a mean.
-        fed_in: The dataloader in the steps of which it was logged, or the metric behind it fed, where there are several
+        fed_in: The dataloader in the steps of which it was logged, or its metric fed, where there are several
             and that is known.
         first_batch: The sum of the logged means over the first batch, where the sampler repeats its first sample.
         first_sample: What that sample adds to it, where the value is a mean over samples.

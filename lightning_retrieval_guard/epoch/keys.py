@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_retrieval_guard.epoch.facts import KeyFacts, MergedHow
+from lightning_retrieval_guard.epoch.facts import ForeignState, KeyFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
-from lightning_retrieval_guard.findings import same_number
+from lightning_retrieval_guard.findings import all_same
 
 WeightFault = Literal["times_world_size", "nominal", "guessed"]
 
@@ -19,14 +18,14 @@ class LoggedKey:
 
     Attributes:
         facts: What each rank reports of it, ``None`` where a rank did not log it.
-        source: The rows behind the value, if it came from a retrieval metric.
-        parts: Those behind the parts, if it is what a composition of metrics comes to at the end of the epoch.
+        source: The rows that the value is made of, if it came from a retrieval metric.
+        parts: Those of the parts, if it is what a composition of metrics comes to at the end of the epoch.
         computed: The epoch value that Lightning computed, once it has and where the guard did not replace it.
-        replaced: Whether the guard computes in place of the metric, so that the values are not the program's own.
+        replaced: Whether the guard computes in place of the metric, so that the values are not the program's.
         evaluates: Whether the stage is not training, so that a number is meant to be a result.
         idle: The ranks that have seen no batch.
-        recomputed: What the metric behind it computes itself, where the guard had it do so.
-        composed: What the composition behind it comes to of the reference values of its parts.
+        recomputed: What its metric computes itself, where the guard had it do so.
+        composed: What the composition comes to of the reference values of its parts.
         composed_plain: What it comes to of their values without a guard, where the guard computes in place of a part.
         batches: The batches that each rank has seen; empty where that is not known.
         repeated: What the repeated samples add to the sum over samples, each where it came again; empty where that is
@@ -58,7 +57,7 @@ class LoggedKey:
 
     @property
     def sources(self) -> tuple[SourceView, ...]:
-        """The rows behind the value, or those behind the parts of a composition."""
+        """The source of the value, or those of the parts of a composition."""
         return self.parts if self.source is None else (self.source,)
 
     @property
@@ -92,18 +91,13 @@ class LoggedKey:
 
     @property
     def is_of_another_stage(self) -> bool:
-        """Whether the metrics behind it were fed by other stages alone, such as one of a validation in the training."""
+        """Whether its metrics were fed by other stages alone, such as one of a validation in the training."""
         return all(facts.elsewhere for facts in self.sources or self.present)
 
     @property
-    def merged(self) -> str:
-        """Why the metric would hold another state than that of its compute group, in words."""
-        return self.first.merged if self.source is None else self.source.merged
-
-    @property
-    def merged_how(self) -> MergedHow:
-        """By what that is seen."""
-        return self.first.merged_how if self.source is None else self.source.merged_how
+    def foreign(self) -> ForeignState:
+        """What the metric of the key holds that is not of the epoch, or not its own."""
+        return self.first if self.source is None else self.source
 
     @property
     def is_partial(self) -> bool:
@@ -119,32 +113,7 @@ class LoggedKey:
     def ranks_agree(self) -> bool:
         """Whether all ranks have the same number."""
         values = [facts.rank_value for facts in self.present]
-        return len(values) == self.world_size and None not in values and _are_same(values)
-
-    @property
-    def differs(self) -> bool:
-        """Whether every rank that has seen a batch logged the key, and not all the same number."""
-        values = [facts.rank_value for facts in self.present]
-        missing = any(facts is None and rank not in self.idle for rank, facts in enumerate(self.facts))
-        return not missing and None not in values and not _are_same(values)
-
-    @property
-    def is_lone_value(self) -> bool:
-        """Whether a value of one rank is shown as a result of all, without rows behind it that would tell more."""
-        first = self.first
-        alone = not first.sync_dist and not first.synced and first.value is not None and self.world_size > 1
-        return alone and self.evaluates and self.differs
-
-    @property
-    def is_lone_object(self) -> bool:
-        """Whether a metric object is logged that combines no ranks, and these come to different numbers."""
-        values = [facts.of_shard for facts in self.present]
-        return None not in values and not _are_same(values)
-
-    @property
-    def shows_shard(self) -> bool:
-        """Whether it is what a metric without rows comes to on rank 0 alone, so that no sample is in it twice."""
-        return self.is_lone_object or (self.source is None and self.first.shows_object and self.is_lone_value)
+        return len(values) == self.world_size and all_same(values)
 
     @property
     def shows_running(self) -> bool:
@@ -152,6 +121,7 @@ class LoggedKey:
         first = self.first
         if first.kind != "compute" or not first.in_step or first.reduction != "mean":
             return False
+        # without rows, only the record of the metric knows its lives
         if self.source is None:
             return any(facts.running for facts in self.present)
         facts = self.source.plan.facts
@@ -200,23 +170,8 @@ class LoggedKey:
 
     @property
     def is_no_mean(self) -> bool:
-        """Whether the mean of the logged values is not the value of the metric behind them, which keeps no rows."""
+        """Whether the mean of the logged values is not the value of their metric, which keeps no rows."""
         return self.source is None and (self.shows_running or (self.averages_batches and not self.first.mean))
-
-    @property
-    def repeated_pairs(self) -> list[tuple[float, float]]:
-        """What each repeated sample adds to a plain mean where it came again, and where it came first.
-
-        Empty where that is not known of all. Values of metrics are left to what is known of the metrics.
-        """
-        first = self.first
-        weighs_samples = self.weight_fault is not None or all(facts.equal == facts.calls for facts in self.present)
-        if first.kind != "plain" or first.reduction != "mean" or None in self.facts or not weighs_samples:
-            return []
-        again = [(facts.last_sample, facts.last_of) for facts in self.present if facts.last_of is not None]
-        pairs = [(last, self.present[rank].first_sample) for last, rank in again]
-        complete = [(last, earlier) for last, earlier in pairs if last is not None and earlier is not None]
-        return complete if len(complete) == len(pairs) else []
 
     @property
     def weight_fault(self) -> WeightFault | None:
@@ -224,6 +179,7 @@ class LoggedKey:
         first = self.first
         if first.reduction != "mean" or first.kind == "metric" or not first.in_step:
             return None
+        # a fault is one only if it explains every call
         calls = self.total("calls")
         either = self.total("either")
         world = self.total("times_world")
@@ -235,8 +191,3 @@ class LoggedKey:
         if self.total("nominal") + either and self.total("equal") + self.total("nominal") + either == calls:
             return "nominal"
         return None
-
-
-def _are_same(values: Sequence[float | None]) -> bool:
-    numbers = [value for value in values if value is not None]
-    return all(same_number(number, numbers[0]) for number in numbers)

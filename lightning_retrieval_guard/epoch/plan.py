@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def replicated(self) -> bool:
-        """Whether all ranks hold the same rows, so that each may count its own."""
+        """Whether all ranks hold the same rows, so that each may count them."""
         return len(set(self.classes)) == 1
 
     @property
@@ -321,7 +321,7 @@ def _may_meet(one: RowFacts, other: RowFacts) -> bool:
 
 @dataclass(frozen=True)
 class ComparedQueries:
-    """What the summaries of all ranks tell of every query on every rank; one entry for each.
+    """What the summaries of all ranks report of every query on every rank; one entry for each.
 
     Attributes:
         rank: Who holds it, int64 of shape ``(entries,)``.

@@ -15,7 +15,7 @@ _MIX_1 = -0x40A7B892E31B1A47
 _MIX_2 = -0x6B2FB644ECCEEE15
 _GOLDEN = -0x61C8864680B583EB
 
-# rows looked at together: what is worked out for each of them then takes no memory to speak of
+# rows looked at together: what is worked out for each of them then takes little memory
 _ROWS_AT_ONCE = 1 << 16
 _BUFFER = 1 << 18
 
@@ -60,7 +60,7 @@ def cut_chunks(table: RowTable, may_fold: bool = False, most: Tensor | None = No
 
     Args:
         table: The rows.
-        may_fold: Whether the updates of a query need not be told apart once one of them cannot be a whole query, nor
+        may_fold: Whether the updates of a query need not be kept apart once one of them cannot be a whole query, nor
             have ids that number samples. Rows that are scattered over updates would else make almost as many chunks.
         most: How many samples the ids of each update can number, int64 of shape ``(updates,)``; ``None`` if none.
     """

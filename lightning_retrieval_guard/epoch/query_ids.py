@@ -27,7 +27,7 @@ class IdFacts:
         ids_origin: ``"data"`` where a column of the batches that torch collated holds the ids of every update, or those
             of the first were seen to be made of one;
             ``"made"`` where nothing in the batches does, so that the program made them; ``"collated"`` where a column
-            holds them that a collate function of the program's own may have made; ``"opaque"`` where such a function
+            holds them that a collate function of the program's may have made; ``"opaque"`` where such a function
             made batches of which not everything can be read.
         ids_counted: Whether the ids of the first update were seen to be counted from zero by the program.
         ids_consecutive: Whether the ids of every update are consecutive numbers.
@@ -52,7 +52,7 @@ class IdColumns:
 
     Attributes:
         batches: For each batch its columns by their path.
-        is_custom: Whether a collate function of the program's own made the batches.
+        is_custom: Whether a collate function of the program's made the batches.
         is_opaque: Whether they hold more than tensors in which ids can be.
     """
 
@@ -92,7 +92,7 @@ class IdColumns:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is known of the batches behind one update.
+    """What is known of the batches of one update.
 
     Attributes:
         samples: The samples that this rank saw since the update before; ``None`` for unknown.
@@ -112,7 +112,7 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
 
     Args:
         chunks: The rows of each query in each update, not folded.
-        batches: What is known of the batches behind every update, the samples too.
+        batches: What is known of the batches of every update, the samples too.
         count: The batches that this rank has seen.
         world_size: The number of ranks.
     """
@@ -187,5 +187,5 @@ def _origin(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> I
 
 
 def are_of_data(chunks: QueryChunks, batches: Sequence[Batch], world_size: int) -> bool:
-    """Whether one column of the batches held the ids of every update, as far as the updates are told apart."""
+    """Whether one column of the batches held the ids of every update, as far as the updates are kept apart."""
     return not chunks.folded and _origin(chunks, batches, world_size) == "data"

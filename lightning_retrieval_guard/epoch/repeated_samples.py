@@ -99,7 +99,7 @@ def describe_samples(table: RowTable, batches: Sequence[Batch], last: bool) -> S
 
     Args:
         table: The rows.
-        batches: What is known of the batches behind every update.
+        batches: What is known of the batches of every update.
         last: Whether to describe the last batch.
     """
     updates = edge_of(batches, table.updates, last)

@@ -145,7 +145,7 @@ def gather_facts(
 
     Args:
         table: The rows, or ``None``.
-        batches: What is known of the batches behind every update.
+        batches: What is known of the batches of every update.
         world_size: The number of ranks.
         count: The batches that this rank has seen.
         scope: What the user declared about query ids; where that is anything, the samples tell nothing.
@@ -164,7 +164,7 @@ def gather_facts(
     sampled = _all_sizes([batch.samples for batch in batches], table.updates)
     starts = _starts_of_batches(table, sampled)
     most = None if sampled is None else world_size * (sampled if starts is None else _of_batch(sampled, starts))
-    # ids of an update, and updates that were scored by themselves, need the updates told apart
+    # ids of an update, and updates that were scored by themselves, need the updates kept apart
     chunks = cut_chunks(table, may_fold=scope != "batch" and not dropped, most=most)
     queries, query_of_chunk = join_chunks(chunks)
     restarts = chunks.met if chunks.folded else _count_restarts(chunks, query_of_chunk)

@@ -71,7 +71,7 @@ class SourceView(ForeignState):
 
     @property
     def hangs_on_order(self) -> bool:
-        """Whether nothing is wrong with the metric's own number over all ranks, which hangs on the order of rows.
+        """Whether nothing is wrong with the metric's number over all ranks, which hangs on the order of rows.
 
         Among equal scores the order of all ranks' rows decides. Nobody knows in which order one device has them.
         """
@@ -81,7 +81,7 @@ class SourceView(ForeignState):
 
     @property
     def is_left(self) -> bool:
-        """Whether torchmetrics' own number stays where an object is logged, since nothing else is certain.
+        """Whether torchmetrics' number stays where an object is logged, since nothing else is certain.
 
         Ranks with the same rows would count once, but with ids that may restart that is no reference either.
         """
@@ -141,6 +141,7 @@ def _as_combined(view: SourceView, local: LocalRows) -> float | None:
 def _with_repeated(view: SourceView) -> float | None:
     """What torchmetrics makes of all rows where the plan leaves some out, each of which it gathers from two ranks."""
     plan, tally = view.plan, view.outcome.tally
+    # only of a mean is it known what a sample adds
     if not plan.padded or not view.mean or not view.synchronises or plan.ids_restart or view.value is None:
         return None
     is_known = not tally.tied and math.isfinite(tally.twice) and tally.queries

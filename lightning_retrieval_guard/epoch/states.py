@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,7 @@ States = dict[str, "Held"]
 _HEAD_BYTES = 8
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """The states of one metric on one rank.
 
     Attributes:
@@ -249,7 +248,7 @@ class _Packer:
             self.blocks.append(plain.view(torch.uint8))
             self._indexes[id(tensor)] = len(self.shapes)
             self.shapes.append((str(tensor.dtype).removeprefix("torch."), list(tensor.shape)))
-            self._held.append(tensor)  # so that its id stays its own
+            self._held.append(tensor)  # so that no other tensor gets its id
         return self._indexes[id(tensor)]
 
 
@@ -329,7 +328,6 @@ def seek_repeated(ranks: Sequence[States], facts: Sequence[StateFacts | None], r
 
 
 def _is_close(one: Any, other: Any) -> bool:
-    """Whether inputs agree up to rounding."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False

@@ -173,12 +173,11 @@ class MetricScorer:
 
 
 def _may_raise(measure: Measure, error: Exception) -> bool:
-    """Whether an error is one of the metric, and not of the guard: what it demands, or what its own code raises."""
+    """Whether an error is one of the metric, and not of the guard: what it demands, or what its code raises."""
     return measure.formula == "custom" or isinstance(error, EmptyQueryError)
 
 
 def _has_non_positive_hits(preds: Tensor, target: Tensor) -> bool:
-    """Whether any relevant row has a score of zero or less."""
     return bool(((preds <= 0) & (target > 0)).any())
 
 

@@ -6,7 +6,7 @@ Below stands how the keys come from what every rank reports.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,7 +47,10 @@ class KeyView(LoggedKey):
             return self.facts[0].rank_value if self.facts[0] is not None else None
         if self.first.reduction == "mean":
             # Lightning averages sums and weights over ranks by themselves, and divides the averages
-            return _ratio(self.total("value") / self.world_size, self.floored_weight)
+            weight = self.total("weight") / self.world_size
+            # of integers it floors the average
+            weight = math.floor(weight) if all(facts.integral for facts in self.present) else weight
+            return _ratio(self.total("value") / self.world_size, weight)
         return self._reduce(self._values)
 
     @property
@@ -58,12 +61,6 @@ class KeyView(LoggedKey):
     def is_count(self) -> bool:
         """Whether it is a sum of whole numbers, which comes to the same whatever the batches are."""
         return self.first.reduction == "sum" and all(value.is_integer() for value in self._values)
-
-    @property
-    def floored_weight(self) -> float:
-        """The mean over ranks of the summed batch sizes, as Lightning takes it: integers are floored."""
-        mean = self.total("weight") / self.world_size
-        return math.floor(mean) if all(facts.integral for facts in self.present) else mean
 
     def _reduce(self, values: Sequence[float]) -> float | None:
         functions: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min, "max": max}
@@ -81,7 +78,7 @@ class KeyView(LoggedKey):
         if self.recomputed is not None or self.is_no_mean:
             return self.recomputed
         # nobody knows what the metric, or the program, would have made of it on one device
-        if self.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
+        if self.foreign.merged_how in ("rows", "update") or self.is_written or self.first.holds_unseen_rows:
             return None
         if self.is_of_another_stage:
             return None
@@ -91,6 +88,7 @@ class KeyView(LoggedKey):
             return None
         if self.parts:
             return self.composed
+        # a part of a query ranks against fewer rows, and the parts cannot be put together again
         if self.splits_queries:
             return None
         if self.shows_source:
@@ -100,6 +98,7 @@ class KeyView(LoggedKey):
             return self._value_of_metric if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
+        # which samples such a value stands for is not known
         if self.is_partial:
             return None
         if not self.first.in_step:
@@ -108,7 +107,9 @@ class KeyView(LoggedKey):
                 return None
             return self.facts[0].rank_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
-            return self.once_mean
+            # the mean over samples that counts repeated ones once
+            value = self.total("value") + self.total("lacks_value") - sum(self.repeated)
+            return _ratio(value, self.total("weight") + self.total("lacks_weight") - len(self.repeated))
         if self.first.reduction != "mean" and self.world_size > 1 and not self.is_count:
             return None  # one device may have other batches, of which it takes the sum or the maximum
         if not self.first.sync_dist and self.ranks_agree:
@@ -124,7 +125,7 @@ class KeyView(LoggedKey):
 
     @property
     def shows_source(self) -> bool:
-        """Whether the epoch value is meant to be the value of the metric behind it."""
+        """Whether the epoch value is meant to be the value of its source."""
         if self.source is None or self.is_written:
             return False
         first = self.first
@@ -140,23 +141,11 @@ class KeyView(LoggedKey):
         return _ratio(value, self.total("weight") + self.total("lacks_weight"))
 
     @property
-    def once_mean(self) -> float:
-        """The mean over samples that counts repeated ones once."""
-        value = self.total("value") + self.total("lacks_value") - sum(self.repeated)
-        return _ratio(value, self.total("weight") + self.total("lacks_weight") - len(self.repeated))
-
-    @property
     def batch_mean(self) -> float:
         """The mean of the logged values of all ranks, weighted by samples as far as they are known."""
         if self.weight_fault is None:
             return _ratio(self.total("value"), self.total("weight"))
         return self.by_samples
-
-    @property
-    def can_recompute(self) -> bool:
-        """Whether the metric behind the key, which keeps no rows, can compute the value of the epoch."""
-        able = len(self.present) == self.world_size and all(facts.whole for facts in self.present)
-        return able and self.is_shared and self.is_no_mean
 
     @property
     def effect(self) -> Effect | None:
@@ -166,29 +155,11 @@ class KeyView(LoggedKey):
         return Effect(self.logged, self.reference)
 
     @property
-    def order_effect(self) -> Effect | None:
-        """Reference, and what Lightning made of the key once it has reduced it."""
-        if self.computed is None or self.reference is None:
-            return None
-        return Effect(self.computed, self.reference)
-
-    @property
     def weight_effect(self) -> Effect | None:
         """What the wrong weights alone do to the mean of the logged values; no number that was logged."""
         if self.weight_fault is None or self.first.value is None or self.is_partial:
             return None
         return Effect(_ratio(self.total("value"), self.total("weight")), self.by_samples)
-
-    @property
-    def floor_effect(self) -> Effect | None:
-        """What the floored mean of the batch sizes does to the logged mean, whatever the weights should be."""
-        first = self.first
-        if not self.is_reduced or first.reduction != "mean" or first.value is None or not first.in_step:
-            return None
-        if not all(facts.integral for facts in self.present) or self.total("weight") % self.world_size == 0:
-            return None
-        assert self.plain_value is not None
-        return Effect(self.plain_value, _ratio(self.total("value"), self.total("weight")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +206,7 @@ class EpochView:
 
     def knows_reference(self, key: KeyView) -> bool:
         """Whether the reference is what one process would have logged: where samples came again, these were found."""
+        # a number that counts a sample twice is no reference
         count = self.repeated_at(key).count
         if not count or key.repeated:
             return True
@@ -252,21 +224,16 @@ class EpochView:
         """The keys that show a metric, or a composition of it and others."""
         return [key for key in self.keys if any(shown is source for shown in key.sources)]
 
-    def states_behind(self, key: KeyView) -> list[StateView]:
-        """The metrics that keep states behind a key."""
+    def states_of(self, key: KeyView) -> list[StateView]:
+        """The metrics with states that a key shows."""
         return [states for states in self.states if states.name in key.first.shows]
 
     def leaves_out_repeated(self, key: KeyView) -> bool:
-        """Whether the metrics that keep states behind a key were merged without the repeated samples."""
+        """Whether the metrics with states that a key shows were merged without the repeated samples."""
         if not key.first.shows_object and key.recomputed is None:
             return False
-        shown = self.states_behind(key)
+        shown = self.states_of(key)
         return bool(shown) and all(states.counts_once for states in shown)
-
-    @property
-    def orders_that_meet(self) -> list[tuple[str, ...]]:
-        """The orders of the ranks that take part in reductions; one that skipped the loop has nothing to reduce."""
-        return [order for order, seen in zip(self.orders, self.batches, strict=True) if order or seen]
 
 
 def _ratio(value: float, weight: float) -> float:
@@ -300,6 +267,7 @@ def make_key_views(
         source = _source_of(facts, sources)
         parts = _parts_of(facts, sources)
         replaced = corrects and any(_is_replaced(facts, shown) for shown in (source, *parts))
+        # a number of the training is often meant for one rank
         evaluates = stage != "train"
         views.append(KeyView(facts, source, parts, replaced=replaced, evaluates=evaluates, idle=idle, batches=batches))
     return with_repeated(views, min(message["repeated"] for message in messages))
@@ -311,7 +279,8 @@ def with_repeated(keys: list[KeyView], repeated: int) -> list[KeyView]:
     A step may reorder its samples, and then it is another sample that both have. A whole number, such as a hit, may be
     the same by chance. It counts where means of the same step show the order: all are the same, and one is not whole.
     """
-    taken_apart = {key.first.storage: key.repeated_pairs for key in keys if len(key.repeated_pairs) == repeated > 0}
+    pairs_of = {key.first.storage: _repeated_pairs(key) for key in keys}
+    taken_apart = {storage: pairs for storage, pairs in pairs_of.items() if len(pairs) == repeated > 0}
     same = {storage: tuple(again for again, _ in pairs) for storage, pairs in taken_apart.items() if _agree(pairs)}
     whole = {storage for storage, numbers in same.items() if all(number.is_integer() for number in numbers)}
     if len(same) < len(taken_apart) or len(whole) == len(same):
@@ -319,12 +288,26 @@ def with_repeated(keys: list[KeyView], repeated: int) -> list[KeyView]:
     return [replace(key, repeated=same.get(key.first.storage, ())) for key in keys]
 
 
+def _repeated_pairs(key: KeyView) -> list[tuple[float, float]]:
+    """What each repeated sample adds to a plain mean where it came again, and where it came first.
+
+    Empty where that is not known of all. Values of metrics are left to what is known of the metrics.
+    """
+    first = key.first
+    weighs_samples = key.weight_fault is not None or all(facts.equal == facts.calls for facts in key.present)
+    if first.kind != "plain" or first.reduction != "mean" or None in key.facts or not weighs_samples:
+        return []
+    again = [(facts.last_sample, facts.last_of) for facts in key.present if facts.last_of is not None]
+    pairs = [(last, key.present[rank].first_sample) for last, rank in again]
+    complete = [(last, earlier) for last, earlier in pairs if last is not None and earlier is not None]
+    return complete if len(complete) == len(pairs) else []
+
+
 def _agree(pairs: Sequence[tuple[float, float]]) -> bool:
     return all(math.isclose(*pair, rel_tol=ROUNDING, abs_tol=ROUNDING) for pair in pairs)
 
 
 def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> SourceView | None:
-    """The rows behind a key."""
     present = [key for key in facts if key is not None]
     # values of different kinds are no value of any one metric
     if any(key.mixed for key in present):
@@ -336,13 +319,13 @@ def _source_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceVie
 
 
 def _parts_of(facts: Sequence[KeyFacts | None], sources: Mapping[str, SourceView]) -> tuple[SourceView, ...]:
-    """The rows behind the value that a composition comes to at the end of the epoch."""
+    """The sources of the parts that a composition shows at the end of the epoch."""
     shown = dict.fromkeys(name for key in facts if key is not None and key.shows_object for name in key.shows)
     return tuple(sources[name] for name in shown if name in sources)
 
 
 def _is_replaced(facts: Sequence[KeyFacts | None], source: SourceView | None) -> bool:
-    """Whether the guard computes in place of the metric behind a key."""
+    """Whether the guard computes in place of a key's metric."""
     present = [key for key in facts if key is not None]
     if source is None or source.syncs_itself or source.elsewhere or any(key.is_written for key in present):
         return False
@@ -362,3 +345,32 @@ def order_of_reductions(message: Message) -> tuple[str, ...]:
 
 def _is_combined(key: KeyFacts) -> bool:
     return key.synced if key.kind == "metric" else key.sync_dist and not key.rank_zero_only
+
+
+def flattened_of(exchanges: Sequence[Sequence[Message]]) -> list[FlattenedCall]:
+    """The calls of functional metrics that any rank reports in any exchange, each once."""
+    calls: dict[str, FlattenedCall] = {}
+    for rank, entry in _entries(exchanges, "flattened"):
+        call = FlattenedCall(**{**entry, "shape": tuple(entry["shape"])})
+        earlier = calls.get(call.target, call)
+        calls[call.target] = replace(earlier, ranks=tuple(sorted({*earlier.ranks, rank})))
+    return list(calls.values())
+
+
+def unregistered_of(exchanges: Sequence[Sequence[Message]]) -> list[Unregistered]:
+    """What the ranks reported in all exchanges, each metric once; what was reported last counts, and what is worse."""
+    by_identity: dict[tuple[str, str, int], Unregistered] = {}
+    for rank, fields in _entries(exchanges, "unregistered"):
+        entry = Unregistered(**fields)
+        identity = (entry.name, entry.path, entry.line)
+        earlier = by_identity.get(identity, entry)
+        worse = entry if entry.device or not earlier.device else earlier
+        ranks = tuple(sorted({*earlier.ranks, rank}))
+        by_identity[identity] = replace(worse, storage=entry.storage or earlier.storage, ranks=ranks)
+    return list(by_identity.values())
+
+
+def _entries(exchanges: Sequence[Sequence[Message]], part: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for messages in exchanges:
+        for rank, message in enumerate(messages):
+            yield from ((rank, entry) for entry in message.get(part, ()))

@@ -59,7 +59,7 @@ def findings(tree: ast.Module, lines: Sequence[str], filename: str = "") -> list
         for finding in _judge(story_of(cls)) if _may_use_metrics(cls) else ():
             if finding.source is source:  # what a base of another file does is found in that file
                 distinct.setdefault((finding.line, finding.node.col_offset, finding.rule.code), finding)
-    comments = comments_in(lines) if distinct else []
+    comments = comments_in(filename, lines) if distinct else []
     return [
         finding
         for (_, _, code), finding in sorted(distinct.items())

@@ -25,7 +25,7 @@ def evaluate(measure: Measure, ranked: Ranked) -> Tensor:
     """Score every query of a block, empty or not.
 
     Args:
-        measure: Any but one with a formula of its own.
+        measure: Any but one with a custom formula.
         ranked: The queries; relevance must be 0 or 1 for all formulas but nDCG and the curve.
 
     Returns:
@@ -172,7 +172,7 @@ def _roc_areas(query: Tensor, scores: Tensor, relevant: Tensor, queries: int, ma
     Returns:
         Float64 of shape ``(queries,)``.
     """
-    # rows of equal score pass the threshold together, so that the curve has a point only behind the last of them
+    # rows of equal score pass the threshold together, so that the curve has a point only after the last of them
     ends = torch.ones_like(query, dtype=torch.bool)
     ends[:-1] = (query[1:] != query[:-1]) | (scores[1:] != scores[:-1])
     last = ends.nonzero().view(-1)
@@ -300,7 +300,7 @@ def decided_by_ties(measure: Measure, ranked: Ranked, ties: Ties) -> Tensor:
     """Queries whose value depends on the order of rows with equal scores, bool of shape ``(queries,)``.
 
     Args:
-        measure: Any but nDCG, which shares out the discounts, and one with a formula of its own.
+        measure: Any but nDCG, which shares out the discounts, and one with a custom formula.
         ranked: The block.
         ties: Its ties.
     """

@@ -67,7 +67,7 @@ class Measure:
         needs_irrelevant: Whether a query is empty when it has no irrelevant row, rather than no relevant one.
         aggregation: ``"mean"``, ``"median"``, ``"min"``, ``"max"`` or a function of values and ``dim``.
         by_score: Whether rows with a score of zero or less count like any other, as they did before torchmetrics 1.7.4.
-        metric: The metric object, for queries that only its own code can score.
+        metric: The metric object, for queries that only its code can score.
     """
 
     formula: Formula
@@ -98,7 +98,7 @@ class Measure:
 
 
 def measure_of(metric: Any) -> Measure | None:
-    """What a metric asks for, or ``None`` where only its own ``compute()`` knows.
+    """What a metric asks for, or ``None`` where only its ``compute()`` knows.
 
     Args:
         metric: Any metric. Subclasses that keep torchmetrics' ``compute`` are known; one with a ``_metric`` of its
@@ -108,11 +108,11 @@ def measure_of(metric: Any) -> Measure | None:
         return Measure("curve", top_k=metric.max_k, min_precision=_min_precision(metric), **_shared(metric))
     if not (isinstance(metric, Metric) and _compat.scores_by_query(metric)):
         return None
-    # by the code of ``_metric``, which subclasses inherit: one that overrides it is scored by its own
-    formula = _formulas().get(_compat.own_formula(metric), "custom")
+    # by the code of ``_metric``, which subclasses inherit: one that overrides it is scored by its code
+    formula = _formulas().get(_compat.formula_code(metric), "custom")
     top_k = getattr(metric, "top_k", None) or getattr(metric, "k", None) or None
     if formula != "custom" and not (top_k is None or (isinstance(top_k, int) and top_k > 0)):
-        # what torchmetrics makes of such a cut-off, its own code must say
+        # what torchmetrics makes of such a cut-off, only its code knows
         formula = "custom"
     if formula in ("custom", "r_precision"):
         top_k = None
@@ -148,6 +148,6 @@ def _min_precision(metric: Any) -> float | None:
 
 @cache
 def _formulas() -> dict[Any, Formula]:
-    """The formula behind each ``_metric``; torchmetrics before 1.3 has no AUROC."""
+    """The formula of each ``_metric``; torchmetrics before 1.3 has no AUROC."""
     classes = ((getattr(retrieval, name, None), formula) for name, formula in _CLASSES.items())
     return {_compat.formula_of(metric_class): formula for metric_class, formula in classes if metric_class is not None}

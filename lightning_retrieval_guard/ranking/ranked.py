@@ -146,7 +146,7 @@ class Ranked:
         firsts, lasts = self._tied
         tie = (torch.searchsorted(firsts, index, right=True) - 1).clamp_(min=0)
         first, last = firsts.index_select(0, tie), lasts.index_select(0, tie)
-        # the tie found is the last to begin at or before the row, which may lie behind its end
+        # the tie found is the last to begin at or before the row, which may lie past its end
         alone = (index < first) | (index > last)
         start = self.starts.index_select(0, self.number_at(index))
         return torch.where(alone, index, first) - start, torch.where(alone, index, last) - start

@@ -64,7 +64,7 @@ class Block:
         numbers: Which of the queries each row belongs to, int64 of shape ``(rows,)``; ``None`` for one ``length``.
         preds: Scores, float32 or float64 of shape ``(rows,)``.
         target: Relevance of shape ``(rows,)``, bool where every relevance is 0 or 1.
-        target_dtype: The dtype in which a metric's own code gets relevance.
+        target_dtype: The dtype in which a metric's code gets relevance.
         longest: The most rows of any query, of this block or another.
         length: The number of rows of every query where that is one number and rows stand query by query, else ``None``.
     """

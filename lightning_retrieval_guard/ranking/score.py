@@ -1,4 +1,4 @@
-"""Values of all queries for many measures at once, torchmetrics' own to the last special case."""
+"""Values of all queries for many measures at once, those of torchmetrics to the last special case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CANCELLED = 1e-4
 
 
 class EmptyQueryError(ValueError):
-    """A query is empty and the metric was told to raise; the text is torchmetrics' own."""
+    """A query is empty and the metric was told to raise; the text is torchmetrics'."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ class _BlockScorer:
         values, tied, rounded = evaluate(measure, self._ranked), self._tied(measure), self._rounded(measure)
         if tied is not None and bool(tied.any()):
             again = rank_as_torchmetrics(self._block.select(tied), k_of_torchmetrics(measure, self._ranked))
-            # the formula is the same, on the order that torchmetrics' own sort leaves
+            # the formula is the same, on the order that torchmetrics' sort leaves
             values[tied] = evaluate(measure, again)
         odd = _either(rounded, self._odd(measure))
         if odd is not None and bool((odd & ~empty).any()):
@@ -211,7 +211,6 @@ class _BlockScorer:
         return self._empty[inverted]
 
     def _sum_is_zero(self, inverted: bool) -> Tensor:
-        """Queries whose relevance, or lack of it, adds up to zero as torchmetrics adds."""
         block = self._block
         sums = block.sizes - block.relevance if inverted else block.relevance
         zero = sums == 0
@@ -225,7 +224,7 @@ class _BlockScorer:
         return zero
 
     def _one_by_one(self, measure: Measure, queries: Tensor) -> Tensor:
-        """The values that the metric's own code gives some queries, in the dtype of the scores, zero elsewhere."""
+        """The values that the metric's code gives some queries, in the dtype of the scores, zero elsewhere."""
         values = torch.zeros(len(self._block), dtype=torch.float64, device=queries.device)
         if not isinstance(measure.metric, Metric):
             raise TypeError("A measure whose queries only its metric can score needs the metric.")

@@ -23,11 +23,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of
 
 if TYPE_CHECKING:
-    from lightning_retrieval_guard.epoch.views import EpochView
+    from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 
 
 class FlooredBatchSize(Rule):
@@ -43,7 +43,7 @@ class FlooredBatchSize(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            floor = key.floor_effect
+            floor = _floor_effect(key)
             if floor is not None:
                 totals = [f"{facts.weight:g}" for facts in key.present]
                 message = (
@@ -53,3 +53,13 @@ class FlooredBatchSize(Rule):
                 # where flooring changes nothing it is a note, whatever else is wrong with the number
                 effect = floor if floor.is_nil else effect_of(epoch, key)
                 yield self.at_key(epoch, key, message, effect=effect, is_mended=not key.is_partial)
+
+
+def _floor_effect(key: KeyView) -> Effect | None:
+    """What the floored mean of the batch sizes does to the logged mean, whatever the weights should be."""
+    first, weight, logged = key.first, key.total("weight"), key.plain_value
+    if not key.is_reduced or first.reduction != "mean" or logged is None or not first.in_step:
+        return None
+    if not all(facts.integral for facts in key.present) or weight % key.world_size == 0:
+        return None
+    return Effect(logged, key.total("value") / weight)

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Finding, Severity, all_same
 from lightning_retrieval_guard.report.text import several
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec, effect_of, monitored_note
 
@@ -62,18 +62,38 @@ class NeverSynced(Rule):
 def _shows_one_rank(key: KeyView) -> bool:
     if key.sources:
         return any(_is_of_one_rank(key, source) for source in key.sources)
-    return key.is_lone_value or key.is_lone_object
+    return is_lone_value(key) or is_lone_object(key)
+
+
+def is_lone_value(key: KeyView) -> bool:
+    """Whether a value of one rank is shown as a result of all, without rows that would tell more."""
+    first = key.first
+    alone = not first.sync_dist and not first.synced and first.value is not None and key.world_size > 1
+    return alone and key.evaluates and _differs(key)
+
+
+def is_lone_object(key: KeyView) -> bool:
+    """Whether a metric object is logged that combines no ranks, and these come to different numbers."""
+    values = [facts.of_shard for facts in key.present]
+    return None not in values and not all_same(values)
+
+
+def _differs(key: KeyView) -> bool:
+    """Whether every rank that has seen a batch logged the key, and not all the same number."""
+    values = [facts.rank_value for facts in key.present]
+    missing = any(facts is None and rank not in key.idle for rank, facts in enumerate(key.facts))
+    return not missing and None not in values and not all_same(values)
 
 
 def _is_of_one_rank(key: KeyView, source: SourceView) -> bool:
     first = key.first
     if source.syncs_itself:
-        return first.kind == "compute" and not first.in_step and key.differs
+        return first.kind == "compute" and not first.in_step and _differs(key)
     if first.sync_dist or key.world_size == 1 or (first.kind != "forward" and source.synchronises):
         return False
     if first.kind == "metric" or key.replaced:
         return not source.plan.replicated and source.plan.has_rows
-    return not first.synced and key.differs
+    return not first.synced and _differs(key)
 
 
 _LOG_OBJECT = "Log the metric object, built with sync_on_compute=True."
@@ -83,7 +103,7 @@ _ADD_STATES = "Give the metric states with add_state(): what it keeps in attribu
 def _fix(key: KeyView) -> str | None:
     if key.first.lacks_states and key.first.kind != "forward":
         return _ADD_STATES
-    if key.is_lone_object:
+    if is_lone_object(key):
         return "Build the metric with sync_on_compute=True."
     if key.source is None:
         # sync_dist=True would log the mean of the values of the ranks

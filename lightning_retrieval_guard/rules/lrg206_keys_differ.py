@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lightning_retrieval_guard.findings import Finding, Severity
+from lightning_retrieval_guard.findings import Effect, Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec, listed
 
 if TYPE_CHECKING:
@@ -47,20 +47,21 @@ class KeysDiffer(Rule):
     )
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
-        orders = epoch.orders_that_meet
+        # a rank that skipped the loop has nothing to reduce, and keeps no other waiting
+        orders = [order for order, seen in zip(epoch.orders, epoch.batches, strict=True) if order or seen]
         agree = len(set(orders)) <= 1
         for key in epoch.keys:
-            places = {order.index(key.first.storage) for order in orders if key.first.storage in order}
+            positions = {order.index(key.first.storage) for order in orders if key.first.storage in order}
             missing = [rank for rank, facts in enumerate(key.facts) if facts is None]
             absent = [rank for rank in missing if epoch.batches[rank]]
-            if places and not agree and (absent or len(places) > 1):
+            if positions and not agree and (absent or len(positions) > 1):
                 what = f"was not logged on {listed(absent)}" if absent else "was logged in another order on the ranks"
                 message = (
                     f"'{key.first.name}' {what}; Lightning pairs the reductions of the ranks by their order alone."
                 )
-                effect = key.order_effect if not absent and epoch.knows_reference(key) else None
+                effect = None if absent else _effect(epoch, key)
                 yield self._at(epoch, key, message, effect=effect, is_mended=not absent)
-            elif places and missing and key.first.kind != "metric":  # LRG205 is about metrics
+            elif positions and missing and key.first.kind != "metric":  # LRG205 is about metrics
                 message = (
                     f"'{key.first.name}' was not logged on {listed(missing)}, where no batch came; Lightning's"
                     " reduction of it waits for every rank."
@@ -72,3 +73,10 @@ class KeysDiffer(Rule):
     def _at(self, epoch: EpochView, key: KeyView, message: str, **words: Any) -> Finding:
         logging_ranks = [rank for rank, facts in enumerate(key.facts) if facts is not None]
         return self.at_key(epoch, key, message, ranks=logging_ranks, **words)
+
+
+def _effect(epoch: EpochView, key: KeyView) -> Effect | None:
+    """Reference, and what Lightning made of the key once it has reduced it."""
+    if key.computed is None or key.reference is None or not epoch.knows_reference(key):
+        return None
+    return Effect(key.computed, key.reference)

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from lightning_retrieval_guard.findings import Finding, Severity, show_number
 from lightning_retrieval_guard.report.text import several
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec
+from lightning_retrieval_guard.rules.lrg203_never_synced import is_lone_object, is_lone_value
 
 if TYPE_CHECKING:
     from lightning_retrieval_guard.epoch.repeated_samples import Repeated
@@ -58,9 +59,9 @@ class PaddedSamples(Rule):
             return
         for key in epoch.keys:
             plans = [source.plan for source in key.sources]
-            is_fed_once = key.shows_shard or (bool(plans) and all(plan.has_no_repeated for plan in plans))
+            is_fed_once = _shows_shard(key) or (bool(plans) and all(plan.has_no_repeated for plan in plans))
             shows_value = key.first.shows_object or key.recomputed is not None
-            states_shown = epoch.states_behind(key) if shows_value and not plans else []
+            states_shown = epoch.states_of(key) if shows_value and not plans else []
             is_same = bool(states_shown) and all(map(_are_extremes, states_shown))
             if epoch.repeated_at(key).count and not is_fed_once and not is_same:
                 yield self._of_key(epoch, key, epoch.repeated_at(key))
@@ -82,16 +83,16 @@ class PaddedSamples(Rule):
             said = f"'{key.first.name}' may count {twice} {unknown}"
             return self.at_key(epoch, key, said, severity=Severity.NOTE, is_mended=False)
         message = f"'{key.first.name}' counts {twice}"
-        if problems := [states.problem for states in epoch.states_behind(key) if states.problem]:
+        if problems := [states.problem for states in epoch.states_of(key) if states.problem]:
             message += f" It stays: {problems[0]}."
         elif any(source.plan.lists_repeated for source in key.sources):
             message += " It stays: a repeated sample is among the candidates of all queries too."
         if bound := _bound(key, repeated.count):
             message += f" As a mean over samples, none of them negative, it is off by at most {show_number(bound)}."
         by_rows = [source.plan.left_out == repeated.count for source in key.sources]
-        by_states = [epoch.leaves_out_repeated(key)] if epoch.states_behind(key) or not by_rows else []
+        by_states = [epoch.leaves_out_repeated(key)] if epoch.states_of(key) or not by_rows else []
         counted_once = bool(key.repeated) or all(by_rows + by_states)
-        shown = epoch.states_behind(key) if key.first.shows_object else []
+        shown = epoch.states_of(key) if key.first.shows_object else []
         may_count_once = all(_may_count_once(states, repeated.count) for states in shown)
         can = counted_once or (bool(shown) and all(by_rows) and may_count_once)
         option = "mode='correct', " if can and key.first.storage not in epoch.corrected else ""
@@ -100,6 +101,11 @@ class PaddedSamples(Rule):
         return self.at_key(
             epoch, key, message, fix=fix, effect=key.effect if is_known else None, is_mended=counted_once
         )
+
+
+def _shows_shard(key: KeyView) -> bool:
+    """Whether it is what a metric without rows comes to on rank 0 alone, so that no sample is in it twice."""
+    return is_lone_object(key) or (key.source is None and key.first.shows_object and is_lone_value(key))
 
 
 def _are_extremes(states: StateView) -> bool:
@@ -140,7 +146,7 @@ def _why_unknown(epoch: EpochView, key: KeyView) -> str:
 def _is_same_on_each_rank(key: KeyView) -> bool:
     """Whether a metric combines no ranks, which have one number all the same: perhaps that of the whole data set."""
     if key.first.kind == "metric":
-        return all(facts.of_shard is not None for facts in key.present) and not key.is_lone_object
+        return all(facts.of_shard is not None for facts in key.present) and not is_lone_object(key)
     return key.first.kind == "compute" and not key.first.in_step and not key.first.synced and key.ranks_agree
 
 

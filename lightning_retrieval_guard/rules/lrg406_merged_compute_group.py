@@ -46,9 +46,9 @@ class MergedComputeGroup(Rule):
 
     def check(self, epoch: EpochView) -> Iterator[Finding]:
         for key in epoch.keys:
-            if key.merged_how:
+            if key.foreign.merged_how:
                 message = (
                     f"'{key.first.name}' shows the state of another member of its MetricCollection, which merged them"
-                    f" after the first batch: {key.merged}."
+                    f" after the first batch: {key.foreign.merged}."
                 )
-                yield self.at_key(epoch, key, message, severity=_SEVERITIES[key.merged_how])
+                yield self.at_key(epoch, key, message, severity=_SEVERITIES[key.foreign.merged_how])

@@ -48,16 +48,16 @@ class GuardDisabled(Rule):
         yield from ()
 
     def at_failure(
-        self, reason: str, ranks: Sequence[int], *, is_own: bool, stage: str, hook: str, path: str, line: int
+        self, reason: str, ranks: Sequence[int], *, of_guard: bool, stage: str, hook: str, path: str, line: int
     ) -> Finding:
-        """The finding at the user's line; ``is_own`` is whether the guard failed, and not the program."""
+        """The finding at the user's line; ``of_guard`` is whether the guard failed, and not the program."""
         return self.finding(
-            f"the guard {'failed and ' * is_own}stepped aside ({reason}). Numbers from here on are not checked.",
+            f"the guard {'failed and ' * of_guard}stepped aside ({reason}). Numbers from here on are not checked.",
             key="",
             stage=stage,
             hook=hook,
             path=path,
             line=line,
-            fix=None if is_own else "Have all ranks do the same.",
+            fix=None if of_guard else "Have all ranks do the same.",
             ranks=ranks,
         )

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard._compat import GuardError
-from lightning_retrieval_guard.distributed.exchange import ExchangeError
 from lightning_retrieval_guard.epoch.facts import KeyFacts, SourceFacts, SourceMetricFacts, to_payload
 from lightning_retrieval_guard.epoch.plan import Plan
 from lightning_retrieval_guard.epoch.views import Message
-from lightning_retrieval_guard.report.text import printable
-from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
 from lightning_retrieval_guard.run.states import LocalStates, StateMerger
-from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import CallSite, names_device_count
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_history import value_of_shard
 from lightning_retrieval_guard.watch.metrics import MetricWatch
+from lightning_retrieval_guard.watch.places import collect_unregistered
 from lightning_retrieval_guard.watch.suppressions import patterns_of
-from lightning_retrieval_guard.watch.unregistered import collect_unregistered
 
 END_HOOKS = {"train": "on_train_epoch_end", "test": "on_test_epoch_end", "validate": "on_validation_epoch_end"}
 
@@ -84,7 +78,7 @@ class FactCollector:
         )
 
     def _fed_in(self, facts: KeyFacts, key: KeyRecord, epoch: RunningEpoch) -> int | None:
-        """The dataloader behind a key that does not name one of several."""
+        """The dataloader that a key's values are of, where the key does not name one of several."""
         if facts.dataloader is not None or facts.mixed or not _compat.draws_from_several(self._run.trainer):
             return None
         if facts.kind != "plain":
@@ -108,10 +102,12 @@ class FactCollector:
     def wants(self, name: str, plan: Plan, messages: Sequence[Message]) -> bool:
         """Whether the value of a source is worth a collective."""
         # where findings raise, all ranks must come to the same ones
+        # in warn mode a value travels only where a finding is going to show it
         if self._run.settings.mode != "warn" or plan.uneven or plan.ids_restart or plan.left_out or plan.classes:
             return True
         sources = [message["sources"][name] for message in messages if name in message["sources"]]
         facts = [SourceFacts.from_payload(source) for source in sources]
+        # rows that are not of the epoch change the metric's number
         others = any(source.stale or source.shared or source.lost for source in facts)
         if others or not all(source.synchronises for source in facts):
             return True
@@ -139,6 +135,7 @@ def collect_key(
     if result is not None and not _compat.FLOORED_WEIGHTS.shown_by(_compat.lightning_of(result)):
         # where nothing floors them, integers are as good as floats
         counts = {**counts, "integral": False}
+    # reading the source takes long, so it is read only where a weight gives a reason
     times_world = counts["times_world"] or counts["times_world_nominal"]
     return KeyFacts(
         **{**call, "kind": "plain"} if key.mixed else call,
@@ -160,30 +157,4 @@ def collect_key(
         lacks_value=float(weights.value),
         lacks_weight=float(weights.weight),
         suppressed=patterns_of(key.suppressed),
-    )
-
-
-@contextlib.contextmanager
-def refusing(settings: Settings) -> Iterator[None]:
-    """Raise for the user where ranks do not meet, unless the mode is to warn.
-
-    Raises:
-        GuardError: In place of ``ExchangeError``.
-    """
-    try:
-        yield
-    except ExchangeError as error:
-        if settings.mode == "warn":
-            raise
-        raise GuardError(printable(why_ranks_missed(error))) from error
-
-
-def why_ranks_missed(error: ExchangeError) -> str:
-    """The error in words; a metric that some ranks compute alone is a fault with a code of its own."""
-    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
-    if alone:
-        return f"{describe_lone_compute(alone)} ({error})"
-    return (
-        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
-        " on rank zero alone, keeps the others waiting."
     )

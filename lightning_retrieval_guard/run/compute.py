@@ -11,10 +11,10 @@ import torch
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
 from lightning_retrieval_guard.epoch.values import MetricOutcome
-from lightning_retrieval_guard.run.collect import refusing
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epoch import RunningEpoch
 from lightning_retrieval_guard.run.epochs import Epochs
+from lightning_retrieval_guard.run.protection import refusing
 from lightning_retrieval_guard.run.states import MergeResult
 from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
@@ -24,7 +24,7 @@ Plain = Callable[[], Any]
 
 
 class ComputeDispatcher:
-    """Chooses between the program's own way and the guard's.
+    """Chooses between the program's way and the guard's.
 
     Args:
         run: The run.
@@ -37,18 +37,20 @@ class ComputeDispatcher:
         self._epochs = epochs
         self._protect = protect
         self._is_part = False  # whether a composition is computed
-        self._is_left = False  # whether the program's own values of the parts of a composition are asked for
+        self._is_left = False  # whether the program's values of the parts of a composition are asked for
 
     def to_compute(self, record: MetricRecord, plain: Plain) -> tuple[Plain, bool]:
         """How ``compute()`` of a metric goes, and whether the value combines all ranks."""
         metric, epoch = record.metric(), self._epochs.current()
         syncs = self._run.world_size > 1 and _compat.syncs_on_compute(metric)
+        # outside of stages nothing is logged that could be judged
         if metric is None or epoch is None:
             return plain, syncs
         if epoch.record.in_step:
             record.synced_in_steps += syncs  # what a program sees in a step is its own
             return plain, syncs
         if _compat.is_composition(metric):
+            # the log call comes after compute(), so whether it ignores a rule is not known yet
             is_beside = self._run.settings.corrects and epoch.may_ignore and not self._is_left
             whole = functools.partial(self._compute_parts, plain)
             return (functools.partial(self._compute_composition, record, whole) if is_beside else whole), syncs
@@ -62,6 +64,7 @@ class ComputeDispatcher:
             # the value is the program's; the others only learn that this rank is here
             others = functools.partial(self._compute_with_others, record, epoch, plain)
             return (others if syncs else plain), syncs
+        # from here on the guard knows the rows, and its value takes the place of the program's
         outcome, needs_plain = self._outcome(record, epoch, syncs), self._needs_program_value(record, epoch)
         if outcome is None:
             return plain, syncs
@@ -88,11 +91,14 @@ class ComputeDispatcher:
         metric = record.metric()
         if metric is None or not record.is_rows or not self._run.settings.corrects or self._run.world_size == 1:
             return plain, False
+        # in a step all ranks still compute as the program does
         if in_step:
             return plain, False
         current, last = self._epochs.known_values.current(record), self._epochs.known_values.last(record)
+        # the others take the value that is known, so none of them comes to combine ranks
         if current is not None and current.combined:
             return functools.partial(_take, current.outcome, metric), True
+        # ranks with the same rows have their value without each other
         if last is not None and last.plan.replicated:
             return functools.partial(_alone, metric, plain), False
         return plain, False
@@ -105,11 +111,12 @@ class ComputeDispatcher:
         return value
 
     def _start(self, record: MetricRecord, epoch: RunningEpoch) -> None:
+        # a rank without a batch skips the loop, and never comes to compute anything
         if epoch.runs_on_all_ranks and _compat.waits_for_all(record.metric()):
             site = user_call_site()
             with refusing(self._run.settings):
                 self._run.exchange.start(
-                    f"{epoch.record.stage}/compute/{self._epochs.name(record)} at {site.path}:{site.line}",
+                    f"{epoch.record.stage}/compute/{self._epochs.names.of(record)} at {site.path}:{site.line}",
                     waits=self._run.settings.mode != "warn",
                 )
 
@@ -122,17 +129,17 @@ class ComputeDispatcher:
             self._is_part = is_part
 
     def _compute_composition(self, record: MetricRecord, plain: Plain) -> Any:
-        """The value that follows from the guard's values of its parts, with the program's own kept beside it."""
+        """The value that follows from the guard's values of its parts, with the program's value kept beside it."""
         self._is_left = True
         try:
-            # called twice: first with the program's own values of the parts, then with the guard's
+            # called twice: first with the program's values of the parts, then with the guard's
             record.program_value = plain()
         finally:
             self._is_left = False
         return plain()
 
     def _outcome(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> MetricOutcome | None:
-        """The value of a metric over all ranks; ``None`` where the program's own value stands.
+        """The value of a metric over all ranks; ``None`` where the program's value stands.
 
         Args:
             record: The metric.
@@ -159,7 +166,8 @@ class ComputeDispatcher:
     def _note_compute(self, record: MetricRecord, epoch: RunningEpoch, syncs: bool) -> None:
         """The program computes a metric, and the guard supplies the value without a wait."""
         source = self._epochs.known_values.last(record)
-        name = self._epochs.name(record) if source is None else source.name
+        name = self._epochs.names.of(record) if source is None else source.name
+        # of several calls the first says where the program computes
         if name not in epoch.computed:
             site = user_call_site()
             hook = _compat.current_hook(self._run.module) or ""
@@ -169,14 +177,14 @@ class ComputeDispatcher:
     def _needs_program_value(self, record: MetricRecord, epoch: RunningEpoch) -> bool:
         """Whether a rule that corrects may be ignored where the value of a metric is going to be logged.
 
-        Then the program's own value is worked out too. Ranks that were fed unequally often have none.
+        Then the program's value is worked out too. Ranks that were fed unequally often have none.
         """
         source = self._epochs.known_values.last(record)
         return epoch.may_ignore and not (source is not None and source.plan.uneven)
 
 
 def _compute_within(merged: MergeResult, record: MetricRecord, plain: Plain, is_beside: bool) -> Any:
-    """The value of other states, with the program's own kept for a log call that leaves the number to the program."""
+    """The value of other states, with the program's value kept for a log call that leaves the number to the program."""
     if is_beside:
         # once: from then on the metric keeps the value of the other states for the next call
         if merged.program_value is None:
@@ -217,7 +225,6 @@ def _alone(metric: Any, plain: Plain) -> Any:
 
 
 def _take_beside_plain(outcome: MetricOutcome, record: MetricRecord, plain: Plain) -> Any:
-    """The guard's value, with the program's own kept for a log call that leaves the number to the program."""
     record.program_value = _without_trace(record, plain)
     return _take(outcome, record.metric())
 

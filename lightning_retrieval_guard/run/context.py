@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torchmetrics import Metric
+
+from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.distributed.exchange import Exchange
 from lightning_retrieval_guard.epoch.facts import ComputeCall, FlattenedCall
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
 from lightning_retrieval_guard.epoch.views import EpochView
 from lightning_retrieval_guard.findings import Finding
-from lightning_retrieval_guard.report.log import FindingLog
 from lightning_retrieval_guard.rules import REGISTRY, codes_of
 from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.rules.lrg902_unused_suppression import UnusedSuppression
+from lightning_retrieval_guard.run.reporter import Reporter
 from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.suppressions import Suppressed, Suppressions, all_silence, patterns_of
@@ -89,6 +92,7 @@ class SuppressionFilter:
 
     def may_ignore(self, owners: Iterable[object]) -> bool:
         """Whether a rule may be ignored at any log call of some objects, as far as source and settings show."""
+        # a rule that settings turn off is ignored everywhere
         chosen = self._settings.select is not None or bool(self._settings.ignore)
         return chosen or self._suppressions.may_apply(map(type, owners))
 
@@ -108,6 +112,7 @@ class SuppressionFilter:
 
 def _patterns_at(finding: Finding, epoch: EpochView) -> Sequence[Sequence[str]]:
     """What is ignored where a finding stands, as every rank reports it."""
+    # a rule is off at a log call only where all ranks ignore it, so that all do the same
     for key in epoch.keys:
         if key.first.storage == finding.target:
             return [facts.suppressed for facts in key.present]
@@ -136,27 +141,35 @@ class RunContext:
         trainer: Lightning's trainer.
         module: Lightning's module.
         settings: Of the guard.
-        log: Where findings go.
+        reporter: Keeps and reports what is found.
         suppressions: What the user ignores at single places.
-        save: Writes the report.
         exchange: Connects the ranks; with one process until they are connected.
     """
 
     trainer: Any
     module: Any
     settings: Settings
-    log: FindingLog
+    reporter: Reporter
     suppressions: Suppressions
-    save: Callable[[], None]
     exchange: Exchange = field(default_factory=Exchange)
 
     def __post_init__(self) -> None:
         self.filter = SuppressionFilter(self.suppressions, self.settings)
 
+    def save(self, is_last: bool = False) -> None:
+        """Write the report as of now, on the process that writes."""
+        if self.is_rank_zero:
+            self.reporter.write(self.trainer, is_last)
+
     @property
     def world_size(self) -> int:
         """The number of ranks."""
         return self.exchange.world_size
+
+    def ranks_of(self, metric: Metric) -> tuple[int, ...] | None:
+        """The ranks that a metric combines, where these are not all."""
+        group = _compat.group_of(metric)
+        return None if group is None else tuple(self.exchange.ranks_of(group))
 
     @property
     def is_rank_zero(self) -> bool:

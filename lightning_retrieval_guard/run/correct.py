@@ -53,6 +53,7 @@ def find_fixes(
         device: Of the module.
     """
     faulty = {finding.target for finding in verdict.reported if finding.corrects == "value" and finding.is_serious}
+    # numbers of an earlier exchange are in Lightning's results already
     values = {}
     for key in new:
         storage, result = key.first.storage, results.get(key.first.storage)
@@ -67,6 +68,7 @@ def find_fixes(
 def merged_targets(epoch: EpochView) -> set[str]:
     """The metrics that keep states and whose states were merged, and the log calls of these metrics."""
     merged = {states.name for states in epoch.states if states.is_wanted and not states.problem}
+    # a value that was logged in a step was taken before the states were merged
     keys = (key for key in epoch.keys if key.first.shows_object and merged & {*key.first.shows})
     return merged | {key.first.storage for key in keys}
 
@@ -85,6 +87,7 @@ def compose(epoch: RunningEpoch, key: KeyView) -> KeyView:
             return None
         return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
 
+    # without a guard a part that combines no ranks is another number on each of them
     plain = of([part.as_combined if part.synchronises else None for _, part in parts])
     return replace(key, composed=of([part.value for _, part in parts]), composed_plain=plain)
 
@@ -108,7 +111,7 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
     if not key.shows_source:
         return reference if is_faulty else None
     assert key.source is not None
-    # the program's own way of combining stands until its number is known to be wrong
+    # the program's way of combining stands until its number is known to be wrong
     if key.source.syncs_itself and first.kind in ("metric", "compute"):
         return reference if is_faulty else None
     # on one device the program's number is the reference already
@@ -118,7 +121,6 @@ def _replacement(key: KeyView, is_faulty: bool) -> float | None:
 
 
 def _like(result: Any, value: float, key: KeyView, device: Any) -> Tensor:
-    """The value as a tensor with dtype and device of what it replaces."""
     if key.first.value is not None:
         old = _compat.result_value(result)
         return torch.tensor(value, dtype=old.dtype, device=old.device)

@@ -1,21 +1,27 @@
-"""One epoch of one stage that runs now, and the metrics whose value over all ranks is known in it."""
+"""One epoch of one stage that runs now, and the document that follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
-from typing import NamedTuple
 
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard.epoch.facts import ComputeCall
+from lightning_retrieval_guard.epoch.repeated_samples import most_repeated, repeated_samples
+from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.source_view import SourceView
 from lightning_retrieval_guard.epoch.states import StateView
-from lightning_retrieval_guard.epoch.views import KeyView, Message, order_of_reductions
-from lightning_retrieval_guard.ranking.measures import Measure, measure_of
-from lightning_retrieval_guard.run.sources import LocalSource, SourceFinder
+from lightning_retrieval_guard.epoch.views import (
+    EpochView,
+    KeyView,
+    Message,
+    flattened_of,
+    order_of_reductions,
+    unregistered_of,
+)
+from lightning_retrieval_guard.report.document import RowCounts, StageCounts
+from lightning_retrieval_guard.run.sources import LocalSource
 from lightning_retrieval_guard.run.states import LocalStates
-from lightning_retrieval_guard.watch.metric_lives import MetricRecord
-from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.stage import StageRecord
 
 
@@ -88,6 +94,7 @@ class RunningEpoch:
     @property
     def runs_on_all_ranks(self) -> bool:
         """Whether every rank is known to have had a batch: the loop is skipped where there is none."""
+        # before the first exchange nobody knows who has a batch
         return bool(self.exchanges) and all(message["batches"] for message in self.exchanges[-1])
 
     @property
@@ -95,53 +102,47 @@ class RunningEpoch:
         """Whether anything can be logged since the last exchange, which all ranks know from it."""
         return not self.exchanges or any(message["more"] for message in self.exchanges[-1])
 
+    @property
+    def counts(self) -> StageCounts:
+        """What each rank saw of the stage up to the last exchange."""
+        metrics: dict[str, tuple[RowCounts, ...]] = {}
+        for messages in self.exchanges:
+            for name in sorted({name for message in messages for name in message["sources"]}):
+                # metrics of steps go by the key that shows them
+                metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
+        return StageCounts(tuple(message["samples"] for message in self.exchanges[-1]), metrics)
 
-class _RememberedSource(NamedTuple):
-    """The rows of a metric when the ranks exchanged facts.
+    def view(self, world_size: int) -> EpochView:
+        """The document, as far as the ranks have exchanged facts.
 
-    Attributes:
-        stamp: Of the metric's record then.
-        measure: What the metric asked for.
-        source: What the ranks know of them.
-    """
+        Args:
+            world_size: The number of ranks.
+        """
+        last = self.exchanges[-1] if self.exchanges else []
+        repeated = repeated_samples(self.exchanges)
+        return EpochView(
+            stage=self.record.stage,
+            world_size=world_size,
+            keys=tuple(self.keys),
+            sources=tuple(self.sources.values()),
+            states=tuple(self.states),
+            orders=self.orders,
+            batches=tuple(message["batches"] for message in last),
+            repeated=most_repeated(repeated.values()),
+            repeated_in=repeated,
+            monitored=frozenset(key for message in last for key in message["monitored"]),
+            unregistered=tuple(unregistered_of(self.exchanges)),
+            computed_alone=tuple(self.computed_alone) if last else (),
+            flattened=tuple(flattened_of(self.exchanges)),
+            gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
+            corrected=frozenset(self.installed),
+            is_complete=self.is_complete or not self.may_go_on,
+        )
 
-    stamp: tuple[int, int]
-    measure: Measure | None
-    source: SourceView
 
-
-class KnownValues:
-    """What the ranks knew of metrics at the last exchange."""
-
-    def __init__(self, watch: MetricWatch, finder: SourceFinder) -> None:
-        self._watch = watch
-        self._finder = finder
-        self._entries: dict[int, _RememberedSource] = {}
-
-    def clear(self) -> None:
-        """Forget all values."""
-        self._entries.clear()
-
-    def last(self, record: MetricRecord) -> SourceView | None:
-        """What was known of a metric, which may have been fed since."""
-        entry = self._entries.get(id(record))
-        return None if entry is None else entry.source
-
-    def current(self, record: MetricRecord) -> SourceView | None:
-        """What is known of a metric that was not fed since, and has the settings of then."""
-        entry = self._entries.get(id(record))
-        if entry is None or entry.stamp != record.stamp or entry.measure != measure_of(record.metric()):
-            return None
-        return entry.source
-
-    def remember(self, epoch: RunningEpoch) -> None:
-        """Note for the metrics that now have a value over all ranks what it is, until they are fed again."""
-        names = {name: source for name, source in epoch.local.items() if name in epoch.sources}
-        for metric, record in self._watch.row_records():
-            lives = self._finder.epoch_rows([record.life], epoch.record).lives
-            name = next((name for name, source in names.items() if source.shows(lives)), None)
-            # without rows of its own, a metric is known by its name alone
-            if name is None and not _compat.row_states(metric)[0]:
-                name = self._finder.name(record)
-            if name in epoch.sources:
-                self._entries[id(record)] = _RememberedSource(record.stamp, measure_of(metric), epoch.sources[name])
+def _row_counts(message: Message, name: str) -> RowCounts:
+    source = message["sources"].get(name)
+    if source is None:
+        return RowCounts()
+    facts = RowFacts.from_payload(message["rows"][source["rows"]])
+    return RowCounts(facts.updates, facts.queries)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
+from lightning_retrieval_guard.epoch.facts import ForeignState
 from lightning_retrieval_guard.epoch.query_chunks import QueryChunks
 from lightning_retrieval_guard.epoch.row_facts import RowFacts
 from lightning_retrieval_guard.epoch.row_table import RowTable, ScoredUpdate, build_table
@@ -21,13 +22,14 @@ from lightning_retrieval_guard.rules.base import Correction
 from lightning_retrieval_guard.watch.metric_lives import AnyLife, MetricLife, SomeUpdates, UpdateInfo, life_of
 from lightning_retrieval_guard.watch.update_context import Feed, UpdateContext
 
+# from a table, and whether metrics compare the best rows of queries
+CollectFacts = Callable[..., tuple[RowFacts, QueryChunks | None]]
+
 
 class SharedRows:
     """Rows on this rank, and the metrics that saw them."""
 
-    def __init__(
-        self, table: RowTable | None, collect_facts: Callable[[SharedRows], tuple[RowFacts, QueryChunks | None]]
-    ) -> None:
+    def __init__(self, table: RowTable | None, collect_facts: CollectFacts) -> None:
         self.table = table
         self.metrics: list[Metric] = []
         self._collect_facts = collect_facts
@@ -35,7 +37,7 @@ class SharedRows:
     @cached_property
     def _facts_and_chunks(self) -> tuple[RowFacts, QueryChunks | None]:
         """For when all metrics that share the rows are known."""
-        return self._collect_facts(self)
+        return self._collect_facts(self.table, seek_answer=self.compares_best)
 
     @property
     def facts(self) -> RowFacts:
@@ -61,9 +63,7 @@ class SharedRowSets:
         self._by_parts: dict[tuple[Any, ...], tuple[SharedRows, tuple[object, ...]]] = {}
         self._by_size: dict[tuple[Any, ...], list[SharedRows]] = {}
 
-    def find(
-        self, about: tuple[Any, ...], lives: Sequence[AnyLife], collect_facts: Callable[[SharedRows], Any]
-    ) -> SharedRows:
+    def find(self, about: tuple[Any, ...], lives: Sequence[AnyLife], collect_facts: CollectFacts) -> SharedRows:
         """The set of these rows.
 
         Args:
@@ -84,7 +84,7 @@ class SharedRowSets:
         if rows is None:
             rows = SharedRows(table, collect_facts)
             alike.append(rows)
-        self._by_parts[parts] = (rows, held)  # kept so that their ids stay their own
+        self._by_parts[parts] = (rows, held)  # kept, so that no other tensor gets their ids
         return rows
 
     def clear(self) -> None:
@@ -112,37 +112,24 @@ def _same_rows(one: RowTable | None, other: RowTable | None) -> bool:
     return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in columns)
 
 
-# what is known of the updates of a life, and what fed them
-FedOf = Callable[[AnyLife], tuple[Sequence[UpdateInfo], Collection[Feed]]]
-
-
 @dataclass(frozen=True)
 class EpochRows:
     """The rows of some metric lives that belong to an epoch, and how many others these hold.
 
     Attributes:
         lives: The lives, with no other rows that count.
-        stale: Rows of earlier epochs.
-        sanity: Whether they all came from the sanity check.
-        shared: Rows that another stage or dataloader fed.
-        elsewhere: Whether other stages fed all that they hold.
-        lost: Updates of the epoch that another stage has made a metric forget.
+        foreign: What else they hold, and what another stage has made a metric forget.
     """
 
     lives: Sequence[AnyLife]
-    stale: int = 0
-    sanity: bool = True
-    shared: int = 0
-    elsewhere: bool = False
-    lost: int = 0
+    foreign: ForeignState
 
 
-def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContext, dataloader: int | None) -> EpochRows:
+def epoch_rows_of(lives: Sequence[AnyLife], feeding: UpdateContext, dataloader: int | None = None) -> EpochRows:
     """What of some lives belongs to an epoch.
 
     Args:
         lives: The lives.
-        fed_of: Finds what is known of the updates of a life.
         feeding: What feeds metrics in the epoch.
         dataloader: The dataloader that must have fed the rows; any if ``None``.
     """
@@ -150,7 +137,7 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
     stale = shared = 0
     sanity = True
     for life in lives:
-        (infos, feeds), ids = fed_of(life), life.states()[0]
+        (infos, feeds), ids = _fed(life), life.states()[0]
         # updates in compiled code are not seen, and then nothing says who fed which rows
         if not isinstance(life, MetricLife) or len(infos) != len(ids):
             kept.append(life)
@@ -172,10 +159,25 @@ def epoch_rows_of(lives: Sequence[AnyLife], fed_of: FedOf, feeding: UpdateContex
             if reason is None:
                 chosen.append(update)
         kept.append(life if len(chosen) == len(ids) else SomeUpdates(life, chosen))
-    elsewhere = shared > 0 and all(feeding.has_none_of(fed_of(life)[1]) for life in lives)
+    elsewhere = shared > 0 and all(feeding.has_none_of(_fed(life)[1]) for life in lives)
     ended = [(feed, count) for life in map(life_of, lives) for feed, count in life.lost.items()]
     lost = sum(count for feed, count in ended if feed.epoch == feeding.feed.epoch)
-    return EpochRows(kept, stale, sanity, shared, elsewhere, lost)
+    foreign = ForeignState(stale=stale, sanity=sanity and stale > 0, shared=shared, elsewhere=elsewhere, lost=lost)
+    return EpochRows(kept, foreign)
+
+
+def infos_of(life: AnyLife) -> Sequence[UpdateInfo]:
+    """What is known of the updates of a life."""
+    if isinstance(life, SomeUpdates):
+        infos = infos_of(life.life)
+        return [infos[update] for update in life.updates if update < len(infos)]
+    return _fed(life)[0]
+
+
+def _fed(life: AnyLife) -> tuple[Sequence[UpdateInfo], Collection[Feed]]:
+    """What is known of the updates of a life, and what fed it; nothing where not every update was seen."""
+    whole = life_of(life)
+    return (whole.infos, whole.feeds) if len(whole.infos) == len(whole.states()[0]) else ([], ())
 
 
 def _why_not(feed: Feed, feeding: UpdateContext, dataloader: int | None) -> Correction | None:

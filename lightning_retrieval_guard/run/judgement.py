@@ -8,15 +8,11 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.epoch.facts import KeyFacts
-from lightning_retrieval_guard.epoch.repeated_samples import most_repeated, repeated_samples
-from lightning_retrieval_guard.epoch.row_facts import RowFacts
-from lightning_retrieval_guard.epoch.views import EpochView, KeyView, Message
+from lightning_retrieval_guard.epoch.views import EpochView, KeyView
 from lightning_retrieval_guard.findings import Finding, Numbers
-from lightning_retrieval_guard.report.document import RowCounts, StageCounts
 from lightning_retrieval_guard.report.loggers import log_counts
 from lightning_retrieval_guard.rules import REGISTRY, judge
-from lightning_retrieval_guard.rules.base import RuleSpec
-from lightning_retrieval_guard.run.collect import collect_key, refusing
+from lightning_retrieval_guard.run.collect import collect_key
 from lightning_retrieval_guard.run.context import RunContext, Verdict
 from lightning_retrieval_guard.run.correct import (
     Fixes,
@@ -27,10 +23,9 @@ from lightning_retrieval_guard.run.correct import (
     merged_targets,
 )
 from lightning_retrieval_guard.run.epoch import RunningEpoch
+from lightning_retrieval_guard.run.protection import refusing
 from lightning_retrieval_guard.run.states import StateMerger
-from lightning_retrieval_guard.watch.functionals import flattened_of
 from lightning_retrieval_guard.watch.keys import KeyRecord
-from lightning_retrieval_guard.watch.unregistered import unregistered_of
 
 
 class Judgement:
@@ -47,28 +42,6 @@ class Judgement:
         self._states = states
         self._remember = remember
 
-    def _view(self, epoch: RunningEpoch) -> EpochView:
-        last = epoch.exchanges[-1] if epoch.exchanges else []
-        repeated = repeated_samples(epoch.exchanges)
-        return EpochView(
-            stage=epoch.record.stage,
-            world_size=self._run.world_size,
-            keys=tuple(epoch.keys),
-            sources=tuple(epoch.sources.values()),
-            states=tuple(epoch.states),
-            orders=epoch.orders,
-            batches=tuple(message["batches"] for message in last),
-            repeated=most_repeated(repeated.values()),
-            repeated_in=repeated,
-            monitored=frozenset(key for message in last for key in message["monitored"]),
-            unregistered=tuple(unregistered_of(epoch.exchanges)),
-            computed_alone=tuple(epoch.computed_alone) if last else (),
-            flattened=tuple(flattened_of(epoch.exchanges)),
-            gathers_updates=_compat.UNEVEN_LISTS.shown_by("torchmetrics"),
-            corrected=frozenset(epoch.installed),
-            is_complete=epoch.is_complete or not epoch.may_go_on,
-        )
-
     def _judge(self, epoch: RunningEpoch, view: EpochView) -> Verdict:
         findings = mark_corrected(judge(view), epoch.installed, epoch.ordered)
         return self._run.filter.split(findings, view, epoch.record.keys, {**epoch.local, **epoch.local_states})
@@ -77,21 +50,23 @@ class Judgement:
 
     def act(self, epoch: RunningEpoch, new: Sequence[KeyView]) -> None:
         """Do what follows from an exchange; nothing is done before all ranks have come to what they will do."""
-        view, mode = self._view(epoch), self._run.settings.mode
+        view, mode = epoch.view(self._run.world_size), self._run.settings.mode
         verdict = self._judge(epoch, view)
         if mode == "warn":
-            urgent = [finding for finding in verdict.reported if _spec_of(finding).precedes_reduction]
-            self._run.log.add(urgent, say=self._run.is_rank_zero)
+            # Lightning may hang in the reductions that come next, and then nothing would be said
+            urgent = [finding for finding in verdict.reported if REGISTRY[finding.code].spec.precedes_reduction]
+            self._run.reporter.log.add(urgent, say=self._run.is_rank_zero)
             return
-        refused = [finding for finding in _serious(verdict.reported) if not _spec_of(finding).follows_others]
+        refused = [finding for finding in _serious(verdict.reported) if not REGISTRY[finding.code].spec.follows_others]
         fixes = Fixes({}, refused=refused)
         results = _compat.results_of(self._run.trainer)
         if mode == "correct":
             epoch.left |= verdict.left_to_program
             fixes = find_fixes(results or {}, view, new, verdict, epoch.left, self._run.module.device)
+            # a number is left to the program only if the metrics that it shows are
             shown = {name for key in epoch.keys if is_left(key, epoch.left) for name in key.first.shows}
             epoch.states = self._states.leave(shown | epoch.left) or epoch.states
-            epoch.installed |= merged_targets(self._view(epoch))
+            epoch.installed |= merged_targets(epoch.view(self._run.world_size))
             # Lightning computes the metrics next, and gets the values of this document
             self._remember(epoch)
         self._agree(epoch, fixes.refused)
@@ -100,11 +75,11 @@ class Judgement:
         if results is not None:
             self._leave_numbers(epoch, new, results)
         epoch.installed |= fixes.values.keys() | composed_targets(view, epoch.left)
+        # those who computed alone did not hang, because the guard supplied the value
         epoch.installed |= {call.target for call in epoch.computed_alone} | epoch.supplied
         epoch.ordered |= fixes.sorts
 
     def _leave_numbers(self, epoch: RunningEpoch, keys: Sequence[KeyView], results: Any) -> None:
-        """Have the program's own values logged where numbers are left to it."""
         for key in keys:
             if not is_left(key, epoch.left):
                 continue
@@ -146,7 +121,7 @@ class Judgement:
         refused = _serious(findings)
         if not refused:
             return
-        text = self._run.log.stop(refused)
+        text = self._run.reporter.log.stop(refused)
         self._run.save()  # now, because Lightning tells callbacks of no error in forked and spawned processes
         raise GuardError(text)
 
@@ -160,37 +135,33 @@ class Judgement:
             self.refuse(self._judge_weights(epoch, collect_key(key, results[key.call.storage], None)))
 
     def _judge_weights(self, epoch: RunningEpoch, facts: KeyFacts) -> list[Finding]:
+        # every rank sees the same weights, so the facts of this one stand for all
         size = self._run.world_size
         view = EpochView(
             epoch.record.stage, size, (KeyView((facts,) * size),), orders=((),) * size, batches=(1,) * size
         )
         reported = self._run.filter.split(judge(view), view, epoch.record.keys, epoch.local).reported
-        return [finding for finding in reported if _spec_of(finding).judges_weights]
+        return [finding for finding in reported if REGISTRY[finding.code].spec.judges_weights]
 
     # --- the end of an epoch ----------------------------------------------------------------------------------
 
     def conclude(self, epoch: RunningEpoch) -> None:
         """Report an epoch of which Lightning has computed every number."""
-        view = self._view(epoch)
+        view = epoch.view(self._run.world_size)
         verdict = self._judge(epoch, view)
-        findings, trainer, log = verdict.reported, self._run.trainer, self._run.log
+        findings, trainer, log = verdict.reported, self._run.trainer, self._run.reporter.log
         numbers = numbers_of(view, verdict.left_to_program)
         log.end_epoch(epoch.record.stage, numbers, trainer.current_epoch, trainer.global_step)
+        # with several ranks only some may see it, and the others would wait for a rank that raised
         if self._run.settings.mode == "strict" and self._run.world_size == 1:
-            self.refuse([finding for finding in findings if _spec_of(finding).follows_others])
+            self.refuse([finding for finding in findings if REGISTRY[finding.code].spec.follows_others])
         log.add(findings, say=self._run.is_rank_zero)
         is_counted = bool(epoch.keys or findings) and epoch.record.stage != "sanity_check"
         if self._run.is_rank_zero and self._run.settings.log_findings and is_counted:
             log_counts(trainer.loggers, log.count_at(trainer.global_step, findings), trainer.global_step)
 
 
-def _spec_of(finding: Finding) -> RuleSpec:
-    """The specification of the rule that a finding is of."""
-    return REGISTRY[finding.code].spec
-
-
 def _serious(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that change a number, or stop the run."""
     return [finding for finding in findings if finding.is_serious]
 
 
@@ -212,21 +183,3 @@ def numbers_of(epoch: EpochView, left: Collection[str]) -> dict[str, Numbers]:
 def _is_result(key: KeyView) -> bool:
     """Whether a value is meant for all ranks. A plain one of the training that a rank has for itself is not."""
     return key.evaluates or key.source is not None or key.first.sync_dist or key.first.synced
-
-
-def counts_of(exchanges: Sequence[Sequence[Message]]) -> StageCounts:
-    """What each rank saw of a stage up to the last exchange."""
-    metrics: dict[str, tuple[RowCounts, ...]] = {}
-    for messages in exchanges:
-        for name in sorted({name for message in messages for name in message["sources"]}):
-            # metrics of steps go by the key that shows them
-            metrics[name.removeprefix("key:")] = tuple(_row_counts(message, name) for message in messages)
-    return StageCounts(tuple(message["samples"] for message in exchanges[-1]), metrics)
-
-
-def _row_counts(message: Message, name: str) -> RowCounts:
-    source = message["sources"].get(name)
-    if source is None:
-        return RowCounts()
-    facts = RowFacts.from_payload(message["rows"][source["rows"]])
-    return RowCounts(facts.updates, facts.queries)

@@ -13,8 +13,8 @@ from lightning_retrieval_guard.run.protection import Protection
 from lightning_retrieval_guard.watch.batches import gives_equal_batches
 from lightning_retrieval_guard.watch.keys import KeyRecord
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
+from lightning_retrieval_guard.watch.places import move_to_module_device
 from lightning_retrieval_guard.watch.stage import StageRecord
-from lightning_retrieval_guard.watch.unregistered import move_to_module_device
 from lightning_retrieval_guard.watch.update_context import Feed, Given, UpdateContext
 
 Choose = Callable[[MetricRecord, Plain], tuple[Plain, bool]]
@@ -83,12 +83,14 @@ class Listener:
 
     def logged(self, key: KeyRecord) -> None:
         """A log call was taken in; strict mode raises where every rank sees the same wrong weight."""
-        if self._run.settings.mode != "strict" or not key.weights.varies or not key.on_epoch:
+        # weights that are one multiple of the samples leave the mean as it is
+        if self._run.settings.mode != "strict" or not key.weights.varies or not key.call.on_epoch:
             return
         loader = _compat.loader_at(self._run.trainer, key.call.dataloader)
         epoch = self.epochs.current()
+        # a rank that raises where others do not would keep them waiting
         if epoch is not None and (self.world_size == 1 or gives_equal_batches(loader)):
-            self.epochs.refuse_weights(key, epoch)
+            self.epochs.judgement.refuse_weights(key, epoch)
 
     def compute(self, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
         """Compute a metric: in a step as the program does, at the end of the epoch over all ranks."""
@@ -99,7 +101,7 @@ class Listener:
         return self._dispatch(self.dispatcher.to_forward, record, plain)
 
     def _dispatch(self, choose: Choose, record: MetricRecord, plain: Plain) -> tuple[Any, bool]:
-        """Choose the call under protection and make it without, because what it raises is the program's own."""
+        """Choose the call under protection and make it without, because what it raises is the program's."""
         call, synced = plain, False
 
         def choose_call() -> None:

@@ -54,11 +54,41 @@ class Member:
         """The numbers in the value of one query; zero for a curve that is as long as the longest query."""
         return max(facts.columns for facts in self.facts.values())
 
-    @property
-    def merged_how(self) -> MergedHow:
-        """By what it is seen on any rank that the metric shows the state of another."""
-        seen = {facts.merged_how for facts in self.facts.values()}
-        return next((how for how in _BY_WEIGHT if how in seen), "")
+    def view(self, name: str, plan: Plan, local: LocalRows, combined: MetricOutcome | None) -> SourceView:
+        """The metric as rules see it.
+
+        Args:
+            name: Its name.
+            plan: Which rows count.
+            local: This rank's rows.
+            combined: The value over all ranks, where rows or sums have travelled for it.
+        """
+        ranks = list(self.facts.values())
+        first = self.facts[min(self.facts)]
+        seen = {facts.merged_how for facts in ranks}
+        return make_source_view(
+            name=name,
+            metric=first.metric,
+            path=first.path,
+            line=first.line,
+            synced_in_steps=max(facts.synced_in_steps for facts in ranks),
+            synchronises=any(facts.synchronises for facts in ranks),
+            shown_by_forward=any(facts.shown_by_forward for facts in ranks),
+            syncs_itself=any(facts.syncs_itself for facts in ranks),
+            mean=self.mean,
+            stale=sum(facts.stale for facts in ranks),
+            sanity=all(facts.sanity for facts in ranks if facts.stale),
+            dropped=any(facts.dropped for facts in ranks),
+            shared=sum(facts.shared for facts in ranks),
+            elsewhere=all(facts.elsewhere for facts in ranks),
+            lost=sum(facts.lost for facts in ranks),
+            merged=max(facts.merged for facts in ranks),
+            merged_how=next((how for how in _BY_WEIGHT if how in seen), ""),
+            plan=plan,
+            local=local,
+            combined=combined,
+            suppressed=[facts.suppressed for facts in ranks],
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,14 @@ class ValueHead:
 
     WORDS = 3
 
+    @classmethod
+    def of(cls, local: LocalRows) -> ValueHead:
+        """What this rank sends."""
+        if local.table is None:
+            return cls(local.longest_counted)
+        dtypes = local.table.preds.dtype, local.table.target.dtype
+        return cls(local.longest_counted, *map(_DTYPES.index, dtypes))
+
     def pack(self) -> Tensor:
         """As int64 words."""
         return torch.tensor([self.longest, self.preds, self.target])
@@ -84,7 +122,7 @@ class ValueHead:
 
 @dataclass(frozen=True)
 class ValueBlock:
-    """What a rank sends for the values: a head, what it made of its own queries, and the rows of split ones."""
+    """What a rank sends for the values: a head, what it made of its queries, and the rows of split ones."""
 
     head: ValueHead
     sums: dict[str, Sum]
@@ -104,6 +142,8 @@ class MetricGroup:
         self.ranks = tuple(ranks)
         self.plan = plan
         self._rank = rank
+        # None where this rank takes no part
+        self._index = self.ranks.index(rank) if rank in self.ranks else None
         self._members: dict[str, Member] = {}
         self._wanted: list[str] = []
         self._compared: ComparedQueries | None = None
@@ -119,19 +159,13 @@ class MetricGroup:
         # all members saw the same rows
         rows = next((member.rows for member in self._members.values() if member.rows is not None), None)
         metrics = {name: member.metric for name, member in self._members.items()}
-        table, chunks = (rows.table, rows.chunks) if rows is not None and self._takes_part else (None, None)
-        return LocalRows(metrics, table, chunks, self.plan, self._index if self._takes_part else 0)
+        if rows is None or self._index is None:
+            return LocalRows(metrics, None, None, self.plan, self._index or 0)
+        return LocalRows(metrics, rows.table, rows.chunks, self.plan, self._index)
 
-    @property
-    def _takes_part(self) -> bool:
-        return self._rank in self.ranks
-
-    @property
-    def _index(self) -> int:
-        return self.ranks.index(self._rank)
-
-    def _counts(self, rank: int) -> bool:
-        return rank in self.ranks and self.ranks.index(rank) in self.plan.counted
+    def _counted_index(self, rank: int) -> int | None:
+        index = self.ranks.index(rank) if rank in self.ranks else None
+        return index if index in self.plan.counted else None
 
     def choose(self, wants: Callable[[str, Plan], bool]) -> bool:
         """Note the metrics whose value is wanted; says whether anything must travel for them."""
@@ -145,7 +179,8 @@ class MetricGroup:
 
     def summary_bytes(self, rank: int) -> int:
         """The size of a rank's summary, as every rank can tell."""
-        return self.plan.facts[self.ranks.index(rank)].queries * QUERY_BYTES if self._counts(rank) else 0
+        index = self._counted_index(rank)
+        return 0 if index is None else self.plan.facts[index].queries * QUERY_BYTES
 
     def pack_summary(self) -> Tensor:
         """The queries of this rank, uint8; filled up where the plan has left one out."""
@@ -194,32 +229,25 @@ class MetricGroup:
 
     def block_bytes(self, rank: int) -> int:
         """The size of a rank's block, as every rank can tell."""
-        return sum(self._sizes(self.ranks.index(rank))) if self._counts(rank) else 0
+        index = self._counted_index(rank)
+        return 0 if index is None else sum(self._sizes(index))
 
     def pack_values(self) -> Tensor:
         """What this rank has scored, uint8; read by ``_unpack_values``."""
-        if not self._counts(self._rank):
+        index = self._counted_index(self._rank)
+        if index is None:
             return torch.zeros(0, dtype=torch.uint8)
-        limit = self._limit(self._index)
-        sums = [self._sum(name).pack(self._members[name].mean, limit) for name in self._wanted]
-        words = torch.cat([self._head().pack(), *sums]).view(torch.uint8)
-        if self._compared is None or self._split is None:
+        limit = self._limit(index)
+        mine = None if self._compared is None else self._compared.of(self._compared.rank == index)
+        counted = None if mine is None or self.plan.ids_restart else mine.counts
+        sums = []
+        for name in self._wanted:
+            mean = self._members[name].mean
+            sums.append(self.local.sums(name, mean, self._width(name), counted).pack(mean, limit))
+        words = torch.cat([ValueHead.of(self.local).pack(), *sums]).view(torch.uint8)
+        if mine is None or self._split is None:
             return words
-        split = self._compared.of(self._compared.rank == self._index).split
-        return torch.cat([words, self.local.packed(split).pack()])
-
-    def _head(self) -> ValueHead:
-        table, longest = self.local.table, self.local.longest_counted
-        if table is None:
-            return ValueHead(longest)
-        return ValueHead(longest, _DTYPES.index(table.preds.dtype), _DTYPES.index(table.target.dtype))
-
-    def _sum(self, name: str) -> Sum:
-        """What this rank made of its queries."""
-        counted = None
-        if self._compared is not None and not self.plan.ids_restart:
-            counted = self._compared.of(self._compared.rank == self._index).counts
-        return self.local.sums(name, self._members[name].mean, self._width(name), counted)
+        return torch.cat([words, self.local.packed(mine.split).pack()])
 
     def _unpack_values(self, index: int, block: Tensor) -> ValueBlock:
         head, *sums, rows = block.split(self._sizes(index))
@@ -234,7 +262,7 @@ class MetricGroup:
 
     def combine(self, blocks: Sequence[Tensor]) -> None:
         """Arrive at the values, from what every member has scored."""
-        if not self._takes_part:
+        if self._index is None:
             return
         counted = self.plan.counted
         ranks = {index: self._unpack_values(index, blocks[index]) for index in counted}
@@ -257,33 +285,11 @@ class MetricGroup:
 
     def views(self) -> list[SourceView]:
         """The metrics as this rank's rules see them; nothing where it takes no part."""
-        return [self._view(name, member) for name, member in self._members.items()] if self._takes_part else []
-
-    def _view(self, name: str, member: Member) -> SourceView:
-        first = member.facts[min(member.facts)]
-        return make_source_view(
-            name=name,
-            metric=first.metric,
-            path=first.path,
-            line=first.line,
-            synced_in_steps=max(facts.synced_in_steps for facts in member.facts.values()),
-            synchronises=any(facts.synchronises for facts in member.facts.values()),
-            shown_by_forward=any(facts.shown_by_forward for facts in member.facts.values()),
-            syncs_itself=any(facts.syncs_itself for facts in member.facts.values()),
-            mean=member.mean,
-            stale=sum(facts.stale for facts in member.facts.values()),
-            sanity=all(facts.sanity for facts in member.facts.values() if facts.stale),
-            dropped=any(facts.dropped for facts in member.facts.values()),
-            shared=sum(facts.shared for facts in member.facts.values()),
-            elsewhere=all(facts.elsewhere for facts in member.facts.values()),
-            lost=sum(facts.lost for facts in member.facts.values()),
-            merged=max(facts.merged for facts in member.facts.values()),
-            merged_how=member.merged_how,
-            plan=self.plan,
-            local=self.local,
-            combined=self._outcomes.get(name),
-            suppressed=[facts.suppressed for facts in member.facts.values()],
-        )
+        if self._index is None:
+            return []
+        return [
+            member.view(name, self.plan, self.local, self._outcomes.get(name)) for name, member in self._members.items()
+        ]
 
 
 def _words(block: Tensor) -> Tensor:

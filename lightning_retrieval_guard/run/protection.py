@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,9 +13,10 @@ from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import ExchangeError, RanksFailedError
 from lightning_retrieval_guard.findings import Finding, GuardWarning
 from lightning_retrieval_guard.report.text import printable
+from lightning_retrieval_guard.rules.lrg204_rank_zero_sync import describe_lone_compute
 from lightning_retrieval_guard.rules.lrg901_guard_disabled import GuardDisabled
-from lightning_retrieval_guard.run.collect import why_ranks_missed
 from lightning_retrieval_guard.run.context import RunContext
+from lightning_retrieval_guard.settings import Settings
 from lightning_retrieval_guard.watch.call_site import user_call_site
 
 P = ParamSpec("P")
@@ -34,13 +36,13 @@ class Failure:
         reason: In a line.
         ranks: Where it failed.
         say: Whether this process reports it.
-        is_own: Whether the guard failed, and not the program, whose ranks did not meet.
+        of_guard: Whether the guard failed, and not the program, whose ranks did not meet.
     """
 
     reason: str
     ranks: Sequence[int]
     say: bool
-    is_own: bool = True
+    of_guard: bool = True
 
     def finding(self, trainer: Any, module: Any) -> Finding:
         """The finding at the user's line."""
@@ -48,7 +50,7 @@ class Failure:
         return GuardDisabled().at_failure(
             self.reason,
             self.ranks,
-            is_own=self.is_own,
+            of_guard=self.of_guard,
             stage=_compat.stage_name(trainer) or "",
             hook=_compat.current_hook(module) or "",
             path=site.path,
@@ -87,6 +89,7 @@ class Protection:
             raise
         except Exception as error:
             self.fail(error)
+            # with others, the failure waits until they can hear of it
             if self._run.world_size == 1:
                 self.give_up()
         return None
@@ -106,9 +109,10 @@ class Protection:
     def _failure_of(self, error: Exception) -> Failure:
         exchange = self._run.exchange
         if isinstance(error, RanksFailedError):
+            # all ranks know of this one already
             return Failure(str(error), error.ranks, exchange.rank == 0)
         if isinstance(error, ExchangeError):
-            return Failure(why_ranks_missed(error), [exchange.rank], say=True, is_own=False)
+            return Failure(_why_missed(error), [exchange.rank], say=True, of_guard=False)
         reason = failure_text(error)
         try:
             # the other ranks must not wait for this one
@@ -146,7 +150,7 @@ class Protection:
         try:
             finding = failure.finding(self._run.trainer, self._run.module)
             if self._run.settings.allows(finding.code):
-                self._run.log.add([finding], say=say)
+                self._run.reporter.log.add([finding], say=say)
         except GuardWarning:
             raise
         except Exception as error:  # it may be why the guard steps aside
@@ -159,3 +163,29 @@ class Protection:
             self._run.save()
         except Exception as error:  # it may be why the guard steps aside
             print(f"RetrievalGuard: the report could not be written: {failure_text(error)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def refusing(settings: Settings) -> Iterator[None]:
+    """Raise for the user where ranks do not meet, unless the mode is to warn.
+
+    Raises:
+        GuardError: In place of ``ExchangeError``.
+    """
+    try:
+        yield
+    except ExchangeError as error:
+        if settings.mode == "warn":
+            raise
+        raise GuardError(printable(_why_missed(error))) from error
+
+
+def _why_missed(error: ExchangeError) -> str:
+    """The error in words; a metric that some ranks compute alone is a fault with a code of its own."""
+    alone = {rank: point.partition("/compute/")[2] for rank, point in error.elsewhere.items() if "/compute/" in point}
+    if alone:
+        return f"{describe_lone_compute(alone)} ({error})"
+    return (
+        f"RetrievalGuard: {error}. All ranks must come to this point; a rank that skips the epoch, or code that runs"
+        " on rank zero alone, keeps the others waiting."
+    )

@@ -10,15 +10,13 @@ from typing import Any
 from lightning_retrieval_guard import _compat
 from lightning_retrieval_guard._compat import GuardError
 from lightning_retrieval_guard.distributed.exchange import Exchange, ExchangeError
-from lightning_retrieval_guard.report.document import StageCounts
 from lightning_retrieval_guard.run.collect import END_HOOKS
 from lightning_retrieval_guard.run.compute import ComputeDispatcher
 from lightning_retrieval_guard.run.context import RunContext
 from lightning_retrieval_guard.run.epochs import Epochs
 from lightning_retrieval_guard.run.listener import Listener
 from lightning_retrieval_guard.run.protection import Protection, failure_text
-from lightning_retrieval_guard.watch.call_site import without_own_frames
-from lightning_retrieval_guard.watch.functionals import watch_functionals
+from lightning_retrieval_guard.watch.call_site import without_guard_frames
 from lightning_retrieval_guard.watch.log_calls import LogWatch
 from lightning_retrieval_guard.watch.metrics import MetricWatch
 from lightning_retrieval_guard.watch.patches import Patches
@@ -42,16 +40,6 @@ class Session:
         # taking off needs epochs too, even where the ranks were never connected
         self._connect(lambda: run.exchange)
 
-    @property
-    def is_rank_zero(self) -> bool:
-        """Whether this process is the one that warns, prints and writes."""
-        return self._run.is_rank_zero
-
-    @property
-    def counts(self) -> dict[str, StageCounts]:
-        """What each rank saw in the last epoch of every stage so far."""
-        return self._epochs.counts
-
     # --- putting on and taking off ----------------------------------------------------------------------------
 
     def open(self, connect: Callable[[], Exchange], prepare: Callable[[], timedelta]) -> None:
@@ -65,6 +53,7 @@ class Session:
         timeout, trouble, refused = _compat.DEFAULT_TIMEOUT, None, None
         try:
             self._connect(connect)
+            # a run before may have ended without being taken off
             self._run.suppressions.start_over()
             try:
                 timeout = prepare()
@@ -93,7 +82,7 @@ class Session:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet
         self._metrics.install()
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
-        watch_functionals(self._listener, self._patches)
+        # torch functions are observed in evaluations alone: a training step logs no result
         for step in _compat.EVALUATION_STEPS:
             self._patches.put(trainer.strategy, step, self._watching_functions)
         connector = _compat.logger_connector(trainer)
@@ -103,6 +92,7 @@ class Session:
         for hook in END_HOOKS.values():
             self._patches.put(module, hook, _after(meet, self._epochs.end_hooks))
             self._patches.put(module, hook, self._watching_functions)
+        # a loop without batches calls no hook, so its end is where this rank joins the others
         for loop in _compat.evaluation_loops(trainer):
             self._patches.put(loop, "run", _after(meet, functools.partial(self._end_loop, loop)))
 
@@ -157,6 +147,7 @@ class Session:
 
     def start_batch(self, batch: Any, index: int, dataloader: int | None) -> None:
         """A batch begins."""
+        # before anything can fail: what a metric does from here on is part of the step
         self._protection.in_step = True
         self.protect(self._start_batch, batch, index, dataloader)
 
@@ -173,12 +164,18 @@ class Session:
         if self._run.world_size > 1 and _compat.skipped_for_lack_of_batches(loop):
             self._epochs.join_from_outside()
 
-    def end_run(self) -> None:
-        """The run is over without an exception: report suppressions that were of no use."""
+    def save(self, *, is_last: bool = False) -> None:
+        """Write the report as of now; ``is_last`` where the run ends on an error."""
+        self.protect(self._run.save, is_last)
+
+    def end_run(self, stage: str) -> None:
+        """The run is over without an exception: report suppressions that were of no use, and the verdict."""
         findings = list(self._run.filter.unused(self._run.exchange.rank, self._run.world_size))
         if findings:
-            self._run.log.add(findings, say=self.is_rank_zero)
+            self._run.reporter.log.add(findings, say=self._run.is_rank_zero)
             self._run.save()
+        if self._run.is_rank_zero and stage != "predict":
+            self._run.reporter.end_run(self._run.trainer)
 
     def leave(self, reason: BaseException) -> None:
         """The run ends on this rank: let no other wait for it, unless the others brought that about."""
@@ -193,7 +190,7 @@ def _before(act: Callable[[Callable[[], None]], None], action: Callable[[], None
             act(action)
             return original(*args, **kwargs)
 
-        return _hiding_own_frames(wrapped)
+        return _hiding_guard_frames(wrapped)
 
     return wrap
 
@@ -206,12 +203,12 @@ def _after(act: Callable[[Callable[[], None]], None], action: Callable[[], None]
             act(action)
             return result
 
-        return _hiding_own_frames(wrapped)
+        return _hiding_guard_frames(wrapped)
 
     return wrap
 
 
-def _hiding_own_frames(function: Callable[..., Any]) -> Callable[..., Any]:
+def _hiding_guard_frames(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let an error of strict mode show the program: forked processes print it before any hook could."""
 
     @functools.wraps(function)
@@ -219,6 +216,6 @@ def _hiding_own_frames(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except GuardError as error:
-            raise error.with_traceback(without_own_frames(error.__traceback__)) from error.__cause__
+            raise error.with_traceback(without_guard_frames(error.__traceback__)) from error.__cause__
 
     return call

@@ -106,7 +106,8 @@ class LocalStates:
     @property
     def beside(self) -> Beside | None:
         """What it would hold of the dataloader at hand, and without a repeated sample, where that is something else."""
-        return self.record.beside_of(self.feed)
+        goes_on = (self.record.beside, self.record.outer)
+        return next((beside for beside in goes_on if beside is not None and beside.feed == self.feed), None)
 
     def held(self) -> States | str:
         """The states to merge of this rank, without metrics that were not fed; or why they cannot be merged."""
@@ -205,17 +206,14 @@ class StateMerger:
         for metric, record in self._watch.records():
             if record.is_rows or record.created_in_hook in STEP_HOOKS or _compat.belongs_to_lightning(metric):
                 continue
+            # what never combines ranks stays as the program wants it
             combines = self._run.world_size == 1 or _compat.combines_by_states(metric)
             if combines and not _compat.is_composition(metric) and _compat.metrics_in(metric):
                 yield metric, record
 
     def facts(self, local: Mapping[str, LocalStates]) -> dict[str, StateFacts]:
         """What this rank reports."""
-        return {name: states.facts(self._group_of(states.metric)) for name, states in local.items()}
-
-    def _group_of(self, metric: Metric) -> tuple[int, ...] | None:
-        group = _compat.group_of(metric)
-        return None if group is None else tuple(self._run.exchange.ranks_of(group))
+        return {name: states.facts(self._run.ranks_of(states.metric)) for name, states in local.items()}
 
     # --- the ranks exchange states ----------------------------------------------------------------------------
 
@@ -266,16 +264,16 @@ class StateMerger:
 
     def _merge(self, view: StateView, metric: Metric, record: MetricRecord, ranks: Sequence[States]) -> str:
         """Merge the states of one metric, and say why they cannot be, if so; the same on every rank that has it."""
-        merged: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        merged: dict[str, Held] = {}
         parts = _compat.metrics_in(metric)
         for path, part in parts.items():
             held = [states[path] for states in ranks if path in states]
             # merging as torchmetrics declares it would not be what this metric does
-            if _compat.combines_by_own_code(part):
+            if _compat.overrides_combining(part):
                 return f"{type(part).__name__} combines ranks in a way of its own"
             if held:
                 try:
-                    merged[path] = sum(rank_states.updates for rank_states in held), _merge_part(part, held)
+                    merged[path] = Held(sum(rank_states.updates for rank_states in held), _merge_part(part, held))
                 except (TypeError, RuntimeError, ValueError) as error:
                     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         # of no epoch, as only the stamp is looked at
@@ -322,12 +320,12 @@ class StateMerger:
         return result
 
 
-def _merge_part(metric: Any, ranks: Sequence[Held]) -> Mapping[str, Any]:
+def _merge_part(metric: Any, ranks: Sequence[Held]) -> dict[str, Any]:
     first, *others = ranks
-    if not others or not _compat.has_own_merge(metric):
+    if not others or not _compat.overrides_merge(metric):
         return merge_states(ranks, _compat.state_reductions(metric))
     # merge_state() takes states into the metric itself, so it begins with those of the first rank
-    with _compat.WithStates({"": metric}, {"": (first.updates, first.states)}):
+    with _compat.WithStates({"": metric}, {"": first}):
         for held in others:
             metric.merge_state(held.states)
         return _compat.held_states(metric)

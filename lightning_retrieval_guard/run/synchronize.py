@@ -11,7 +11,7 @@ Steps 2 and 3 take one collective each for all metrics together, and each happen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,7 @@ class RankSources:
         """What this rank has."""
         rows = list({id(source.rows): source.rows for source in sources.values()}.values())
         index = {id(shared): number for number, shared in enumerate(rows)}
-        facts = {name: source.facts(index[id(source.rows)]) for name, source in sources.items()}
+        facts = {name: replace(source.facts, rows=index[id(source.rows)]) for name, source in sources.items()}
         return cls([shared.facts for shared in rows], facts)
 
     def to_payload(self) -> Message:
@@ -84,6 +84,7 @@ class RankSources:
         """
         rows = [RowFacts.from_payload(facts) for facts in message["rows"]]
         sources = {name: SourceFacts.from_payload(facts) for name, facts in message["sources"].items()}
+        # these numbers size memory on every rank
         if not all(0 <= facts.queries <= facts.chunks <= facts.rows <= _MOST_ROWS for facts in rows):
             raise ValueError("a number of rows or queries is out of range")
         if not all(0 <= max(facts.longest_query, facts.longest_chunk) <= facts.rows for facts in rows):
@@ -136,6 +137,7 @@ class Synchronizer:
     ) -> list[MetricGroup]:
         """The metrics of all ranks, those together that saw the same rows on every rank."""
         groups: dict[tuple[Any, ...], MetricGroup] = {}
+        # in an order that is the same on every rank, since blocks travel one after the other
         for name in sorted({name for rank in ranks for name in rank.sources}):
             facts = {number: rank.sources[name] for number, rank in enumerate(ranks) if name in rank.sources}
             # a metric with process groups is one metric in each of them
@@ -159,13 +161,11 @@ class Synchronizer:
         return list(groups.values())
 
     def _compare(self, groups: Sequence[MetricGroup]) -> None:
-        """Show all ranks the queries of each."""
         blocks = self._gather([(group.pack_summary(), group.summary_bytes) for group in groups])
         for group, parts in zip(groups, blocks, strict=True):
             group.compare([parts[rank] for rank in group.ranks])
 
     def _combine(self, groups: Sequence[MetricGroup]) -> None:
-        """Send all ranks what each has scored."""
         blocks = self._gather([(group.pack_values(), group.block_bytes) for group in groups])
         for group, parts in zip(groups, blocks, strict=True):
             group.combine([parts[rank] for rank in group.ranks])

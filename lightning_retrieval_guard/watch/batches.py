@@ -125,7 +125,7 @@ def measure_batch(
 
 
 def _counts_items(leading: set[int], items: int, nominal: int | None) -> bool:
-    """Whether the tensors that a collate function of the program's own made show that an item is a sample.
+    """Whether the tensors that a collate function of the program's made show that an item is a sample.
 
     An item may also be a graph with many nodes, or a batch that is ready. Of an item alone, any tensor may have size 1.
     """
@@ -249,7 +249,7 @@ class Padding:
 def padding_of(loader: Any | None) -> Padding | None:
     """The padding of the loader's sampler, or ``None`` where it repeats nothing.
 
-    A batch sampler of the program's own may hold the sampler, and may put its samples in another order.
+    A batch sampler of the program's may hold the sampler, and may put its samples in another order.
     """
     sampler: Any = getattr(loader, "sampler", None)
     is_ordered = _compat.deals_in_turns(sampler)

@@ -25,7 +25,7 @@ _DRAWS = "its update draws random numbers, which would be others without the sam
 
 
 def why_not_apart(metric: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], size: int) -> str:
-    """Why a sample cannot be left out of an update; empty where nothing speaks against it.
+    """Why a sample cannot be left out of an update; empty where nothing prevents it.
 
     Args:
         metric: The metric.
@@ -105,6 +105,7 @@ class BesideFeeder:
         if repeats is not None and repeats.is_first:
             beside.first.append(_sample(inputs, repeats.size, 0))
         is_last = repeats is not None and repeats.last_of is not None
+        # the states without the sample lack this update, and nothing says in which order it belongs
         if beside.last_of is not None and not is_last:
             beside.problem = "it was updated again after the batch of the repeated sample"
         if repeats is not None and is_last:
@@ -166,13 +167,12 @@ class BesideFeeder:
         """Update a metric beside the program; whether that draws random numbers on the host."""
         draws = False
         (args, kwargs), parts = inputs, _compat.metrics_in(metric)
-        states = {path: (held.updates, held.states) for path, held in beside.states.items()}
         try:
             with (
                 # the program must draw the numbers that it would draw without the guard
                 torch.random.fork_rng(devices=[]),
                 _compat.attributes_kept(metric),
-                _compat.WithStates(parts, states),
+                _compat.WithStates(parts, beside.states),
             ):
                 random_state = torch.random.get_rng_state()
                 self._run(record, metric.update, *args, **kwargs)
@@ -208,7 +208,6 @@ class BesideFeeder:
 
 
 def _bytes_in(states: States, kinds: type | tuple[type, ...]) -> int:
-    """The bytes of states of some kinds."""
     chosen = [state for held in states.values() for state in held.states.values() if isinstance(state, kinds)]
     return sum(map(bytes_of, tensors_in(chosen)))
 
@@ -232,7 +231,6 @@ def _has_entries(value: Any, size: int) -> bool:
 
 
 def _is_cut(inputs: Any, size: int) -> bool:
-    """Whether an update is fed anything that has one entry a sample."""
     args, kwargs = inputs
     return any(_has_entries(value, size) for value in _values((*args, *kwargs.values())))
 

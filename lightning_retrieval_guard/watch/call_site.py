@@ -61,11 +61,11 @@ def is_library(module: str) -> bool:
     return root in _LIBRARIES or (root == _OWN and not module.startswith(_OWN_PROGRAMS))
 
 
-def without_own_frames(traceback: TracebackType | None) -> TracebackType | None:
+def without_guard_frames(traceback: TracebackType | None) -> TracebackType | None:
     """A traceback without the frames of the guard."""
     if traceback is None:
         return None
-    rest = without_own_frames(traceback.tb_next)
+    rest = without_guard_frames(traceback.tb_next)
     frame = traceback.tb_frame
     if frame.f_globals.get("__name__", "").partition(".")[0] == _OWN:
         return rest

@@ -81,12 +81,14 @@ class HeldRows:
             return same
         with torch.no_grad():
             copy = part.detach().clone()
+        # weakly: a life that is released frees its rows
         copies.append(weakref.ref(copy))
         self._count(copy)
         return copy
 
     def _count(self, tensor: Tensor) -> None:
         self._bytes += bytes_of(tensor)
+        # when the process ends nobody counts any more
         weakref.finalize(tensor, self._discount, bytes_of(tensor)).atexit = False
 
     def _discount(self, size: int) -> None:
@@ -120,7 +122,6 @@ class HeldRows:
 
 
 def _find(part: Tensor, copies: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
-    """A copy that holds the same."""
     living = (reference() for reference in copies)
     return next((copy for copy in living if copy is not None and _is_same(copy, part)), None)
 

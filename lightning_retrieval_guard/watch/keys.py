@@ -33,7 +33,7 @@ How = Literal["compute", "forward"]
 
 
 class Origin(NamedTuple):
-    """Where a tensor came from: a metric, what made it, and the life and the update of the metric behind it."""
+    """Where a tensor came from: a metric, what made it, and that metric's life and update."""
 
     record: MetricRecord
     how: How
@@ -73,6 +73,7 @@ class Origins:
         origins = self._origins
 
         def forget(reference: weakref.ref[Tensor]) -> None:
+            # another tensor may have this id by now, and its entry stays
             if origins.get(key, (None,))[0] is reference:
                 del origins[key]
 
@@ -160,7 +161,7 @@ class KeyRecord:
 
     Attributes:
         call: The first log call.
-        lives: The metric lives behind its values.
+        lives: The metric lives that its values show.
         counts: For each of them how many updates its value was made of; ``None`` for all that it has in the end.
         suppressed: What silences rules at all of its log calls.
         program_value: What the program would have logged last, where the guard gave it another value.
@@ -171,7 +172,6 @@ class KeyRecord:
     """
 
     call: LogCall
-    on_epoch: bool = True
     calls: int = 0
     synced: bool = False
     lives: list[AnyLife] = field(default_factory=list)
@@ -212,13 +212,13 @@ class KeyRecord:
 
     @property
     def shown_metrics(self) -> list[Any]:
-        """The metric behind the value that was logged last, or the parts of a composition."""
+        """The metric that was logged last, or the parts of a composition."""
         metric = self.shown.metric() if self.shown is not None else None
         return self.shown_parts or ([] if metric is None else [metric])
 
     @property
     def holds_unseen_rows(self) -> bool:
-        """Whether the metric behind the value is not a retrieval metric and holds some, which it feeds as it likes."""
+        """Whether the metric that was logged last is no retrieval metric and holds some, which it feeds as it likes."""
         metric = self.shown.metric() if self.shown is not None and not self.shown.is_rows else None
         if metric is None or _compat.is_composition(metric):
             return False
@@ -226,14 +226,14 @@ class KeyRecord:
 
     @property
     def shown_parts(self) -> list[Any]:
-        """The parts of the composition behind the value that was logged last; none behind anything else."""
+        """The parts of the composition that was logged last; none of anything else."""
         metric = self.shown.metric() if self.shown is not None and not self.mixed else None
         if metric is None or not _compat.is_composition(metric):
             return []
         return [part for _, part in _compat.named_modules(metric) if part is not metric]
 
     def fed_in(self, epoch: int) -> int | None:
-        """The one dataloader in the steps of which the metrics behind it were fed; ``None`` if there is none."""
+        """The one dataloader in the steps of which its metrics were fed; ``None`` if there is none."""
         if self.history.count:
             return self.history.fed_in(epoch)
         lives = [life_of(life) for life in self.lives]
@@ -273,6 +273,7 @@ class KeyRecord:
 
     def _forget_lives(self, record: MetricRecord) -> None:
         """Forget what the metric does not hold any more, as Lightning does, unless another stage has reset it."""
+        # what another stage has reset is still part of the epoch
         kept = [
             (life, count)
             for life, count in zip(self.lives, self.counts, strict=True)

@@ -66,7 +66,7 @@ class LogWatch:
             return
         is_tensor = isinstance(value, Tensor)
         is_object = not is_tensor and isinstance(value, Metric)  # asking that of an abstract class takes long
-        origin, is_written = self._metrics.origin_of(value) if is_tensor else (None, False)
+        origin, is_written = self._metrics.origins.of(value) if is_tensor else (None, False)
         kind: Kind = "metric" if is_object else "plain" if origin is None else origin.how
         key = stage.keys.get(storage)
         if key is None:
@@ -78,6 +78,7 @@ class LogWatch:
             if key.call.dataloader is not None:
                 stage.note_dataloader_of_object()
             origin = self._origin_of_object(value)
+            # asking the metric takes long, and a key mostly shows one
             if origin.record is not key.shown:
                 key.synced = self._listener.world_size > 1 and _compat.syncs_on_compute(value)
         if origin is not None:
@@ -88,27 +89,24 @@ class LogWatch:
             key.is_written = key.is_written | is_written
         if origin is not None or kind != key.call.kind:
             key.note_origin(kind, origin)
-        if kind != "metric" and key.on_epoch and key.call.in_step and key.call.reduction == "mean":
+        # only a mean over batches is weighted
+        if kind != "metric" and key.call.on_epoch and key.call.in_step and key.call.reduction == "mean":
             self._note_weight(key, stage, results, value, given)
         self._listener.logged(key)
 
     def _begin(self, stage: StageRecord, storage: str, name: str, kind: Kind, result: Any) -> KeyRecord:
         arguments, site = _compat.result_arguments(result), user_call_site(skip_functions=LOG_METHODS)
         call = LogCall(
+            **vars(arguments),
             storage=storage,
             name=name if arguments.dataloader is None else f"{name}/dataloader_idx_{arguments.dataloader}",
             hook=_compat.current_hook(self._module) or "",
             path=site.path,
             line=site.line,
             kind=kind,
-            dataloader=arguments.dataloader,
-            sync_dist=arguments.sync_dist,
-            rank_zero_only=arguments.rank_zero_only,
-            own_group=arguments.own_group,
-            reduction=arguments.reduction,
             in_step=stage.in_step,
         )
-        return KeyRecord(call, on_epoch=arguments.on_epoch, suppressed=self._listener.suppressions.at(site))
+        return KeyRecord(call, suppressed=self._listener.suppressions.at(site))
 
     def _origin_of_object(self, metric: Metric) -> Origin:
         record = self._metrics.record_of(metric)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_retrieval_guard import _compat
@@ -29,6 +30,19 @@ class Merged:
     how: MergedHow
     ignores: int | None = None
     leader_ignores: bool = False
+
+    def how_seen(self, left_rows_out: bool, target: Tensor | None) -> MergedHow:
+        """By what it is seen, with a look at the rows that came.
+
+        Args:
+            left_rows_out: Whether an update of the metric has left rows out.
+            target: The relevance of the rows that it holds, ``None`` for no rows.
+        """
+        if self.ignores is None or target is None:
+            return self.how
+        # what the leader leaves out is not among the rows that both hold
+        are_there = left_rows_out if self.leader_ignores else bool((target == self.ignores).any())
+        return "rows" if are_there else self.how
 
 
 def merged_into(leader: Metric, member: Metric) -> Merged | None:

@@ -1,51 +1,31 @@
-"""Calls of metrics: passed on as they are, and reported where they are the program's own."""
+"""Calls of metrics and of functionals: passed on as they are, and reported where they are the program's."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
-from lightning_retrieval_guard.watch.keys import How
+from lightning_retrieval_guard.epoch.facts import FlattenedCall
+from lightning_retrieval_guard.watch.call_site import user_call_site
 from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_lives import MetricRecord
 from lightning_retrieval_guard.watch.patches import BesideGraphs, Patches
+from lightning_retrieval_guard.watch.suppressions import patterns_of
 from lightning_retrieval_guard.watch.update_context import Given
+
+if TYPE_CHECKING:
+    from lightning_retrieval_guard.watch.metrics import MetricWatch
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class CallObserver(Protocol):
-    """What hears of the program's own calls of metrics."""
-
-    def record_of(self, metric: Metric) -> MetricRecord:
-        """The record of a metric, made where the metric was not known."""
-
-    def note_made(self, metric: Metric) -> None:
-        """A metric was made, copied or loaded."""
-
-    def before_update(self, record: MetricRecord, given: Given) -> None:
-        """In correct mode: a metric is about to be updated."""
-
-    def note_update(self, record: MetricRecord, given: Given) -> None:
-        """A metric was updated."""
-
-    def note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
-        """A metric gave a value."""
-
-    def note_reset(self, metric: Metric) -> None:
-        """A metric is about to forget."""
-
-    def note_groups(self, collection: MetricCollection) -> None:
-        """A collection has updated the first member of each compute group; the others now hold the same."""
-
-    def stays(self, metric: Metric, *args: Any, **kwargs: Any) -> bool:
-        """Whether a metric that is told to move need not be asked."""
 
 
 class _Running(threading.local):
@@ -63,7 +43,7 @@ class MetricCalls:
     Collections and arithmetics on metrics are no outer calls: what they hold is judged by itself.
     """
 
-    def __init__(self, observer: CallObserver, listener: WatchListener) -> None:
+    def __init__(self, observer: MetricWatch, listener: WatchListener) -> None:
         self._observer = observer
         self._listener = listener
         self._patches = Patches()
@@ -80,6 +60,8 @@ class MetricCalls:
         put(Metric, "__call__", self._wrap_forward)
         put(Metric, "to", self._wrap_to)
         put(MetricCollection, "update", self._wrap_update_of_collection)
+        for module, name in _compat.functional_input_checks():
+            put(module, name, self._wrap_functional_check)
 
     def install_on(self, metric: Metric, record: MetricRecord) -> None:
         """Watch one metric, which wraps ``update`` and ``compute`` of its class for itself."""
@@ -119,6 +101,7 @@ class MetricCalls:
     def _update(self, record: MetricRecord, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if not self._is_watched:
             return original(*args, **kwargs)
+        # in the other modes the metric must be fed as it would be without a guard
         given, listener = Given(args, kwargs), self._listener
         if listener.routes:
             listener.protect(self._observer.before_update, record, given)
@@ -190,6 +173,17 @@ class MetricCalls:
 
         return BesideGraphs(update, original, _holds_rows)
 
+    def _wrap_functional_check(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """See what a functional's check of its input sees: where it gets a batch, it scores that as one query."""
+
+        def check(preds: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._is_installed and preds.ndim == 2 and min(preds.shape) > 1:
+                function = _functional_that_runs()
+                self._listener.protect(_note_flattened, self._listener, function, (preds.shape[0], preds.shape[1]))
+            return original(preds, *args, **kwargs)
+
+        return BesideGraphs(check, original, leaves=False)
+
 
 def _beside_graphs(
     record: MetricRecord, watched: Callable[..., Any], original: Callable[..., Any]
@@ -203,3 +197,18 @@ def _keeps_rows(metric: Metric, *_: Any) -> bool:
 
 def _holds_rows(collection: MetricCollection, *_: Any) -> bool:
     return any(isinstance(part, Metric) and _keeps_rows(part) for part in collection.modules())
+
+
+def _functional_that_runs() -> str:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_name.startswith("retrieval_"):
+        frame = frame.f_back
+    return "a retrieval functional" if frame is None else frame.f_code.co_name
+
+
+def _note_flattened(listener: WatchListener, function: str, shape: tuple[int, int]) -> None:
+    stage, site = listener.stage(), user_call_site()
+    if stage is not None:
+        suppressed = patterns_of(listener.suppressions.at(site))
+        call = FlattenedCall(function, shape, listener.hook() or "", site.path, site.line, suppressed)
+        stage.flattened.setdefault(call.target, call)

@@ -1,4 +1,4 @@
-"""The metric behind logged values that keeps no rows: what its values stand for, and what it comes to in the epoch.
+"""Logged metrics that keep no rows: what their values stand for, and what they come to in the epoch.
 
 Also what metrics still hold of epochs that are over.
 """
@@ -57,6 +57,7 @@ def drop_stale(
     if not record.is_rows and metric.update_count != sum(record.feeds.values()):
         return  # updates in compiled code are not seen
     sharers = [(other, sharer) for other, sharer in records if _share(sharer, record)]
+    # a member that may not forget would lose what it shares with the others
     if not all(sharer.may_forget and may_drop(sharer) for _, sharer in sharers):
         return
     if not any(sharer.is_shown or sharer.is_forwarded for _, sharer in sharers):
@@ -221,6 +222,7 @@ class MetricHistory:
         running = kind == "compute" and is_one_life and calls > 1 and updates > 1
         fed_here = len(loaders) == 1 and (dataloader is None or dataloader in loaders)
         fed_now = all(feed.epoch == feeding.feed.epoch for feed in feeds)
+        # else its value is that of one rank
         combines = world_size == 1 or _compat.syncs_on_compute(metric)
         # a run before this one may have fed it too
         all_seen = updates == metric.update_count

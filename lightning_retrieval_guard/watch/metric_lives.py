@@ -30,7 +30,7 @@ class UpdateInfo:
     """One update of a metric that keeps rows.
 
     Attributes:
-        batch: What is known of the batches behind it.
+        batch: What is known of its batches.
         feed: What fed it.
     """
 
@@ -119,6 +119,7 @@ class MetricLife:
 
     def capture(self, rows: KeptRows, settings: Metric) -> None:
         """Keep rows as they are now, and in place of the metric one with the same settings."""
+        # rows that come later belong to the metric and not to what is kept
         count = len(rows[0])
         self.infos, self.feeds = list(self.record.infos[:count]), dict(self.record.feeds)
         self._kept, self._metric, self.scored = rows, settings, {}
@@ -187,7 +188,7 @@ class MetricRecord:
     is_forwarded: bool = False
     is_composed: bool = False
     is_computed: bool = False
-    # what compute() returned in place of which the guard gave its own value
+    # what compute() returned in place of which the guard gave another value
     program_value: Any = None
     # where it was before the guard brought it to the module's device
     moved_from: torch.device | None = None
@@ -253,6 +254,7 @@ class MetricRecord:
         self.leader = leader
         self.first_update = self.first_update or leader.first_update
         self.suppressed = self.suppressed or leader.suppressed
+        # linked before, and the two have counted together since
         if self.feeds is leader.feeds:
             return
         self.infos, self.feeds = leader.infos, leader.feeds
@@ -271,12 +273,6 @@ class MetricRecord:
         life = self.held_life
         if life is not None and life.is_current:
             life.infos, life.feeds = self.infos, self.feeds
-
-    def beside_of(self, feed: Feed) -> Beside | None:
-        """What goes beside it for an epoch and a dataloader."""
-        return next(
-            (beside for beside in (self.beside, self.outer) if beside is not None and beside.feed == feed), None
-        )
 
     def start_over(self, lost: Sequence[Feed] = ()) -> None:
         """The metric begins a new life.

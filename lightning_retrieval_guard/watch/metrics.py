@@ -8,10 +8,9 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_retrieval_guard import _compat
@@ -23,7 +22,7 @@ from lightning_retrieval_guard.watch.listener import WatchListener
 from lightning_retrieval_guard.watch.metric_calls import MetricCalls
 from lightning_retrieval_guard.watch.metric_history import drop_stale
 from lightning_retrieval_guard.watch.metric_lives import MetricLife, MetricRecord
-from lightning_retrieval_guard.watch.update_context import Feed, Given, Repeats, UpdateContext
+from lightning_retrieval_guard.watch.update_context import Given
 
 # a metric that was made in one of these lives for the step only, unless the program keeps it
 STEP_HOOKS = ("training_step", "validation_step", "test_step")
@@ -35,13 +34,16 @@ class MetricWatch:
     Args:
         listener: Answers the watch, and hears of what it sees.
         max_held_mb: The MiB of rows that the watch may keep alive.
+
+    Attributes:
+        origins: The tensors that came out of metrics.
     """
 
     def __init__(self, listener: WatchListener, max_held_mb: float) -> None:
         self._listener = listener
         self._calls = MetricCalls(self, listener)
         self._records: dict[int, MetricRecord] = {}
-        self._origins = Origins()
+        self.origins = Origins()
         self._recent: list[MetricLife] = []
         self._held = HeldRows(max_held_mb)
         self._beside = BesideFeeder(max_held_mb * MEBIBYTE, self._calls.run)
@@ -57,7 +59,8 @@ class MetricWatch:
         """Take off every patch and forget everything."""
         self._calls.uninstall()
         self._records.clear()
-        self._origins.clear()
+        # tensors may outlive the run, and must not keep its metrics
+        self.origins.clear()
         self._recent.clear()
         self._held.clear()
 
@@ -67,10 +70,6 @@ class MetricWatch:
         if record is None or record.metric() is not metric:
             record = self._adopt(metric, created_in_hook=None)
         return record
-
-    def origin_of(self, tensor: Tensor) -> tuple[Origin | None, Tensor | bool]:
-        """Where a tensor came from, as long as it is the same tensor, and whether it was written to since."""
-        return self._origins.of(tensor)
 
     def start_batch(self) -> None:
         """Let go of the metrics of the batch before, as far as no key shows them.
@@ -102,6 +101,7 @@ class MetricWatch:
         is_rows, is_composition = _compat.is_rows_metric(metric), _compat.is_composition(metric)
         record = MetricRecord(weakref.ref(metric, forget), is_rows, created_in_hook, is_composition)
         self._records[key] = record
+        # samples seen before it was made are not the first update's
         feeding = self._listener.feeding() if created_in_hook is not None else None
         if feeding is not None and feeding.samples_before is not None:
             record.samples_at_update[feeding.feed.source] = feeding.samples_before
@@ -122,10 +122,11 @@ class MetricWatch:
                 self.record_of(other).relink(leader)
 
     def stays(self, metric: Metric, *args: Any, **kwargs: Any) -> bool:
-        """Whether a metric is told to move to where it is; Lightning does so in every log call."""
+        """Whether a metric is asked to move to where it is; Lightning does so in every log call."""
         record = self._records.get(id(metric))
         if record is None or kwargs or len(args) != 1 or args[0] != metric.device:
             return False
+        # what other metrics do in to() is their business, unless it is certain to do nothing
         if not record.is_rows:
             return _compat.stays_in_place(metric, args[0])
         if not self._listener.routes:
@@ -161,23 +162,20 @@ class MetricWatch:
         # only an update of the collection feeds the whole group
         if record.is_grouped and not self._calls.in_collection:
             record.leave_group()
+        # fed in a later batch, it outlives the step in which it was made
         if record.made_in_batch != self._batch:
             record.made_in_batch = None
         feeding = self._listener.feeding()
         record.note_update(feeding, given)
-        if feeding is not None and feeding.repeats is not None and not record.is_rows:
-            self._note_repeated(record, feeding, feeding.repeats, given)
+        repeats = None if feeding is None or record.is_rows else feeding.repeats
+        # an update with a repeated sample that correct mode, which is not at work, would leave out
+        if feeding is not None and repeats is not None and repeats.last_of is not None and not self._listener.routes:
+            metric = record.metric()
+            if metric is not None and not why_not_apart(metric, given, repeats.size):
+                record.fed_repeated = feeding.feed
         if record.first_update is None:
             record.first_update = user_call_site()
             record.suppressed = self._listener.suppressions.at(record.first_update)
-
-    def _note_repeated(self, record: MetricRecord, feeding: UpdateContext, repeats: Repeats, given: Given) -> None:
-        """Whether an update brought a repeated sample that correct mode would leave out."""
-        metric = record.metric()
-        if metric is None or repeats.last_of is None or self._listener.routes:
-            return
-        if not why_not_apart(metric, given, repeats.size):
-            record.fed_repeated = feeding.feed
 
     def note_value(self, record: MetricRecord, value: Any, how: How, synced: bool) -> None:
         """A metric gave a value."""
@@ -189,11 +187,13 @@ class MetricWatch:
             self._keep_rows(record, life)
             update = len(life.states()[0]) - 1
         origin = Origin(record, how, synced, life, update, record.program_value)
+        # it stands beside this one value only
         record.program_value = None
-        self._origins.remember(value, origin)
+        self.origins.remember(value, origin)
 
     def _keep_rows(self, record: MetricRecord, life: MetricLife) -> None:
-        """Keep the rows behind a value of a step, unless the metric is certain to hold them when the epoch ends."""
+        """Keep the rows of a value that a step shows, unless the metric is certain to hold them when the epoch ends."""
+        # such a metric may be gone, or empty, when the epoch ends
         passes = record.made_in_batch is not None or record.resets_in_steps
         if passes and self._listener.in_step:
             self._held.capture(life, may_wait=True)
@@ -203,9 +203,11 @@ class MetricWatch:
     def note_reset(self, metric: Metric) -> None:
         """A metric is about to forget."""
         record = self._records.get(id(metric))
-        # forward() resets a metric within its own call, and puts back what it held
+        # forward() resets a metric within its call, and puts back what it held
         if record is None or self._calls.runs(record):
             return
+        # what other stages have fed it in epochs that go on
+        lost = [feed for feed in record.feeds if self._listener.is_outer(feed)]
         if record.is_rows:
             feeding = self._listener.feeding() if self._listener.in_step else None
             record.reset_in_epoch = record.reset_in_epoch if feeding is None else feeding.feed.epoch
@@ -214,27 +216,14 @@ class MetricWatch:
                 # members of a compute group share one list, which the reset of the first of them empties
                 if _compat.row_states(other)[0] is ids:
                     self._hand_over(sharer)
-            self._start_over(record, self._outer_feeds(record))
         else:
-            self._note_reset_of_states(record)
-
-    def _note_reset_of_states(self, record: MetricRecord) -> None:
-        """Another stage may have fed a metric, in an epoch that goes on."""
-        lost = self._outer_feeds(record)
-        if lost and self._listener.routes:
-            self._beside.set_aside(record, lost)
-        # what a stage resets itself, it wants to forget
-        if record.outer is not None and not self._listener.is_outer(record.outer.feed):
-            record.outer = None
-        self._start_over(record, lost)
-
-    def _start_over(self, record: MetricRecord, lost: Sequence[Feed]) -> None:
+            if lost and self._listener.routes:
+                self._beside.set_aside(record, lost)
+            # what a stage resets itself, it wants to forget
+            if record.outer is not None and not self._listener.is_outer(record.outer.feed):
+                record.outer = None
         record.lost = {feed: count for feed, count in record.lost.items() if self._listener.is_outer(feed)}
         record.start_over(lost)
-
-    def _outer_feeds(self, record: MetricRecord) -> list[Feed]:
-        """What a metric holds of epochs of other stages that go on."""
-        return [feed for feed in record.feeds if self._listener.is_outer(feed)]
 
     def _hand_over(self, record: MetricRecord) -> None:
         """A metric forgets its rows, which somebody may still ask for."""

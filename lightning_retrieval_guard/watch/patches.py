@@ -54,7 +54,7 @@ _MISSING = object()
 class Patch:
     """Stands in the ``__dict__`` of an object or class for one of its methods, until it is taken off.
 
-    From then on it is what stood there before. Somebody who has laid a patch of their own over it may bring it back by
+    From then on it is what stood there before. Somebody who has laid another patch over it may bring it back by
     taking theirs off; it then goes at the first call.
 
     A copy of the object, made by ``copy`` or ``pickle``, gets the plain method, bound to the copy.
@@ -62,6 +62,7 @@ class Patch:
 
     def __init__(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
         original = getattr(owner, name)
+        # whoever asks the method for its name or signature gets those of the original
         functools.update_wrapper(self, original)
         self.is_on = True
         self._owner = weakref.ref(owner)
@@ -121,7 +122,7 @@ class Patches:
     def put(self, owner: Any, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
         """Replace ``owner.name`` by ``make(original)``.
 
-        The original is what attribute look-up finds now, inherited or own.
+        The original is what attribute look-up finds now, inherited or not.
         """
         clear(owner, name)
         self._patches.add(Patch(owner, name, make))
@@ -157,7 +158,7 @@ def _write(owner: Any, name: str, value: Any) -> None:
     if isinstance(owner, type):
         setattr(owner, name, value)
     else:
-        # past `torch.nn.Module.__setattr__`, which treats modules and parameters in its own way
+        # past `torch.nn.Module.__setattr__`, which treats modules and parameters otherwise
         owner.__dict__[name] = value
 
 

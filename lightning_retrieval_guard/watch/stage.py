@@ -161,7 +161,7 @@ class StageRecord:
         self.id_sources = self._id_sources(column for batch in columns for column in batch.values())
 
     def _id_sources(self, of_batch: Iterable[Tensor]) -> IdSources | None:
-        """What sees where the program's ids come from; a collate function of its own may have counted them."""
+        """What sees where the program's ids come from; the program's collate function may have counted them."""
         if self.stage == "train":
             return None
         is_of_data = self._in_batch is not None and not self._in_batch.is_custom

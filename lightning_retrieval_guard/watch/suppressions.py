@@ -28,50 +28,6 @@ _COMMENT = re.compile(r"#\s*lrg:\s*ignore(?:\s*\[(?P<codes>[^\]]*)\]?|(?![\w\[-]
 
 
 @dataclass(frozen=True)
-class Comment:
-    """One comment.
-
-    Attributes:
-        line: Where it stands, from 1.
-        text: What the user wrote.
-        patterns: Rule codes or prefixes that stay silent.
-    """
-
-    line: int
-    text: str
-    patterns: tuple[str, ...]
-
-
-def comments_in(lines: Sequence[str]) -> list[Comment]:
-    """The comments that keep rules quiet, in order; none where the source is no Python.
-
-    Args:
-        lines: The source, with line ends.
-    """
-    text = "".join(lines)
-    if not _COMMENT.search(text):
-        return []
-    try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    except (SyntaxError, tokenize.TokenError):  # a notebook cell with magics, or a file that has changed
-        return []
-    comments = [token for token in tokens if token.type == tokenize.COMMENT]
-    matches = [(token.start[0], match) for token in comments for match in [_COMMENT.search(token.string)] if match]
-    return [Comment(line, match[0], _patterns(match)) for line, match in matches]
-
-
-def _patterns(match: re.Match[str]) -> tuple[str, ...]:
-    """The codes and prefixes of a comment; brackets with nothing in them hold one that no code starts with."""
-    if match["codes"] is None:
-        return (EVERY_RULE,)
-    return tuple(filter(None, map(str.strip, match["codes"].split(",")))) or ("[]",)
-
-
-# rules about the guard itself, which no log call and no update shows
-_ABOUT_THE_GUARD = "LRG9"
-
-
-@dataclass(frozen=True)
 class Suppression:
     """One comment or block.
 
@@ -90,6 +46,36 @@ class Suppression:
     is_block: bool = False
 
 
+def comments_in(path: str, lines: Sequence[str]) -> list[Suppression]:
+    """The comments that keep rules quiet, in order; none where the source is no Python.
+
+    Args:
+        path: The file.
+        lines: Its source, with line ends.
+    """
+    text = "".join(lines)
+    if not _COMMENT.search(text):
+        return []
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (SyntaxError, tokenize.TokenError):  # a notebook cell with magics, or a file that has changed
+        return []
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    matches = [(token.start[0], match) for token in comments for match in [_COMMENT.search(token.string)] if match]
+    return [Suppression(path, line, match[0], _patterns(match)) for line, match in matches]
+
+
+def _patterns(match: re.Match[str]) -> tuple[str, ...]:
+    """The codes and prefixes of a comment; brackets with nothing in them hold one that no code starts with."""
+    if match["codes"] is None:
+        return (EVERY_RULE,)
+    return tuple(filter(None, map(str.strip, match["codes"].split(",")))) or ("[]",)
+
+
+# rules about the guard itself, which no log call and no update shows
+_ABOUT_THE_GUARD = "LRG9"
+
+
 Suppressed = tuple[Suppression, ...]
 
 
@@ -99,7 +85,7 @@ def patterns_of(suppressed: Suppressed) -> tuple[str, ...]:
 
 
 def all_silence(patterns_of_ranks: Sequence[Sequence[str]], code: str) -> bool:
-    """Whether a rule must not speak, by what every rank reported: its codes and prefixes that stay silent."""
+    """Whether a rule is suppressed by what every rank reported: its suppressed codes and prefixes."""
     return bool(patterns_of_ranks) and all(code.startswith(tuple(patterns)) for patterns in patterns_of_ranks)
 
 
@@ -151,6 +137,7 @@ class Suppressions:
 
     def at(self, site: CallSite) -> Suppressed:
         """What holds for a log call or an update that happens now at a line of the user's."""
+        # reading the source takes long, so each line is read once a run
         if site not in self._sites:
             self._sites[site] = tuple(_comments_at(site))
         return (*self._sites[site], *self._active)
@@ -198,6 +185,7 @@ class Suppressions:
 
     def start_over(self) -> None:
         """A run is over. What was of use stays known."""
+        # a block around several runs is one of each of them
         self._entered = dict.fromkeys(self._active)
         self._sites = {}
 
@@ -233,8 +221,7 @@ def _may_suppress(path: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _comments_in(path: str) -> tuple[Suppression, ...]:
-    comments = comments_in(linecache.getlines(path))
-    return tuple(Suppression(path, comment.line, comment.text, comment.patterns) for comment in comments)
+    return tuple(comments_in(path, linecache.getlines(path)))
 
 
 def _stands_at_log_call(comment: Suppression) -> bool:

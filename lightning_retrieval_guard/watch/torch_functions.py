@@ -244,4 +244,4 @@ class SampleMeans:
 def _is_number(result: Any) -> bool:
     if isinstance(result, Tensor):
         return result.ndim == 0 and not result.requires_grad  # which would keep its whole graph alive
-    return isinstance(result, float)  # integers are not told apart by identity
+    return isinstance(result, float)  # integers are not distinguished by identity

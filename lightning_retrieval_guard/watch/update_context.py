@@ -81,7 +81,7 @@ class UpdateContext:
     logs_by_dataloader: bool = False
 
     def batch_of(self, record: MetricRecord, ids: Any) -> Batch:
-        """What is known of the batches behind an update that happens now.
+        """What is known of the batches of an update that happens now.
 
         Args:
             record: Of a metric that keeps rows.

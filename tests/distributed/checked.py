@@ -13,7 +13,7 @@ class CheckedGuard(RetrievalGuard):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         super().teardown(trainer, pl_module, stage)
-        report = self._build_report(trainer)
+        report = self._reporter.build(trainer)
         for key in judge_keys(report.keys, report.findings):
             is_accused = key.state in (KeyState.WRONG, KeyState.CORRECTED)
             assert key.codes or not is_accused, f"{key} is {key.state.value}, and nothing was found there"

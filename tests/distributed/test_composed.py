@@ -149,7 +149,7 @@ def look_at_range(mode: str) -> dict[str, Any]:
     with recorded_warnings():
         trainer = make_trainer(guard, False)
         trainer.validate(Range(), verbose=False)
-    keys = {key: epochs[-1].numbers for each in guard for key, epochs in each._log.history.items()}
+    keys = {key: epochs[-1].numbers for each in guard for key, epochs in each._reporter.log.history.items()}
     return {
         "mrr": float(trainer.callback_metrics["mrr"]),
         "found": [one.code for each in guard for one in each.findings],

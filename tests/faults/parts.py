@@ -145,7 +145,7 @@ def earlier() -> Finding:
 def make_guard(report: Path | None = None) -> RetrievalGuard:
     """A guard that has found something before."""
     guard = RetrievalGuard("correct", report=report)
-    guard._log.add([earlier()], say=False)
+    guard._reporter.log.add([earlier()], say=False)
     return guard
 
 

@@ -41,7 +41,7 @@ VOICE = {"watch.call_site:user_call_site", "report.log:FindingLog.add"}
 IN_REPR = {"report.faults:Fault.serious", "report.faults:group", "report.faults:judge_keys", "report.faults:verdict"}
 """On other ranks than zero only the guard's `repr` needs these, and shows the failure."""
 
-REPORTING = ("report.", "run.session:Session.counts", "run.session:Session.is_rank_zero")
+REPORTING = ("report.", "run.reporter:")
 """Without these there is no report."""
 
 CHUNK = 12

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lightning_retrieval_guard.epoch.facts import Unregistered
-from lightning_retrieval_guard.epoch.views import KeyView
+from lightning_retrieval_guard.epoch.views import KeyView, unregistered_of
 from lightning_retrieval_guard.findings import Severity
-from lightning_retrieval_guard.watch.unregistered import unregistered_of
 
 from .factories import LINE, PATH, at_end, findings_of, stage, the_finding
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
 from lightning_retrieval_guard.epoch.values import MetricOutcome
 from lightning_retrieval_guard.ranking.measures import measure_of
+from lightning_retrieval_guard.run.epoch_rows import SharedRows
 from lightning_retrieval_guard.run.metric_group import Member, MetricGroup
-from lightning_retrieval_guard.run.sources import SharedRows
 from lightning_retrieval_guard.settings import QueryScope
 
 Update = tuple[Tensor, Tensor, Tensor]  # ids, scores, relevance, each of shape (rows,)
@@ -74,12 +75,9 @@ def make_rank(
     states = [([u[0] for u in life], [u[1] for u in life], [u[2] for u in life]) for life in lives]
     options = {"single_life": len(lives) <= 1, **properties}
 
-    def collect_facts(rows: SharedRows) -> Any:
-        batches = [Batch(size, columns, in_steps, "counted" if counted else None) for size in samples]
-        words = {"scope": scope, "seek_answer": rows.compares_best, "count": len(samples), **options}
-        return gather_facts(rows.table, batches, world_size, **words)
-
-    rows = SharedRows(build_table(states), collect_facts)
+    batches = [Batch(size, columns, in_steps, "counted" if counted else None) for size in samples]
+    words = {"batches": batches, "world_size": world_size, "scope": scope, "count": len(samples), **options}
+    rows = SharedRows(build_table(states), partial(gather_facts, **words))
     rows.metrics.extend(_named(metrics).values())
     return Rank(rows, synchronises)
 

@@ -37,9 +37,9 @@ def test_both_kinds_of_metrics_are_judged_alike(feeds: list[Feed], shared: int, 
     counts = dict.fromkeys(feeds, 1)
     infos = [UpdateInfo(Batch(), feed) for feed in feeds]
     life = MetricRecord(weakref.ref(rows), True, None, infos=infos, feeds=counts).life
-    found = epoch_rows_of([life], lambda _: (life.infos, life.feeds), NOW, 0)
+    found = epoch_rows_of([life], NOW, 0).foreign
     assert (found.shared, found.elsewhere) == (2 * shared, elsewhere)  # of two rows each
     lives = MetricHistory()
     lives.note(MetricRecord(weakref.ref(states), False, None, feeds=counts))
-    told = lives.describe("metric", 1, 0, NOW, 1)
-    assert (told.shared, told.elsewhere) == (shared, elsewhere)
+    described = lives.describe("metric", 1, 0, NOW, 1)
+    assert (described.shared, described.elsewhere) == (shared, elsewhere)

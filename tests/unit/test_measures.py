@@ -79,7 +79,7 @@ def test_subclass_with_the_same_code_has_the_same_formula() -> None:
 
 
 @pytest.mark.parametrize("build", [OwnFormula, OwnFallOut])
-def test_own_formula(build: type) -> None:
+def test_formula_code(build: type) -> None:
     measure = measure_of(build(empty_target_action="neg"))
     assert measure == Measure("custom", needs_irrelevant=build is OwnFallOut)
 

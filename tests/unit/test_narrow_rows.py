@@ -21,7 +21,7 @@ from torchmetrics.retrieval import (
 
 from lightning_retrieval_guard.epoch.row_facts import gather_facts
 from lightning_retrieval_guard.epoch.row_table import RowTable, build_table
-from lightning_retrieval_guard.run.sources import SharedRows
+from lightning_retrieval_guard.run.epoch_rows import SharedRows
 
 from .simulated import NAME, Rank, alone, decide, outcomes
 
@@ -67,7 +67,7 @@ def table_of(updates: list[Update]) -> RowTable:
 
 def value_of(table: RowTable, metric: Metric) -> tuple[Any, Any]:
     """The facts, and the value as one tensor."""
-    rows = SharedRows(table, lambda shared: gather_facts(shared.table, (), 1))
+    rows = SharedRows(table, lambda table, **_: gather_facts(table, (), 1))
     rows.metrics.append(metric)
     rank = Rank(rows)
     decide([rank], metric, "global")

@@ -9,7 +9,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalPrec
 from lightning_retrieval_guard.epoch.combine import score_update
 from lightning_retrieval_guard.epoch.row_facts import RowFacts, gather_facts
 from lightning_retrieval_guard.epoch.row_table import build_table
-from lightning_retrieval_guard.run.sources import SharedRows
+from lightning_retrieval_guard.run.epoch_rows import SharedRows
 
 from .simulated import Update, update
 
@@ -80,6 +80,6 @@ def test_rows_that_are_gone_tell_nothing() -> None:
     ],
 )
 def test_it_is_asked_where_metrics_can_be_compared(metrics: list[torch.nn.Module], compares: bool) -> None:
-    rows = SharedRows(None, lambda _: (RowFacts(), None))
+    rows = SharedRows(None, lambda *_, **__: (RowFacts(), None))
     rows.metrics.extend(metrics)
     assert rows.compares_best is compares

@@ -1,9 +1,10 @@
-"""Metrics that a program feeds or shows although they are no part of the module."""
+"""Where a program holds its metrics: the names that follow from it, and those that are no part of the module."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from torch import nn
@@ -31,7 +32,7 @@ class _Holding:
     of_callback: bool = False
 
 
-def iter_modules(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def _iter_modules(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules among attributes, and in their plain dicts and lists, each with its path such as ``metrics['mrr']``.
 
     Args:
@@ -46,6 +47,69 @@ def iter_modules(attributes: Mapping[str, Any], prefix: str) -> Iterator[tuple[s
                 yield part_path, part
 
 
+def _held_modules(trainer: Any, module: Any) -> Iterator[tuple[bool, str, nn.Module]]:
+    """What the module and the callbacks hold: whether a callback does, the path, and what it is."""
+    owners = [("", module), *((type(callback).__name__, callback) for callback in _compat.callbacks_of(trainer))]
+    for prefix, owner in owners:
+        for path, held in _iter_modules(vars(owner), prefix):
+            yield bool(prefix), path, held
+
+
+class MetricNames:
+    """Names metrics by where they are held, which is the same on every rank; others by the line of their first update.
+
+    Args:
+        trainer: Lightning's trainer.
+        module: Lightning's module.
+        watch: Knows the metrics.
+    """
+
+    def __init__(self, trainer: Any, module: Any, watch: MetricWatch) -> None:
+        self._trainer = trainer
+        self._module = module
+        self._watch = watch
+
+    def of(self, record: MetricRecord) -> str:
+        """The name of a metric."""
+        return self._names().get(id(record.metric())) or _name_by_site(record)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name that keeps rows, if this rank has it."""
+        names = self._names()
+        return next((metric for metric, _ in self._watch.row_records() if names.get(id(metric)) == name), None)
+
+    def each(self, metrics: Iterable[tuple[Metric, MetricRecord]]) -> dict[str, tuple[Metric, MetricRecord]]:
+        """Some metrics by their names, with a number where several would have the same."""
+        names, named = self._names(), dict[str, tuple[Metric, MetricRecord]]()
+        for metric, record in metrics:
+            named[free_name(names.get(id(metric)) or _name_by_site(record), named)] = metric, record
+        return named
+
+    def _names(self) -> dict[int, str]:
+        modules = _compat.named_modules(self._module)
+        names = {id(module): path for path, module in modules if isinstance(module, Metric)}
+        for _, path, held in _held_modules(self._trainer, self._module):
+            if isinstance(held, Metric):
+                # the path within the module goes before one in a list or in a callback
+                names.setdefault(id(held), path)
+        return names
+
+
+def _name_by_site(record: MetricRecord) -> str:
+    metric, site = record.metric(), record.first_update
+    where = f"@{PurePath(site.path).name}:{site.line}" if site is not None else ""
+    return f"{type(metric).__name__}{where}"
+
+
+def free_name(name: str, taken: Mapping[str, object]) -> str:
+    """The name, with a number where it is taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
+
+
 def move_to_module_device(record: MetricRecord, module: Any, given: Given) -> None:
     """Before an update, move a metric that is no part of the module to where the module and all inputs are.
 
@@ -58,6 +122,7 @@ def move_to_module_device(record: MetricRecord, module: Any, given: Given) -> No
     if metric is None or metric.device == device or not _is_lasting(metric, record):
         return
     is_registered = any(part is metric for _, part in _compat.named_modules(module))
+    # inputs that are elsewhere show that the program wants the metric there
     if not is_registered and {tensor.device for tensor in tensors_in(given)} == {device}:
         record.moved_from = metric.device
         metric.to(device)
@@ -68,6 +133,7 @@ def collect_unregistered(
 ) -> list[dict[str, Any]]:
     """The metrics outside of the module that were updated in a stage or that its keys show, for the other ranks."""
     shown = {id(key.shown.metric()) for key in keys if key.shown is not None}
+    # what is registered Lightning moves, saves and resets
     registered = {id(part) for _, part in _compat.named_modules(module)}
     strays = [
         (metric, record)
@@ -127,27 +193,7 @@ def _is_lasting(metric: Metric, record: MetricRecord) -> bool:
 def _holdings(trainer: Any, module: Any) -> dict[int, _Holding]:
     """For every module that is held in a known place, the outermost that is held there."""
     holdings: dict[int, _Holding] = {}
-    owners = [("", module), *((type(callback).__name__, callback) for callback in _compat.callbacks_of(trainer))]
-    for prefix, owner in owners:
-        for name, whole in iter_modules(vars(owner), prefix):
-            for _, part in _compat.named_modules(whole):
-                holdings.setdefault(id(part), _Holding(name, whole, bool(prefix)))
+    for of_callback, name, whole in _held_modules(trainer, module):
+        for _, part in _compat.named_modules(whole):
+            holdings.setdefault(id(part), _Holding(name, whole, of_callback))
     return holdings
-
-
-def unregistered_of(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> list[Unregistered]:
-    """What the ranks reported in all exchanges, each metric once; what was reported last counts, and what is worse."""
-    by_identity: dict[tuple[str, str, int], Unregistered] = {}
-    for rank, entry in _each(exchanges):
-        identity = (entry.name, entry.path, entry.line)
-        earlier = by_identity.get(identity, entry)
-        worse = entry if entry.device or not earlier.device else earlier
-        ranks = tuple(sorted({*earlier.ranks, rank}))
-        by_identity[identity] = replace(worse, storage=entry.storage or earlier.storage, ranks=ranks)
-    return list(by_identity.values())
-
-
-def _each(exchanges: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[tuple[int, Unregistered]]:
-    for messages in exchanges:
-        for rank, message in enumerate(messages):
-            yield from ((rank, Unregistered(**entry)) for entry in message.get("unregistered", ()))
