@@ -185,7 +185,7 @@ def gather_facts(
             "queries_in_batches": joined.query.numel(),
             "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
         }
-    in_batches["lists_samples"] |= list_shard(queries, shards)
+    in_batches["lists_samples"] |= list_shard(table, queries, shards)
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
@@ -240,7 +240,7 @@ def _facts_of_batches(
     each = each if each <= 1 or varies or is_diagonal(table, queries, each) else 0
     # queries without a relevant row may have been left out before the others were counted
     counted = any(batch.source == "counted" for batch in batches)
-    some = counted and full and sampled is not None and bool((queries <= sampled).all())
+    some = counted and full and sampled is not None and bool((queries <= sampled * world_size).all())
     may_number = may_number and (whole_of_all or some or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
     lists_samples = list_samples(table, chunks, sampled)
