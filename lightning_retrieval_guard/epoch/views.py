@@ -60,6 +60,12 @@ class KeyView(LoggedKey):
         return self.first.reduction == "sum" and all(value.is_integer() for value in self._values)
 
     @property
+    def may_be_share(self) -> bool:
+        """Whether each rank came to the same sum, and nothing tells whether that is its share of it, or all of it."""
+        is_sum = self.first.reduction == "sum" and not self.first.synced
+        return is_sum and self.world_size > 1 and self.ranks_agree and self.first.in_step != self.is_reduced
+
+    @property
     def floored_weight(self) -> float:
         """The mean over ranks of the summed batch sizes, as Lightning takes it: integers are floored."""
         mean = self.total("weight") / self.world_size
@@ -100,12 +106,10 @@ class KeyView(LoggedKey):
             return self._value_of_metric if self.source.value is None else self.source.value
         if self.first.value is None or not self.is_shared:
             return None
-        if self.is_partial:
+        if self.is_partial or self.may_be_share:
             return None
         if not self.first.in_step:
-            # logged once an epoch: a number that all ranks have, one device has too, unless each counts its share
-            if self.is_reduced and self.first.reduction == "sum" and not self.first.synced:
-                return None
+            # logged once an epoch: a number that all ranks have, one device has too
             return self.facts[0].rank_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             return self.once_mean

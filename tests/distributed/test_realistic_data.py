@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +69,19 @@ class Count(Users):
 
     def on_validation_epoch_end(self) -> None:
         self.log("users", float(self.users), sync_dist=True, reduce_fx="sum")
+
+
+class CountOfShare(Users):
+    """The same in steps, and left on each rank."""
+
+    def validation_step(self, users: Tensor, batch_idx: int) -> None:
+        self.log("users", float(len(users)), reduce_fx="sum")
+
+
+def test_nor_is_a_share_called_right(pools: Mapping[int, Pool], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    on_ranks(pools[2], CountOfShare, "warn", guard_options={"report": str(path)})
+    assert "'logged': 11.0, 'reference': None" in str(json.loads(path.read_text())["keys"]["users"])
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])
