@@ -19,15 +19,23 @@ def list_samples(table: RowTable, chunks: QueryChunks, sampled: Tensor | None) -
     return bool((chunks.rows == sampled[update]).all())
 
 
-def list_shard(queries: Queries, shards: Sequence[int]) -> bool:
+def list_shard(table: RowTable, queries: Queries, shards: Sequence[int]) -> bool:
     """Whether each query has exactly as many rows as this rank saw samples of a dataloader, or candidates for them.
 
     Such as the captions of images: each query is a sample with as many relevant rows as any other, all in one list.
     """
     count = queries.query.numel()
-    # by chance, not every sample has the same share of a list of any other candidates
     of_samples = count in shards and bool((queries.relevant * count == queries.rows).all())
-    return _list_any(queries.rows, shards) or (of_samples and _list_any(queries.rows, queries.rows[:1].tolist()))
+    return _list_any(queries.rows, shards) or (of_samples and _share_out(table, queries.rows))
+
+
+def _share_out(table: RowTable, rows: Tensor) -> bool:
+    """Whether all queries have one list, of which each row is relevant to one of them: by chance, no labels are."""
+    count = rows.numel()
+    if table.scored or not bool((rows == rows[0]).all()):
+        return False
+    relevant = table.target[table.query.argsort(stable=True)].reshape(count, -1) > 0
+    return bool((relevant.sum(dim=0) == 1).all())
 
 
 def list_others(queries: Queries, shards: Sequence[int]) -> bool:

@@ -232,8 +232,10 @@ def judge_ids(ranks: Sequence[RowFacts], replicated: bool, on_ranks: bool = Fals
     again = all(facts.ids_same for facts in ranks)
     if not each:
         # the same queries would be as many in every batch
-        varies = not again or len({facts.id_max for facts in ranks}) > 1
-        return "perhaps" if counted and varies and all(facts.ids_begin_anew for facts in ranks) else "no"
+        anew = all(facts.ids_begin_anew for facts in ranks) and (not again or len({one.id_max for one in ranks}) > 1)
+        goes_on = all(_is_range(facts) and not facts.ids_begin_anew for facts in ranks)
+        of_rank = on_ranks and goes_on and len({facts.id_min for facts in ranks}) == 1
+        return "perhaps" if counted and (anew or of_rank) else "no"
     overlap = any(facts.ids_overlap for facts in ranks)
     # a collate function sees one batch, and cannot count on from the one before
     may_count_on = origins != {"collated"}

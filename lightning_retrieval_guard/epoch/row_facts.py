@@ -186,7 +186,7 @@ def gather_facts(
             "queries_in_batches": joined.query.numel(),
             "parted_in_batches": chunks.folded or joined.query.numel() < chunks.query.numel(),
         }
-    in_batches["lists_samples"] |= list_shard(queries, shards)
+    in_batches["lists_samples"] |= list_shard(table, queries, shards)
     facts = RowFacts(
         updates=table.updates,
         rows=int(chunks.rows.sum()),
@@ -240,9 +240,9 @@ def _facts_of_batches(
     # as many samples in every batch show nothing of several queries each: there may be as many in each
     each = each if each <= 1 or varies or is_diagonal(table, queries, each) else 0
     # samples without a relevant row may have been left out before the others were counted
-    fewer = may_number and sampled is not None and bool((queries <= sampled).all())
-    some = fewer and batches[int(chunks.update.min())].source == "counted"
-    if some and not each and queries.unique().numel() > 1:
+    counted = may_number and sampled is not None and batches[int(chunks.update.min())].source == "counted"
+    some = counted and bool((queries <= sampled * world_size).all())
+    if some and not each and queries.unique().numel() > 1 and bool((queries <= sampled).all()):
         each, varies = 1, True
     may_number = may_number and (whole_of_all or (some and full) or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()

@@ -62,6 +62,12 @@ class KeyView(LoggedKey):
         """Whether it is a sum of whole numbers, which comes to the same whatever the batches are."""
         return self.first.reduction == "sum" and all(value.is_integer() for value in self._values)
 
+    @property
+    def may_be_share(self) -> bool:
+        """Whether each rank came to the same sum, and nothing tells whether that is its share of it, or all of it."""
+        is_sum = self.first.reduction == "sum" and not self.first.synced
+        return is_sum and self.world_size > 1 and self.ranks_agree and self.first.in_step != self.is_reduced
+
     def _reduce(self, values: Sequence[float]) -> float | None:
         functions: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min, "max": max}
         function = functions.get(self.first.reduction)
@@ -99,12 +105,10 @@ class KeyView(LoggedKey):
         if self.first.value is None or not self.is_shared:
             return None
         # which samples such a value stands for is not known
-        if self.is_partial:
+        if self.is_partial or self.may_be_share:
             return None
         if not self.first.in_step:
-            # logged once an epoch: a number that all ranks have, one device has too, unless each counts its share
-            if self.is_reduced and self.first.reduction == "sum" and not self.first.synced:
-                return None
+            # logged once an epoch: a number that all ranks have, one device has too
             return self.facts[0].rank_value if self.facts[0] is not None and self.ranks_agree else None
         if self.repeated:
             # the mean over samples that counts repeated ones once

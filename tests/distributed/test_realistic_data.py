@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +69,19 @@ class Count(Users):
 
     def on_validation_epoch_end(self) -> None:
         self.log("users", float(self.users), sync_dist=True, reduce_fx="sum")
+
+
+class CountOfShare(Users):
+    """The same in steps, and left on each rank."""
+
+    def validation_step(self, users: Tensor, batch_idx: int) -> None:
+        self.log("users", float(len(users)), reduce_fx="sum")
+
+
+def test_nor_is_a_share_called_right(pools: Mapping[int, Pool], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    on_ranks(pools[2], CountOfShare, "warn", guard_options={"report": str(path)})
+    assert "'logged': 11.0, 'reference': None" in str(json.loads(path.read_text())["keys"]["users"])
 
 
 @pytest.mark.parametrize("mode", ["warn", "correct"])
@@ -198,3 +213,72 @@ def test_several_queries_on_the_diagonal_of_each_sample_are_counted(pools: Mappi
         assert {finding.code for finding in shown.found} == {"LRG301"}
         assert shown.numbers["image"] == before.numbers["image"]
         assert "got 120 queries, 5 for each sample, under at most 20 ids" in shown.found[1].message
+
+
+class CountedOn(Users):
+    """Each rank counts the users that remain through its epoch, from zero."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.count = 0
+
+    def validation_step(self, users: Tensor, batch_idx: int) -> None:
+        users = users[TARGET[users].any(dim=1)]
+        ids = (torch.arange(len(users)) + self.count)[:, None].expand(-1, CANDIDATES)
+        self.count += len(users)
+        self.mrr.update(SCORES[users], TARGET[users], indexes=ids)
+        self.log("mrr", self.mrr)
+
+
+class CountedOnApart(CountedOn):
+    """From another number on each rank: nothing is wrong."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.count = 1000 * self.trainer.global_rank
+
+
+class CountedOfAll(Users):
+    """Those of all ranks, gathered in the step."""
+
+    def validation_step(self, users: Tensor, batch_idx: int) -> None:
+        users = self.all_gather(users).flatten()
+        users = users[TARGET[users].any(dim=1)]
+        ids = torch.arange(len(users))[:, None].expand(-1, CANDIDATES)
+        self.mrr.update(SCORES[users], TARGET[users], indexes=ids)
+        self.log("mrr", self.mrr)
+
+
+def test_users_that_ranks_count_once_some_are_left_out_are_a_warning(pools: Mapping[int, Pool]) -> None:
+    plain = on_ranks(pools[2], CountedOn)
+    for before, shown in zip(plain, on_ranks(pools[2], CountedOn, "correct"), strict=True):
+        assert shown.numbers["mrr"] == pytest.approx(before.numbers["mrr"])
+        assert [(finding.code, finding.severity.value) for finding in shown.found] == [("LRG301", "warning")]
+    for program in (CountedOn, CountedOnApart):
+        assert not on_ranks(pools[1], program, "correct")[0].found
+    assert not any(shown.found for shown in on_ranks(pools[2], CountedOnApart, "correct"))
+
+
+def test_nothing_is_called_the_reference_where_gathered_users_are_counted(pools: Mapping[int, Pool]) -> None:
+    plain = on_ranks(pools[2], CountedOfAll)
+    for before, shown in zip(plain, on_ranks(pools[2], CountedOfAll, "correct"), strict=True):
+        assert shown.numbers["mrr"] == pytest.approx(before.numbers["mrr"])
+        assert {finding.code for finding in shown.found} == {"LRG201", "LRG301"}
+        assert not [finding for finding in shown.findings if finding.effect is not None or finding.corrected]
+
+
+class Averaged(Users):
+    """The mean of each batch counts by its users: right, though ids of the batch restart in the metric."""
+
+    def validation_step(self, users: Tensor, batch_idx: int) -> None:
+        users = users[TARGET[users].any(dim=1)]
+        ids = torch.arange(len(users))[:, None].expand(-1, CANDIDATES)
+        value = self.mrr(SCORES[users], TARGET[users], indexes=ids)
+        # a float, or Lightning floors the mean of the ranks
+        self.log("mrr", value, batch_size=float(len(users)), on_epoch=True, sync_dist=True)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_right_means_over_such_batches_stay(pools: Mapping[int, Pool], world_size: int) -> None:
+    plain = on_ranks(pools[world_size], Averaged)
+    for before, shown in zip(plain, on_ranks(pools[world_size], Averaged, "correct"), strict=True):
+        assert shown.numbers["mrr"] == pytest.approx(before.numbers["mrr"])
+        assert not shown.found
