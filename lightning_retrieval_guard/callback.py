@@ -227,7 +227,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
         with contextlib.suppress(GuardWarning):  # turned into an error, it would hide the one that ends the run
             if self._session is not None:
                 self._session.leave(exception)
-                self._session.save(is_last=True)
+                self._session.protect(self._session.save, is_last=True)
             self._close()
         if isinstance(exception, GuardError):
             exception.__traceback__ = without_guard_frames(exception.__traceback__)
@@ -248,7 +248,7 @@ class RetrievalGuard(Callback, OtherCallback):  # type: ignore[misc]  # each pac
 
     def _end_stage(self) -> None:
         if self._session is not None:
-            self._session.save()
+            self._session.protect(self._session.save)
 
     def _close(self) -> None:
         try:
