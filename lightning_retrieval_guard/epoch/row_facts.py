@@ -240,11 +240,12 @@ def _facts_of_batches(
     # as many samples in every batch show nothing of several queries each: there may be as many in each
     each = each if each <= 1 or varies or is_diagonal(table, queries, each) else 0
     # samples without a relevant row may have been left out before the others were counted
-    counted = may_number and sampled is not None and batches[int(chunks.update.min())].source == "counted"
-    some = counted and bool((queries <= sampled * world_size).all())
-    if some and not each and queries.unique().numel() > 1 and bool((queries <= sampled).all()):
-        each, varies = 1, True
-    may_number = may_number and (whole_of_all or (some and full) or each > 0)
+    some = False
+    if sampled is not None and may_number and batches[int(chunks.update.min())].source == "counted":
+        some = full and bool((queries <= sampled * world_size).all())
+        if not each and queries.unique().numel() > 1 and bool((queries <= sampled).all()):
+            each, varies = 1, True
+    may_number = may_number and (whole_of_all or some or each > 0)
     ids = look_at_ids(chunks, batches, count, world_size) if may_number else IdFacts()
     lists_samples = list_samples(table, chunks, sampled)
     return {
