@@ -160,13 +160,6 @@ class Plan:
         return alone and bool(pools) and all(pools) and len(pools) == len(self.with_rows)
 
     @property
-    def pool_of_batch(self) -> bool:
-        """Whether each query of a step was ranked against the samples of its batch, itself among them."""
-        with_rows = self.with_rows
-        square = all(facts.lists_samples and facts.is_diagonal and facts.one_query_a_sample for facts in with_rows)
-        return bool(with_rows) and square and all(facts.in_steps for facts in with_rows)
-
-    @property
     def longest(self) -> int:
         """The most rows that any query can have."""
         if self.ids_restart:

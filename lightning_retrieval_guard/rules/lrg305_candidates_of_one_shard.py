@@ -25,13 +25,14 @@ Nothing: the scores against the samples of the other ranks were never computed. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_retrieval_guard.findings import Finding, Severity
 from lightning_retrieval_guard.rules.base import Rule, RuleSpec
 
 if TYPE_CHECKING:
+    from lightning_retrieval_guard.epoch.row_facts import RowFacts
     from lightning_retrieval_guard.epoch.views import EpochView
 
 
@@ -51,7 +52,7 @@ class CandidatesOfOneShard(Rule):
             return
         for key in epoch.keys:
             plan = None if key.source is None else key.source.plan
-            if plan is None or not (plan.pool_of_rank or plan.pool_of_batch):
+            if plan is None or not (plan.pool_of_rank or _are_of_batches(plan.with_rows)):
                 continue
             facts = plan.with_rows
             # a query that is no candidate of its own is none on one device either
@@ -67,3 +68,9 @@ class CandidatesOfOneShard(Rule):
             else:
                 message = f"'{key.first.name}' ranks each query against at most {longest} samples, those of its batch."
                 yield self.at_key(epoch, key, message, severity=Severity.NOTE)
+
+
+def _are_of_batches(ranks: Sequence[RowFacts]) -> bool:
+    """Whether each query of a step was ranked against the samples of its batch, itself among them."""
+    square = all(facts.lists_samples and facts.is_diagonal and facts.one_query_a_sample for facts in ranks)
+    return bool(ranks) and square and all(facts.in_steps for facts in ranks)
