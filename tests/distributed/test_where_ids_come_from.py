@@ -224,6 +224,21 @@ class SparseInBatches(SparseArange):
     count = SAMPLES
 
 
+class NonzeroInBatches(SparseNonzero):
+    count = SAMPLES
+
+
+class WhereInBatches(SparseWhere):
+    count = SAMPLES
+
+
+class LengthsInBatches(SparseLengths):
+    count = SAMPLES
+
+
+IN_BATCHES = (SparseInBatches, NonzeroInBatches, WhereInBatches, LengthsInBatches)
+
+
 class SparseOnRank(Sparse):
     """A number of its own for each sample of the rank, that no torch function has made."""
 
@@ -368,7 +383,7 @@ def test_counted_queries_against_the_samples_of_their_rank_are_in_doubt(pools: M
     assert not shown(pools, 1, PoolOfRank, "strict")[0].found
 
 
-@pytest.mark.parametrize("program", [SparseInBatches, SparseOnRank])
+@pytest.mark.parametrize("program", [*IN_BATCHES, SparseOnRank])
 def test_with_less_evidence_the_number_stays(pools: Mapping[int, Pool], program: type[Program]) -> None:
     for ranks in (1, 2):
         plain, result = shown(pools, ranks, program, "none", "correct")
