@@ -28,7 +28,6 @@ _SCALING = {"mul", "__mul__", "__rmul__", "floor_divide", "__floordiv__"}
 _CHOOSING = {"__getitem__", "index_select", "gather", "take", "embedding"}
 # of what is true; the first column tells the sample
 _LOCATING = {"nonzero", "argwhere", "where"}
-_SAMPLE_OF_EACH = (slice(None), 0)
 
 
 class FunctionObserver(Protocol):
@@ -110,7 +109,7 @@ class IdSources:
         if name in _LOCATING and len(args) + len(kwargs) == 1:
             return "located"
         if first == "located":
-            return "counted" if name == "__getitem__" and args[1] == _SAMPLE_OF_EACH else None
+            return "counted" if name == "__getitem__" and _is_first_column(args[1]) else None
         if name in _REARRANGING:
             return first
         if name in _CHOOSING:  # such as ids[:, None], ids[mask] or table[ids]
@@ -128,6 +127,14 @@ class IdSources:
         """Where all tensors among arguments came from, if from the same."""
         sources = {self.of(tensor) for tensor in tensors_in(list(args))}
         return sources.pop() if len(sources) == 1 else None
+
+
+def _is_first_column(index: Any) -> bool:
+    """Whether an index is ``[:, 0]``; one that holds tensors compares with nothing."""
+    if not isinstance(index, tuple) or len(index) != 2:
+        return False
+    rows, column = index
+    return isinstance(rows, slice) and rows == slice(None) and isinstance(column, int) and column == 0
 
 
 class _Call(NamedTuple):

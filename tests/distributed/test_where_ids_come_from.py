@@ -122,8 +122,8 @@ class Looked(Program):
         return self.question[batch]
 
 
-class LookedInHook(Looked):
-    """The same, for all samples of the rank."""
+class Collects(Program):
+    """Keeps the batches for the hook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,6 +131,10 @@ class LookedInHook(Looked):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.batches.append(batch)
+
+
+class LookedInHook(Collects, Looked):
+    """The same, for all samples of the rank."""
 
     def on_validation_epoch_end(self) -> None:
         index = torch.cat(self.batches)
@@ -191,6 +195,14 @@ class SparseArange(Sparse):
 class SparseNonzero(Sparse):
     def ids(self, batch: Tensor) -> Tensor:
         return torch.ones(len(batch), CANDIDATES).nonzero()[:, 0]
+
+
+class SparseNonzeroByTensor(Sparse):
+    """Tensors choose among what was found."""
+
+    def ids(self, batch: Tensor) -> Tensor:
+        found = torch.ones(len(batch), CANDIDATES).nonzero()
+        return found[:, torch.tensor([1, 0])][torch.arange(len(found)), 1]
 
 
 class SparseWhere(Sparse):
@@ -256,19 +268,11 @@ class Kept(Sparse):
 
 
 class KeptArange(Kept):
-    def ids(self, batch: Tensor) -> Tensor:
-        return torch.arange(len(batch)).repeat_interleave(CANDIDATES)
+    ids = SparseArange.ids
 
 
-class SparseInHook(Sparse):
+class SparseInHook(Collects, Sparse):
     """The hook makes the metric, and counts the samples of its rank."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[Tensor] = []
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.batches.append(batch)
 
     def on_validation_epoch_end(self) -> None:
         index, self.mrr = torch.cat(self.batches), RetrievalMRR()
@@ -347,7 +351,9 @@ def test_positions_are_no_ids_of_the_data(pools: Mapping[int, Pool], program: ty
         assert levels(result) == {"LRG301": "warning"}
 
 
-@pytest.mark.parametrize("program", [SparseArange, SparseNonzero, SparseWhere, SparseLengths, SparseList])
+@pytest.mark.parametrize(
+    "program", [SparseArange, SparseNonzero, SparseNonzeroByTensor, SparseWhere, SparseLengths, SparseList]
+)
 def test_ids_restart_though_queries_lack_a_relevant_row(pools: Mapping[int, Pool], program: type[Program]) -> None:
     [right] = shown(pools, 1, Sparse, "none")
     for ranks in (1, 2):
