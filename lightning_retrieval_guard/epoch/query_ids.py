@@ -107,6 +107,11 @@ class Batch:
     source: IdSource | None = None
 
 
+def first_source(chunks: QueryChunks, batches: Sequence[Batch]) -> IdSource | None:
+    """Where the ids of the first update were seen to come from."""
+    return batches[int(chunks.update.min())].source
+
+
 def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world_size: int) -> IdFacts:
     """What is seen of the ids of whole queries, one for each sample.
 
@@ -121,14 +126,15 @@ def look_at_ids(chunks: QueryChunks, batches: Sequence[Batch], count: int, world
     # distinct ids fill the range from the smallest to the largest only if they are consecutive
     if not bool((high - low + 1 == queries).all()):
         return IdFacts()
-    distinct, source = chunks.query.unique_consecutive().numel(), batches[int(chunks.update.min())].source
+    distinct, source = chunks.query.unique_consecutive().numel(), first_source(chunks, batches)
+    anew = bool((low == low[0]).all())
     samples = sum(batch.samples for batch in batches if batch.samples is not None)
     return IdFacts(
         ids_origin="data" if source == "data" else _origin(chunks, batches, world_size),
         ids_counted=source == "counted",
         ids_consecutive=True,
-        ids_begin_anew=bool((low == low[0]).all()),
-        ids_same=bool((low == low[0]).all() and (high == high[0]).all()),
+        ids_begin_anew=anew,
+        ids_same=anew and bool((high == high[0]).all()),
         ids_overlap=_overlap(low, high),
         ids_number_samples=count > 1 and distinct == samples,
     )

@@ -12,7 +12,14 @@ from torch import Tensor
 from lightning_retrieval_guard.epoch.candidates import list_others, list_samples, list_shard
 from lightning_retrieval_guard.epoch.facts import to_payload
 from lightning_retrieval_guard.epoch.query_chunks import Queries, QueryChunks, are_full, cut_chunks, join_chunks, mix
-from lightning_retrieval_guard.epoch.query_ids import Batch, IdFacts, are_of_data, is_diagonal, look_at_ids
+from lightning_retrieval_guard.epoch.query_ids import (
+    Batch,
+    IdFacts,
+    are_of_data,
+    first_source,
+    is_diagonal,
+    look_at_ids,
+)
 from lightning_retrieval_guard.epoch.repeated_samples import NO_SAMPLES, SampleFacts, describe_samples, edge_of
 from lightning_retrieval_guard.epoch.row_table import QueryKeys, RowTable
 from lightning_retrieval_guard.settings import QueryScope
@@ -241,7 +248,7 @@ def _facts_of_batches(
     each = each if each <= 1 or varies or is_diagonal(table, queries, each) else 0
     # samples without a relevant row may have been left out before the others were counted
     some = False
-    if sampled is not None and may_number and batches[int(chunks.update.min())].source == "counted":
+    if sampled is not None and may_number and first_source(chunks, batches) == "counted":
         some = full and bool((queries <= sampled * world_size).all())
         if not each and queries.unique().numel() > 1 and bool((queries <= sampled).all()):
             each, varies = 1, True
