@@ -103,8 +103,8 @@ class IdSources:
             start = args[0] if len(args) > 1 else kwargs.get("start", 0)
             from_zero = len(args) < 3 and "step" not in kwargs and isinstance(start, int) and start == 0
             return "counted" if from_zero else None
-        if name == "repeat_interleave" and len(args) + len(kwargs) == 1:  # how often each sample, which it numbers
-            return "counted"
+        if name == "repeat_interleave" and len(args) + len(kwargs.keys() - {"output_size"}) == 1:
+            return "counted"  # it got how often each sample comes, and numbers the samples
         first = self._common(args[:1])
         if name in _LOCATING and len(args) + len(kwargs) == 1:
             return "located"

@@ -247,6 +247,9 @@ class WhereInBatches(SparseWhere):
 class LengthsInBatches(SparseLengths):
     count = SAMPLES
 
+    def ids(self, batch: Any) -> Tensor:
+        return torch.repeat_interleave(batch[1], output_size=len(batch[1]) * CANDIDATES)
+
 
 IN_BATCHES = (SparseInBatches, NonzeroInBatches, WhereInBatches, LengthsInBatches)
 
