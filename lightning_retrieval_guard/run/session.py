@@ -82,7 +82,6 @@ class Session:
         trainer, module, meet = self._run.trainer, self._run.module, self._protection.meet
         self._metrics.install()
         LogWatch(trainer, module, self._metrics, self._listener).install(self._patches)
-        # torch functions are observed in evaluations alone: a training step logs no result
         for step in _compat.EVALUATION_STEPS:
             self._patches.put(trainer.strategy, step, self._watching_functions)
         connector = _compat.logger_connector(trainer)
